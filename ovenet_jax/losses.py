@@ -1,0 +1,181 @@
+"""The published losses as pure functions of arrays.
+
+Labels are [B, H, W] integers with `IGNORE` where nothing is known; logits [B, h, w, K] are resized to the label's
+size first. A mean over no pixel is 0 (the published code yields NaN there).
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ovenet_jax.models.layers import resize_bilinear
+from ovenet_jax.models.ovenet import OVeNetOutput
+from ovenet_jax.models.sampling import pixel_grid, sample
+from ovenet_jax.models.segmentor import Logits
+
+IGNORE = 255
+
+
+class Ohem(NamedTuple):
+    """Online hard example mining: at least `keep` pixels, and all that are less probable than `threshold`.
+
+    Ranked within each group of `group` images: the published code ranks within the 2 images of one GPU.
+    """
+
+    threshold: float
+    keep: int
+    group: int
+
+
+def cross_entropy(
+    logits: jax.Array,
+    label: jax.Array,
+    *,
+    class_weights: Sequence[float] | None = None,
+    align_corners: bool,
+) -> jax.Array:
+    """Mean over the valid pixels, weighted by the weight of their class (divided by the summed weights)."""
+    loss, weight, _ = _pixel_losses(logits, label, class_weights, align_corners)
+    return _ratio(loss.sum(), weight.sum())
+
+
+def ohem_cross_entropy(
+    logits: jax.Array,
+    label: jax.Array,
+    ohem: Ohem,
+    *,
+    class_weights: Sequence[float] | None = None,
+    align_corners: bool,
+) -> jax.Array:
+    """Mean (by count) of the class-weighted losses of the hard pixels, averaged over the groups of images.
+
+    Raises:
+      ValueError: the batch is no multiple of the group.
+    """
+    loss, _, probability = _pixel_losses(logits, label, class_weights, align_corners)
+    groups, rest = divmod(label.shape[0], ohem.group)
+    if rest:
+        raise ValueError(
+            f"OHEM ranks pixels in groups of {ohem.group} images; {label.shape[0]} images do not divide"
+        )
+    per_group = [x.reshape(groups, -1) for x in (loss, probability, label != IGNORE)]
+
+    def hard_mean(loss, probability, valid):
+        _, bound = ohem_bound(probability, valid, ohem)
+        hard = valid & (probability < bound)
+        return _ratio(jnp.where(hard, loss, 0).sum(), hard.sum())
+
+    return jax.vmap(hard_mean)(*per_group).mean()
+
+
+def ohem_bound(probability: jax.Array, valid: jax.Array, ohem: Ohem) -> tuple[jax.Array, jax.Array]:
+    """The true class's probability at rank `keep` of the valid pixels, and the bound hard pixels lie strictly below."""
+    ranked = jnp.sort(jnp.where(valid, probability, jnp.inf), axis=None)
+    at_keep = ranked[jnp.clip(valid.sum() - 1, 0, max(ohem.keep, 1))]
+    return at_keep, jnp.maximum(at_keep, ohem.threshold)
+
+
+def segmentation_loss(
+    logits: Logits,
+    label: jax.Array,
+    *,
+    aux_weight: float = 0.4,
+    class_weights: Sequence[float] | None = None,
+    ohem: Ohem | None = None,
+    align_corners: bool,
+) -> jax.Array:
+    """L(S) = aux_weight * L(aux) + L(main). Source: HRNet-OCR's and OVeNet's criterion.
+
+    With OHEM the published auxiliary term is divided by the number of all pixels instead of the summed weights.
+    """
+    options = {"class_weights": class_weights, "align_corners": align_corners}
+    if ohem is None:
+        main = cross_entropy(logits.main, label, **options)
+        aux = 0.0 if logits.aux is None else cross_entropy(logits.aux, label, **options)
+    else:
+        main = ohem_cross_entropy(logits.main, label, ohem, **options)
+        aux = 0.0 if logits.aux is None else _pixel_losses(logits.aux, label, **options)[0].mean()
+    return aux_weight * aux + main
+
+
+def confidence_loss(
+    offset: jax.Array,
+    confidence: jax.Array,
+    label: jax.Array,
+    *,
+    grid_align_corners: bool = True,
+    include_ignored: bool = True,
+) -> jax.Array:
+    """Supervises F by whether a pixel and its seed carry the same label: mean of -log(F), or -log(1 - F), over pixels.
+
+    offset [B, h, w, 2] and confidence [B, h, w, 1] are resized to the label's size, never with aligned corners;
+    labels are read nearest. Published: ignored pixels take part as class 0, on both sides; with
+    `include_ignored` False pairs with an ignored pixel count 0 (the divisor stays H * W). The published sum over the
+    2 images of a GPU is this mean times 2.
+    """
+    size = label.shape[1:3]
+    dtype = jnp.promote_types(offset.dtype, jnp.float32)
+    offset = resize_bilinear(offset.astype(dtype), size, align_corners=False)
+    confidence = resize_bilinear(confidence.astype(dtype), size, align_corners=False)[..., 0]
+    positions = pixel_grid(*size, dtype=dtype) + offset
+    read = partial(sample, positions=positions, align_corners=grid_align_corners, order=0)
+    own = jnp.where(label == IGNORE, 0, label)
+    at_seed = read(own[..., None].astype(jnp.int32))[..., 0]
+    loss = -jnp.log(jnp.where(at_seed == own, confidence, 1 - confidence) + 1e-7)
+    if not include_ignored:
+        ignored = (label == IGNORE).astype(jnp.int32)
+        loss = jnp.where((ignored + read(ignored[..., None])[..., 0]) > 0, 0, loss)
+    return loss.mean()
+
+
+def ovenet_loss(
+    output: OVeNetOutput,
+    label: jax.Array,
+    *,
+    confidence_weight: float = 2.0,
+    include_ignored: bool = True,
+    grid_align_corners: bool = True,
+    **options,
+) -> dict[str, jax.Array]:
+    """OVeNet's terms and their sum: 0.5 L(S_i) + 0.5 L(S_s) + L(S_f) + confidence_weight * L_conf.
+
+    `options` are those of segmentation_loss. Returns scalars: initial, seed, fused, confidence, total.
+    """
+    terms = {
+        name: segmentation_loss(getattr(output, name), label, **options)
+        for name in ("initial", "seed", "fused")
+    }
+    terms["confidence"] = confidence_weight * confidence_loss(
+        output.offset,
+        output.confidence,
+        label,
+        grid_align_corners=grid_align_corners,
+        include_ignored=include_ignored,
+    )
+    total = 0.5 * terms["initial"] + 0.5 * terms["seed"] + terms["fused"] + terms["confidence"]
+    return {**terms, "total": total}
+
+
+def _pixel_losses(
+    logits: jax.Array, label: jax.Array, class_weights: Sequence[float] | None, align_corners: bool
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Per pixel [B, H, W]: weighted cross entropy, class weight (both 0 where ignored), true class's probability."""
+    logits = resize_bilinear(
+        logits.astype(jnp.promote_types(logits.dtype, jnp.float32)),
+        label.shape[1:3],
+        align_corners=align_corners,
+    )
+    valid = label != IGNORE
+    target = jnp.where(valid, label, 0).astype(jnp.int32)
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, target)
+    weight = 1.0 if class_weights is None else jnp.asarray(class_weights, logits.dtype)[target]
+    weight = jnp.where(valid, weight, 0.0)
+    return weight * loss, weight, jnp.exp(-loss)
+
+
+def _ratio(total: jax.Array, count: jax.Array) -> jax.Array:
+    return total / jnp.where(count > 0, count, 1)

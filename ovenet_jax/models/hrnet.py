@@ -1,0 +1,188 @@
+"""HRNet (HRNetV2): four resolutions in parallel, exchanged again and again.
+
+Source: Wang et al., "Deep High-Resolution Representation Learning for Visual Recognition", TPAMI 2020.
+Attribute paths follow the published state dicts (`stage4.0.branches.1.0.conv1`).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+
+from ovenet_jax.models.layers import ConvNormAct, resize_bilinear
+
+
+class Stage(NamedTuple):
+    """`modules` exchange modules with `blocks` residual blocks on each branch; `widths`: channels per branch."""
+
+    modules: int
+    blocks: int
+    widths: tuple[int, ...]
+
+
+class BasicBlock(nnx.Module):
+    """Two 3x3 convolutions and a shortcut, [B, H, W, C] -> the same."""
+
+    def __init__(self, width: int, *, rng: np.random.Generator):
+        self.conv1 = ConvNormAct(width, width, 3, rng=rng)
+        self.conv2 = ConvNormAct(width, width, 3, activation=None, rng=rng)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jax.nn.relu(x + self.conv2(self.conv1(x)))
+
+
+class Bottleneck(nnx.Module):
+    """1x1, 3x3, 1x1 convolutions (width, width, 4 * width) and a shortcut, [B, H, W, in] -> [B, H, W, 4 * width]."""
+
+    def __init__(self, in_features: int, width: int, *, rng: np.random.Generator):
+        self.conv1 = ConvNormAct(in_features, width, 1, rng=rng)
+        self.conv2 = ConvNormAct(width, width, 3, rng=rng)
+        self.conv3 = ConvNormAct(width, 4 * width, 1, activation=None, rng=rng)
+        project = in_features != 4 * width
+        self.downsample = (
+            ConvNormAct(in_features, 4 * width, 1, activation=None, rng=rng) if project else None
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return jax.nn.relu(shortcut + self.conv3(self.conv2(self.conv1(x))))
+
+
+class ExchangeModule(nnx.Module):
+    """Residual blocks on every branch, then every branch receives the sum of all, brought to its resolution.
+
+    fuse_layers[i][j] brings branch j to branch i: None for i = j, a 1x1 convolution (then upsampling) from a
+    coarser branch, i - j strided 3x3 convolutions from a finer one.
+    """
+
+    def __init__(self, blocks: int, widths: Sequence[int], *, align_corners: bool, rng: np.random.Generator):
+        self.branches = nnx.List(
+            nnx.List(BasicBlock(width, rng=rng) for _ in range(blocks)) for width in widths
+        )
+        self.fuse_layers = nnx.List(
+            nnx.List(_fuse_layer(widths, i, j, rng) for j in range(len(widths))) for i in range(len(widths))
+        )
+        self.align_corners = align_corners
+
+    def __call__(self, maps: list[jax.Array]) -> list[jax.Array]:
+        maps = [_chain(blocks, x) for blocks, x in zip(self.branches, maps, strict=True)]
+        return [jax.nn.relu(sum(self._bring(i, j, maps) for j in range(len(maps)))) for i in range(len(maps))]
+
+    def _bring(self, i: int, j: int, maps: list[jax.Array]) -> jax.Array:
+        layer = self.fuse_layers[i][j]
+        if j == i:
+            return maps[i]
+        if j > i:
+            return resize_bilinear(layer(maps[j]), maps[i].shape[1:3], align_corners=self.align_corners)
+        return _chain(layer, maps[j])
+
+
+def _fuse_layer(widths: Sequence[int], i: int, j: int, rng: np.random.Generator):
+    if j == i:
+        return None
+    if j > i:
+        return ConvNormAct(widths[j], widths[i], 1, activation=None, rng=rng)
+    steps = [ConvNormAct(widths[j], widths[j], 3, stride=2, rng=rng) for _ in range(i - j - 1)]
+    return nnx.List([*steps, ConvNormAct(widths[j], widths[i], 3, stride=2, activation=None, rng=rng)])
+
+
+def _chain(layers: Sequence[nnx.Module], x: jax.Array) -> jax.Array:
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+class Trunk(nnx.Module):
+    """The transitions and stages from stage `first` (2, 3 or 4) to stage 4.
+
+    HRNet runs one from stage 2; OVeNet's offset trunk is a second one that starts at the split.
+    `in_widths` are the widths of the maps of the stage before.
+    """
+
+    def __init__(
+        self,
+        in_widths: Sequence[int],
+        stages: Sequence[Stage],
+        *,
+        align_corners: bool,
+        rng: np.random.Generator,
+    ):
+        self.numbers = tuple(range(5 - len(stages), 5))
+        for number, stage in zip(self.numbers, stages, strict=True):
+            if len(stage.widths) != number:
+                raise ValueError(f"stage {number} has {number} branches, got widths {stage.widths}")
+            setattr(self, f"transition{number - 1}", _transition(in_widths, stage.widths, rng))
+            modules = (
+                ExchangeModule(stage.blocks, stage.widths, align_corners=align_corners, rng=rng)
+                for _ in range(stage.modules)
+            )
+            setattr(self, f"stage{number}", nnx.List(modules))
+            in_widths = stage.widths
+
+    def __call__(self, maps: list[jax.Array]) -> list[list[jax.Array]]:
+        """The maps before the first stage -> the maps after each stage."""
+        outputs = []
+        for number in self.numbers:
+            maps = _apply_transition(getattr(self, f"transition{number - 1}"), maps)
+            maps = _chain(getattr(self, f"stage{number}"), maps)
+            outputs.append(maps)
+        return outputs
+
+
+def _transition(in_widths: Sequence[int], widths: Sequence[int], rng: np.random.Generator) -> nnx.List:
+    """Per branch: None where the map passes, a 3x3 where its width changes, a strided one for the new branch."""
+    layers = []
+    for branch, width in enumerate(widths):
+        if branch >= len(in_widths):
+            layers.append(ConvNormAct(in_widths[-1], width, 3, stride=2, rng=rng))
+        elif in_widths[branch] != width:
+            layers.append(ConvNormAct(in_widths[branch], width, 3, rng=rng))
+        else:
+            layers.append(None)
+    return nnx.List(layers)
+
+
+def _apply_transition(layers: nnx.List, maps: list[jax.Array]) -> list[jax.Array]:
+    maps = [*maps, maps[-1]]  # the new branch is made from the coarsest map
+    return [x if layer is None else layer(x) for layer, x in zip(layers, maps, strict=True)]
+
+
+class HRNet(nnx.Module):
+    """The backbone: a stem to stride 4, `layer1` of bottlenecks, then the trunk of stages 2 to 4.
+
+    `layer1_blocks`, `layer1_width`: 4 and 64 in all published W18 to W64 but the small forms.
+    `stages`: stages 2, 3 and 4. Published W48: widths 48, 96, 192, 384; modules 1, 4, 3; 4 blocks.
+    """
+
+    def __init__(
+        self,
+        *,
+        stages: Sequence[Stage],
+        layer1_blocks: int = 4,
+        layer1_width: int = 64,
+        stem_width: int = 64,
+        align_corners: bool,
+        rng: np.random.Generator,
+    ):
+        self.conv1 = ConvNormAct(3, stem_width, 3, stride=2, rng=rng)
+        self.conv2 = ConvNormAct(stem_width, stem_width, 3, stride=2, rng=rng)
+        widths = [stem_width, *[4 * layer1_width] * layer1_blocks]
+        self.layer1 = nnx.List(Bottleneck(width, layer1_width, rng=rng) for width in widths[:-1])
+        self.trunk = Trunk(widths[-1:], stages, align_corners=align_corners, rng=rng)
+        self.stages = tuple(stages)
+        self.stage_widths = (tuple(widths[-1:]), *(stage.widths for stage in stages))
+        self.align_corners = align_corners
+
+    def __call__(self, image: jax.Array) -> list[list[jax.Array]]:
+        """Image [B, H, W, 3] -> the maps after stages 1 to 4, each from stride 4 down: [B, H / 4, W / 4, C] ..."""
+        x = _chain(self.layer1, self.conv2(self.conv1(image)))
+        return [[x], *self.trunk([x])]
+
+
+def fuse_resolutions(maps: list[jax.Array], *, align_corners: bool) -> jax.Array:
+    """All branches, brought to the first one's size and concatenated: [B, H / 4, W / 4, sum of the widths]."""
+    size = maps[0].shape[1:3]
+    resized = [resize_bilinear(x, size, align_corners=align_corners) for x in maps]
+    return jax.numpy.concatenate(resized, axis=-1)

@@ -1,0 +1,150 @@
+"""The layers every network is made of: Conv, BatchNorm, ConvNormAct, resize_bilinear.
+
+All maps are channels-last, [B, H, W, C]. A layer computes in the type of its input (parameters are cast to
+it), so the type of the image decides the precision of the whole network; BatchNorm's statistics are taken
+in float32 at least. Initial values are drawn on the host from the numpy generator `rng` that each
+constructor is handed: the same for any number of devices, and nothing is compiled to make them.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+BACKBONE_STD = 0.001  # the published `init_weights`: convolution kernels N(0, 0.001^2)
+
+
+class Conv(nnx.Module):
+    """2-D convolution, [B, H, W, in] -> [B, ceil(H / stride), ceil(W / stride), out], padding `dilation * (k // 2)`.
+
+    Padding is explicit and symmetric as in PyTorch: "SAME" pads a strided 3x3 on one side only.
+    `std` is the deviation of the initial kernel; None is PyTorch's default, U(-b, b) with
+    b = 1 / sqrt(in * k * k), which the bias always takes.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        bias: bool = False,
+        std: float | None = BACKBONE_STD,
+        rng: np.random.Generator,
+    ):
+        shape = (kernel_size, kernel_size, in_features, out_features)
+        bound = (in_features * kernel_size**2) ** -0.5
+        kernel = rng.uniform(-bound, bound, shape) if std is None else std * rng.standard_normal(shape)
+        self.kernel = nnx.Param(kernel.astype(np.float32))
+        self.bias = nnx.Param(rng.uniform(-bound, bound, out_features).astype(np.float32)) if bias else None
+        self.stride = stride
+        self.dilation = dilation
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        padding = self.dilation * (self.kernel.shape[0] // 2)
+        y = jax.lax.conv_general_dilated(
+            x,
+            self.kernel.get_value().astype(x.dtype),
+            window_strides=(self.stride, self.stride),
+            padding=((padding, padding), (padding, padding)),
+            rhs_dilation=(self.dilation, self.dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return y if self.bias is None else y + self.bias.get_value().astype(x.dtype)
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation with PyTorch's SyncBatchNorm arithmetic, statistics over the whole (global) batch.
+
+    Normalises with the biased batch variance and keeps the unbiased one, n / (n - 1), in the running
+    statistics: running = (1 - momentum) * running + momentum * batch, momentum in PyTorch's sense.
+    `use_running_average` is switched by `model.train()` and `model.eval()`.
+    """
+
+    def __init__(self, features: int, *, eps: float = 1e-5, momentum: float = 0.1):
+        self.scale = nnx.Param(np.ones(features, np.float32))
+        self.bias = nnx.Param(np.zeros(features, np.float32))
+        self.mean = nnx.BatchStat(np.zeros(features, np.float32))
+        self.var = nnx.BatchStat(np.ones(features, np.float32))
+        self.eps = eps
+        self.momentum = momentum
+        self.use_running_average = True
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if self.use_running_average:
+            mean, var = self.mean.get_value(), self.var.get_value()
+        else:
+            values = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+            mean, var = jnp.mean(values, (0, 1, 2)), jnp.var(values, (0, 1, 2))
+            self._update_statistics(mean, var, count=x.size // x.shape[-1])
+        scale = self.scale.get_value() * jax.lax.rsqrt(var + self.eps)
+        return ((x - mean) * scale + self.bias.get_value()).astype(x.dtype)
+
+    def _update_statistics(self, mean: jax.Array, var: jax.Array, count: int) -> None:
+        unbiased = var * (count / max(count - 1, 1))
+        for running, batch in ((self.mean, mean), (self.var, unbiased)):
+            old = running.get_value()
+            running.set_value(old + self.momentum * (jax.lax.stop_gradient(batch).astype(old.dtype) - old))
+
+
+class ConvNormAct(nnx.Module):
+    """Convolution, BatchNorm and an activation (None: none)."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        bias: bool = False,
+        activation: Callable[[jax.Array], jax.Array] | None = jax.nn.relu,
+        std: float | None = BACKBONE_STD,
+        rng: np.random.Generator,
+    ):
+        self.conv = Conv(in_features, out_features, kernel_size, stride=stride, bias=bias, std=std, rng=rng)
+        self.norm = BatchNorm(out_features)
+        self.activation = activation
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.norm(self.conv(x))
+        return x if self.activation is None else self.activation(x)
+
+
+def resize_bilinear(x: jax.Array, size: tuple[int, int], *, align_corners: bool) -> jax.Array:
+    """Bilinear resize [B, H, W, C] -> [B, size[0], size[1], C], PyTorch's `interpolate` (never antialiased).
+
+    With `align_corners` the centres of the corner pixels coincide, otherwise the outer edges of the maps do.
+    Two products with constant interpolation matrices, one over rows and one over columns.
+    """
+    rows, columns = (
+        jnp.asarray(_interpolation_matrix(source, target, align_corners), x.dtype)
+        for source, target in zip(x.shape[1:3], size, strict=True)
+    )
+    product = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+    if x.shape[1] != size[0]:
+        x = product("ih,bhwc->biwc", rows, x)
+    if x.shape[2] != size[1]:
+        x = product("jw,bhwc->bhjc", columns, x)
+    return x
+
+
+def _interpolation_matrix(source: int, target: int, align_corners: bool) -> np.ndarray:
+    """[target, source] weights; each row holds the one or two non-zero weights of one target pixel."""
+    index = np.arange(target, dtype=np.float64)
+    if align_corners:
+        position = index * ((source - 1) / (target - 1) if target > 1 else 0.0)
+    else:
+        position = np.maximum((index + 0.5) * (source / target) - 0.5, 0.0)
+    left = np.minimum(position.astype(np.int64), source - 1)
+    right = np.minimum(left + 1, source - 1)
+    weight = position - left
+    matrix = np.zeros((target, source))
+    np.add.at(matrix, (np.arange(target), left), 1.0 - weight)
+    np.add.at(matrix, (np.arange(target), right), weight)
+    return matrix

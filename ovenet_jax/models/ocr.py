@@ -1,0 +1,85 @@
+"""OCR: a pixel is described by the object regions it belongs to.
+
+Source: Yuan, Chen and Wang, "Object-Contextual Representations for Semantic Segmentation", ECCV 2020, in the
+form of HRNet's own code: mid 512, key 256 channels.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from ovenet_jax.models.fcn import PixelClassifier
+from ovenet_jax.models.layers import Conv, ConvNormAct
+from ovenet_jax.models.segmentor import Logits
+
+
+def gather_regions(features: jax.Array, region_logits: jax.Array) -> jax.Array:
+    """Object region representations: per class, the mean of the features under that class's soft region.
+
+    features [B, H, W, C], region_logits [B, H, W, K] (softmax over all pixels, per class) -> [B, K, C].
+    """
+    dtype = jnp.promote_types(region_logits.dtype, jnp.float32)
+    regions = jax.nn.softmax(region_logits.astype(dtype), axis=(1, 2)).astype(features.dtype)
+    return jnp.einsum("bhwk,bhwc->bkc", regions, features)
+
+
+class ObjectAttention(nnx.Module):
+    """Each pixel attends over the K object regions: [B, H, W, C] and [B, K, C] -> context [B, H, W, C]."""
+
+    def __init__(self, features: int, key_features: int, *, rng: np.random.Generator):
+        def transform(*widths: int) -> nnx.List:
+            pairs = zip(widths[:-1], widths[1:], strict=True)
+            return nnx.List(ConvNormAct(i, o, 1, std=None, rng=rng) for i, o in pairs)
+
+        self.query = transform(features, key_features, key_features)
+        self.key = transform(features, key_features, key_features)
+        self.value = transform(features, key_features)
+        self.output = transform(key_features, features)
+
+    def __call__(self, x: jax.Array, regions: jax.Array) -> jax.Array:
+        regions = regions[:, None]  # [B, 1, K, C]: a map of one row, for the convolutions
+        query, key, value = x, regions, regions
+        for layer in self.query:
+            query = layer(query)
+        for layer in self.key:
+            key = layer(key)
+        for layer in self.value:
+            value = layer(value)
+        scores = jnp.einsum("bhwc,bkc->bhwk", query, key[:, 0]) * key.shape[-1] ** -0.5
+        weights = jax.nn.softmax(scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), axis=-1)
+        context = jnp.einsum("bhwk,bkc->bhwc", weights.astype(value.dtype), value[:, 0])
+        for layer in self.output:
+            context = layer(context)
+        return context
+
+
+class OCR(nnx.Module):
+    """Features [B, H, W, C] -> Logits(aux: the soft object regions, main: classes from features and context)."""
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        mid_features: int = 512,
+        key_features: int = 256,
+        dropout: float = 0.05,
+        rng: np.random.Generator,
+    ):
+        self.aux = PixelClassifier(in_features, num_classes, std=None, rng=rng)
+        self.pixels = ConvNormAct(in_features, mid_features, 3, bias=True, std=None, rng=rng)
+        self.attention = ObjectAttention(mid_features, key_features, rng=rng)
+        self.fusion = ConvNormAct(2 * mid_features, mid_features, 1, std=None, rng=rng)
+        self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))  # whole channels
+        self.classifier = Conv(mid_features, num_classes, 1, bias=True, std=None, rng=rng)
+
+    def __call__(self, features: jax.Array, rngs: nnx.Rngs | None = None) -> Logits:
+        aux = self.aux(features)
+        pixels = self.pixels(features)
+        augmented = self.augment(pixels, gather_regions(pixels, aux))
+        return Logits(aux=aux, main=self.classifier(self.dropout(augmented, rngs=rngs)))
+
+    def augment(self, pixels: jax.Array, regions: jax.Array) -> jax.Array:
+        """Pixel representations [B, H, W, C] with their context from `regions` [B, K, C] -> [B, H, W, C]."""
+        return self.fusion(jnp.concatenate([self.attention(pixels, regions), pixels], axis=-1))

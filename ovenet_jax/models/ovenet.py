@@ -1,0 +1,121 @@
+"""OVeNet: every pixel looks at its seed, the pixel at the end of its predicted offset.
+
+Source: Alexandropoulos, Sakaridis and Van Gool, "OVeNet: Offset Vector Network for Semantic Segmentation",
+WACV 2024.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from ovenet_jax.models.fcn import PixelClassifier
+from ovenet_jax.models.hrnet import HRNet, Trunk, fuse_resolutions
+from ovenet_jax.models.sampling import sample, seed_positions
+from ovenet_jax.models.segmentor import Logits
+
+
+class OVeNetOutput(NamedTuple):
+    """What OVeNet says of an image, all at the network's stride.
+
+    `initial` is S_i, `seed` S_s (S_i read at the seeds), `fused` S_f = (1 - F) S_i + F S_s. `offset`
+    [B, h, w, 2], x first, in normalised coordinates (2 is a whole side); `confidence` F [B, h, w, 1] in (0, 1).
+    """
+
+    initial: Logits
+    seed: Logits
+    fused: Logits
+    offset: jax.Array
+    confidence: jax.Array
+
+    @property
+    def predictions(self) -> dict[str, jax.Array]:
+        """Scores to evaluate by name, the model's answer last."""
+        return {"initial": self.initial.main, "seed": self.seed.main, "fused": self.fused.main}
+
+
+class OffsetHead(nnx.Module):
+    """Features [B, H, W, C] -> offset [B, H, W, 2] within +-`threshold` in x and y, confidence [B, H, W, 1]."""
+
+    def __init__(self, in_features: int, threshold: float, *, rng: np.random.Generator):
+        self.classifier = PixelClassifier(in_features, 3, std=None, rng=rng)
+        self.threshold = threshold
+
+    def __call__(self, features: jax.Array) -> tuple[jax.Array, jax.Array]:
+        raw = self.classifier(features)
+        raw = raw.astype(jnp.promote_types(raw.dtype, jnp.float32))
+        return self.threshold * jnp.tanh(raw[..., :2]), jax.nn.sigmoid(raw[..., 2:])
+
+
+class OVeNet(nnx.Module):
+    """A base segmentor, an offset trunk that leaves its backbone before stage `offset_branch`, and their fusion.
+
+    `refinement`: how often offsets are prolonged by the offset found at their seed (iterative refinement).
+    `grid_align_corners` True is the method; False reproduces runs of the published code on PyTorch >= 1.3.
+    `logits` False: S_i's main map is turned into probabilities before it is sampled and fused.
+    """
+
+    def __init__(
+        self,
+        backbone: HRNet,
+        head: nnx.Module,
+        *,
+        offset_branch: int,
+        offset_modules: tuple[int, ...],
+        threshold: float = 0.2,
+        refinement: int = 0,
+        grid_align_corners: bool = True,
+        logits: bool = True,
+        rng: np.random.Generator,
+    ):
+        self.backbone = backbone
+        self.head = head
+        if offset_branch not in (2, 3, 4) or len(offset_modules) != 5 - offset_branch:
+            raise ValueError(
+                f"offset_branch is 2, 3 or 4, with one number of modules per stage from there to stage 4; "
+                f"got {offset_branch} and {offset_modules}"
+            )
+        stages = [
+            stage._replace(modules=modules)
+            for stage, modules in zip(backbone.stages[offset_branch - 2 :], offset_modules, strict=True)
+        ]
+        self.offset_trunk = Trunk(
+            backbone.stage_widths[offset_branch - 2], stages, align_corners=backbone.align_corners, rng=rng
+        )
+        self.offset_head = OffsetHead(sum(stages[-1].widths), threshold, rng=rng)
+        self.offset_branch = offset_branch
+        self.refinement = refinement
+        self.grid_align_corners = grid_align_corners
+        self.logits = logits
+
+    @property
+    def align_corners(self) -> bool:
+        """Whether the network resizes its maps with aligned corners; its scores are to be resized alike."""
+        return self.backbone.align_corners
+
+    def __call__(self, image: jax.Array, rngs: nnx.Rngs | None = None) -> OVeNetOutput:
+        """Image [B, H, W, 3] -> OVeNetOutput at stride 4; `rngs` (stream "dropout") in training only."""
+        stages = self.backbone(image)
+        initial = self.head(fuse_resolutions(stages[-1], align_corners=self.align_corners), rngs)
+        initial = Logits(
+            *(x if x is None else x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in initial)
+        )
+        if not self.logits:
+            initial = initial._replace(main=jax.nn.softmax(initial.main, axis=-1))
+
+        split = stages[self.offset_branch - 2]
+        offset_features = fuse_resolutions(self.offset_trunk(split)[-1], align_corners=self.align_corners)
+        offset, confidence = self.offset_head(offset_features)
+        for _ in range(self.refinement):
+            offset = offset + self._sample(offset, seed_positions(offset), padding="zeros")
+
+        positions = seed_positions(offset)
+        seed = Logits(*(x if x is None else self._sample(x, positions) for x in initial))
+        fused = Logits(*(i if i is None else (1 - confidence) * i + confidence * s
+                         for i, s in zip(initial, seed, strict=True)))  # fmt: skip
+        return OVeNetOutput(initial, seed, fused, offset, confidence)
+
+    def _sample(self, values: jax.Array, positions: jax.Array, padding: str = "border") -> jax.Array:
+        return sample(values, positions, align_corners=self.grid_align_corners, padding=padding)

@@ -1,0 +1,44 @@
+"""A model's arrays by name: one flat dict for the parameters, one for the BatchNorm statistics.
+
+A name is the attribute path, "backbone.trunk.stage4.0.branches.1.0.conv1.conv.kernel". Checkpoints, imported
+weights, optimizer groups and messages all speak of arrays by these names.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from flax import nnx
+
+Arrays = dict[str, jax.Array]
+
+
+def split(model: nnx.Module) -> tuple[nnx.GraphDef, Arrays, Arrays]:
+    """The model's structure, its parameters and its BatchNorm statistics, by name."""
+    graphdef, parameters, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return graphdef, _by_name(parameters), _by_name(statistics)
+
+
+def merge(graphdef: nnx.GraphDef, parameters: Mapping[str, Any], statistics: Mapping[str, Any]) -> nnx.Module:
+    """The model of that structure holding these arrays; the inverse of `split`."""
+    return nnx.merge(graphdef, _nested(parameters), _nested(statistics))
+
+
+def statistics_of(model: nnx.Module) -> Arrays:
+    """The BatchNorm statistics, by name: what a training step of the model has changed besides its parameters."""
+    return _by_name(nnx.state(model, nnx.BatchStat))
+
+
+def _by_name(state: nnx.State) -> Arrays:
+    return {".".join(map(str, path)): variable.get_value() for path, variable in nnx.to_flat_state(state)}
+
+
+def _nested(arrays: Mapping[str, Any]) -> dict:
+    tree: dict = {}
+    for name, array in arrays.items():
+        *parents, leaf = (int(part) if part.isdigit() else part for part in name.split("."))
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = array
+    return tree

@@ -1,0 +1,93 @@
+"""One training step: a pure function of arrays, jitted by its caller."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from ovenet_jax.inference import Normalisation, class_maps
+from ovenet_jax.losses import IGNORE
+from ovenet_jax.models import parameters
+from ovenet_jax.models.parameters import Arrays
+
+Loss = Callable[[Any, jax.Array], dict[str, jax.Array]]  # (model output, label) -> terms, with "total"
+
+
+class TrainState(NamedTuple):
+    """All that training changes; `step` is also the position in the data."""
+
+    step: jax.Array
+    params: Arrays
+    statistics: Arrays
+    opt_state: optax.OptState
+
+
+def init_state(model: nnx.Module, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step, on the host."""
+    _, params, statistics = parameters.split(model)
+    return TrainState(jnp.zeros((), jnp.int32), params, statistics, optimizer.init(params))
+
+
+def train_step(
+    state: TrainState,
+    image: jax.Array,
+    label: jax.Array,
+    *,
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    loss: Loss,
+    normalisation: Normalisation,
+    align_corners: bool,
+    seed: int,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One step of SGD on image uint8 [B, H, W, 3] and label uint8 [B, H, W] -> new state, scalar measures."""
+    dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
+    (terms, output, statistics), gradients = loss_and_gradients(
+        graphdef, state.params, state.statistics, normalisation(image), label, loss, dropout_key
+    )
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    measures = {f"loss/{name}": value for name, value in terms.items()} | _measures(
+        output, label, align_corners
+    )
+    return TrainState(state.step + 1, params, statistics, opt_state), measures
+
+
+def loss_and_gradients(
+    graphdef: nnx.GraphDef,
+    params: Arrays,
+    statistics: Arrays,
+    image: jax.Array,
+    label: jax.Array,
+    loss: Loss,
+    dropout_key: jax.Array,
+) -> tuple[tuple[dict[str, jax.Array], Any, Arrays], Arrays]:
+    """((loss terms, model output, new BatchNorm statistics), gradients) in training mode on a normalised image."""
+
+    def forward(params):
+        model = parameters.merge(graphdef, params, statistics)
+        model.train()
+        output = model(image, nnx.Rngs(dropout=dropout_key))
+        terms = loss(output, label)
+        return terms["total"], (terms, output, parameters.statistics_of(model))
+
+    (_, results), gradients = jax.value_and_grad(forward, has_aux=True)(params)
+    return results, gradients
+
+
+def _measures(output: Any, label: jax.Array, align_corners: bool) -> dict[str, jax.Array]:
+    """Pixel accuracy of each prediction; for OVeNet mean confidence and mean offset length in label pixels."""
+    valid = label != IGNORE
+    measures = {}
+    for name, class_map in class_maps(output, label.shape[1:3], align_corners=align_corners).items():
+        correct = (class_map == label) & valid
+        measures[f"accuracy/{name}"] = correct.sum() / jnp.maximum(valid.sum(), 1)
+    if hasattr(output, "offset"):
+        height, width = label.shape[1:3]
+        pixels = output.offset * jnp.array([(width - 1) / 2, (height - 1) / 2])
+        measures["confidence"] = output.confidence.mean()
+        measures["offset_length"] = jnp.linalg.norm(pixels, axis=-1).mean()
+    return measures

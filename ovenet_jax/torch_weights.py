@@ -1,0 +1,116 @@
+"""Published PyTorch weights -> our parameters, by name.
+
+A published state dict (OVeNet, HRNet, HRNet + OCR) is renamed by one table and transposed to our layout;
+nothing is guessed: every key must land and every parameter must be filled.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from flax import nnx
+
+from ovenet_jax.errors import UserError
+from ovenet_jax.models import parameters
+
+# Keys that carry nothing a network needs: BatchNorm's step counters, OVeNet's stored pixel grid, the class
+# weights that the training script's wrapper keeps beside the model.
+IGNORED = re.compile(r"(^|\.)(num_batches_tracked|coords)$|^loss\.criterion\.weight$")
+
+# Applied to each key in this order, each rule as often as it matches.
+RULES = (
+    (r"^(module\.)?(model\.)?", ""),
+    # Parts. `_2` marks the offset trunk in the published code.
+    (r"^(transition|stage)(\d)_2\.", r"offset_trunk.\1\2."),
+    (r"^(transition|stage)(\d)\.", r"backbone.trunk.\1\2."),
+    (r"^(conv1|bn1|conv2|bn2|layer1)\.", r"backbone.\1."),
+    (r"^aux_head_offset\.", "offset_head.classifier."),
+    (r"^last_layer\.", "head.classifier."),
+    (r"^aux_head\.", "head.aux."),
+    (r"^conv3x3_ocr\.", "head.pixels."),
+    (r"^cls_head\.", "head.classifier."),
+    (r"^ocr_distri_head\.conv_bn_dropout\.", "head.fusion."),
+    (r"^ocr_distri_head\.object_context_block\.f_pixel\.", "head.attention.query."),
+    (r"^ocr_distri_head\.object_context_block\.f_object\.", "head.attention.key."),
+    (r"^ocr_distri_head\.object_context_block\.f_down\.", "head.attention.value."),
+    (r"^ocr_distri_head\.object_context_block\.f_up\.", "head.attention.output."),
+    # A new branch is a sequence of one step, itself a sequence.
+    (r"(transition\d\.\d)\.0\.(?=\d\.)", r"\1."),
+    # Sequences of (conv, BN, act) are numbered on: conv 0, BN 1, conv 2, BN 3; in OCR a BN sits one deeper (1.0).
+    (r"^(head\.attention\.\w+)\.0\.(?=weight)", r"\1.0.conv."),
+    (r"^(head\.attention\.\w+)\.1\.0\.", r"\1.0.norm."),
+    (r"^(head\.attention\.\w+)\.2\.", r"\1.1.conv."),
+    (r"^(head\.attention\.\w+)\.3\.0\.", r"\1.1.norm."),
+    (r"^(head\.fusion)\.1\.0\.", r"\1.norm."),
+    (r"^(head\.aux|(?:head|offset_head)\.classifier)\.3\.", r"\1.output."),
+    (r"^(head\.aux|(?:head|offset_head)\.classifier)\.(?=[01]\.)", r"\1.hidden."),
+    (r"\.(conv\d)\.(?=weight)", r".\1.conv."),
+    (r"\.bn(\d)\.", r".conv\1.norm."),
+    (r"\.0\.(?=(weight|bias)$)", ".conv."),
+    (r"\.1\.(?=(weight|bias|running_mean|running_var)$)", ".norm."),
+    # Leaves.
+    (r"\bnorm\.weight$", "norm.scale"),
+    (r"\.weight$", ".kernel"),
+    (r"\.running_mean$", ".mean"),
+    (r"\.running_var$", ".var"),
+)
+
+
+def rename(key: str) -> str:
+    """A published state-dict key -> the name of our array."""
+    for pattern, replacement in RULES:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def load_state_dict(model: nnx.Module, state_dict: Mapping[str, np.ndarray], source: str) -> nnx.Module:
+    """`model` with every parameter and statistic taken from a published `state_dict` (read from `source`).
+
+    Raises:
+      UserError: naming all keys without a target, all arrays left unfilled and all wrong shapes.
+    """
+    graphdef, params, statistics = parameters.split(model)
+    expected = {**params, **statistics}
+    found = {rename(key): (key, value) for key, value in state_dict.items() if not IGNORED.search(key)}
+    problems = [f"{found[name][0]} has no target" for name in found.keys() - expected.keys()]
+    problems += [f"nothing fills {name} {expected[name].shape}" for name in expected.keys() - found.keys()]
+    loaded = {}
+    for name in expected.keys() & found.keys():
+        key, value = found[name]
+        loaded[name] = to_channels_last(np.asarray(value))
+        if loaded[name].shape != expected[name].shape:
+            problems.append(
+                f"{key} has shape {loaded[name].shape} (channels last), {name} needs {expected[name].shape}"
+            )
+    if problems:
+        raise UserError(
+            f"{source} does not fit the configured model ({len(problems)} problems); check the model part of "
+            f"the config against the checkpoint: {'; '.join(sorted(problems))}."
+        )
+    loaded = {name: value.astype(expected[name].dtype) for name, value in loaded.items()}
+    return parameters.merge(
+        graphdef, {name: loaded[name] for name in params}, {name: loaded[name] for name in statistics}
+    )
+
+
+def read_pth(path: str | Path) -> dict[str, np.ndarray]:
+    """The state dict in a `.pth` file (plain, or under "state_dict" of a training checkpoint) as numpy arrays.
+
+    Needs PyTorch, and reads with its `weights_only` loader, which executes nothing from the file.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(f"Reading {path} needs PyTorch; install it with `pip install torch`.") from error
+    # A training checkpoint holds its best mIoU as a numpy scalar; these constructors are all that needs.
+    allowed = [np.dtype, type(np.dtype(np.float64)), np.float64, np._core.multiarray.scalar]
+    with torch.serialization.safe_globals([*allowed, (allowed[-1], "numpy.core.multiarray.scalar")]):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    content = content.get("state_dict", content)
+    return {key: value.numpy() for key, value in content.items()}
+
+
+def to_channels_last(value: np.ndarray) -> np.ndarray:
+    """PyTorch's kernel [out, in, h, w] -> ours [h, w, in, out]; vectors as they are."""
+    return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
