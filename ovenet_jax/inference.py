@@ -10,6 +10,9 @@ from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import resize_bilinear
 from ovenet_jax.models.parameters import Arrays
 
+# The predictions of all models in the order they are shown, the model's answer last.
+TITLES = {"main": "prediction", "initial": "initial S_i", "seed": "seed S_s", "fused": "fused S_f"}
+
 
 class Normalisation(NamedTuple):
     """(image / 255 - mean) / std per channel, RGB."""
@@ -23,7 +26,7 @@ class Normalisation(NamedTuple):
 
 
 class Segmentation(NamedTuple):
-    """Class maps uint8 [B, H, W] by name, the model's answer last; OVeNet's offset and confidence, else None."""
+    """Class maps uint8 [B, H, W] by name (see TITLES); OVeNet's offset and confidence at stride 4, else None."""
 
     class_maps: dict[str, jax.Array]
     offset: jax.Array | None

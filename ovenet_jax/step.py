@@ -1,17 +1,22 @@
 """One training step: a pure function of arrays, jitted by its caller."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from ovenet_jax.errors import UserError
 from ovenet_jax.inference import Normalisation, class_maps
-from ovenet_jax.losses import IGNORE
+from ovenet_jax.losses import IGNORE, Ohem, ovenet_loss, segmentation_loss
 from ovenet_jax.models import parameters
 from ovenet_jax.models.parameters import Arrays
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 Loss = Callable[[Any, jax.Array], dict[str, jax.Array]]  # (model output, label) -> terms, with "total"
 
@@ -23,6 +28,36 @@ class TrainState(NamedTuple):
     params: Arrays
     statistics: Arrays
     opt_state: optax.OptState
+
+
+def create_loss(config: "ConfigDict") -> Loss:
+    """The loss that `config.loss` describes, for the kind of output that `config.model` gives.
+
+    Raises:
+      UserError: a batch that OHEM cannot rank in groups.
+    """
+    options = {
+        "aux_weight": config.loss.aux_weight,
+        "class_weights": config.loss.class_weights,
+        "align_corners": config.model.align_corners,
+    }
+    if "ohem" in config.loss:
+        ohem = Ohem(config.loss.ohem.threshold, config.loss.ohem.keep, config.loss.ohem.group)
+        if config.batch_size % ohem.group:
+            raise UserError(
+                f"OHEM ranks pixels in groups of config.loss.ohem.group={ohem.group} images, which "
+                f"config.batch_size={config.batch_size} must be a multiple of."
+            )
+        options["ohem"] = ohem
+    if "offset" not in config.model:
+        return lambda output, label: {"total": segmentation_loss(output, label, **options)}
+    return partial(
+        ovenet_loss,
+        confidence_weight=config.loss.confidence_weight,
+        include_ignored=config.loss.include_ignored,
+        grid_align_corners=config.model.offset.grid_align_corners,
+        **options,
+    )
 
 
 def init_state(model: nnx.Module, optimizer: optax.GradientTransformation) -> TrainState:
@@ -50,7 +85,7 @@ def train_step(
     )
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    measures = {f"loss/{name}": value for name, value in terms.items()} | _measures(
+    measures = {f"loss_{name}": value for name, value in terms.items()} | _measures(
         output, label, align_corners
     )
     return TrainState(state.step + 1, params, statistics, opt_state), measures
@@ -84,7 +119,7 @@ def _measures(output: Any, label: jax.Array, align_corners: bool) -> dict[str, j
     measures = {}
     for name, class_map in class_maps(output, label.shape[1:3], align_corners=align_corners).items():
         correct = (class_map == label) & valid
-        measures[f"accuracy/{name}"] = correct.sum() / jnp.maximum(valid.sum(), 1)
+        measures[f"accuracy_{name}"] = correct.sum() / jnp.maximum(valid.sum(), 1)
     if hasattr(output, "offset"):
         height, width = label.shape[1:3]
         pixels = output.offset * jnp.array([(width - 1) / 2, (height - 1) / 2])

@@ -32,7 +32,7 @@ class OVeNetOutput(NamedTuple):
 
     @property
     def predictions(self) -> dict[str, jax.Array]:
-        """Scores to evaluate by name, the model's answer last."""
+        """Scores to evaluate, by name."""
         return {"initial": self.initial.main, "seed": self.seed.main, "fused": self.fused.main}
 
 

@@ -16,7 +16,7 @@ class Logits(NamedTuple):
 
     @property
     def predictions(self) -> dict[str, jax.Array]:
-        """Scores to evaluate by name, the model's answer last."""
+        """Scores to evaluate, by name."""
         return {"main": self.main}
 
 

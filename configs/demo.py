@@ -1,0 +1,39 @@
+"""The built-in toy streets and a tiny OVeNet: minutes on a laptop. `make demo` runs it."""
+
+from configs import common
+
+
+def get_config(variant: str = "ovenet"):
+    """`ovenet` (default), `hrnet_ocr` or `hrnet`, all tiny."""
+    config = common.base_config(f"demo-{variant}")
+    backbone = common.tiny_hrnet()
+    common.choose_model(
+        config,
+        variant,
+        {
+            "ovenet": (backbone, common.ocr(64), True),
+            "hrnet_ocr": (backbone, common.ocr(64), False),
+            "hrnet": (backbone, common.fcn(), False),
+        },
+    )
+    config.model.num_classes = 8
+
+    config.data = {
+        "name": "toy_streets",
+        "prepared": "data/prepared",
+        "train_split": "train",
+        "eval_split": "val",
+        "workers": 0,
+    }
+    config.augment.base_size = 256  # the scenes are 128x256
+    config.augment.crop = (128, 192)
+    config.augment.scale_factor = 10
+
+    config.batch_size = 8
+    config.steps = 400
+    config.optimizer.rate = 0.05
+
+    config.eval = {"size": (128, 256), "batch_size": 8, "panels": 6}
+    config.evaluate_every = 200
+    config.report_every = 20
+    return config

@@ -1,0 +1,54 @@
+"""Trains and evaluates: python main.py --config=configs/camvid.py:ovenet_tiny [--workdir=DIR] [--mode=MODE]."""
+
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from ovenet_jax.errors import UserError
+
+# Worker processes of the input pipeline import this file: jax and what needs it is imported in `main` only.
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant], see configs/.", lock_config=True)
+MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default: runs/<config.name>.")
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: saved; the same command goes on
+
+
+def main(_: list[str]) -> int:
+    import jax
+
+    logging.set_verbosity(logging.WARNING)  # the libraries' own chatter
+    if not jax.config.jax_compilation_cache_dir:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ovenet_jax" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+    config = CONFIG.value
+    folder = Path(WORKDIR.value or Path("runs") / config.name)
+    if MODE.value == "evaluate":
+        from ovenet_jax.evaluate import evaluate
+
+        evaluate(config, folder)
+        return 0
+    from ovenet_jax.train import train
+
+    return 0 if train(config, folder) else EXIT_INTERRUPTED
+
+
+def run() -> None:
+    """absl's app.run, with the user's mistakes said in one sentence."""
+    flags.mark_flag_as_required("config")
+    try:
+        app.run(main)
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,102 @@
+"""Checkpoints by Orbax: the latest one to resume from, the best one by mIoU to evaluate."""
+
+from pathlib import Path
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from ovenet_jax.errors import UserError
+from ovenet_jax.models.parameters import Arrays
+from ovenet_jax.step import TrainState
+
+
+class Checkpoints:
+    """The checkpoints of a run under `folder`: each holds "model" (params, statistics) and "training" (the rest).
+
+    Saving is asynchronous. The latest and the best are kept, older ones are deleted only when a newer one is
+    complete; what an interrupted save left behind is ignored and cleaned away.
+    """
+
+    def __init__(self, folder: Path):
+        def miou(metrics: dict) -> float:
+            return metrics["miou"]
+
+        keep = checkpoint_managers.AnyPreservationPolicy(
+            [
+                checkpoint_managers.LatestN(1),
+                checkpoint_managers.BestN(
+                    get_metric_fn=miou, n=1, reverse=False, keep_checkpoints_without_metrics=False
+                ),
+            ]
+        )
+        self.folder = folder
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(),
+            item_handlers={item: ocp.StandardCheckpointHandler() for item in ("model", "training")},
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=keep, best_fn=miou, best_mode="max", cleanup_tmp_directories=True
+            ),
+        )
+
+    def save(self, state: TrainState, miou: float | None = None) -> None:
+        """Starts saving `state` under its step, with its validation mIoU where it has been evaluated."""
+        self._manager.save(
+            int(state.step),
+            args=ocp.args.Composite(
+                model=ocp.args.StandardSave({"params": state.params, "statistics": state.statistics}),
+                training=ocp.args.StandardSave({"step": state.step, "opt_state": state.opt_state}),
+            ),
+            metrics=None if miou is None else {"miou": miou},
+            force=True,
+        )
+
+    def latest_step(self) -> int | None:
+        return self._manager.latest_step()
+
+    def best_step(self) -> int | None:
+        """The step of the best evaluated checkpoint, else of the latest one."""
+        best = self._manager.best_step()
+        return self.latest_step() if best is None else best
+
+    def restore_state(self, step: int, like: TrainState) -> TrainState:
+        """The whole training state of `step`, with the shapes and shardings of `like`."""
+        model = self._restore(step, "model", {"params": like.params, "statistics": like.statistics})
+        training = self._restore(step, "training", {"step": like.step, "opt_state": like.opt_state})
+        return TrainState(training["step"], model["params"], model["statistics"], training["opt_state"])
+
+    def restore_model(self, step: int, params: Arrays, statistics: Arrays) -> tuple[Arrays, Arrays]:
+        """Parameters and statistics of `step`, with the shapes and shardings of these."""
+        model = self._restore(step, "model", {"params": params, "statistics": statistics})
+        return model["params"], model["statistics"]
+
+    def close(self) -> None:
+        """Waits for a save under way."""
+        self._manager.close()
+
+    def _restore(self, step: int, item: str, like: dict) -> dict:
+        if item == "model":
+            self._check_same_model(step, like)
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+        args = ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)})
+        return self._manager.restore(step, args=args)[item]
+
+    def _check_same_model(self, step: int, like: dict) -> None:
+        metadata = self._manager.item_metadata(step)["model"]
+        saved, ours = (
+            {
+                jax.tree_util.keystr(path): tuple(x.shape)
+                for path, x in jax.tree_util.tree_leaves_with_path(tree)
+            }
+            for tree in (metadata, like)
+        )
+        differences = [
+            f"{name}: {saved.get(name, 'absent')} in the checkpoint, {ours.get(name, 'absent')} in the config's model"
+            for name in sorted(saved.keys() | ours.keys())
+            if saved.get(name) != ours.get(name)
+        ]
+        if differences:
+            raise UserError(
+                f"Checkpoint {step} in {self.folder} is of another model: {len(differences)} arrays differ, the first "
+                f"being {'; '.join(differences[:3])}; use the config it was trained with, or another --workdir."
+            )

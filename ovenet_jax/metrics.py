@@ -1,0 +1,86 @@
+"""Confusion matrices and what is read from them; what a training run watches. CLU metrics, merged on the device."""
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from clu import metrics
+
+from ovenet_jax.losses import IGNORE
+
+NO_STEP = np.iinfo(np.int32).max
+
+
+@flax.struct.dataclass
+class ConfusionMatrix(metrics.Metric):
+    """Pixel counts int32 [K, K], rows true classes, columns predicted ones; ignored pixels count nowhere.
+
+    A cell overflows at 2^31 pixels: `evaluate.py` moves counts to int64 on the host before that.
+    """
+
+    counts: jax.Array
+
+    @classmethod
+    def empty(cls, num_classes: int) -> "ConfusionMatrix":
+        return cls(jnp.zeros((num_classes, num_classes), jnp.int32))
+
+    @classmethod
+    def from_model_output(
+        cls, *, label: jax.Array, class_map: jax.Array, num_classes: int
+    ) -> "ConfusionMatrix":
+        """Counts of label and class_map [B, H, W]."""
+        cell = label.astype(jnp.int32) * num_classes + class_map
+        cell = jnp.where(label == IGNORE, num_classes**2, cell)  # one cell too many, and dropped
+        counts = jnp.bincount(cell.ravel(), length=num_classes**2 + 1)[:-1]
+        return cls(counts.reshape(num_classes, num_classes))
+
+    def merge(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
+        return type(self)(self.counts + other.counts)
+
+    def compute(self) -> np.ndarray:
+        return np.asarray(self.counts, np.int64)
+
+
+def scores(matrix: np.ndarray) -> dict[str, np.ndarray | float]:
+    """Published scores of a confusion matrix [K, K]; a class that never occurs counts as 0 in the means.
+
+    iou [K] = tp / (true + predicted - tp), accuracy [K] = tp / true; miou, mean_accuracy, pixel_accuracy.
+    """
+    matrix = np.asarray(matrix, np.float64)
+    correct, true, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    iou = correct / np.maximum(1.0, true + predicted - correct)
+    accuracy = correct / np.maximum(1.0, true)
+    return {
+        "iou": iou,
+        "accuracy": accuracy,
+        "miou": float(iou.mean()),
+        "mean_accuracy": float(accuracy.mean()),
+        "pixel_accuracy": float(correct.sum() / max(1.0, matrix.sum())),
+    }
+
+
+@flax.struct.dataclass
+class FirstNonFinite(metrics.Metric):
+    """The first step whose loss was not a finite number, else NO_STEP."""
+
+    step: jax.Array
+
+    @classmethod
+    def empty(cls) -> "FirstNonFinite":
+        return cls(jnp.asarray(NO_STEP, jnp.int32))
+
+    @classmethod
+    def from_model_output(cls, *, loss_total: jax.Array, step: jax.Array, **_) -> "FirstNonFinite":
+        return cls(jnp.where(jnp.isfinite(loss_total), NO_STEP, step).astype(jnp.int32))
+
+    def merge(self, other: "FirstNonFinite") -> "FirstNonFinite":
+        return type(self)(jnp.minimum(self.step, other.step))
+
+    def compute(self) -> int:
+        return int(self.step)
+
+
+def training_metrics(measures: list[str]) -> type[metrics.Collection]:
+    """A collection that averages the named scalar measures over steps and remembers the first non-finite one."""
+    averages = {name: metrics.Average.from_output(name) for name in measures}
+    return metrics.Collection.create(first_non_finite=FirstNonFinite, **averages)

@@ -1,0 +1,204 @@
+"""Training: the loop around the step, with its data, reports, checkpoints and interruptions."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from threading import Event
+
+import clu.metrics
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from ovenet_jax import parallel, workdir
+from ovenet_jax.checkpoint import Checkpoints
+from ovenet_jax.data import pipeline
+from ovenet_jax.errors import UserError
+from ovenet_jax.evaluate import Evaluation, Evaluator, evaluate_best, write_panels
+from ovenet_jax.inference import TITLES, Normalisation
+from ovenet_jax.metrics import NO_STEP, scores, training_metrics
+from ovenet_jax.models import parameters
+from ovenet_jax.models.zoo import create_model
+from ovenet_jax.optimizer import create_optimizer, poly_schedule
+from ovenet_jax.step import create_loss, init_state, train_step
+from ovenet_jax.summaries import Summaries
+
+
+def train(config: ConfigDict, folder: Path) -> bool:
+    """Trains in `folder`, from its latest checkpoint if it has one; at the end reports on the best checkpoint.
+
+    Returns whether training finished: False after SIGTERM or SIGINT, with the state saved.
+
+    Raises:
+      UserError: what the user can mend in config, data or folder, and a loss that is not finite.
+    """
+    mesh = parallel.create_mesh()
+    parallel.check_divisible(mesh, config.batch_size, "config.batch_size")
+    workdir.claim(folder, config)
+    pipeline.prepare(config.data)
+
+    model = create_model(config.model, config.seed)
+    graphdef, *_ = parameters.split(model)
+    schedule = poly_schedule(config.optimizer.rate, config.steps, config.optimizer.power)
+    optimizer = create_optimizer(
+        schedule,
+        momentum=config.optimizer.momentum,
+        weight_decay=config.optimizer.weight_decay,
+        head_rate_multiplier=config.optimizer.head_rate_multiplier,
+    )
+    step_function = jax.jit(
+        partial(
+            train_step,
+            graphdef=graphdef,
+            optimizer=optimizer,
+            loss=create_loss(config),
+            normalisation=Normalisation(),
+            align_corners=config.model.align_corners,
+            seed=config.seed,
+        ),
+        donate_argnums=0,
+    )
+    state = jax.device_put(init_state(model, optimizer), parallel.replicated(mesh))
+    checkpoints = Checkpoints(folder / "checkpoints")
+    if checkpoints.latest_step() is not None:
+        state = checkpoints.restore_state(checkpoints.latest_step(), state)
+        print(f"Resuming {folder} from step {state.step} of {config.steps}.")
+
+    evaluator = Evaluator(config, graphdef, mesh)
+    first_step = int(state.step)
+    reporter = Reporter(config, folder, schedule, first_step)
+    with interruption() as interrupted, _batches(config, first_step) as batches:
+        for step in range(first_step + 1, config.steps + 1):
+            batch = parallel.to_global(mesh, next(batches))
+            state, measures = step_function(state, batch["image"], batch["label"])
+            reporter.collect(step, measures)
+            last = step == config.steps
+            if step % config.report_every == 0 or last:
+                reporter.report(step, checkpoints.latest_step())
+            if step % config.evaluate_every == 0 or last:
+                reporter.stop_if_not_finite(checkpoints.latest_step())
+                evaluation = evaluator.run(state.params, state.statistics)
+                reporter.report_evaluation(step, evaluation)
+                checkpoints.save(state, evaluation.miou)
+            elif step % config.checkpoint_every == 0 or interrupted.is_set():
+                reporter.stop_if_not_finite(checkpoints.latest_step())
+                checkpoints.save(state)
+            if interrupted.is_set():
+                break
+    checkpoints.close()
+    reporter.close()
+    if state.step < config.steps:
+        print(f"Interrupted at step {state.step}, which is saved; the same command goes on from there.")
+        return False
+    evaluate_best(evaluator, folder, state.params, state.statistics)
+    return True
+
+
+def _batches(config: ConfigDict, first_step: int):
+    return pipeline.train_batches(
+        pipeline.open_split(config.data, config.data.train_split),
+        pipeline.augmentations(config.augment),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        first_step=first_step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        workers=config.data.workers,
+    )
+
+
+@contextmanager
+def interruption() -> Iterator[Event]:
+    """An event that SIGTERM and SIGINT set, instead of ending the process, so that the loop can save and leave."""
+    event = Event()
+    previous = {
+        number: signal.signal(number, lambda *_: event.set()) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield event
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class Reporter:
+    """Collects the measures of each step on the device; from time to time says and writes what they show."""
+
+    def __init__(self, config: ConfigDict, folder: Path, schedule: optax.Schedule, first_step: int):
+        self._config = config
+        self._folder = folder
+        self._summaries = Summaries(folder, first_step) if jax.process_index() == 0 else None
+        self._empty: clu.metrics.Collection | None = None
+        self._collected: clu.metrics.Collection | None = None
+        self._last_report = (first_step, time.monotonic())
+
+        @jax.jit
+        def add(collected, measures, step):
+            update = collected.single_from_model_output(
+                **measures, step=step, learning_rate=schedule(step - 1)
+            )
+            return collected.merge(update)
+
+        self._add = add
+
+    def collect(self, step: int, measures: dict[str, jax.Array]) -> None:
+        """Adds one step's scalar measures; nothing is fetched from the device."""
+        if self._empty is None:
+            self._empty = self._collected = training_metrics([*measures, "learning_rate"]).empty()
+        self._collected = self._add(self._collected, measures, step)
+
+    def report(self, step: int, checkpoint: int | None) -> None:
+        """Averages since the last report: a progress line, a line of JSON, TensorBoard.
+
+        Raises:
+          UserError: a loss since then was not finite; `checkpoint` is the last good one.
+        """
+        self.stop_if_not_finite(checkpoint)
+        values = {k: float(v) for k, v in self._collected.compute().items() if k != "first_non_finite"}
+        self._collected = self._empty
+        last_step, last_time = self._last_report
+        now = time.monotonic()
+        seconds = (now - last_time) / (step - last_step)
+        self._last_report = (step, now)
+        values["images_per_second"] = self._config.batch_size / seconds
+        left = timedelta(seconds=round(seconds * (self._config.steps - step)))
+        print(
+            f"step {step}/{self._config.steps}  loss {values['loss_total']:.4f}  "
+            f"{values['images_per_second']:.2f} images/s  {left} left",
+            flush=True,
+        )
+        if self._summaries:
+            self._summaries.scalars(step, values)
+
+    def report_evaluation(self, step: int, evaluation: Evaluation) -> None:
+        """mIoU and pixel accuracy of each prediction, and the panels."""
+        values = {}
+        for name, matrix in evaluation.matrices.items():
+            result = scores(matrix)
+            values |= {f"eval_{key}_{name}": result[key] for key in ("miou", "pixel_accuracy")}
+        mious = "  ".join(f"{TITLES[n]} {100 * values[f'eval_miou_{n}']:.2f}" for n in evaluation.matrices)
+        print(f"step {step}/{self._config.steps}  mIoU [%]: {mious}", flush=True)
+        if self._summaries:
+            self._summaries.scalars(step, values)
+            self._summaries.pictures(step, evaluation.panels)
+            write_panels(evaluation.panels, self._folder / "panels" / f"step_{step:06d}")
+        self._last_report = (step, time.monotonic())  # evaluating is not training time
+
+    def stop_if_not_finite(self, checkpoint: int | None) -> None:
+        """Raises UserError if any loss collected so far was not finite; to be asked before anything is saved."""
+        step = self._collected.first_non_finite.compute()
+        if step == NO_STEP:
+            return
+        kept = "there is no checkpoint yet" if checkpoint is None else f"checkpoint {checkpoint} is kept"
+        raise UserError(
+            f"The loss was not finite at step {step}, so training stopped; {kept} in {self._folder}. Lower "
+            f"config.optimizer.rate (now {self._config.optimizer.rate}), or look at that step's images and labels."
+        )
+
+    def close(self) -> None:
+        if self._summaries:
+            self._summaries.close()

@@ -1,0 +1,51 @@
+"""Eight CPU devices in one process, and compilation with few optimisations: the suite is about values, not speed."""
+
+import os
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+
+import jax
+import pytest
+from absl import flags
+from ml_collections import ConfigDict
+
+jax.config.update("jax_num_cpu_devices", 8)
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def parsed_flags():
+    """grain's worker processes want absl's flags parsed."""
+    flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture
+def tiny_model() -> ConfigDict:
+    """`config.model` of an OVeNet with 5 classes that compiles in seconds."""
+    return ConfigDict(
+        {
+            "num_classes": 5,
+            "align_corners": True,
+            "backbone": {
+                "name": "hrnet",
+                "width": 4,
+                "modules": (1, 1, 1),
+                "blocks": 1,
+                "layer1_blocks": 1,
+                "layer1_width": 4,
+                "stem_width": 8,
+            },
+            "head": {"name": "ocr", "mid_features": 16, "key_features": 8, "dropout": 0.05},
+            "offset": {
+                "branch": 4,
+                "modules": (1,),
+                "threshold": 0.2,
+                "refinement": 0,
+                "logits": True,
+                "grid_align_corners": True,
+            },
+        }
+    )

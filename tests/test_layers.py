@@ -1,0 +1,68 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from ovenet_jax.models.layers import BatchNorm, Conv, resize_bilinear
+
+
+def test_resize_with_aligned_corners_keeps_the_corners_and_is_linear_between():
+    x = jnp.asarray([0.0, 3.0, 6.0]).reshape(1, 1, 3, 1)
+    assert_allclose(resize_bilinear(x, (1, 7), align_corners=True)[0, 0, :, 0], np.arange(7.0), atol=1e-6)
+
+
+def test_resize_without_aligned_corners_samples_at_pixel_centres():
+    x = jnp.asarray([0.0, 4.0]).reshape(1, 2, 1, 1)
+    assert_allclose(resize_bilinear(x, (4, 1), align_corners=False)[0, :, 0, 0], [0, 1, 3, 4], atol=1e-6)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_resize_of_a_constant_is_constant(align_corners):
+    x = jnp.full((2, 5, 7, 3), 2.5)
+    assert_allclose(resize_bilinear(x, (11, 3), align_corners=align_corners), 2.5, rtol=1e-6)
+
+
+def test_strided_convolution_pads_both_sides():
+    conv = Conv(1, 1, 3, stride=2, rng=np.random.default_rng(0))
+    conv.kernel.set_value(jnp.ones((3, 3, 1, 1)))
+    x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    # The window around pixel (0, 0) covers the top left 2x2 and zeros: 0 + 1 + 4 + 5.
+    assert_allclose(conv(x)[0, :, :, 0], [[10, 24], [51, 90]])
+
+
+def test_convolution_computes_in_the_type_of_its_input():
+    conv = Conv(2, 3, 1, bias=True, rng=np.random.default_rng(0))
+    assert conv(jnp.ones((1, 2, 2, 2), jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+def test_default_initial_values_are_bounded_by_the_fan_in():
+    conv = Conv(16, 32, 3, bias=True, std=None, rng=np.random.default_rng(0))
+    bound = 1 / np.sqrt(16 * 9)
+    for values in (conv.kernel.get_value(), conv.bias.get_value()):
+        assert 0.9 * bound < np.abs(values).max() <= bound
+
+
+def test_batch_norm_keeps_the_unbiased_variance_and_normalises_with_the_biased_one():
+    norm = BatchNorm(1, eps=0.0)
+    norm.train()
+    x = jnp.asarray([1.0, 3.0]).reshape(2, 1, 1, 1)  # mean 2, biased variance 1, unbiased 2
+    assert_allclose(norm(x).ravel(), [-1, 1], atol=1e-6)
+    assert_allclose(norm.mean.get_value(), 0.9 * 0 + 0.1 * 2, rtol=1e-6)
+    assert_allclose(norm.var.get_value(), 0.9 * 1 + 0.1 * 2, rtol=1e-6)
+
+
+def test_batch_norm_in_evaluation_uses_and_keeps_the_stored_statistics():
+    norm = BatchNorm(1, eps=0.0)
+    norm.mean.set_value(jnp.asarray([1.0]))
+    norm.var.set_value(jnp.asarray([4.0]))
+    norm.eval()
+    assert_allclose(norm(jnp.full((1, 1, 1, 1), 5.0)), 2.0)
+    assert_allclose(norm.mean.get_value(), 1.0)
+
+
+def test_batch_norm_takes_its_statistics_in_float32():
+    norm = BatchNorm(1)
+    norm.train()
+    x = 1000 + jnp.arange(4096.0).reshape(1, 64, 64, 1) / 4096
+    assert norm(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+    assert norm.mean.get_value().dtype == norm.var.get_value().dtype == jnp.float32

@@ -1,0 +1,146 @@
+"""What must hold of the networks whatever their weights; their numbers are the goldens' matter."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from ml_collections import ConfigDict
+from numpy.testing import assert_allclose
+
+from ovenet_jax.errors import UserError
+from ovenet_jax.models import parameters
+from ovenet_jax.models.ocr import gather_regions
+from ovenet_jax.models.zoo import create_model
+
+ROUNDING = 1e-4  # a seed's float32 position is off by some 1e-6 pixels, logits of up to 10 change by 10 a pixel
+
+
+def image(height=64, width=96):
+    return jnp.asarray(np.random.default_rng(0).normal(size=(2, height, width, 3)), jnp.float32)
+
+
+def run(model, x, **arrays):
+    """The model in evaluation mode with kernels that keep its maps lively, some parameters replaced by name."""
+    model.eval()
+    graphdef, params, statistics = parameters.split(model)
+    rng = np.random.default_rng(1)
+    for name, value in params.items():
+        if value.ndim == 4:
+            params[name] = rng.normal(0, np.sqrt(2 / np.prod(value.shape[:3])), value.shape).astype(np.float32)
+    for name, value in arrays.items():
+        params[name] = jnp.broadcast_to(jnp.float32(value), params[name].shape)
+    return jax.jit(lambda p, s, x: parameters.merge(graphdef, p, s)(x))(params, statistics, x)
+
+
+def with_offset_head(model, x, kernel, bias):
+    name = "offset_head.classifier.output."
+    return run(model, x, **{f"{name}kernel": kernel, f"{name}bias": bias})
+
+
+def test_zero_offsets_make_seed_and_fused_equal_the_initial_prediction(tiny_model):
+    output = with_offset_head(create_model(tiny_model), image(), kernel=0.0, bias=0.0)
+    assert not output.offset.any()
+    for initial, seed, fused in zip(output.initial, output.seed, output.fused, strict=True):
+        assert_allclose(seed, initial, atol=ROUNDING)
+        assert_allclose(fused, initial, atol=ROUNDING)
+
+
+@pytest.mark.parametrize(("bias", "chosen"), [(-30.0, "initial"), (30.0, "seed")])
+def test_confidence_chooses_between_initial_and_seed(tiny_model, bias, chosen):
+    name = "offset_head.classifier.output.bias"
+    output = run(create_model(tiny_model), image(), **{name: jnp.asarray([1.0, -1.0, bias])})
+    assert np.abs(output.seed.main - output.initial.main).max() > 1e-4
+    assert_allclose(output.fused.main, getattr(output, chosen).main, atol=ROUNDING)
+
+
+def test_offsets_stay_within_the_threshold(tiny_model):
+    output = with_offset_head(create_model(tiny_model), image(), kernel=0.0, bias=50.0)
+    assert_allclose(output.offset, tiny_model.offset.threshold, rtol=1e-6)
+
+
+def test_refinement_prolongs_offsets_where_they_meet_further_ones(tiny_model):
+    tiny_model.offset.refinement = 1
+    output = with_offset_head(create_model(tiny_model), image(), kernel=0.0, bias=50.0)
+    # A constant offset field doubles wherever the seed lies inside the map.
+    assert_allclose(output.offset[:, 0, 0], 2 * tiny_model.offset.threshold, rtol=1e-5)
+
+
+def test_without_logits_the_initial_main_map_is_a_probability(tiny_model):
+    tiny_model.offset.logits = False
+    output = run(create_model(tiny_model), image())
+    assert_allclose(output.initial.main.sum(-1), 1.0, atol=1e-5)
+    assert_allclose(output.fused.main.sum(-1), 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("branch", "modules"), [(4, (2,)), (3, (1, 1)), (2, (1, 1, 2))])
+def test_the_offset_trunk_may_leave_before_any_stage(tiny_model, branch, modules):
+    tiny_model.offset.update({"branch": branch, "modules": modules})
+    output = run(create_model(tiny_model), image(33, 50))  # odd sizes, too
+    assert output.offset.shape == (2, 9, 13, 2)
+    assert output.fused.main.shape == (2, 9, 13, 5)
+    assert output.confidence.shape == (2, 9, 13, 1)
+
+
+def test_a_baseline_shares_its_names_and_initial_values_with_ovenet(tiny_model):
+    ovenet = parameters.split(create_model(tiny_model, seed=3))[1]
+    del tiny_model.offset
+    baseline = parameters.split(create_model(tiny_model, seed=3))[1]
+    assert baseline.keys() < ovenet.keys()
+    for name, value in baseline.items():
+        np.testing.assert_array_equal(value, ovenet[name])
+
+
+def test_initial_values_follow_the_seed(tiny_model):
+    first, again, other = (parameters.split(create_model(tiny_model, seed))[1] for seed in (0, 0, 1))
+    name = "backbone.conv1.conv.kernel"
+    np.testing.assert_array_equal(first[name], again[name])
+    assert (first[name] != other[name]).any()
+    assert abs(float(first[name].std()) / 0.001 - 1) < 0.2
+
+
+def test_arrays_by_name_make_the_same_model_again(tiny_model):
+    model = create_model(tiny_model)
+    graphdef, params, statistics = parameters.split(model)
+    again = parameters.split(parameters.merge(graphdef, params, statistics))
+    assert again[0] == graphdef
+    assert again[1].keys() == params.keys()
+    assert again[2].keys() == statistics.keys()
+
+
+def test_dropout_follows_its_key_and_drops_whole_channels(tiny_model):
+    tiny_model.head.dropout = 0.5
+    model = create_model(tiny_model)
+    model.train()
+    x = jnp.ones((1, 4, 4, 64))
+    first, again, other = (model.head.dropout(x, rngs=nnx.Rngs(dropout=key)) for key in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    assert set(np.unique(first.std((1, 2)))) == {0.0}
+
+
+def test_region_features_are_means_under_the_soft_regions():
+    features = jnp.asarray([[[[1.0, 10.0], [3.0, 30.0]]]])  # two pixels
+    logits = jnp.asarray(
+        [[[[0.0, 50.0], [0.0, 0.0]]]]
+    )  # class 0 spreads evenly, class 1 sits on the first pixel
+    assert_allclose(gather_regions(features, logits), [[[2, 20], [1, 10]]], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"backbone": {"name": "vgg"}}, "config.model.backbone.name is 'vgg'; known: 'hrnet'"),
+        ({"head": {"name": "psp"}}, "config.model.head.name is 'psp'; known: 'fcn', 'ocr'"),
+        (
+            {"backbone": {"modules": (1, 1)}},
+            "config.model.backbone.modules needs one number for each of stages",
+        ),
+        ({"offset": {"branch": 5}}, "config.model.offset: offset_branch is 2, 3 or 4"),
+        ({"offset": {"modules": (1, 1)}}, "one number of modules per stage from there to stage 4; got 4 and"),
+    ],
+)
+def test_a_model_that_cannot_be_is_named(tiny_model, change, sentence):
+    tiny_model.update(ConfigDict(change))
+    with pytest.raises(UserError, match=sentence):
+        create_model(tiny_model)

@@ -1,0 +1,152 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+from numpy.testing import assert_allclose
+
+from ovenet_jax import parallel
+from ovenet_jax.errors import UserError
+from ovenet_jax.inference import Normalisation
+from ovenet_jax.models import parameters
+from ovenet_jax.models.zoo import create_model
+from ovenet_jax.step import TrainState, create_loss, init_state, loss_and_gradients, train_step
+
+
+def config(model, batch_size=8):
+    loss = {"aux_weight": 0.4, "class_weights": None, "confidence_weight": 2.0, "include_ignored": True}
+    return ConfigDict({"model": model, "loss": loss, "batch_size": batch_size})
+
+
+def batch(size=8, height=64, width=64):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (size, height, width, 3), np.uint8)
+    label = rng.integers(0, 5, (size, height, width)).astype(np.uint8)
+    label[:, :3] = 255
+    return {"image": image, "label": label}
+
+
+def test_eight_devices_give_the_gradients_of_one(tiny_model):
+    """float64, where both agree to rounding; several float32 steps would be chaotic and compare nothing."""
+    tiny_model.head.dropout = 0.3  # the mask must not depend on the devices either
+    with jax.enable_x64(True):
+        model = create_model(tiny_model)
+        graphdef, params, statistics = parameters.split(model)
+        params, statistics = (
+            {k: jnp.asarray(v, jnp.float64) for k, v in d.items()} for d in (params, statistics)
+        )
+        loss = create_loss(config(tiny_model))
+
+        def gradients(params, statistics, image, label):
+            image = image.astype(jnp.float64) / 255 - 0.5
+            key = jax.random.key(0)
+            results, grads = loss_and_gradients(graphdef, params, statistics, image, label, loss, key)
+            return results[0]["total"], results[2], grads
+
+        results = []
+        for devices in (jax.devices()[:1], jax.devices()):
+            mesh = parallel.create_mesh(devices)
+            arrays = parallel.to_global(mesh, batch())
+            placed = jax.device_put((params, statistics), parallel.replicated(mesh))
+            results.append(jax.device_get(jax.jit(gradients)(*placed, arrays["image"], arrays["label"])))
+    (loss_1, statistics_1, gradients_1), (loss_8, statistics_8, gradients_8) = results
+    assert_allclose(loss_8, loss_1, rtol=1e-10)
+    for one, eight in ((statistics_1, statistics_8), (gradients_1, gradients_8)):
+        scale = max(np.abs(value).max() for value in one.values())
+        for name, value in one.items():
+            assert_allclose(eight[name], value, rtol=1e-10, atol=1e-10 * scale, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def stepped():
+    """Two training steps of a tiny OVeNet: the states and measures."""
+    from tests.conftest import tiny_model
+
+    model_config = tiny_model.__wrapped__()
+    model = create_model(model_config)
+    optimizer = optax.sgd(0.01)
+    run = jax.jit(
+        lambda state, image, label: train_step(
+            state,
+            image,
+            label,
+            graphdef=parameters.split(model)[0],
+            optimizer=optimizer,
+            loss=create_loss(config(model_config)),
+            normalisation=Normalisation(),
+            align_corners=True,
+            seed=0,
+        )
+    )
+    states, measures = [init_state(model, optimizer)], []
+    for _ in range(2):
+        state, measured = run(states[-1], **batch(2))
+        states.append(state)
+        measures.append(measured)
+    return states, measures, run
+
+
+def test_a_step_changes_every_parameter_and_statistic(stepped):
+    (before, after, _), *_ = stepped
+    assert after.step == 1
+    for old, new in ((before.params, after.params), (before.statistics, after.statistics)):
+        still = {name for name in old if (np.asarray(old[name]) == np.asarray(new[name])).all()}
+        assert still <= {name for name in old if name.endswith(".conv.bias")}  # BatchNorm takes a bias away again
+
+
+def test_a_step_measures_every_term(stepped):
+    _, measures, _ = stepped
+    terms = {k: float(v) for k, v in measures[0].items()}
+    total = (
+        0.5 * terms["loss_initial"]
+        + 0.5 * terms["loss_seed"]
+        + terms["loss_fused"]
+        + terms["loss_confidence"]
+    )
+    assert_allclose(terms["loss_total"], total, rtol=1e-6)
+    assert all(0 <= terms[f"accuracy_{name}"] <= 1 for name in ("initial", "seed", "fused"))
+    assert 0 < terms["confidence"] < 1
+    assert 0 < terms["offset_length"] < np.hypot(0.2 * 31.5, 0.2 * 31.5)
+
+
+def test_steps_are_reproducible(stepped):
+    states, _, run = stepped
+    again, _ = run(TrainState(*states[1]), **batch(2))
+    for name, value in states[2].params.items():
+        np.testing.assert_array_equal(value, again.params[name])
+
+
+def test_the_baselines_have_one_loss_term(tiny_model):
+    del tiny_model.offset
+    settings = config(tiny_model)
+    del settings.loss.confidence_weight, settings.loss.include_ignored
+    loss = create_loss(settings)
+    output = create_model(tiny_model)(jnp.zeros((2, 32, 32, 3)))
+    assert loss(output, jnp.zeros((2, 32, 32), int)).keys() == {"total"}
+
+
+def test_ohem_needs_a_batch_of_whole_groups(tiny_model):
+    settings = config(tiny_model, batch_size=3)
+    settings.loss.ohem = {"threshold": 0.9, "keep": 100, "group": 2}
+    with pytest.raises(UserError, match="config.batch_size=3 must be a multiple of"):
+        create_loss(settings)
+
+
+def test_normalisation_maps_the_mean_colour_to_zero():
+    image = jnp.asarray(np.round(255 * np.array([0.485, 0.456, 0.406])), jnp.uint8).reshape(1, 1, 1, 3)
+    assert_allclose(Normalisation()(image), 0, atol=0.01)
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    mesh = parallel.create_mesh()
+    with pytest.raises(
+        UserError, match=r"config.batch_size=6 cannot be split over 8 devices.*--config.batch_size=8"
+    ):
+        parallel.check_divisible(mesh, 6, "config.batch_size")
+
+
+def test_rows_of_a_batch_come_back_in_order():
+    mesh = parallel.create_mesh()
+    rows = np.arange(16).reshape(8, 2)
+    np.testing.assert_array_equal(parallel.local_rows(parallel.to_global(mesh, {"x": rows})["x"]), rows)
