@@ -20,9 +20,10 @@ EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: saved; the same command goes on
 
 
 def main(_: list[str]) -> int:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import jax
 
-    logging.set_verbosity(logging.WARNING)  # the libraries' own chatter
+    logging.set_verbosity(logging.ERROR)  # the libraries' own chatter
     if not jax.config.jax_compilation_cache_dir:
         cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ovenet_jax" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(cache))
@@ -40,15 +41,23 @@ def main(_: list[str]) -> int:
     return 0 if train(config, folder) else EXIT_INTERRUPTED
 
 
-def run() -> None:
-    """absl's app.run, with the user's mistakes said in one sentence."""
-    flags.mark_flag_as_required("config")
+def parse_flags(arguments: list[str]) -> list[str]:
+    """absl's parser, with the mistakes that ml_collections answers with a stack trace said in one sentence."""
     try:
-        app.run(main)
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+        remaining = app.parse_flags_with_usage(arguments)
+        _ = CONFIG.value.name  # a config file that cannot be loaded is an error on first use
+    except (AttributeError, KeyError) as error:
+        cause = error.args[0].args[0] if isinstance(error.args[0], KeyError) else error.args[0]
+        raise UserError(f"No such key in the config: {' '.join(str(cause).split())}") from error
+    except OSError as error:
+        raise UserError(f"--config cannot be loaded: {' '.join(str(error).split())}") from error
+    return remaining
 
 
 if __name__ == "__main__":
-    run()
+    flags.mark_flag_as_required("config")
+    try:
+        app.run(main, flags_parser=parse_flags)
+    except UserError as user_error:
+        print(f"Error: {user_error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)

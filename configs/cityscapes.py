@@ -43,7 +43,9 @@ def get_config(variant: str = "ovenet"):
     config.augment.base_size = 2048  # TRAIN.BASE_SIZE, the longer side at scale 1
     config.augment.crop = (512, 1024)  # TRAIN.IMAGE_SIZE
 
-    config.batch_size = 10 if variant == "ovenet" else 12  # ovenet: 2 on each of 5 GPUs; its file's name says 12
+    config.batch_size = (
+        10 if variant == "ovenet" else 12
+    )  # ovenet: 2 on each of 5 GPUs; its file's name says 12
     config.steps = 484 * (images // config.batch_size)  # TRAIN.END_EPOCH
 
     config.eval = {"size": (1024, 2048), "batch_size": 8, "panels": 8}

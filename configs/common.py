@@ -29,7 +29,9 @@ def base_config(name: str) -> ConfigDict:
 
     config.augment = ConfigDict()
     config.augment.scale_factor = 16  # TRAIN.SCALE_FACTOR: scales 0.5, 0.6 ... 0.5 + 16 / 10
-    config.augment.brightness = 0  # at most that much is added to all channels; 0 in the published base configs
+    config.augment.brightness = (
+        0  # at most that much is added to all channels; 0 in the published base configs
+    )
 
     config.report_every = 50  # steps
     config.checkpoint_every = 1000  # steps
@@ -47,13 +49,21 @@ def hrnet(width: int) -> ConfigDict:
             "layer1_blocks": 4,
             "layer1_width": 64,
             "stem_width": 64,
+            "he_init": False,  # published: N(0, 0.001^2), under ImageNet weights
         }
     )
 
 
 def tiny_hrnet() -> ConfigDict:
     """A backbone that a laptop trains in minutes."""
-    tiny = {"modules": (1, 1, 1), "blocks": 2, "layer1_blocks": 2, "layer1_width": 16, "stem_width": 32}
+    tiny = {
+        "modules": (1, 1, 1),
+        "blocks": 2,
+        "layer1_blocks": 2,
+        "layer1_width": 16,
+        "stem_width": 32,
+        "he_init": True,
+    }
     return ConfigDict({**hrnet(12), **tiny})
 
 
@@ -82,7 +92,9 @@ def add_offsets(config: ConfigDict, branch: int = 4, modules: tuple[int, ...] = 
     config.loss.include_ignored = True  # published: ignored pixels supervise F as class 0
 
 
-def choose_model(config: ConfigDict, variant: str, variants: dict[str, tuple[ConfigDict, ConfigDict, bool]]) -> None:
+def choose_model(
+    config: ConfigDict, variant: str, variants: dict[str, tuple[ConfigDict, ConfigDict, bool]]
+) -> None:
     """Sets backbone and head, and offsets where the third entry is True, of one of `variants`."""
     if variant not in variants:
         raise UserError(f"Config variant {variant!r} is unknown; choose one of {', '.join(variants)}.")

@@ -4,11 +4,31 @@ from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
+from flax import nnx
 from orbax.checkpoint import checkpoint_managers
 
+from ovenet_jax import workdir
 from ovenet_jax.errors import UserError
+from ovenet_jax.models import parameters
 from ovenet_jax.models.parameters import Arrays
+from ovenet_jax.models.zoo import create_model
 from ovenet_jax.step import TrainState
+
+
+def load_model(folder: str | Path) -> nnx.Module:
+    """The best network of the run in `folder`, in evaluation mode.
+
+    Raises:
+      UserError: the folder holds no run or no checkpoint.
+    """
+    config = workdir.read_config(Path(folder))
+    if config is None:
+        raise UserError(f"{folder} holds no run (no config.json); give the --workdir of a training.")
+    graphdef, *arrays = parameters.split(create_model(config.model))
+    checkpoints = Checkpoints(Path(folder) / "checkpoints")
+    restored = checkpoints.restore_model(checkpoints.best_step(), *jax.device_put(arrays))
+    checkpoints.close()
+    return parameters.merge(graphdef, *restored)
 
 
 class Checkpoints:
@@ -54,10 +74,16 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
 
-    def best_step(self) -> int | None:
-        """The step of the best evaluated checkpoint, else of the latest one."""
-        best = self._manager.best_step()
-        return self.latest_step() if best is None else best
+    def best_step(self) -> int:
+        """The step of the best evaluated checkpoint, else of the latest one.
+
+        Raises:
+          UserError: there is none.
+        """
+        best = self._manager.best_step() or self.latest_step()
+        if best is None:
+            raise UserError(f"{self.folder} holds no checkpoint; train first, or check --workdir.")
+        return best
 
     def restore_state(self, step: int, like: TrainState) -> TrainState:
         """The whole training state of `step`, with the shapes and shardings of `like`."""
@@ -85,7 +111,7 @@ class Checkpoints:
         metadata = self._manager.item_metadata(step)["model"]
         saved, ours = (
             {
-                jax.tree_util.keystr(path): tuple(x.shape)
+                jax.tree_util.keystr(path, simple=True, separator=" "): tuple(x.shape)
                 for path, x in jax.tree_util.tree_leaves_with_path(tree)
             }
             for tree in (metadata, like)

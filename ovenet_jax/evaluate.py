@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 from ovenet_jax import parallel, visualize, workdir
 from ovenet_jax.checkpoint import Checkpoints
 from ovenet_jax.data import pipeline
-from ovenet_jax.errors import UserError
 from ovenet_jax.inference import TITLES, Normalisation, Segmentation, segment
 from ovenet_jax.metrics import ConfusionMatrix, scores
 from ovenet_jax.models import parameters
@@ -53,8 +52,6 @@ def evaluate_best(evaluator: "Evaluator", folder: Path, params: Arrays, statisti
     """Restores the run's best checkpoint, shaped like these arrays, and reports on it."""
     checkpoints = Checkpoints(folder / "checkpoints")
     step = checkpoints.best_step()
-    if step is None:
-        raise UserError(f"{checkpoints.folder} holds no checkpoint; train first, or check --workdir.")
     arrays = checkpoints.restore_model(
         step, *jax.device_put((params, statistics), parallel.replicated(evaluator.mesh))
     )
@@ -82,7 +79,8 @@ class Evaluator:
                 graphdef=graphdef,
                 normalisation=Normalisation(),
                 num_classes=config.model.num_classes,
-            )
+            ),
+            out_shardings=(parallel.replicated(mesh), parallel.batch_sharded(mesh)),
         )
 
     def run(self, params: Arrays, statistics: Arrays) -> Evaluation:

@@ -12,12 +12,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.models.layers import resize_bilinear
 from ovenet_jax.models.ovenet import OVeNetOutput
 from ovenet_jax.models.sampling import pixel_grid, sample
 from ovenet_jax.models.segmentor import Logits
-
-IGNORE = 255
 
 
 class Ohem(NamedTuple):

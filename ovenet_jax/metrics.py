@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from clu import metrics
 
-from ovenet_jax.losses import IGNORE
+from ovenet_jax.data.labels import IGNORE
 
 NO_STEP = np.iinfo(np.int32).max
 

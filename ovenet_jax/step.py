@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.errors import UserError
 from ovenet_jax.inference import Normalisation, class_maps
-from ovenet_jax.losses import IGNORE, Ohem, ovenet_loss, segmentation_loss
+from ovenet_jax.losses import Ohem, ovenet_loss, segmentation_loss
 from ovenet_jax.models import parameters
 from ovenet_jax.models.parameters import Arrays
 

@@ -2,8 +2,8 @@
 
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from threading import Event
 import clu.metrics
 import jax
 import optax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ovenet_jax import parallel, workdir
@@ -24,7 +25,7 @@ from ovenet_jax.metrics import NO_STEP, scores, training_metrics
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.optimizer import create_optimizer, poly_schedule
-from ovenet_jax.step import create_loss, init_state, train_step
+from ovenet_jax.step import TrainState, create_loss, init_state, train_step
 from ovenet_jax.summaries import Summaries
 
 
@@ -60,17 +61,35 @@ def train(config: ConfigDict, folder: Path) -> bool:
             align_corners=config.model.align_corners,
             seed=config.seed,
         ),
+        out_shardings=parallel.replicated(mesh),
         donate_argnums=0,
     )
     state = jax.device_put(init_state(model, optimizer), parallel.replicated(mesh))
-    checkpoints = Checkpoints(folder / "checkpoints")
-    if checkpoints.latest_step() is not None:
-        state = checkpoints.restore_state(checkpoints.latest_step(), state)
-        print(f"Resuming {folder} from step {state.step} of {config.steps}.")
+    with closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+        if checkpoints.latest_step() is not None:
+            state = checkpoints.restore_state(checkpoints.latest_step(), state)
+            print(f"Resuming {folder} from step {state.step} of {config.steps}.")
+        evaluator = Evaluator(config, graphdef, mesh)
+        with closing(Reporter(config, folder, schedule, int(state.step))) as reporter:
+            state = _loop(config, mesh, state, step_function, evaluator, reporter, checkpoints)
+    if state.step < config.steps:
+        print(f"Interrupted at step {state.step}, which is saved; the same command goes on from there.")
+        return False
+    evaluate_best(evaluator, folder, state.params, state.statistics)
+    return True
 
-    evaluator = Evaluator(config, graphdef, mesh)
+
+def _loop(
+    config: ConfigDict,
+    mesh: Mesh,
+    state: TrainState,
+    step_function: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
+    evaluator: Evaluator,
+    reporter: "Reporter",
+    checkpoints: Checkpoints,
+) -> TrainState:
+    """Steps until the last one or an interruption; either way the state returned is saved."""
     first_step = int(state.step)
-    reporter = Reporter(config, folder, schedule, first_step)
     with interruption() as interrupted, _batches(config, first_step) as batches:
         for step in range(first_step + 1, config.steps + 1):
             batch = parallel.to_global(mesh, next(batches))
@@ -89,13 +108,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
                 checkpoints.save(state)
             if interrupted.is_set():
                 break
-    checkpoints.close()
-    reporter.close()
-    if state.step < config.steps:
-        print(f"Interrupted at step {state.step}, which is saved; the same command goes on from there.")
-        return False
-    evaluate_best(evaluator, folder, state.params, state.statistics)
-    return True
+    return state
 
 
 def _batches(config: ConfigDict, first_step: int):
@@ -146,9 +159,14 @@ class Reporter:
         self._add = add
 
     def collect(self, step: int, measures: dict[str, jax.Array]) -> None:
-        """Adds one step's scalar measures; nothing is fetched from the device."""
+        """Adds one step's scalar measures; nothing is fetched from the device.
+
+        Waits until the step before is done: the host works one step ahead, no more, so that few batches wait in
+        memory and an interruption is heard at once.
+        """
         if self._empty is None:
             self._empty = self._collected = training_metrics([*measures, "learning_rate"]).empty()
+        jax.block_until_ready(self._collected)
         self._collected = self._add(self._collected, measures, step)
 
     def report(self, step: int, checkpoint: int | None) -> None:

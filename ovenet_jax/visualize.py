@@ -19,7 +19,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Circle, Rectangle
 from matplotlib.textpath import TextToPath
 
-from ovenet_jax.losses import IGNORE
+from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.metrics import scores
 
 MARGIN, GAP, LINE, FONT = 18, 14, 32, 20  # pixels of a sheet

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-from absl import logging
 from ml_collections import ConfigDict
 
 from ovenet_jax.errors import UserError
@@ -27,11 +26,11 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     Raises:
       UserError: it holds a run of another config.
     """
-    saved = _read(workdir)
+    saved = read_config(workdir)
     if saved is not None:
         differing = [
-            f"{key} is {saved.get(key, 'absent')!r} there and {value!r} here"
-            for key, value in _differences(config, saved).items()
+            f"{key} is {there!r} there and {here!r} here"
+            for key, there, here in _differences(saved, config)
             if key not in FREE_KEYS
         ]
         if differing:
@@ -46,32 +45,34 @@ def claim(workdir: Path, config: ConfigDict) -> None:
 
 
 def note_model_differences(workdir: Path, config: ConfigDict) -> None:
-    """Says where the model to be evaluated is configured otherwise than it was trained."""
-    saved = _read(workdir)
+    """Says where the model to be evaluated is configured otherwise than it was trained.
+
+    Raises:
+      UserError: the folder holds no run.
+    """
+    saved = read_config(workdir)
     if saved is None:
         raise UserError(f"{workdir} holds no run (no config.json); train it first, or check --workdir.")
-    for key, value in _differences(config, saved).items():
+    for key, there, here in _differences(saved, config):
         if key.startswith("model."):
-            logging.warning(
-                "config.%s is %r; the run was trained with %r.", key, value, saved.get(key, "absent")
-            )
+            print(f"Note: config.{key} is {here!r}; the run was trained with {there!r}.")
 
 
-def _read(workdir: Path) -> dict | None:
+def read_config(workdir: Path) -> ConfigDict | None:
+    """The config a folder belongs to, or None."""
     file = workdir / "config.json"
-    return _flat(json.loads(file.read_text())) if file.exists() else None
+    return ConfigDict(json.loads(file.read_text())) if file.exists() else None
 
 
-def _differences(config: ConfigDict, saved: dict) -> dict:
-    ours = _flat(json.loads(json.dumps(config.to_dict())))
-    return {key: ours.get(key, "absent") for key in sorted(saved | ours) if saved.get(key) != ours.get(key)}
+def _differences(saved: ConfigDict, config: ConfigDict) -> list[tuple[str, object, object]]:
+    """(key, saved value, config's value) of all leaves that differ; tuples and lists are the same thing."""
+    there, here = (_leaves(json.loads(json.dumps(c.to_dict()))) for c in (saved, config))
+    values = [(key, there.get(key, "absent"), here.get(key, "absent")) for key in sorted(there | here)]
+    return [(key, a, b) for key, a, b in values if a != b]
 
 
-def _flat(tree: dict, prefix: str = "") -> dict:
-    items = {}
+def _leaves(tree: dict, prefix: str = "") -> dict:
+    leaves = {}
     for key, value in tree.items():
-        if isinstance(value, dict):
-            items |= _flat(value, f"{prefix}{key}.")
-        else:
-            items[f"{prefix}{key}"] = value
-    return items
+        leaves |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return leaves

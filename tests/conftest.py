@@ -37,6 +37,7 @@ def tiny_model() -> ConfigDict:
                 "layer1_blocks": 1,
                 "layer1_width": 4,
                 "stem_width": 8,
+                "he_init": False,
             },
             "head": {"name": "ocr", "mid_features": 16, "key_features": 8, "dropout": 0.05},
             "offset": {

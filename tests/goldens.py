@@ -29,6 +29,7 @@ from ovenet_jax.losses import (
 from ovenet_jax.models import parameters
 from ovenet_jax.models.fcn import FCN
 from ovenet_jax.models.hrnet import HRNet, Stage, fuse_resolutions
+from ovenet_jax.models.layers import InitialValues
 from ovenet_jax.models.ocr import OCR, gather_regions
 from ovenet_jax.models.ovenet import OVeNet
 from ovenet_jax.models.segmentor import Logits, Segmentor
@@ -72,7 +73,7 @@ class Case:
 
 def build_model(network: dict) -> nnx.Module:
     """The network that `config.network` describes."""
-    rng = np.random.default_rng(0)
+    init = InitialValues(seed=0)
     backbone = network["backbone"]
     first, *stages = backbone["stages"]
     hrnet = HRNet(
@@ -81,12 +82,12 @@ def build_model(network: dict) -> nnx.Module:
         layer1_width=first["planes"][0],
         stem_width=backbone["stem"]["channels"][0],
         align_corners=network["align_corners"],
-        rng=rng,
+        init=init,
     )
     features, classes = backbone["concat_channels"], network["num_classes"]
     head = network["head"]
     if head["type"] == "conv":
-        head = FCN(features, classes, rng=rng)
+        head = FCN(features, classes, init=init)
     else:
         head = OCR(
             features,
@@ -94,7 +95,7 @@ def build_model(network: dict) -> nnx.Module:
             mid_features=head["mid_channels"],
             key_features=head["key_channels"],
             dropout=network.get("dropout_in_this_case", head["dropout"]),
-            rng=rng,
+            init=init,
         )
     if "offset_head" not in network:
         return Segmentor(hrnet, head)
@@ -108,7 +109,7 @@ def build_model(network: dict) -> nnx.Module:
         refinement=offset["refinement"],
         grid_align_corners=offset["grid_sample_align_corners"],
         logits=offset["logits"],
-        rng=rng,
+        init=init,
     )
 
 

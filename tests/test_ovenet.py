@@ -13,7 +13,9 @@ from ovenet_jax.models import parameters
 from ovenet_jax.models.ocr import gather_regions
 from ovenet_jax.models.zoo import create_model
 
-ROUNDING = 1e-4  # a seed's float32 position is off by some 1e-6 pixels, logits of up to 10 change by 10 a pixel
+ROUNDING = (
+    1e-4  # a seed's float32 position is off by some 1e-6 pixels, logits of up to 10 change by 10 a pixel
+)
 
 
 def image(height=64, width=96):
@@ -27,7 +29,9 @@ def run(model, x, **arrays):
     rng = np.random.default_rng(1)
     for name, value in params.items():
         if value.ndim == 4:
-            params[name] = rng.normal(0, np.sqrt(2 / np.prod(value.shape[:3])), value.shape).astype(np.float32)
+            params[name] = rng.normal(0, np.sqrt(2 / np.prod(value.shape[:3])), value.shape).astype(
+                np.float32
+            )
     for name, value in arrays.items():
         params[name] = jnp.broadcast_to(jnp.float32(value), params[name].shape)
     return jax.jit(lambda p, s, x: parameters.merge(graphdef, p, s)(x))(params, statistics, x)

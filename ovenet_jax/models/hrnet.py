@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
-import numpy as np
 from flax import nnx
 
-from ovenet_jax.models.layers import ConvNormAct, resize_bilinear
+from ovenet_jax.models.layers import ConvNormAct, InitialValues, resize_bilinear
 
 
 class Stage(NamedTuple):
@@ -25,9 +24,9 @@ class Stage(NamedTuple):
 class BasicBlock(nnx.Module):
     """Two 3x3 convolutions and a shortcut, [B, H, W, C] -> the same."""
 
-    def __init__(self, width: int, *, rng: np.random.Generator):
-        self.conv1 = ConvNormAct(width, width, 3, rng=rng)
-        self.conv2 = ConvNormAct(width, width, 3, activation=None, rng=rng)
+    def __init__(self, width: int, *, init: InitialValues):
+        self.conv1 = ConvNormAct(width, width, 3, init=init)
+        self.conv2 = ConvNormAct(width, width, 3, activation=None, init=init)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return jax.nn.relu(x + self.conv2(self.conv1(x)))
@@ -36,13 +35,13 @@ class BasicBlock(nnx.Module):
 class Bottleneck(nnx.Module):
     """1x1, 3x3, 1x1 convolutions (width, width, 4 * width) and a shortcut, [B, H, W, in] -> [B, H, W, 4 * width]."""
 
-    def __init__(self, in_features: int, width: int, *, rng: np.random.Generator):
-        self.conv1 = ConvNormAct(in_features, width, 1, rng=rng)
-        self.conv2 = ConvNormAct(width, width, 3, rng=rng)
-        self.conv3 = ConvNormAct(width, 4 * width, 1, activation=None, rng=rng)
+    def __init__(self, in_features: int, width: int, *, init: InitialValues):
+        self.conv1 = ConvNormAct(in_features, width, 1, init=init)
+        self.conv2 = ConvNormAct(width, width, 3, init=init)
+        self.conv3 = ConvNormAct(width, 4 * width, 1, activation=None, init=init)
         project = in_features != 4 * width
         self.downsample = (
-            ConvNormAct(in_features, 4 * width, 1, activation=None, rng=rng) if project else None
+            ConvNormAct(in_features, 4 * width, 1, activation=None, init=init) if project else None
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -57,12 +56,12 @@ class ExchangeModule(nnx.Module):
     coarser branch, i - j strided 3x3 convolutions from a finer one.
     """
 
-    def __init__(self, blocks: int, widths: Sequence[int], *, align_corners: bool, rng: np.random.Generator):
+    def __init__(self, blocks: int, widths: Sequence[int], *, align_corners: bool, init: InitialValues):
         self.branches = nnx.List(
-            nnx.List(BasicBlock(width, rng=rng) for _ in range(blocks)) for width in widths
+            nnx.List(BasicBlock(width, init=init) for _ in range(blocks)) for width in widths
         )
         self.fuse_layers = nnx.List(
-            nnx.List(_fuse_layer(widths, i, j, rng) for j in range(len(widths))) for i in range(len(widths))
+            nnx.List(_fuse_layer(widths, i, j, init) for j in range(len(widths))) for i in range(len(widths))
         )
         self.align_corners = align_corners
 
@@ -79,13 +78,13 @@ class ExchangeModule(nnx.Module):
         return _chain(layer, maps[j])
 
 
-def _fuse_layer(widths: Sequence[int], i: int, j: int, rng: np.random.Generator):
+def _fuse_layer(widths: Sequence[int], i: int, j: int, init: InitialValues):
     if j == i:
         return None
     if j > i:
-        return ConvNormAct(widths[j], widths[i], 1, activation=None, rng=rng)
-    steps = [ConvNormAct(widths[j], widths[j], 3, stride=2, rng=rng) for _ in range(i - j - 1)]
-    return nnx.List([*steps, ConvNormAct(widths[j], widths[i], 3, stride=2, activation=None, rng=rng)])
+        return ConvNormAct(widths[j], widths[i], 1, activation=None, init=init)
+    steps = [ConvNormAct(widths[j], widths[j], 3, stride=2, init=init) for _ in range(i - j - 1)]
+    return nnx.List([*steps, ConvNormAct(widths[j], widths[i], 3, stride=2, activation=None, init=init)])
 
 
 def _chain(layers: Sequence[nnx.Module], x: jax.Array) -> jax.Array:
@@ -107,15 +106,15 @@ class Trunk(nnx.Module):
         stages: Sequence[Stage],
         *,
         align_corners: bool,
-        rng: np.random.Generator,
+        init: InitialValues,
     ):
         self.numbers = tuple(range(5 - len(stages), 5))
         for number, stage in zip(self.numbers, stages, strict=True):
             if len(stage.widths) != number:
                 raise ValueError(f"stage {number} has {number} branches, got widths {stage.widths}")
-            setattr(self, f"transition{number - 1}", _transition(in_widths, stage.widths, rng))
+            setattr(self, f"transition{number - 1}", _transition(in_widths, stage.widths, init))
             modules = (
-                ExchangeModule(stage.blocks, stage.widths, align_corners=align_corners, rng=rng)
+                ExchangeModule(stage.blocks, stage.widths, align_corners=align_corners, init=init)
                 for _ in range(stage.modules)
             )
             setattr(self, f"stage{number}", nnx.List(modules))
@@ -131,14 +130,14 @@ class Trunk(nnx.Module):
         return outputs
 
 
-def _transition(in_widths: Sequence[int], widths: Sequence[int], rng: np.random.Generator) -> nnx.List:
+def _transition(in_widths: Sequence[int], widths: Sequence[int], init: InitialValues) -> nnx.List:
     """Per branch: None where the map passes, a 3x3 where its width changes, a strided one for the new branch."""
     layers = []
     for branch, width in enumerate(widths):
         if branch >= len(in_widths):
-            layers.append(ConvNormAct(in_widths[-1], width, 3, stride=2, rng=rng))
+            layers.append(ConvNormAct(in_widths[-1], width, 3, stride=2, init=init))
         elif in_widths[branch] != width:
-            layers.append(ConvNormAct(in_widths[branch], width, 3, rng=rng))
+            layers.append(ConvNormAct(in_widths[branch], width, 3, init=init))
         else:
             layers.append(None)
     return nnx.List(layers)
@@ -164,13 +163,13 @@ class HRNet(nnx.Module):
         layer1_width: int = 64,
         stem_width: int = 64,
         align_corners: bool,
-        rng: np.random.Generator,
+        init: InitialValues,
     ):
-        self.conv1 = ConvNormAct(3, stem_width, 3, stride=2, rng=rng)
-        self.conv2 = ConvNormAct(stem_width, stem_width, 3, stride=2, rng=rng)
+        self.conv1 = ConvNormAct(3, stem_width, 3, stride=2, init=init)
+        self.conv2 = ConvNormAct(stem_width, stem_width, 3, stride=2, init=init)
         widths = [stem_width, *[4 * layer1_width] * layer1_blocks]
-        self.layer1 = nnx.List(Bottleneck(width, layer1_width, rng=rng) for width in widths[:-1])
-        self.trunk = Trunk(widths[-1:], stages, align_corners=align_corners, rng=rng)
+        self.layer1 = nnx.List(Bottleneck(width, layer1_width, init=init) for width in widths[:-1])
+        self.trunk = Trunk(widths[-1:], stages, align_corners=align_corners, init=init)
         self.stages = tuple(stages)
         self.stage_widths = (tuple(widths[-1:]), *(stage.widths for stage in stages))
         self.align_corners = align_corners

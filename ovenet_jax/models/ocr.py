@@ -6,11 +6,10 @@ form of HRNet's own code: mid 512, key 256 channels.
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from ovenet_jax.models.fcn import PixelClassifier
-from ovenet_jax.models.layers import Conv, ConvNormAct
+from ovenet_jax.models.layers import Conv, ConvNormAct, InitialValues
 from ovenet_jax.models.segmentor import Logits
 
 
@@ -27,10 +26,10 @@ def gather_regions(features: jax.Array, region_logits: jax.Array) -> jax.Array:
 class ObjectAttention(nnx.Module):
     """Each pixel attends over the K object regions: [B, H, W, C] and [B, K, C] -> context [B, H, W, C]."""
 
-    def __init__(self, features: int, key_features: int, *, rng: np.random.Generator):
+    def __init__(self, features: int, key_features: int, *, init: InitialValues):
         def transform(*widths: int) -> nnx.List:
             pairs = zip(widths[:-1], widths[1:], strict=True)
-            return nnx.List(ConvNormAct(i, o, 1, std=None, rng=rng) for i, o in pairs)
+            return nnx.List(ConvNormAct(i, o, 1, in_head=True, init=init) for i, o in pairs)
 
         self.query = transform(features, key_features, key_features)
         self.key = transform(features, key_features, key_features)
@@ -65,14 +64,14 @@ class OCR(nnx.Module):
         mid_features: int = 512,
         key_features: int = 256,
         dropout: float = 0.05,
-        rng: np.random.Generator,
+        init: InitialValues,
     ):
-        self.aux = PixelClassifier(in_features, num_classes, std=None, rng=rng)
-        self.pixels = ConvNormAct(in_features, mid_features, 3, bias=True, std=None, rng=rng)
-        self.attention = ObjectAttention(mid_features, key_features, rng=rng)
-        self.fusion = ConvNormAct(2 * mid_features, mid_features, 1, std=None, rng=rng)
+        self.aux = PixelClassifier(in_features, num_classes, in_head=True, init=init)
+        self.pixels = ConvNormAct(in_features, mid_features, 3, bias=True, in_head=True, init=init)
+        self.attention = ObjectAttention(mid_features, key_features, init=init)
+        self.fusion = ConvNormAct(2 * mid_features, mid_features, 1, in_head=True, init=init)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))  # whole channels
-        self.classifier = Conv(mid_features, num_classes, 1, bias=True, std=None, rng=rng)
+        self.classifier = Conv(mid_features, num_classes, 1, bias=True, in_head=True, init=init)
 
     def __call__(self, features: jax.Array, rngs: nnx.Rngs | None = None) -> Logits:
         aux = self.aux(features)

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from ovenet_jax.models.fcn import PixelClassifier
 from ovenet_jax.models.hrnet import HRNet, Trunk, fuse_resolutions
+from ovenet_jax.models.layers import InitialValues
 from ovenet_jax.models.sampling import sample, seed_positions
 from ovenet_jax.models.segmentor import Logits
 
@@ -39,8 +39,8 @@ class OVeNetOutput(NamedTuple):
 class OffsetHead(nnx.Module):
     """Features [B, H, W, C] -> offset [B, H, W, 2] within +-`threshold` in x and y, confidence [B, H, W, 1]."""
 
-    def __init__(self, in_features: int, threshold: float, *, rng: np.random.Generator):
-        self.classifier = PixelClassifier(in_features, 3, std=None, rng=rng)
+    def __init__(self, in_features: int, threshold: float, *, init: InitialValues):
+        self.classifier = PixelClassifier(in_features, 3, in_head=True, init=init)
         self.threshold = threshold
 
     def __call__(self, features: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -68,7 +68,7 @@ class OVeNet(nnx.Module):
         refinement: int = 0,
         grid_align_corners: bool = True,
         logits: bool = True,
-        rng: np.random.Generator,
+        init: InitialValues,
     ):
         self.backbone = backbone
         self.head = head
@@ -82,9 +82,9 @@ class OVeNet(nnx.Module):
             for stage, modules in zip(backbone.stages[offset_branch - 2 :], offset_modules, strict=True)
         ]
         self.offset_trunk = Trunk(
-            backbone.stage_widths[offset_branch - 2], stages, align_corners=backbone.align_corners, rng=rng
+            backbone.stage_widths[offset_branch - 2], stages, align_corners=backbone.align_corners, init=init
         )
-        self.offset_head = OffsetHead(sum(stages[-1].widths), threshold, rng=rng)
+        self.offset_head = OffsetHead(sum(stages[-1].widths), threshold, init=init)
         self.offset_branch = offset_branch
         self.refinement = refinement
         self.grid_align_corners = grid_align_corners

@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 from flax import nnx
 
 from ovenet_jax.errors import UserError
 from ovenet_jax.models.fcn import FCN
 from ovenet_jax.models.hrnet import HRNet, Stage
+from ovenet_jax.models.layers import InitialValues
 from ovenet_jax.models.ocr import OCR
 from ovenet_jax.models.ovenet import OVeNet
 from ovenet_jax.models.segmentor import Segmentor
@@ -24,15 +24,17 @@ def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
     Raises:
       UserError: an unknown backbone or head, or an offset branch that does not fit.
     """
-    rng = np.random.default_rng(seed)
-    backbone = _create_backbone(model, rng)
-    head = _create_head(model, sum(backbone.stages[-1].widths), rng)
-    network = Segmentor(backbone, head) if "offset" not in model else _create_ovenet(model, backbone, head, rng)
+    init = InitialValues(seed, he=model.backbone.he_init)
+    backbone = _create_backbone(model, init)
+    head = _create_head(model, sum(backbone.stages[-1].widths), init)
+    network = (
+        Segmentor(backbone, head) if "offset" not in model else _create_ovenet(model, backbone, head, init)
+    )
     network.eval()
     return network
 
 
-def _create_ovenet(model: "ConfigDict", backbone: HRNet, head: nnx.Module, rng: np.random.Generator) -> OVeNet:
+def _create_ovenet(model: "ConfigDict", backbone: HRNet, head: nnx.Module, init: InitialValues) -> OVeNet:
     try:
         return OVeNet(
             backbone,
@@ -43,13 +45,13 @@ def _create_ovenet(model: "ConfigDict", backbone: HRNet, head: nnx.Module, rng: 
             refinement=model.offset.refinement,
             grid_align_corners=model.offset.grid_align_corners,
             logits=model.offset.logits,
-            rng=rng,
+            init=init,
         )
     except ValueError as error:
         raise UserError(f"config.model.offset: {error}.") from error
 
 
-def _create_backbone(model: "ConfigDict", rng: np.random.Generator) -> HRNet:
+def _create_backbone(model: "ConfigDict", init: InitialValues) -> HRNet:
     backbone = model.backbone
     if backbone.name != "hrnet":
         raise UserError(f"config.model.backbone.name is {backbone.name!r}; known: 'hrnet'.")
@@ -67,14 +69,14 @@ def _create_backbone(model: "ConfigDict", rng: np.random.Generator) -> HRNet:
         layer1_width=backbone.layer1_width,
         stem_width=backbone.stem_width,
         align_corners=model.align_corners,
-        rng=rng,
+        init=init,
     )
 
 
-def _create_head(model: "ConfigDict", in_features: int, rng: np.random.Generator) -> nnx.Module:
+def _create_head(model: "ConfigDict", in_features: int, init: InitialValues) -> nnx.Module:
     head = model.head
     if head.name == "fcn":
-        return FCN(in_features, model.num_classes, rng=rng)
+        return FCN(in_features, model.num_classes, init=init)
     if head.name == "ocr":
         return OCR(
             in_features,
@@ -82,6 +84,6 @@ def _create_head(model: "ConfigDict", in_features: int, rng: np.random.Generator
             mid_features=head.mid_features,
             key_features=head.key_features,
             dropout=head.dropout,
-            rng=rng,
+            init=init,
         )
     raise UserError(f"config.model.head.name is {head.name!r}; known: 'fcn', 'ocr'.")

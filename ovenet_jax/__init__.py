@@ -1,0 +1,18 @@
+"""OVeNet, HRNet and OCR semantic segmentation in JAX and Flax.
+
+    create_model(config.model)   a network with its initial values
+    load_model(workdir)          the best network of a finished or running training
+
+Both are imported on first use: the input pipeline's worker processes import this package and must stay without jax.
+"""
+
+from importlib import import_module
+
+_ROOMS = {"create_model": "ovenet_jax.models.zoo", "load_model": "ovenet_jax.checkpoint"}
+__all__ = list(_ROOMS)
+
+
+def __getattr__(name: str):
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'ovenet_jax' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_ROOMS[name]), name)

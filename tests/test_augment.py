@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+
+from ovenet_jax.data.augment import (
+    IGNORE,
+    RandomBrightness,
+    RandomFlip,
+    RandomScaleCrop,
+    pad,
+    resize,
+    scaled_size,
+)
+
+
+def numbered(height, width):
+    """A sample whose image says, at each pixel, where it is from: red the row, green the column, blue the label."""
+    rows, columns = np.indices((height, width), np.uint8)
+    label = (rows // 3 + columns // 4) % 7
+    return {"image": np.stack([rows, columns, label], -1), "label": label}
+
+
+@pytest.mark.parametrize(
+    ("size", "base", "scale", "expected"),
+    [
+        ((48, 97), 97, 0.5, (24, 49)),
+        ((83, 60), 97, 0.5, (49, 35)),
+        ((48, 97), 97, 0.75, (36, 73)),
+        ((83, 60), 97, 1.3, (126, 91)),
+        ((48, 97), 97, 2.1, (101, 204)),
+        ((360, 480), 480, 1.0, (360, 480)),
+        ((1024, 2048), 2048, 0.7, (717, 1434)),
+        ((50, 50), 33, 1.0, (33, 33)),
+    ],
+)
+def test_scaled_sizes_are_rounded_as_published(size, base, scale, expected):
+    assert scaled_size(size, base * scale) == expected
+
+
+def test_every_scale_is_drawn_about_equally_often():
+    act = RandomScaleCrop(base_size=40, crop=(84, 84), scale_factor=16)  # nothing is cut off: 40 x 2.1 = 84
+    sample = {"image": np.ones((20, 40, 3), np.uint8), "label": np.zeros((20, 40), np.uint8)}
+    rng = np.random.default_rng(0)
+    widths = [int((act(sample, rng)["label"][0] != IGNORE).sum()) for _ in range(1700)]
+    drawn, counts = np.unique(widths, return_counts=True)
+    assert drawn.tolist() == [int(40 * (0.5 + i / 10) + 0.5) for i in range(17)]
+    assert counts.min() > 60 and counts.max() < 150
+
+
+def test_padding_is_black_and_ignored_at_the_bottom_and_right():
+    sample = {"image": np.full((3, 5, 3), 9, np.uint8), "label": np.full((3, 5), 2, np.uint8)}
+    padded = pad(sample, (4, 7))
+    assert padded["image"].shape == (4, 7, 3) and padded["label"].shape == (4, 7)
+    assert (padded["image"][:3, :5] == 9).all() and (padded["label"][:3, :5] == 2).all()
+    assert padded["image"].sum() == 9 * 3 * 5 * 3
+    assert (padded["label"] == IGNORE).sum() == 4 * 7 - 3 * 5
+    assert pad(sample, (2, 5))["label"].shape == (3, 5)
+
+
+def test_windows_lie_anywhere_and_keep_image_and_label_together():
+    sample = numbered(30, 40)
+    act = RandomScaleCrop(base_size=80, crop=(20, 24), scale_factor=0)  # 80 x 0.5: the size it has
+    rng = np.random.default_rng(1)
+    corners = set()
+    for _ in range(800):
+        window = act(sample, rng)
+        y, x, _ = (int(v) for v in window["image"][0, 0])
+        np.testing.assert_array_equal(window["image"], sample["image"][y : y + 20, x : x + 24])
+        np.testing.assert_array_equal(window["label"], sample["label"][y : y + 20, x : x + 24])
+        corners.add((y, x))
+    assert {y for y, _ in corners} == set(range(11)) and {x for _, x in corners} == set(range(17))
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.3, 2.1])
+def test_resized_image_and_label_stay_aligned(scale):
+    label = np.zeros((40, 60), np.uint8)
+    label[12:, 20:] = 1
+    sample = {"image": np.repeat(label[..., None] * 200, 3, 2), "label": label}
+    resized = resize(sample, scaled_size((40, 60), 60 * scale))
+    differ = (resized["image"][..., 0] > 100) != (resized["label"] == 1)
+    edge_y, edge_x = 12 * scale, 20 * scale
+    y, x = np.nonzero(differ)
+    assert ((np.abs(y - edge_y) <= scale + 1) | (np.abs(x - edge_x) <= scale + 1)).all()
+    assert set(np.unique(resized["label"])) == {0, 1}
+
+
+def test_half_of_the_samples_are_mirrored_and_the_others_as_before():
+    sample = numbered(6, 8)
+    rng = np.random.default_rng(2)
+    mirrored = 0
+    for _ in range(400):
+        result = RandomFlip()(sample, rng)
+        flip = np.s_[:, ::-1] if result["image"][0, 0, 1] else np.s_[:, :]
+        mirrored += int(result["image"][0, 0, 1] > 0)
+        np.testing.assert_array_equal(result["image"], sample["image"][flip])
+        np.testing.assert_array_equal(result["label"], sample["label"][flip])
+    assert 160 < mirrored < 240
+
+
+def test_brightness_adds_one_clipped_number_to_half_of_the_samples():
+    image = np.random.default_rng(3).integers(0, 256, (8, 8, 3), np.uint8)
+    sample = {"image": image, "label": np.zeros((8, 8), np.uint8)}
+    rng = np.random.default_rng(4)
+    shifts = []
+    for _ in range(600):
+        result = RandomBrightness(10)(sample, rng)
+        difference = result["image"].astype(int) - image
+        shift = int(difference[np.abs(difference) == np.abs(difference).max()][0])
+        np.testing.assert_array_equal(result["image"], np.clip(image.astype(int) + shift, 0, 255))
+        np.testing.assert_array_equal(result["label"], sample["label"])
+        shifts.append(shift)
+    assert set(shifts) == set(range(-10, 11))
+    assert 250 < shifts.count(0) < 390  # half of them, and one of 21 shifts
+
+
+def test_acts_leave_their_input_alone_and_return_uint8():
+    sample = numbered(12, 16)
+    kept = {key: array.copy() for key, array in sample.items()}
+    rng = np.random.default_rng(5)
+    for act in (RandomScaleCrop(16, (10, 12), 16), RandomBrightness(10), RandomFlip()):
+        for _ in range(20):
+            assert all(array.dtype == np.uint8 for array in act(sample, rng).values())
+    for key, array in kept.items():
+        np.testing.assert_array_equal(sample[key], array)

@@ -1,0 +1,161 @@
+"""`python main.py` as a user runs it: in processes of its own, on one device."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.camvid_tree import write_tree
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = [
+    "--config.model.backbone.width=4",
+    "--config.model.backbone.stem_width=8",
+    "--config.model.backbone.layer1_blocks=1",
+    "--config.model.backbone.layer1_width=4",
+    "--config.augment.base_size=32",
+    "--config.augment.crop=(32,32)",
+    "--config.eval.size=(24,32)",
+    "--config.eval.batch_size=2",
+    "--config.eval.panels=1",
+    "--config.batch_size=2",
+    "--config.report_every=1",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A made-up CamVid; its prepared form, the compilation cache and the runs come beside it."""
+    folder = tmp_path_factory.mktemp("main")
+    write_tree(folder, counts={"train": 4, "val": 3, "test": 1})
+    return folder
+
+
+def command(folder, *arguments, config="configs/camvid.py:ovenet_tiny", steps=4):
+    data = [f"--config.data.root={folder}/source", f"--config.data.prepared={folder}/prepared"]
+    small = [*SMALL, f"--config.steps={steps}", "--config.evaluate_every=2", "--config.checkpoint_every=1"]
+    return [sys.executable, "main.py", f"--config={config}", *data, *small, *arguments]
+
+
+def environment(folder, **more):
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", **cache, **more}
+
+
+def run(arguments, environ):
+    return subprocess.run(arguments, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def final_table(output: str) -> str:
+    return output[output.index("IoU [%]") : output.index("Written:")]
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    result = run(command(folder, f"--workdir={folder}/run"), environment(folder))
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_training_ends_with_the_table_of_the_restored_best_checkpoint(trained):
+    assert re.search(r"step 4/4  loss \d+\.\d+  \d+\.\d\d images/s  0:00:00 left", trained)
+    assert re.search(r"Evaluating step [24] of .* on val: 3 images", trained)
+    table = final_table(trained)
+    assert "initial S_i      seed S_s     fused S_f" in table
+    assert len(table.splitlines()) == 1 + 11 + 1 + 3  # title, classes, rule, mIoU and two accuracies
+
+
+def test_a_new_process_evaluates_to_the_identical_table(folder, trained):
+    result = run(command(folder, "--mode=evaluate", f"--workdir={folder}/run"), environment(folder))
+    assert result.returncode == 0, result.stderr
+    assert final_table(result.stdout) == final_table(trained)
+
+
+def test_a_second_start_compiles_nothing(folder, trained):
+    result = run(command(folder, f"--workdir={folder}/second"), environment(folder, JAX_LOG_COMPILES="1"))
+    assert result.returncode == 0, result.stderr
+    assert final_table(result.stdout) == final_table(trained)  # the same seed, the same run
+    log = result.stderr
+    hits = set(re.findall(r"[Cc]ompilation cache hit for '([\w.]+)'", log))
+    misses = set(re.findall(r"CACHE MISS for '([\w.]+)'", log))
+    assert {"jit_train_step", "jit__evaluate_batch"} <= hits
+    assert not misses
+
+
+@pytest.mark.usefixtures("trained")
+def test_sigterm_saves_and_the_same_command_goes_on(folder):
+    arguments = command(folder, f"--workdir={folder}/interrupted", steps=100_000)
+    process = subprocess.Popen(
+        arguments, env=environment(folder), cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if line.startswith("step 3/"):
+            break
+    process.send_signal(signal.SIGTERM)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 75
+    saved = int(re.search(r"Interrupted at step (\d+), which is saved", rest)[1])
+    assert (folder / "interrupted" / "checkpoints" / str(saved)).is_dir()
+
+    process = subprocess.Popen(
+        arguments, env=environment(folder), cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("step"):
+            break
+    process.kill()
+    process.communicate()
+    assert any(f"Resuming {folder}/interrupted from step {saved} of 100000" in line for line in lines)
+    assert lines[-1].startswith(f"step {saved + 1}/")
+
+
+MISTAKES = {
+    "unknown key": (["--config.stepz=3"], "No such key in the config: 'stepz'"),
+    "unknown mode": (["--mode=trian"], "value should be one of <train|evaluate>"),
+    "no run to evaluate": (["--mode=evaluate", "--workdir=nowhere"], "nowhere holds no run"),
+    "missing data": (["--config.data.root=nowhere"], "nowhere: no such folder"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gets_one_sentence_and_no_stack_trace(folder, mistake):
+    arguments, sentence = MISTAKES[mistake]
+    result = run(command(folder, f"--workdir={folder}/{mistake}", *arguments), environment(folder))
+    assert result.returncode != 0
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        (
+            "configs/camvid.py:deeplab",
+            "Config variant 'deeplab' is unknown; choose one of ovenet, hrnet_ocr, hrnet",
+        ),
+        ("configs/nowhere.py", "--config cannot be loaded"),
+    ],
+)
+def test_an_unknown_config_gets_one_sentence(folder, config, sentence):
+    result = run(command(folder, f"--workdir={folder}/unknown", config=config), environment(folder))
+    assert result.returncode == 2
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_checkpoint_of_another_model_gets_one_sentence(folder):
+    arguments = ["--mode=evaluate", f"--workdir={folder}/run", "--config.model.backbone.width=8"]
+    result = run(command(folder, *arguments), environment(folder))
+    assert result.returncode == 2
+    assert "is of another model:" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,275 @@
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from ovenet_jax.data import pipeline
+from ovenet_jax.data.augment import RandomBrightness, RandomFlip, RandomScaleCrop
+from ovenet_jax.data.labels import CAMVID, IGNORE
+from ovenet_jax.data.pipeline import Source, eval_batches, train_batches
+from ovenet_jax.errors import UserError
+from tests.camvid_tree import write_tree
+
+ROOT = Path(__file__).resolve().parents[1]
+ACTS = (RandomScaleCrop(32, (20, 28), 16), RandomBrightness(10), RandomFlip())
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """Ten samples of 24x32 pixels; sample i is i everywhere but in its first row."""
+    data = write_tree(tmp_path_factory.mktemp("camvid"), {"train": 10, "val": 1, "test": 1})
+    pipeline.prepare(data)
+    return pipeline.open_split(data, "train")
+
+
+def take(count, source, acts=ACTS, **settings):
+    settings = {"batch_size": 4, "seed": 7, "first_step": 0} | settings
+    with train_batches(source, acts, **settings) as batches:
+        return list(islice(batches, count))
+
+
+def assert_same(batches, others):
+    assert len(batches) == len(others)
+    for batch, other in zip(batches, others, strict=True):
+        assert batch.keys() == other.keys()
+        for key in batch:
+            np.testing.assert_array_equal(batch[key], other[key])
+
+
+def drawn(batches):
+    """Which samples of `source` are in the rows of unaugmented batches."""
+    return [int(image[1, 0, 0]) for batch in batches for image in batch["image"]]
+
+
+def test_batches_have_the_form_promised(source):
+    (batch,) = take(1, source)
+    assert batch["image"].shape == (4, 20, 28, 3) and batch["label"].shape == (4, 20, 28)
+    assert batch["image"].dtype == batch["label"].dtype == np.uint8
+    assert set(np.unique(batch["label"])) <= {*range(11), IGNORE}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_worker_processes_make_the_batches_that_threads_make(source, workers):
+    batches = take(5, source, workers=workers)
+    assert_same(batches, take(5, source))
+    assert all(type(array) is np.ndarray and array.base is None for array in batches[-1].values())
+
+
+def test_the_rows_of_all_processes_are_those_of_one(source):
+    whole = take(4, source)
+    halves = [take(4, source, process_index=i, process_count=2) for i in range(2)]
+    joined = [{key: np.concatenate([a[key], b[key]]) for key in a} for a, b in zip(*halves, strict=True)]
+    assert_same(joined, whole)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resuming_gives_the_remaining_batches(source, workers):
+    assert_same(take(3, source, first_step=6, workers=workers), take(9, source)[6:])
+
+
+def test_every_epoch_holds_each_sample_once_in_an_order_of_its_own(source):
+    order = drawn(take(6, source, (), batch_size=5))
+    epochs = [order[:10], order[10:20], order[20:]]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len(set(map(tuple, epochs))) == 3
+
+
+def test_samples_are_augmented_anew_in_every_epoch(source):
+    first, second = (take(1, source, batch_size=10, first_step=step)[0] for step in (0, 1))
+    of = [{image[-1, -1].tobytes() for image in batch["image"]} for batch in (first, second)]
+    assert of[0] != of[1]
+    crops = [sorted(label.tobytes() for label in batch["label"]) for batch in (first, second)]
+    assert crops[0] != crops[1]
+
+
+def test_another_seed_gives_another_order(source):
+    assert drawn(take(2, source, (), seed=7)) != drawn(take(2, source, (), seed=8))
+    assert drawn(take(2, source, (), seed=7)) == drawn(take(2, source, (), seed=7))
+
+
+@pytest.mark.parametrize(("processes", "batch_size"), [(1, 4), (2, 4), (3, 9), (2, 20)])
+def test_evaluation_sees_every_image_once_in_order(source, processes, batch_size):
+    rows = []
+    for process in range(processes):
+        settings = {"process_index": process, "process_count": processes}
+        with eval_batches(source, size=(26, 32), batch_size=batch_size, **settings) as batches:
+            rows.append(list(batches))
+    assert len({len(batches) for batches in rows}) == 1
+    assert {batch["image"].shape for batches in rows for batch in batches} == {
+        (batch_size // processes, 26, 32, 3)
+    }
+    steps = [batch for step in zip(*rows, strict=True) for batch in step]
+    together = [row for b in steps for row in zip(b["image"], b["label"], b["index"], strict=True)]
+    assert [int(index) for *_, index in together[:10]] == list(range(10))
+    for image, label, index in together[:10]:
+        np.testing.assert_array_equal(image[:24], source[index]["image"])
+        np.testing.assert_array_equal(label[:24], source[index]["label"])
+        assert (image[24:] == 0).all() and (label[24:] == IGNORE).all()
+    for image, label, index in together[10:]:
+        assert index == -1 and (label == IGNORE).all() and (image == 0).all()
+
+
+def test_evaluation_with_worker_processes_gives_the_same_batches(source):
+    results = []
+    for workers in (0, 2):
+        with eval_batches(source, size=(24, 32), batch_size=4, workers=workers) as batches:
+            results.append(list(batches))
+    assert len(results[0]) == 3
+    assert_same(*results)
+
+
+def test_more_workers_than_batches_do_no_harm(source):
+    with eval_batches(source, size=(24, 32), batch_size=10, workers=2) as batches:
+        assert [batch["index"].tolist() for batch in batches] == [list(range(10))]
+
+
+def test_an_image_larger_than_the_evaluation_size_is_named(source):
+    with (
+        pytest.raises(
+            UserError, match=r"train_00 has 24 rows and 32 columns, more than config.eval.size = \(24, 30\)"
+        ),
+        eval_batches(source, size=(24, 30), batch_size=2) as batches,
+    ):
+        next(batches)
+
+
+@pytest.mark.parametrize("batches", [
+    lambda source: train_batches(source, (), batch_size=6, seed=0, first_step=0, process_count=4),
+    lambda source: eval_batches(source, size=(24, 32), batch_size=6, process_count=4),
+])  # fmt: skip
+def test_a_batch_that_cannot_be_split_over_the_processes_is_refused(source, batches):
+    with pytest.raises(UserError, match="batch of 6 cannot be split over 4 processes; choose a multiple"):
+        batches(source)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_record_is_named(workers):
+    records = [{"image": b"no image", "label": b"", "name": b"frame_0815"}]
+    damaged = Source(records, CAMVID, Path("prepared/camvid"))
+    message = r"frame_0815 in prepared/camvid is damaged \(does not decode as an image\); delete that folder"
+    with pytest.raises(UserError, match=message):
+        take(1, damaged, workers=workers, batch_size=1)
+
+
+def test_an_unreadable_record_is_named_by_its_place(source):
+    class Unreadable(list):
+        def __getitem__(self, _):
+            raise RuntimeError("hash mismatch")
+
+    with pytest.raises(UserError, match=r"record 3 in .* is damaged \(hash mismatch\)"):
+        Source(Unreadable(), CAMVID, source.folder)[3]
+
+
+def test_a_source_can_be_pickled(source):
+    again = pickle.loads(pickle.dumps(source))
+    assert len(again) == 10
+    np.testing.assert_array_equal(again[4]["image"], source[4]["image"])
+
+
+def test_an_unknown_data_set_is_refused_with_the_known_ones():
+    data = ConfigDict({"name": "cityscapse", "prepared": "nowhere"})
+    with pytest.raises(
+        UserError, match="config.data.name = 'cityscapse' is unknown; choose camvid or toy_streets"
+    ):
+        pipeline.prepare(data)
+
+
+def test_an_unknown_split_is_refused_with_the_known_ones(tmp_path):
+    data = write_tree(tmp_path)
+    pipeline.prepare(data)
+    with pytest.raises(UserError, match="camvid has no split 'validation'; choose one of .*train.*val"):
+        pipeline.open_split(data, "validation")
+    assert len(pipeline.open_split(data, "train+val")) == 5
+
+
+def test_augmentations_follow_the_config():
+    settings = ConfigDict({"base_size": 480, "crop": (360, 480), "scale_factor": 16, "brightness": 0})
+    assert pipeline.augmentations(settings) == [RandomScaleCrop(480, (360, 480), 16), RandomFlip()]
+    settings.brightness = 10
+    assert RandomBrightness(10) in pipeline.augmentations(settings)
+
+
+HEAVY = ("jax", "jaxlib", "flax", "tensorflow")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Writes into the label which heavy modules the process has imported, and how many processes deep it is."""
+
+    def __call__(self, sample, rng):
+        del rng
+        sample["label"][0, : len(HEAVY)] = [sys.modules.get(name) is not None for name in HEAVY]
+        sample["label"][1, 0] = multiprocessing.parent_process() is not None
+        return sample
+
+
+def test_workers_import_neither_jax_nor_tensorflow(source):
+    import jax  # noqa: F401
+
+    spec = sys.modules["__main__"].__spec__
+    for batch in take(4, source, (Probe(),), workers=2):
+        assert (batch["label"][:, 0, : len(HEAVY)] == 0).all()
+        assert (batch["label"][:, 1, 0] == 1).all()
+    assert sys.modules["__main__"].__spec__ is spec
+    (batch,) = take(1, source, (Probe(),))
+    assert (batch["label"][:, 0, 0] == 1).all() and (batch["label"][:, 1, 0] == 0).all()
+
+
+def test_workers_outlive_signals_that_are_sent_to_all_processes(source):
+    with train_batches(source, (), batch_size=4, seed=7, first_step=0, workers=1) as batches:
+        next(batches)
+        (process,) = multiprocessing.active_children()
+        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, signal.SIGTERM)
+        assert len(list(islice(batches, 12))) == 12  # more than had been made ahead
+        assert process.is_alive()
+    assert not multiprocessing.active_children()
+
+
+def test_workers_end_when_the_program_is_killed(tmp_path):
+    write_tree(tmp_path)
+    script = f"""
+import time
+from ml_collections import ConfigDict
+from ovenet_jax.data import pipeline
+data = ConfigDict(dict(name="camvid", root={str(tmp_path / "source")!r}, prepared={str(tmp_path / "prepared")!r}))
+pipeline.prepare(data)
+source = pipeline.open_split(data, "train")
+with pipeline.train_batches(source, [], batch_size=2, seed=0, first_step=0, workers=1):
+    print("started", flush=True)
+    time.sleep(60)
+"""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, **pipes) as program:
+        assert program.stdout.readline() == "started\n"
+        program.kill()
+        program.communicate(timeout=20)  # to the end of its pipes, which the worker holds as long as it lives
+
+
+def test_the_data_room_works_without_jax_and_tensorflow(tmp_path):
+    write_tree(tmp_path)
+    script = f"""
+import sys
+for name in ("jax", "jaxlib", "flax"):
+    sys.modules[name] = None
+from ml_collections import ConfigDict
+from ovenet_jax.data import augment, camvid, labels, pipeline, prepare, street_scene, toy_streets, worker
+data = ConfigDict(dict(name="camvid", root={str(tmp_path / "source")!r}, prepared={str(tmp_path / "prepared")!r}))
+pipeline.prepare(data)
+with pipeline.train_batches(pipeline.open_split(data, "train"), [], batch_size=2, seed=0, first_step=0) as batches:
+    print(next(batches)["image"].shape, "tensorflow" in sys.modules)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "(2, 24, 32, 3) False\n"

@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from ovenet_jax.data import pipeline, toy_streets
+from ovenet_jax.data.labels import TOY_STREETS
+from ovenet_jax.data.street_scene import POLE, Camera, render_scene
+
+
+@pytest.fixture(scope="module")
+def val_scenes():
+    images, labels = zip(
+        *(toy_streets.scene("val", i) for i in range(toy_streets.COUNTS["val"])), strict=True
+    )
+    return np.stack(images), np.stack(labels)
+
+
+def test_a_scene_depends_on_split_and_index_only():
+    image, label = toy_streets.scene("train", 7)
+    toy_streets.scene("train", 6)
+    again = toy_streets.scene("train", 7)
+    np.testing.assert_array_equal(image, again[0])
+    np.testing.assert_array_equal(label, again[1])
+    for other in (("train", 8), ("val", 7)):
+        assert (toy_streets.scene(*other)[0] != image).mean() > 0.5
+
+
+@pytest.mark.parametrize("size", [(128, 256), (64, 96)])
+def test_scenes_have_the_size_asked_for(size):
+    image, label = render_scene(np.random.default_rng(0), size)
+    assert image.shape == (*size, 3) and label.shape == size
+    assert image.dtype == label.dtype == np.uint8
+
+
+def test_classes_are_present_and_none_is_rare(val_scenes):
+    _, labels = val_scenes
+    counts = np.stack([np.bincount(label.ravel(), minlength=8) for label in labels])
+    assert counts.shape[1] == len(TOY_STREETS.names)
+    assert ((counts > 0).mean(0) >= 0.9).all()
+    share = counts.sum(0) / counts.sum()
+    assert (share > 0.015).all() and share.max() < 0.5
+
+
+def test_poles_are_thin_but_wide_enough_to_see(val_scenes):
+    _, labels = val_scenes
+    edges = np.diff((labels == POLE).astype(np.int8), axis=2, prepend=0, append=0)
+    widths = np.nonzero(edges == -1)[2] - np.nonzero(edges == 1)[2]
+    assert np.median(widths) <= 8
+    assert (widths >= 2).mean() > 0.9
+
+
+def test_colour_alone_does_not_give_the_class(val_scenes):
+    """The best table from coarse colour to class, made from these very pixels, stays far from a good answer."""
+    images, labels = val_scenes
+    bins = images.astype(int) // 32 @ (64, 8, 1)
+    table = np.bincount((bins * 8 + labels).ravel(), minlength=512 * 8).reshape(512, 8)
+    answer = table.argmax(1)[bins]
+    confusion = np.bincount((labels * 8 + answer).ravel(), minlength=64).reshape(8, 8)
+    iou = np.diag(confusion) / (confusion.sum(0) + confusion.sum(1) - np.diag(confusion))
+    assert iou.mean() < 0.35
+
+
+def test_rays_lead_where_points_are_projected_from():
+    camera = Camera(focal=150.0, centre=(128.0, 60.0), x=0.7, y=1.8, yaw=0.1, roll=0.02)
+    x, y, z = camera.rays((128, 256))
+    eye = np.array((camera.x, camera.y, 0))
+    for row, column in ((0, 0), (127, 255), (60, 128), (90, 30)):
+        point = eye + 8 * np.array((x[row, column], y[row, column], z[row, column]))
+        np.testing.assert_allclose(camera.project(point[None])[0], (column, row), atol=1e-3)
+
+
+def test_a_level_camera_sees_the_ground_below_the_horizon_as_similar_triangles_say():
+    camera = Camera(focal=100.0, centre=(50.0, 40.0), x=0.0, y=2.0, yaw=0.0, roll=0.0)
+    pixels = camera.project(np.array([(0, 0, 10), (3, 0, 10), (0, 0, 1e6), (0, 7, 10)]))
+    np.testing.assert_allclose(pixels, [(50, 60), (80, 60), (50, 40), (50, -10)], atol=1e-3)
+
+
+def test_prepared_scenes_are_the_drawn_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(toy_streets.ToyStreets.__init__, "__defaults__", ((32, 64), {"train": 3, "val": 2}))
+    data = ConfigDict({"name": "toy_streets", "prepared": str(tmp_path)})
+    pipeline.prepare(data)
+    for split, count in (("train", 3), ("val", 2)):
+        source = pipeline.open_split(data, split)
+        assert len(source) == count and source.classes is TOY_STREETS
+        for i in range(count):
+            image, label = toy_streets.scene(split, i, (32, 64))
+            assert source[i]["name"] == f"{split}_{i:04d}"
+            np.testing.assert_array_equal(source[i]["image"], image)
+            np.testing.assert_array_equal(source[i]["label"], label)
+
+
+def test_other_scenes_are_kept_in_another_folder(tmp_path):
+    folders = {
+        toy_streets.ToyStreets(tmp_path, *arguments).data_dir
+        for arguments in ((), ((64, 128),), ((128, 256), {"train": 4, "val": 2}))
+    }
+    assert len(folders) == 3
