@@ -9,7 +9,7 @@ from ml_collections import config_flags
 
 from ovenet_jax.errors import UserError
 
-# Worker processes of the input pipeline import this file: jax and what needs it is imported in `main` only.
+# jax and what needs it is imported in `main` only, so that a mistake in the flags is answered at once.
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant], see configs/.", lock_config=True)
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
@@ -46,6 +46,8 @@ def parse_flags(arguments: list[str]) -> list[str]:
     try:
         remaining = app.parse_flags_with_usage(arguments)
         _ = CONFIG.value.name  # a config file that cannot be loaded is an error on first use
+        if len(remaining) > 1:
+            raise UserError(f"{remaining[1]!r} is no flag; flags are written --name=value, see README.md.")
     except (AttributeError, KeyError) as error:
         cause = error.args[0].args[0] if isinstance(error.args[0], KeyError) else error.args[0]
         raise UserError(f"No such key in the config: {' '.join(str(cause).split())}") from error

@@ -48,6 +48,6 @@ def get_config(variant: str = "ovenet"):
     )  # ovenet: 2 on each of 5 GPUs; its file's name says 12
     config.steps = 484 * (images // config.batch_size)  # TRAIN.END_EPOCH
 
-    config.eval = {"size": (1024, 2048), "batch_size": 8, "panels": 8}
+    config.eval = {"size": (1024, 2048), "batch_size": config.batch_size, "panels": 8}
     config.evaluate_every = 10 * (images // config.batch_size)
     return config

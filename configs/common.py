@@ -18,7 +18,12 @@ def base_config(name: str) -> ConfigDict:
 
     config.loss = ConfigDict()
     config.loss.aux_weight = 0.4  # LOSS.BALANCE_WEIGHTS[0]; the main map's is 1
-    config.loss.class_weights = None
+    config.loss.class_weights = ()  # none
+    config.loss.ohem = ConfigDict()  # of the main map
+    config.loss.ohem.on = False  # LOSS.USE_OHEM
+    config.loss.ohem.threshold = 0.9  # LOSS.OHEMTHRES
+    config.loss.ohem.keep = 131072  # LOSS.OHEMKEEP
+    config.loss.ohem.group = 2  # images that are ranked together; published: those of one GPU
 
     config.optimizer = ConfigDict()
     config.optimizer.rate = 0.01  # TRAIN.LR

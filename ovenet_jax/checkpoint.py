@@ -1,5 +1,6 @@
 """Checkpoints by Orbax: the latest one to resume from, the best one by mIoU to evaluate."""
 
+from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -25,9 +26,8 @@ def load_model(folder: str | Path) -> nnx.Module:
     if config is None:
         raise UserError(f"{folder} holds no run (no config.json); give the --workdir of a training.")
     graphdef, *arrays = parameters.split(create_model(config.model))
-    checkpoints = Checkpoints(Path(folder) / "checkpoints")
-    restored = checkpoints.restore_model(checkpoints.best_step(), *jax.device_put(arrays))
-    checkpoints.close()
+    with closing(Checkpoints(Path(folder) / "checkpoints", read_only=True)) as checkpoints:
+        restored = checkpoints.restore_model(checkpoints.best_step(), *jax.device_put(arrays))
     return parameters.merge(graphdef, *restored)
 
 
@@ -35,10 +35,11 @@ class Checkpoints:
     """The checkpoints of a run under `folder`: each holds "model" (params, statistics) and "training" (the rest).
 
     Saving is asynchronous. The latest and the best are kept, older ones are deleted only when a newer one is
-    complete; what an interrupted save left behind is ignored and cleaned away.
+    complete; what an interrupted save left behind is ignored and cleaned away. With `read_only` nothing is touched:
+    a training may be saving there meanwhile.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, read_only: bool = False):
         def miou(metrics: dict) -> float:
             return metrics["miou"]
 
@@ -50,12 +51,18 @@ class Checkpoints:
                 ),
             ]
         )
+        if read_only and not folder.is_dir():
+            raise UserError(f"{folder} does not exist; train first, or check --workdir.")
         self.folder = folder
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             item_handlers={item: ocp.StandardCheckpointHandler() for item in ("model", "training")},
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=keep, best_fn=miou, best_mode="max", cleanup_tmp_directories=True
+                preservation_policy=keep,
+                best_fn=miou,
+                best_mode="max",
+                cleanup_tmp_directories=not read_only,
+                read_only=read_only,
             ),
         )
 
@@ -105,7 +112,13 @@ class Checkpoints:
             self._check_same_model(step, like)
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
         args = ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)})
-        return self._manager.restore(step, args=args)[item]
+        try:
+            return self._manager.restore(step, args=args)[item]
+        except Exception as error:  # Orbax raises plain Exceptions for damaged files
+            raise UserError(
+                f"Checkpoint {step} in {self.folder} cannot be read ({str(error).splitlines()[0]}); move its folder "
+                f"away, and the one before is used."
+            ) from error
 
     def _check_same_model(self, step: int, like: dict) -> None:
         metadata = self._manager.item_metadata(step)["model"]

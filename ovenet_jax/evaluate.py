@@ -2,6 +2,7 @@
 
 import json
 from collections import deque
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from ml_collections import ConfigDict
 from ovenet_jax import parallel, visualize, workdir
 from ovenet_jax.checkpoint import Checkpoints
 from ovenet_jax.data import pipeline
+from ovenet_jax.errors import UserError
 from ovenet_jax.inference import TITLES, Normalisation, Segmentation, segment
 from ovenet_jax.metrics import ConfusionMatrix, scores
 from ovenet_jax.models import parameters
@@ -40,7 +42,7 @@ def evaluate(config: ConfigDict, folder: Path) -> None:
     Raises:
       UserError: the folder holds no run or no checkpoint, or one of another model.
     """
-    workdir.note_model_differences(folder, config)
+    workdir.note_differences(folder, config)
     pipeline.prepare(config.data)
     mesh = parallel.create_mesh()
     graphdef, params, statistics = parameters.split(create_model(config.model))
@@ -50,12 +52,10 @@ def evaluate(config: ConfigDict, folder: Path) -> None:
 
 def evaluate_best(evaluator: "Evaluator", folder: Path, params: Arrays, statistics: Arrays) -> None:
     """Restores the run's best checkpoint, shaped like these arrays, and reports on it."""
-    checkpoints = Checkpoints(folder / "checkpoints")
-    step = checkpoints.best_step()
-    arrays = checkpoints.restore_model(
-        step, *jax.device_put((params, statistics), parallel.replicated(evaluator.mesh))
-    )
-    checkpoints.close()
+    with closing(Checkpoints(folder / "checkpoints", read_only=True)) as checkpoints:
+        step = checkpoints.best_step()
+        arrays = jax.device_put((params, statistics), parallel.replicated(evaluator.mesh))
+        arrays = checkpoints.restore_model(step, *arrays)
     print(f"Evaluating step {step} of {folder} on {evaluator.split}: {len(evaluator.source)} images.")
     evaluation = evaluator.run(*arrays)
     if jax.process_index() == 0:
@@ -71,6 +71,11 @@ class Evaluator:
         self.split = config.data.eval_split
         self.source = pipeline.open_split(config.data, self.split)
         self.classes = self.source.classes
+        if len(self.classes.names) != config.model.num_classes:
+            raise UserError(
+                f"config.model.num_classes={config.model.num_classes}, but {config.data.name} has "
+                f"{len(self.classes.names)} classes; set --config.model.num_classes={len(self.classes.names)}."
+            )
         self._settings = config.eval
         self._workers = config.data.workers
         self._evaluate_batch = jax.jit(

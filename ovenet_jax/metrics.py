@@ -21,10 +21,6 @@ class ConfusionMatrix(metrics.Metric):
     counts: jax.Array
 
     @classmethod
-    def empty(cls, num_classes: int) -> "ConfusionMatrix":
-        return cls(jnp.zeros((num_classes, num_classes), jnp.int32))
-
-    @classmethod
     def from_model_output(
         cls, *, label: jax.Array, class_map: jax.Array, num_classes: int
     ) -> "ConfusionMatrix":
@@ -61,7 +57,7 @@ def scores(matrix: np.ndarray) -> dict[str, np.ndarray | float]:
 
 @flax.struct.dataclass
 class FirstNonFinite(metrics.Metric):
-    """The first step whose loss was not a finite number, else NO_STEP."""
+    """The first step whose loss, or whose update of the parameters, was not finite, else NO_STEP."""
 
     step: jax.Array
 
@@ -70,8 +66,11 @@ class FirstNonFinite(metrics.Metric):
         return cls(jnp.asarray(NO_STEP, jnp.int32))
 
     @classmethod
-    def from_model_output(cls, *, loss_total: jax.Array, step: jax.Array, **_) -> "FirstNonFinite":
-        return cls(jnp.where(jnp.isfinite(loss_total), NO_STEP, step).astype(jnp.int32))
+    def from_model_output(
+        cls, *, loss_total: jax.Array, parameter_norm: jax.Array, step: jax.Array, **_
+    ) -> "FirstNonFinite":
+        finite = jnp.isfinite(loss_total) & jnp.isfinite(parameter_norm)
+        return cls(jnp.where(finite, NO_STEP, step).astype(jnp.int32))
 
     def merge(self, other: "FirstNonFinite") -> "FirstNonFinite":
         return type(self)(jnp.minimum(self.step, other.step))

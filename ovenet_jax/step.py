@@ -35,14 +35,20 @@ def create_loss(config: "ConfigDict") -> Loss:
     """The loss that `config.loss` describes, for the kind of output that `config.model` gives.
 
     Raises:
-      UserError: a batch that OHEM cannot rank in groups.
+      UserError: weights for another number of classes, or a batch that OHEM cannot rank in groups.
     """
     options = {
         "aux_weight": config.loss.aux_weight,
-        "class_weights": config.loss.class_weights,
+        "class_weights": config.loss.class_weights or None,
         "align_corners": config.model.align_corners,
     }
-    if "ohem" in config.loss:
+    weights = config.loss.class_weights
+    if weights and len(weights) != config.model.num_classes:
+        raise UserError(
+            f"config.loss.class_weights has {len(weights)} entries for config.model.num_classes="
+            f"{config.model.num_classes}; give one weight per class, or () for none."
+        )
+    if config.loss.ohem.on:
         ohem = Ohem(config.loss.ohem.threshold, config.loss.ohem.keep, config.loss.ohem.group)
         if config.batch_size % ohem.group:
             raise UserError(
@@ -86,9 +92,9 @@ def train_step(
     )
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    measures = {f"loss_{name}": value for name, value in terms.items()} | _measures(
-        output, label, align_corners
-    )
+    measures = {f"loss_{name}": value for name, value in terms.items()}
+    measures["parameter_norm"] = optax.global_norm(params)
+    measures |= _measures(output, label, align_corners)
     return TrainState(state.step + 1, params, statistics, opt_state), measures
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from absl import logging
 
 
 class Summaries:
@@ -58,6 +57,6 @@ def _create_tensorboard_writer(folder: Path):
     try:
         from clu import metric_writers  # imports TensorFlow
     except ImportError:
-        logging.info("TensorFlow is not installed: metrics go to metrics.jsonl only.")
+        print("TensorFlow is not installed: metrics go to metrics.jsonl only, not to TensorBoard.")
         return None
     return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(folder)))

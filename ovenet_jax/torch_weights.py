@@ -72,8 +72,15 @@ def load_state_dict(model: nnx.Module, state_dict: Mapping[str, np.ndarray], sou
     """
     graphdef, params, statistics = parameters.split(model)
     expected = {**params, **statistics}
-    found = {rename(key): (key, value) for key, value in state_dict.items() if not IGNORED.search(key)}
-    problems = [f"{found[name][0]} has no target" for name in found.keys() - expected.keys()]
+    found, problems = {}, []
+    for key, value in state_dict.items():
+        if IGNORED.search(key):
+            continue
+        name = rename(key)
+        if name in found:
+            problems.append(f"{key} and {found[name][0]} are both {name}")
+        found[name] = (key, value)
+    problems += [f"{found[name][0]} has no target" for name in found.keys() - expected.keys()]
     problems += [f"nothing fills {name} {expected[name].shape}" for name in expected.keys() - found.keys()]
     loaded = {}
     for name in expected.keys() & found.keys():
@@ -98,6 +105,9 @@ def read_pth(path: str | Path) -> dict[str, np.ndarray]:
     """The state dict in a `.pth` file (plain, or under "state_dict" of a training checkpoint) as numpy arrays.
 
     Needs PyTorch, and reads with its `weights_only` loader, which executes nothing from the file.
+
+    Raises:
+      UserError: PyTorch is not installed, or the file is damaged or holds something else.
     """
     try:
         import torch
@@ -105,10 +115,16 @@ def read_pth(path: str | Path) -> dict[str, np.ndarray]:
         raise UserError(f"Reading {path} needs PyTorch; install it with `pip install torch`.") from error
     # A training checkpoint holds its best mIoU as a numpy scalar; these constructors are all that needs.
     allowed = [np.dtype, type(np.dtype(np.float64)), np.float64, np._core.multiarray.scalar]
-    with torch.serialization.safe_globals([*allowed, (allowed[-1], "numpy.core.multiarray.scalar")]):
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    content = content.get("state_dict", content)
-    return {key: value.numpy() for key, value in content.items()}
+    try:
+        with torch.serialization.safe_globals([*allowed, (allowed[-1], "numpy.core.multiarray.scalar")]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = content.get("state_dict", content)
+        return {key: value.numpy() for key, value in content.items()}
+    except Exception as error:  # whatever a damaged or foreign file makes the loader raise
+        raise UserError(
+            f"{path} cannot be read as a PyTorch state dict ({str(error).splitlines()[0]}); check that it is a "
+            f"whole, published .pth file."
+        ) from error
 
 
 def to_channels_last(value: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Training: the loop around the step, with its data, reports, checkpoints and interruptions."""
 
+import operator
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -37,9 +38,10 @@ def train(config: ConfigDict, folder: Path) -> bool:
     Raises:
       UserError: what the user can mend in config, data or folder, and a loss that is not finite.
     """
+    check_config(config)
     mesh = parallel.create_mesh()
     parallel.check_divisible(mesh, config.batch_size, "config.batch_size")
-    workdir.claim(folder, config)
+    workdir.check(folder, config)
     pipeline.prepare(config.data)
 
     model = create_model(config.model, config.seed)
@@ -65,11 +67,12 @@ def train(config: ConfigDict, folder: Path) -> bool:
         donate_argnums=0,
     )
     state = jax.device_put(init_state(model, optimizer), parallel.replicated(mesh))
+    evaluator = Evaluator(config, graphdef, mesh)
+    workdir.claim(folder, config)
     with closing(Checkpoints(folder / "checkpoints")) as checkpoints:
         if checkpoints.latest_step() is not None:
             state = checkpoints.restore_state(checkpoints.latest_step(), state)
             print(f"Resuming {folder} from step {state.step} of {config.steps}.")
-        evaluator = Evaluator(config, graphdef, mesh)
         with closing(Reporter(config, folder, schedule, int(state.step))) as reporter:
             state = _loop(config, mesh, state, step_function, evaluator, reporter, checkpoints)
     if state.step < config.steps:
@@ -90,12 +93,14 @@ def _loop(
 ) -> TrainState:
     """Steps until the last one or an interruption; either way the state returned is saved."""
     first_step = int(state.step)
+    if first_step == 0:  # what there is to improve on; and a fault of the evaluation shows before training
+        reporter.report_evaluation(0, evaluator.run(state.params, state.statistics))
     with interruption() as interrupted, _batches(config, first_step) as batches:
         for step in range(first_step + 1, config.steps + 1):
             batch = parallel.to_global(mesh, next(batches))
             state, measures = step_function(state, batch["image"], batch["label"])
             reporter.collect(step, measures)
-            last = step == config.steps
+            last, leave = step == config.steps, interrupted.is_set()
             if step % config.report_every == 0 or last:
                 reporter.report(step, checkpoints.latest_step())
             if step % config.evaluate_every == 0 or last:
@@ -103,12 +108,33 @@ def _loop(
                 evaluation = evaluator.run(state.params, state.statistics)
                 reporter.report_evaluation(step, evaluation)
                 checkpoints.save(state, evaluation.miou)
-            elif step % config.checkpoint_every == 0 or interrupted.is_set():
+            elif step % config.checkpoint_every == 0 or leave:
                 reporter.stop_if_not_finite(checkpoints.latest_step())
                 checkpoints.save(state)
-            if interrupted.is_set():
+            if leave:
                 break
     return state
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raises UserError for numbers that no run can have."""
+    positive = (
+        "steps",
+        "batch_size",
+        "report_every",
+        "evaluate_every",
+        "checkpoint_every",
+        "eval.batch_size",
+    )
+    sizes = ("augment.crop", "eval.size")
+    for key in positive:
+        value = operator.attrgetter(key)(config)
+        if value < 1:
+            raise UserError(f"config.{key} is {value}; it must be at least 1.")
+    for key in sizes:
+        value = operator.attrgetter(key)(config)
+        if len(value) != 2 or min(value) < 1:
+            raise UserError(f"config.{key} is {value}; it must be (height, width), for example (360, 480).")
 
 
 def _batches(config: ConfigDict, first_step: int):
@@ -213,8 +239,9 @@ class Reporter:
             return
         kept = "there is no checkpoint yet" if checkpoint is None else f"checkpoint {checkpoint} is kept"
         raise UserError(
-            f"The loss was not finite at step {step}, so training stopped; {kept} in {self._folder}. Lower "
-            f"config.optimizer.rate (now {self._config.optimizer.rate}), or look at that step's images and labels."
+            f"Loss or parameters were not finite at step {step}, so training stopped; {kept} in {self._folder}. "
+            f"Lower config.optimizer.rate (now {self._config.optimizer.rate}) and start with another --workdir, or "
+            f"look for odd images among that step's."
         )
 
     def close(self) -> None:

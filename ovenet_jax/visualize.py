@@ -1,4 +1,4 @@
-"""Pictures for people: panels of a sample, overlays, confusion matrices, PNG files.
+"""Pictures for people: panels of a sample, confusion matrices, PNG files.
 
 Everything here takes and returns numpy arrays, RGB, uint8 [h, w, 3]. Sheets are drawn with matplotlib's Agg
 canvas in pixels (one point is one pixel), so tiles keep the palette's exact colours; no display, no pyplot.
@@ -47,13 +47,6 @@ def label_colors(label: np.ndarray, classes) -> np.ndarray:
     table = np.zeros((256, 3), np.uint8)
     table[: len(classes.colors)] = classes.colors
     return table[label]
-
-
-def overlay(image: np.ndarray, label: np.ndarray, classes, alpha: float = 0.5) -> np.ndarray:
-    """`image` uint8 [H, W, 3] tinted by `label` [H, W] with weight `alpha`; ignored pixels stay as they are."""
-    _check_size("label", label, image)
-    tinted = cv2.addWeighted(image, 1 - alpha, label_colors(label, classes), alpha, 0)
-    return np.where((label == IGNORE)[..., None], image, tinted)
 
 
 def offset_colors(offset: np.ndarray, max_length: float) -> np.ndarray:

@@ -15,19 +15,16 @@ FREE_KEYS = (
     "report_every",
     "evaluate_every",
     "checkpoint_every",
+    "eval.size",
     "eval.panels",
     "eval.batch_size",
 )
 
 
-def claim(workdir: Path, config: ConfigDict) -> None:
-    """Makes `workdir` this config's, or finds that it already is.
-
-    Raises:
-      UserError: it holds a run of another config.
-    """
+def check(workdir: Path, config: ConfigDict) -> None:
+    """Raises UserError where `workdir` holds the run of another config, one that has a checkpoint."""
     saved = read_config(workdir)
-    if saved is not None:
+    if saved is not None and any((workdir / "checkpoints").glob("*")):
         differing = [
             f"{key} is {there!r} there and {here!r} here"
             for key, there, here in _differences(saved, config)
@@ -38,30 +35,51 @@ def claim(workdir: Path, config: ConfigDict) -> None:
                 f"{workdir} holds the run of another config ({'; '.join(differing[:5])}); resume it with its own "
                 f"config, or choose another --workdir."
             )
-    workdir.mkdir(parents=True, exist_ok=True)
-    temporary = workdir / "config.json.tmp"
-    temporary.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-    temporary.replace(workdir / "config.json")
 
 
-def note_model_differences(workdir: Path, config: ConfigDict) -> None:
-    """Says where the model to be evaluated is configured otherwise than it was trained.
+def claim(workdir: Path, config: ConfigDict) -> None:
+    """Makes `workdir` this config's. Raises UserError where it cannot be written."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        temporary = workdir / "config.json.tmp"
+        temporary.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+        temporary.replace(workdir / "config.json")
+    except OSError as error:
+        raise UserError(
+            f"{workdir} cannot be written ({error.strerror}); choose another --workdir."
+        ) from error
+
+
+def note_differences(workdir: Path, config: ConfigDict) -> None:
+    """Says where a run is to be evaluated with another model or data config than it was trained with.
 
     Raises:
-      UserError: the folder holds no run.
+      UserError: the folder holds no run, or one of another data set.
     """
     saved = read_config(workdir)
     if saved is None:
         raise UserError(f"{workdir} holds no run (no config.json); train it first, or check --workdir.")
     for key, there, here in _differences(saved, config):
-        if key.startswith("model."):
+        if key == "data.name":
+            raise UserError(
+                f"{workdir} was trained on {there!r}, not on {here!r}; use a config of that data set."
+            )
+        if key.startswith(("model.", "data.")) and key not in FREE_KEYS:
             print(f"Note: config.{key} is {here!r}; the run was trained with {there!r}.")
 
 
 def read_config(workdir: Path) -> ConfigDict | None:
     """The config a folder belongs to, or None."""
     file = workdir / "config.json"
-    return ConfigDict(json.loads(file.read_text())) if file.exists() else None
+    if not file.exists():
+        return None
+    try:
+        return ConfigDict(json.loads(file.read_text()))
+    except ValueError as error:
+        raise UserError(
+            f"{file} is damaged ({error}); choose another --workdir, or move that file away if you know that the "
+            f"folder's checkpoints are of this config."
+        ) from error
 
 
 def _differences(saved: ConfigDict, config: ConfigDict) -> list[tuple[str, object, object]]:

@@ -17,6 +17,13 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(autouse=True, scope="session")
+def compilation_cache(tmp_path_factory):
+    """What one test has compiled, the others need not: a cache that starts empty."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(autouse=True, scope="session")
 def parsed_flags():
     """grain's worker processes want absl's flags parsed."""
     flags.FLAGS.mark_as_parsed()

@@ -1,4 +1,5 @@
 import os
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -56,8 +57,12 @@ def test_label_ids_become_train_ids_and_void_is_ignored(data):
     assert label.dtype == np.uint8
 
 
-def test_preparing_shows_progress_and_nothing_else(data, capfd):
+def test_preparing_shows_progress_and_leaves_nothing_else_behind(data, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
     pipeline.prepare(data)
+    assert not list((tmp_path / "temporary").iterdir())
+    assert not [path for path in Path(data.prepared).rglob("*") if path.is_dir() and not list(path.iterdir())]
     captured = capfd.readouterr()
     assert captured.out == ""
     assert "checking camvid train" in captured.err

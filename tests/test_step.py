@@ -15,7 +15,14 @@ from ovenet_jax.step import TrainState, create_loss, init_state, loss_and_gradie
 
 
 def config(model, batch_size=8):
-    loss = {"aux_weight": 0.4, "class_weights": None, "confidence_weight": 2.0, "include_ignored": True}
+    ohem = {"on": False, "threshold": 0.9, "keep": 100, "group": 2}
+    loss = {
+        "aux_weight": 0.4,
+        "class_weights": (),
+        "ohem": ohem,
+        "confidence_weight": 2.0,
+        "include_ignored": True,
+    }
     return ConfigDict({"model": model, "loss": loss, "batch_size": batch_size})
 
 
@@ -130,7 +137,7 @@ def test_the_baselines_have_one_loss_term(tiny_model):
 
 def test_ohem_needs_a_batch_of_whole_groups(tiny_model):
     settings = config(tiny_model, batch_size=3)
-    settings.loss.ohem = {"threshold": 0.9, "keep": 100, "group": 2}
+    settings.loss.ohem.on = True
     with pytest.raises(UserError, match="config.batch_size=3 must be a multiple of"):
         create_loss(settings)
 
@@ -152,3 +159,10 @@ def test_rows_of_a_batch_come_back_in_order():
     mesh = parallel.create_mesh()
     rows = np.arange(16).reshape(8, 2)
     np.testing.assert_array_equal(parallel.local_rows(parallel.to_global(mesh, {"x": rows})["x"]), rows)
+
+
+def test_class_weights_of_another_number_of_classes_are_refused(tiny_model):
+    settings = config(tiny_model)
+    settings.loss.class_weights = (1.0, 2.0)
+    with pytest.raises(UserError, match="class_weights has 2 entries for config.model.num_classes=5"):
+        create_loss(settings)

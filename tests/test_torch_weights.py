@@ -62,7 +62,11 @@ def test_everything_that_does_not_fit_is_listed_at_once(tiny_model):
     )
 
 
-@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.stem)
+needs_goldens = pytest.mark.skipif(not MANIFESTS, reason=f"no {SHARED.name}/goldens beside the project")
+
+
+@needs_goldens
+@pytest.mark.parametrize("manifest", MANIFESTS or [None], ids=lambda path: path and path.stem)
 def test_every_key_of_a_full_size_checkpoint_lands(manifest):
     content = json.loads(manifest.read_text())
     model = create_model(full_size(content))
@@ -77,7 +81,7 @@ def test_every_key_of_a_full_size_checkpoint_lands(manifest):
     assert sum(value.size for value in params.values()) == content["params_without_coords"]
 
 
-@pytest.mark.skipif(not MANIFESTS, reason="no ../shared/goldens/manifests beside the project")
+@needs_goldens
 def test_there_are_manifests():
     assert len(MANIFESTS) >= 10
 
@@ -100,7 +104,8 @@ def goldens_with_pth():
     return sorted(path.parent for path in (SHARED / "goldens").glob("0*/weights.pth"))
 
 
-@pytest.mark.parametrize("folder", goldens_with_pth(), ids=lambda path: path.name)
+@needs_goldens
+@pytest.mark.parametrize("folder", goldens_with_pth() or [None], ids=lambda path: path and path.name)
 def test_a_pth_file_reads_as_the_same_arrays_as_its_npz(folder):
     pytest.importorskip("torch", reason="PyTorch is not installed: .pth files cannot be read here")
     arrays = np.load(folder / "weights.npz")
@@ -108,3 +113,20 @@ def test_a_pth_file_reads_as_the_same_arrays_as_its_npz(folder):
     assert state_dict.keys() == set(arrays.files)
     for key, value in state_dict.items():
         np.testing.assert_array_equal(value, arrays[key])
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip file", b"PK\x03\x04" + bytes(100)])
+def test_a_file_that_is_no_state_dict_is_named(tmp_path, content):
+    pytest.importorskip("torch", reason="PyTorch is not installed: .pth files cannot be read here")
+    (tmp_path / "broken.pth").write_bytes(content)
+    with pytest.raises(UserError, match="broken.pth cannot be read as a PyTorch state dict"):
+        read_pth(tmp_path / "broken.pth")
+
+
+def test_two_keys_for_one_array_are_both_named(tiny_model):
+    model, *_ = published(tiny_model)
+    state_dict = {"conv1.weight": np.zeros((8, 3, 3, 3)), "model.conv1.weight": np.zeros((8, 3, 3, 3))}
+    with pytest.raises(
+        UserError, match="model.conv1.weight and conv1.weight are both backbone.conv1.conv.kernel"
+    ):
+        load_state_dict(model, state_dict, "weights.pth")

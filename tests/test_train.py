@@ -1,28 +1,37 @@
 """A tiny run in this process, on eight devices: what it leaves, and that no config key is idle."""
 
 import json
+import os
+import re
+import shutil
+import signal
+from contextlib import closing
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 import ovenet_jax
 from configs import camvid, cityscapes, demo
+from ovenet_jax.checkpoint import Checkpoints
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
-from ovenet_jax.train import train
+from ovenet_jax.step import TrainState
+from ovenet_jax.train import Reporter, train
 from tests.camvid_tree import write_tree
 
-ALL_CONFIGS = [
-    (file, variant)
-    for file, variants in (
-        (demo, ("ovenet", "hrnet_ocr", "hrnet")),
-        (camvid, ("ovenet", "hrnet_ocr", "hrnet", "ovenet_tiny", "hrnet_ocr_tiny", "hrnet_tiny")),
-        (cityscapes, ("ovenet", "hrnet_ocr", "hrnet")),
-    )
-    for variant in variants
-]
+
+def variants(file) -> list[str]:
+    """All variants of a config file, as it names them itself."""
+    with pytest.raises(UserError) as error:
+        file.get_config("?")
+    return re.search("choose one of (.*)\\.$", str(error.value))[1].split(", ")
+
+
+ALL_CONFIGS = [(file, variant) for file in (demo, camvid, cityscapes) for variant in variants(file)]
 
 
 class Recording:
@@ -90,11 +99,11 @@ def test_no_config_has_a_key_that_nothing_reads(keys_read, file, variant):
 def test_a_run_leaves_metrics_of_every_term(run):
     folder, *_ = run
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2, 2]
-    report, _, evaluation = lines
+    assert [line["step"] for line in lines] == [0, 1, 2, 2]  # evaluated at initialisation and at the end
+    _, report, _, evaluation = lines
     terms = {f"loss_{name}" for name in ("initial", "seed", "fused", "confidence", "total")}
     accuracies = {f"accuracy_{name}" for name in ("initial", "seed", "fused")}
-    others = {"learning_rate", "confidence", "offset_length", "images_per_second", "step"}
+    others = {"learning_rate", "confidence", "offset_length", "images_per_second", "parameter_norm", "step"}
     assert report.keys() == terms | accuracies | others
     assert all(np.isfinite(list(report.values())))
     assert {"eval_miou_initial", "eval_miou_seed", "eval_miou_fused"} <= evaluation.keys()
@@ -136,16 +145,91 @@ def test_a_folder_of_another_config_is_refused(run):
         train(other, folder)
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(run, tmp_path):
-    _, config, _ = run
-    config = config.copy_and_resolve_references()
-    config.update({"steps": 4, "report_every": 4, "evaluate_every": 4})
-    config.optimizer.rate = 1e30
-    with pytest.raises(
-        UserError, match="The loss was not finite at step 2, so training stopped; checkpoint 1"
-    ):
-        train(config, tmp_path)
+def test_the_better_checkpoint_is_loaded_whichever_is_later(run, tmp_path):
+    folder, config, _ = run
+    shutil.copy(folder / "config.json", tmp_path)
+    _, params, statistics = parameters.split(ovenet_jax.create_model(config.model))
+    with closing(Checkpoints(tmp_path / "checkpoints")) as checkpoints:
+        for step, miou in ((1, 0.2), (2, 0.4), (3, 0.3)):
+            filled = {name: np.full_like(value, step) for name, value in params.items()}
+            state = TrainState(jnp.int32(step), *jax.device_put((filled, statistics)), opt_state=())
+            checkpoints.save(state, miou)
+    loaded = parameters.split(ovenet_jax.load_model(tmp_path))[1]
+    assert {float(value.max()) for value in loaded.values()} == {2.0}
+
+
+def test_an_interrupted_run_ends_as_the_uninterrupted_one(run, tmp_path, monkeypatch):
+    folder, config, _ = run
+    report = Reporter.report
+
+    def report_and_interrupt(self, step, checkpoint):
+        report(self, step, checkpoint)
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Reporter, "report", report_and_interrupt)
+    assert not train(config, tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
+    monkeypatch.undo()
+    assert train(config, tmp_path)
+    whole, resumed = (parameters.split(ovenet_jax.load_model(f))[1:] for f in (folder, tmp_path))
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+    tables = [(f / "evaluation" / "val.json").read_text() for f in (folder, tmp_path)]
+    assert tables[0] == tables[1]
+
+
+def test_what_is_not_finite_stops_training_and_the_last_good_checkpoint_stays(run, tmp_path, monkeypatch):
+    config = run[1].copy_and_resolve_references()
+    config.update({"steps": 4, "report_every": 4, "evaluate_every": 4})
+
+    def breaks_at_step_3(*_):
+        return lambda step: jnp.where(step < 2, 0.01, 1e30)
+
+    monkeypatch.setattr("ovenet_jax.train.poly_schedule", breaks_at_step_3)
+    sentence = "Loss or parameters were not finite at step 3, so training stopped; checkpoint 2 is kept"
+    with pytest.raises(UserError, match=sentence):
+        train(config, tmp_path)
+    with closing(Checkpoints(tmp_path / "checkpoints", read_only=True)) as checkpoints:
+        assert checkpoints.latest_step() == 2
+    kept = parameters.split(ovenet_jax.load_model(tmp_path))[1]
+    assert all(np.isfinite(value).all() for value in kept.values())
+
+
+def test_the_demo_learns(tmp_path):
+    """Forty small steps on the toy streets: the final table is clearly better than the one before training."""
+    config = demo.get_config()
+    config.data.prepared = str(tmp_path / "prepared")
+    config.model.backbone.update({"width": 6, "stem_width": 16, "layer1_blocks": 1})
+    config.augment.crop = (64, 128)
+    config.update({"steps": 40, "report_every": 40, "evaluate_every": 40})
+    config.eval.panels = 0
+    assert train(config, tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    for name in ("initial", "seed", "fused"):
+        assert lines[-1][f"eval_miou_{name}"] > lines[0][f"eval_miou_{name}"] + 0.1
+
+
+MISTAKES = {
+    "steps": (0, "config.steps is 0; it must be at least 1"),
+    "report_every": (0, "config.report_every is 0"),
+    "augment.crop": ((192,), "config.augment.crop is .192,.; it must be .height, width."),
+    "eval.size": ((16, 32), "has 24 rows and 32 columns, more than config.eval.size"),
+    "model.num_classes": (12, "config.model.num_classes=12, but camvid has 11 classes"),
+    "loss.class_weights": ((1.0, 2.0), "config.loss.class_weights has 2 entries"),
+    "data.eval_split": ("valid", "camvid has no split 'valid'; choose one of test, train, val"),
+}
+
+
+@pytest.mark.parametrize("key", MISTAKES)
+def test_a_wrong_value_is_named_before_anything_is_written(run, tmp_path, key):
+    value, sentence = MISTAKES[key]
+    config = run[1].copy_and_resolve_references()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError, match=sentence):
+        train(config, tmp_path / "new")
+    assert not (tmp_path / "new" / "checkpoints").exists() or not any(
+        (tmp_path / "new" / "checkpoints").iterdir()
+    )
 
 
 @pytest.mark.parametrize("key", ["batch_size", "eval.batch_size"])

@@ -15,7 +15,6 @@ from ovenet_jax.visualize import (
     confusion_picture,
     label_colors,
     offset_colors,
-    overlay,
     panel,
     write_png,
 )
@@ -95,14 +94,6 @@ def test_a_label_value_outside_the_table_is_named(value, dtype):
         ValueError, match=f"label value {value} is outside the table of 3 classes.*0 to 2, or 255"
     ):
         label_colors(np.array([[0, value]], dtype), CLASSES)
-
-
-def test_overlay_mixes_image_and_palette_and_leaves_ignored_pixels():
-    image = np.full((1, 2, 3), 100, np.uint8)
-    mixed = overlay(image, np.array([[ROAD, IGNORED]], np.uint8), CLASSES, alpha=0.25)
-    assert mixed.tolist() == [[[107, 91, 107], [100, 100, 100]]]
-    with pytest.raises(ValueError, match=r"label is \[2, 2\]; expected the image's size, \[1, 2\]"):
-        overlay(image, np.zeros((2, 2), np.uint8), CLASSES)
 
 
 # ---- panels ----
@@ -358,7 +349,7 @@ def test_what_is_not_a_picture_is_not_written(picture, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_drawing_needs_no_jax_no_tensorflow_and_no_pyplot():
+def test_drawing_needs_no_tensorflow_and_no_pyplot():
     code = (
         "import sys, ovenet_jax.visualize;"
         "print(sorted({'tensorflow', 'matplotlib.pyplot'} & set(sys.modules)))"

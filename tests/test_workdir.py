@@ -12,15 +12,23 @@ def config(**changes):
     return ConfigDict(values | changes)
 
 
-def test_a_folder_is_claimed_and_claimed_again_by_the_same_config(tmp_path):
-    workdir.claim(tmp_path / "run", config())
-    workdir.claim(tmp_path / "run", config())
+def begin(folder, settings):
+    """A run of this config that has a checkpoint."""
+    workdir.claim(folder, settings)
+    (folder / "checkpoints" / "1").mkdir(parents=True)
+
+
+def test_a_folder_is_claimed_and_open_to_the_same_config(tmp_path):
+    begin(tmp_path / "run", config())
+    workdir.check(tmp_path / "run", config())
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == config().to_dict()
 
 
 def test_what_only_feeds_or_watches_a_run_may_change(tmp_path):
-    workdir.claim(tmp_path, config())
-    workdir.claim(tmp_path, config(report_every=7, data={"root": "b", "workers": 4}))
+    begin(tmp_path, config())
+    changed = config(report_every=7, data={"root": "b", "workers": 4})
+    workdir.check(tmp_path, changed)
+    workdir.claim(tmp_path, changed)
     assert json.loads((tmp_path / "config.json").read_text())["data"]["workers"] == 4
 
 
@@ -33,15 +41,38 @@ def test_what_only_feeds_or_watches_a_run_may_change(tmp_path):
     ],
 )
 def test_another_configs_run_is_not_touched(tmp_path, changes, difference):
-    workdir.claim(tmp_path, config())
-    before = (tmp_path / "config.json").read_text()
+    begin(tmp_path, config())
     with pytest.raises(UserError, match="holds the run of another config") as error:
-        workdir.claim(tmp_path, config(**changes))
+        workdir.check(tmp_path, config(**changes))
     assert difference in str(error.value)
     assert "choose another --workdir" in str(error.value)
-    assert (tmp_path / "config.json").read_text() == before
+
+
+def test_a_start_that_left_no_checkpoint_binds_nobody(tmp_path):
+    workdir.claim(tmp_path, config())
+    workdir.check(tmp_path, config(steps=20))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file cannot be written .*; choose another --workdir"):
+        workdir.claim(tmp_path / "file", config())
+
+
+def test_a_damaged_config_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"steps": 1')
+    with pytest.raises(UserError, match="config.json is damaged"):
+        workdir.check(tmp_path, config())
+
+
+def test_another_data_set_is_refused_and_another_model_noted_in_evaluation(tmp_path, capsys):
+    begin(tmp_path, config(data={"name": "camvid"}))
+    workdir.note_differences(tmp_path, config(data={"name": "camvid"}, model={"width": 8}))
+    assert "config.model.width is 8; the run was trained with 4" in capsys.readouterr().out
+    with pytest.raises(UserError, match="was trained on 'camvid', not on 'acdc'"):
+        workdir.note_differences(tmp_path, config(data={"name": "acdc"}))
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
     with pytest.raises(UserError, match="holds no run"):
-        workdir.note_model_differences(tmp_path, config())
+        workdir.note_differences(tmp_path, config())

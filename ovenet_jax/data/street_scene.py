@@ -194,7 +194,7 @@ def _light(rng) -> Light:
         side=int(rng.choice((-1, 1))),
         reach=rng.uniform(0.3, 1.3),
         slant=rng.uniform(-1, 1),
-        haze=rng.uniform(60, 260),
+        haze=rng.uniform(80, 300),
     )
 
 
@@ -312,7 +312,7 @@ def _ground(rng, street: Street, light: Light, noise, green, x, z) -> tuple[np.n
     away = np.abs(x)
     road, grass = away < street.kerb, away > street.front
     rough = _texture(noise, x * 16, z * 7)
-    asphalt, stone, slab = np.float32((rng.uniform(70, 128), rng.uniform(112, 184), rng.uniform(0.5, 1.0)))
+    asphalt, stone, slab = np.float32((rng.uniform(70, 125), rng.uniform(115, 185), rng.uniform(0.5, 1.0)))
 
     tone = np.where(road, asphalt, stone) + 5 * rough + 3 * _texture(noise, x * 1.3, z * 0.5)
     joints = ((x / slab % 1 < 0.1) | (z / slab % 1 < 0.1)) & ~road
@@ -326,7 +326,7 @@ def _ground(rng, street: Street, light: Light, noise, green, x, z) -> tuple[np.n
         mend = (np.abs(x - mend_x) < half_width) & (np.abs(z - mend_z) < half_length) & road
         tone += np.float32(rng.normal(0, 16)) * mend
 
-    cast = np.float32((rng.normal((5, 0, -7), 7), rng.normal(0, 3, 3)))[road.astype(int)]
+    cast = np.float32((rng.normal((9, 0, -12), 6), rng.normal(0, 3, 3)))[road.astype(int)]
     color = tone[:, None] + cast
     color[grass] = green * (1 + 0.14 * rough[grass, None])
     lines = (away < 0.08) & (z / 5 % 1 < 0.55)
@@ -594,7 +594,7 @@ def _photograph(rng, image: np.ndarray) -> np.ndarray:
     v, u = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     image *= np.float32(rng.uniform(0.85, 1.12) * (1 - 0.08 * (u**2 + v**2)))[..., None]
     image *= np.float32(rng.normal(1, 0.035, 3))
-    image += np.float32(rng.uniform(2, 5)) * rng.standard_normal(image.shape, np.float32)
+    image += np.float32(rng.uniform(1.5, 4)) * rng.standard_normal(image.shape, np.float32)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 

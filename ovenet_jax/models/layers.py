@@ -40,7 +40,7 @@ class InitialValues:
 
 
 class Conv(nnx.Module):
-    """2-D convolution, [B, H, W, in] -> [B, ceil(H / stride), ceil(W / stride), out], padding `dilation * (k // 2)`.
+    """2-D convolution, [B, H, W, in] -> [B, ceil(H / stride), ceil(W / stride), out], padding `k // 2`.
 
     Padding is explicit and symmetric as in PyTorch: "SAME" pads a strided 3x3 on one side only.
     `in_head` chooses PyTorch's default initial kernel instead of the backbone's.
@@ -53,7 +53,6 @@ class Conv(nnx.Module):
         kernel_size: int,
         *,
         stride: int = 1,
-        dilation: int = 1,
         bias: bool = False,
         in_head: bool = False,
         init: InitialValues,
@@ -63,16 +62,14 @@ class Conv(nnx.Module):
         self.kernel = nnx.Param(init.default(shape, fan_in) if in_head else init.backbone_kernel(shape))
         self.bias = nnx.Param(init.default((out_features,), fan_in)) if bias else None
         self.stride = stride
-        self.dilation = dilation
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        padding = self.dilation * (self.kernel.shape[0] // 2)
+        padding = self.kernel.shape[0] // 2
         y = jax.lax.conv_general_dilated(
             x,
             self.kernel.get_value().astype(x.dtype),
             window_strides=(self.stride, self.stride),
             padding=((padding, padding), (padding, padding)),
-            rhs_dilation=(self.dilation, self.dilation),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
         return y if self.bias is None else y + self.bias.get_value().astype(x.dtype)
