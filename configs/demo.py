@@ -2,6 +2,17 @@
 
 from configs import common
 
+CLASS_WEIGHTS = (
+    1.14,
+    0.63,
+    0.80,
+    1.44,
+    1.49,
+    1.93,
+    1.45,
+    2.45,
+)  # 1 / sqrt(share of the pixels), mean 1 over them
+
 
 def get_config(variant: str = "ovenet"):
     """`ovenet` (default), `hrnet_ocr` or `hrnet`, all tiny."""
@@ -11,8 +22,8 @@ def get_config(variant: str = "ovenet"):
         config,
         variant,
         {
-            "ovenet": (backbone, common.ocr(64), True),
-            "hrnet_ocr": (backbone, common.ocr(64), False),
+            "ovenet": (backbone, common.ocr(32), True),
+            "hrnet_ocr": (backbone, common.ocr(32), False),
             "hrnet": (backbone, common.fcn(), False),
         },
     )
@@ -26,14 +37,15 @@ def get_config(variant: str = "ovenet"):
         "workers": 0,
     }
     config.augment.base_size = 256  # the scenes are 128x256
-    config.augment.crop = (128, 192)
+    config.augment.crop = (96, 160)
     config.augment.scale_factor = 10
+    config.loss.class_weights = CLASS_WEIGHTS
 
     config.batch_size = 8
-    config.steps = 400
-    config.optimizer.rate = 0.05
+    config.steps = 500
+    config.optimizer.rate = 0.1
 
     config.eval = {"size": (128, 256), "batch_size": 8, "panels": 6}
-    config.evaluate_every = 200
+    config.evaluate_every = 250
     config.report_every = 20
     return config

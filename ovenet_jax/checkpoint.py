@@ -116,7 +116,7 @@ class Checkpoints:
             return self._manager.restore(step, args=args)[item]
         except Exception as error:  # Orbax raises plain Exceptions for damaged files
             raise UserError(
-                f"Checkpoint {step} in {self.folder} cannot be read ({str(error).splitlines()[0]}); move its folder "
+                f"Checkpoint {step} in {self.folder} cannot be read ({repr(error)[:200]}); move its folder "
                 f"away, and the one before is used."
             ) from error
 

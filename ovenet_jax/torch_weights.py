@@ -122,7 +122,7 @@ def read_pth(path: str | Path) -> dict[str, np.ndarray]:
         return {key: value.numpy() for key, value in content.items()}
     except Exception as error:  # whatever a damaged or foreign file makes the loader raise
         raise UserError(
-            f"{path} cannot be read as a PyTorch state dict ({str(error).splitlines()[0]}); check that it is a "
+            f"{path} cannot be read as a PyTorch state dict ({repr(error)[:200]}); check that it is a "
             f"whole, published .pth file."
         ) from error
 

@@ -206,6 +206,14 @@ def test_processes_that_prepare_at_the_same_time_do_no_harm(data, monkeypatch):
     assert len(pipeline.open_split(data, "train")) == 3
 
 
+def test_a_folder_that_cannot_hold_records_is_named(data):
+    Path(data.prepared).write_text("a file where the folder should be")
+    with pytest.raises(
+        UserError, match="prepared.* cannot be written .*; free or choose another --config.data.prepared"
+    ):
+        pipeline.prepare(data)
+
+
 @pytest.mark.skipif(not CAMVID_FOLDER.is_dir(), reason=f"no CamVid in {CAMVID_FOLDER}")
 def test_the_real_camvid_is_sound_and_complete(tmp_path):
     data = ConfigDict({"name": "camvid", "root": str(CAMVID_FOLDER), "prepared": str(tmp_path)})

@@ -4,7 +4,8 @@ from ml_collections import ConfigDict
 
 from ovenet_jax.data import pipeline, toy_streets
 from ovenet_jax.data.labels import TOY_STREETS
-from ovenet_jax.data.street_scene import POLE, Camera, render_scene
+from ovenet_jax.data.street_scene import render_scene
+from ovenet_jax.data.street_world import POLE, Camera
 
 
 @pytest.fixture(scope="module")

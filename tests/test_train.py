@@ -87,6 +87,7 @@ def run(tmp_path_factory):
 def keys_read(run, tmp_path_factory):
     folder, read = tmp_path_factory.mktemp("hrnet"), set()
     config = shrunk(camvid.get_config("hrnet_tiny"), folder)
+    config.loss.ohem.on = True
     assert train(Recording(config, read), folder / "run")
     return read | run[2] | {"name"}  # main.py names the workdir after it
 
@@ -160,14 +161,14 @@ def test_the_better_checkpoint_is_loaded_whichever_is_later(run, tmp_path):
 
 def test_an_interrupted_run_ends_as_the_uninterrupted_one(run, tmp_path, monkeypatch):
     folder, config, _ = run
-    report = Reporter.report
+    collect = Reporter.collect
 
-    def report_and_interrupt(self, step, checkpoint):
-        report(self, step, checkpoint)
+    def collect_and_interrupt(self, step, measures):
+        collect(self, step, measures)
         if step == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Reporter, "report", report_and_interrupt)
+    monkeypatch.setattr(Reporter, "collect", collect_and_interrupt)
     assert not train(config, tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
     monkeypatch.undo()
@@ -214,9 +215,9 @@ MISTAKES = {
     "report_every": (0, "config.report_every is 0"),
     "augment.crop": ((192,), "config.augment.crop is .192,.; it must be .height, width."),
     "eval.size": ((16, 32), "has 24 rows and 32 columns, more than config.eval.size"),
-    "model.num_classes": (12, "config.model.num_classes=12, but camvid has 11 classes"),
+    "model.num_classes": (12, "config.loss.class_weights has 11 entries for config.model.num_classes=12"),
     "loss.class_weights": ((1.0, 2.0), "config.loss.class_weights has 2 entries"),
-    "data.eval_split": ("valid", "camvid has no split 'valid'; choose one of test, train, val"),
+    "data.eval_split": ("valid", "camvid has no split 'valid'; choose one of train, val, test"),
 }
 
 
@@ -230,6 +231,14 @@ def test_a_wrong_value_is_named_before_anything_is_written(run, tmp_path, key):
     assert not (tmp_path / "new" / "checkpoints").exists() or not any(
         (tmp_path / "new" / "checkpoints").iterdir()
     )
+
+
+def test_a_model_for_another_number_of_classes_than_the_data_has_is_named(run, tmp_path):
+    config = run[1].copy_and_resolve_references()
+    config.model.num_classes = 12
+    config.loss.class_weights = ()
+    with pytest.raises(UserError, match="config.model.num_classes=12, but camvid has 11 classes"):
+        train(config, tmp_path / "new")
 
 
 @pytest.mark.parametrize("key", ["batch_size", "eval.batch_size"])

@@ -53,7 +53,11 @@ class _LocalInfo(tfds.core.DatasetInfo):
 
 
 def write_records(builder: tfds.core.GeneratorBasedBuilder) -> None:
-    """Prepares the data set of `builder`, unless that is done already; TFDS's own messages are kept silent."""
+    """Prepares the data set of `builder`, unless that is done already; TFDS's own messages are kept silent.
+
+    Raises:
+      UserError: the faults of the source files, or that the records cannot be written.
+    """
     folder = Path(builder.data_dir)
     if folder.exists():
         return
@@ -61,9 +65,11 @@ def write_records(builder: tfds.core.GeneratorBasedBuilder) -> None:
     try:
         with tempfile.TemporaryDirectory() as empty, contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(download_dir=empty)
-    except OSError:
+    except OSError as error:
         if not folder.exists():  # otherwise another process has prepared it meanwhile
-            raise
+            raise UserError(
+                f"{folder.parent} cannot be written ({error}); free or choose another --config.data.prepared."
+            ) from error
 
 
 def digest(*parts: object) -> str:

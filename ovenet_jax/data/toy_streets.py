@@ -15,7 +15,7 @@ from ovenet_jax.data.street_scene import render_scene
 SEED = 2022
 SIZE = (128, 256)
 COUNTS = {"train": 400, "val": 80}
-DRAWING = 3  # to be raised with every change of what render_scene draws
+DRAWING = 5  # to be raised with every change of what render_scene draws
 
 
 class ToyStreets(tfds.core.GeneratorBasedBuilder):
