@@ -20,7 +20,9 @@ EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: saved; the same command goes on
 
 
 def main(_: list[str]) -> int:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow only writes summaries: it has nothing to say
+    os.environ.setdefault(
+        "TF_CPP_MIN_LOG_LEVEL", "2"
+    )  # TensorFlow only writes summaries: it has nothing to say
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     import jax
 

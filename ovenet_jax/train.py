@@ -4,7 +4,7 @@ import operator
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -118,26 +118,18 @@ def _loop(
 
 def check_config(config: ConfigDict) -> None:
     """Raises UserError for numbers that no run can have."""
-    positive = (
-        "steps",
-        "batch_size",
-        "report_every",
-        "evaluate_every",
-        "checkpoint_every",
-        "eval.batch_size",
-    )
-    sizes = ("augment.crop", "eval.size")
+    positive = "steps batch_size report_every evaluate_every checkpoint_every eval.batch_size".split()
     for key in positive:
         value = operator.attrgetter(key)(config)
         if value < 1:
             raise UserError(f"config.{key} is {value}; it must be at least 1.")
-    for key in sizes:
+    for key in ("augment.crop", "eval.size"):
         value = operator.attrgetter(key)(config)
         if len(value) != 2 or min(value) < 1:
             raise UserError(f"config.{key} is {value}; it must be (height, width), for example (360, 480).")
 
 
-def _batches(config: ConfigDict, first_step: int):
+def _batches(config: ConfigDict, first_step: int) -> AbstractContextManager[Iterator[pipeline.Batch]]:
     return pipeline.train_batches(
         pipeline.open_split(config.data, config.data.train_split),
         pipeline.augmentations(config.augment),
