@@ -118,8 +118,8 @@ def _loop(
 
 def check_config(config: ConfigDict) -> None:
     """Raises UserError for numbers that no run can have."""
-    positive = "steps batch_size report_every evaluate_every checkpoint_every eval.batch_size".split()
-    for key in positive:
+    intervals = ("report_every", "evaluate_every", "checkpoint_every")
+    for key in ("steps", "batch_size", "eval.batch_size", *intervals):
         value = operator.attrgetter(key)(config)
         if value < 1:
             raise UserError(f"config.{key} is {value}; it must be at least 1.")
