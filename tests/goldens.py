@@ -126,7 +126,7 @@ def compare(case: Case, array: str, ours: np.ndarray) -> Comparison:
     rule, reference = case.rule(array), np.asarray(case.io[array], np.float64)
     ours = np.asarray(ours, np.float64).reshape(reference.shape)
     if np.isnan(reference).all() and reference.ndim == 0:
-        # A loss over no valid pixel is NaN there and 0 here: REFERENCE.md 4.
+        # A loss over no valid pixel is NaN there and, on purpose, 0 here: see losses.py.
         return Comparison(case.name, array, 0.0, np.nan, "ok" if ours == 0 else "FAIL")
     difference = np.abs(ours - reference)
     passed = within(rule, ours, reference, case.io)

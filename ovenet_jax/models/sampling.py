@@ -40,7 +40,7 @@ def sample(
     the map: what code of the years of PyTorch 1.1 does on a newer PyTorch. `padding` "border" repeats the
     edge, with no gradient for positions on or beyond it; "zeros" counts everything outside as 0. `order` 1 is
     bilinear, 0 nearest (a tie goes to the even pixel).
-    Source: OVeNet, seed prediction; FEASIBILITY of the gradient at the border measured against PyTorch 2.13.
+    Source: OVeNet, seed prediction; values and gradients compared with those of PyTorch 2.13.
     """
     height, width = values.shape[1:3]
     coordinates = [  # (row, column), in pixels
