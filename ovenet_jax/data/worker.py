@@ -22,9 +22,7 @@ def _end_with(parent: int) -> None:
 if __name__ == "__mp_main__":
     sys.modules["jax"] = None  # grain then uses tree functions of its own ...
     logging.set_verbosity(logging.ERROR)  # ... and would warn of that
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # often sent to all processes: batches must come until the end
-        signal.signal(number, signal.SIG_IGN)
+    # Often sent to all processes at once, but the last step of the main one still wants its batch.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
