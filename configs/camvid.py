@@ -35,13 +35,16 @@ def get_config(variant: str = "ovenet"):
         "prepared": "data/prepared",
         "train_split": "train",
         "eval_split": "val",
+        "test_split": "test",
         "workers": 0,
     }
     config.loss.class_weights = CLASS_WEIGHTS
     config.augment.base_size = 480
     config.augment.brightness = 10
     config.augment.crop = (360, 480)
-    config.eval = {"size": (360, 480), "batch_size": 8, "panels": 6}
+    config.eval.base_size = 480
+    config.eval.window = (360, 480)
+    config.eval.images_per_device = 8
 
     config.batch_size = 16
     config.steps = 20_000

@@ -3,7 +3,7 @@
 Sources: the OVeNet, HRNet and HRNet-OCR experiment files; the names in brackets are their keys.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from ovenet_jax.errors import UserError
 
@@ -14,7 +14,14 @@ def base_config(name: str) -> ConfigDict:
     config.name = name  # of the default workdir, runs/<name>
     config.seed = 0  # of initial values, dropout, order of the data and augmentation
 
-    config.model = ConfigDict({"align_corners": True})  # MODEL.ALIGN_CORNERS, of every resize in the network
+    config.init = ConfigDict()  # where a new run takes its initial values from; "": the model's own
+    config.init.base = ""  # workdir of an import or a run (MODEL.PRETRAINED)
+    config.init.trunk = ""  # another one, for offset trunk and offset head; "": from `base`
+    config.freeze_base = False  # trains offset trunk and head alone (MODEL.FREEZED_PAR)
+
+    config.model = ConfigDict()
+    config.model.align_corners = True  # MODEL.ALIGN_CORNERS, of every resize in the network
+    config.model.norm_momentum = 0.1  # of BatchNorm's running statistics, in PyTorch's sense
 
     config.loss = ConfigDict()
     config.loss.aux_weight = 0.4  # LOSS.BALANCE_WEIGHTS[0]; the main map's is 1
@@ -24,6 +31,7 @@ def base_config(name: str) -> ConfigDict:
     config.loss.ohem.threshold = 0.9  # LOSS.OHEMTHRES
     config.loss.ohem.keep = 131072  # LOSS.OHEMKEEP
     config.loss.ohem.group = 2  # images that are ranked together; published: those of one GPU
+    config.loss.ohem.softmax_again = True  # also of scores that are probabilities (model.offset.logits False)
 
     config.optimizer = ConfigDict()
     config.optimizer.rate = 0.01  # TRAIN.LR
@@ -37,6 +45,22 @@ def base_config(name: str) -> ConfigDict:
     config.augment.brightness = (
         0  # at most that much is added to all channels; 0 in the published base configs
     )
+
+    config.eval = ConfigDict()
+    config.eval.checkpoint = "best"  # of the run's: "best" or "latest"
+    config.eval.short_side = (
+        0  # validation images are first resized to it and padded to multiples of 8; 0: not
+    )
+    config.eval.scales = (1.0,)  # TEST.SCALE_LIST; published multi-scale: 0.5 0.75 1 1.25 1.5 1.75
+    config.eval.flip = False  # TEST.FLIP_TEST
+    config.eval.windows = "cityscapes"  # "cityscapes" or "generic": how images are cut, see inference.py
+    config.eval.bucket = 1  # short sides are rounded to multiples of it, so that few shapes compile; 1: exact
+    config.eval.parts_align_corners = config_dict.placeholder(bool)  # of S_i and S_s; none: as the network
+    config.eval.panels = 8  # pictures of evenly spread images
+    config.eval.worst = 8  # and of those with the lowest mIoU, in the final report
+
+    config.predict = ConfigDict()
+    config.predict.ids = "label_ids"  # what label maps hold: the data set's own "label_ids", or "train_ids"
 
     config.report_every = 50  # steps
     config.checkpoint_every = 1000  # steps
@@ -93,6 +117,7 @@ def add_offsets(config: ConfigDict, branch: int = 4, modules: tuple[int, ...] = 
     config.model.offset.refinement = 0  # EXTRA.ITERATIVE_REFINEMENT
     config.model.offset.logits = True  # EXTRA.LOGITS
     config.model.offset.grid_align_corners = True  # what PyTorch 1.1 did; False as newer versions
+    config.model.offset.default_init = True  # PyTorch's, as the published name aux_head_offset implies
     config.loss.confidence_weight = 2.0  # published: a sum over the 2 images of a GPU; here a mean
     config.loss.include_ignored = True  # published: ignored pixels supervise F as class 0
 

@@ -34,6 +34,7 @@ def get_config(variant: str = "ovenet"):
         "prepared": "data/prepared",
         "train_split": "train",
         "eval_split": "val",
+        "test_split": "val",
         "workers": 0,
     }
     config.augment.base_size = 256  # the scenes are 128x256
@@ -45,7 +46,9 @@ def get_config(variant: str = "ovenet"):
     config.steps = 500
     config.optimizer.rate = 0.1
 
-    config.eval = {"size": (128, 256), "batch_size": 8, "panels": 6}
+    config.eval.base_size = 256
+    config.eval.window = (128, 256)
+    config.eval.images_per_device = 8
     config.evaluate_every = 250
     config.report_every = 20
     return config

@@ -8,8 +8,12 @@ from ovenet_jax.data.augment import (
     RandomScaleCrop,
     pad,
     resize,
+    resize_short_side,
     scaled_size,
 )
+from tests.conftest import SHARED
+
+GOLDEN = SHARED / "goldens/13_preprocessing/io.npz"
 
 
 def numbered(height, width):
@@ -81,6 +85,44 @@ def test_resized_image_and_label_stay_aligned(scale):
     y, x = np.nonzero(differ)
     assert ((np.abs(y - edge_y) <= scale + 1) | (np.abs(x - edge_x) <= scale + 1)).all()
     assert set(np.unique(resized["label"])) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("size", "short_side", "multiple", "inner", "outer"),
+    [
+        ((48, 97), 40, 1, (40, 81), (40, 81)),
+        ((48, 97), 24, 16, (24, 49), (32, 64)),
+        ((83, 60), 37, 8, (51, 37), (56, 40)),
+        ((512, 683), 520, 8, (520, 694), (520, 696)),
+        ((50, 50), 33, 8, (33, 33), (40, 40)),
+    ],
+)
+def test_the_short_side_is_resized_and_both_are_padded_with_the_mean_colour(
+    size, short_side, multiple, inner, outer
+):
+    sample = {"image": np.full((*size, 3), 7, np.uint8), "label": np.full(size, 3, np.uint8), "name": "x"}
+    resized = resize_short_side(sample, short_side, multiple)
+    inside = np.zeros(outer, bool)
+    inside[: inner[0], : inner[1]] = True
+    np.testing.assert_array_equal(resized["label"], np.where(inside, 3, IGNORE))
+    np.testing.assert_array_equal(resized["image"], np.where(inside[..., None], 7, (124, 116, 104)))
+    assert resized["name"] == "x"
+    del sample["label"]
+    unlabelled = resize_short_side(sample, short_side, multiple)
+    assert unlabelled.keys() == sample.keys()
+    np.testing.assert_array_equal(unlabelled["image"], resized["image"])
+
+
+@pytest.mark.skipif(not GOLDEN.is_file(), reason=f"no {GOLDEN}")
+@pytest.mark.parametrize("tall", ["", "_tall"])
+@pytest.mark.parametrize(("short_side", "multiple"), [(37, 8), (50, 8), (24, 16)])
+def test_the_short_side_is_resized_as_published(tall, short_side, multiple):
+    golden = np.load(GOLDEN)  # its images are BGR
+    sample = {"image": golden[f"image{tall}"][..., ::-1], "label": golden[f"label{tall}"]}
+    resized, name = resize_short_side(sample, short_side, multiple), f"short{tall}_{short_side}_{multiple}"
+    difference = resized["image"][..., ::-1].astype(int) - golden[name]
+    assert np.abs(difference).max() <= 1
+    assert (resized["label"] != golden[f"{name}_label"]).mean() <= 0.005
 
 
 def test_half_of_the_samples_are_mirrored_and_the_others_as_before():

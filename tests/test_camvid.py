@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from ovenet_jax.data import pipeline
-from ovenet_jax.data.camvid import CamVid
-from ovenet_jax.data.labels import CAMVID, IGNORE, TOY_STREETS
+from ovenet_jax.data import pipeline, prepare
+from ovenet_jax.data.labels import CAMVID, IGNORE
+from ovenet_jax.data.prepare import TreeBuilder
 from ovenet_jax.errors import UserError
 from tests.camvid_tree import write, write_tree
 
@@ -19,17 +19,6 @@ CAMVID_FOLDER = Path(__file__).resolve().parents[2] / "shared/data/camvid"
 @pytest.fixture
 def data(tmp_path):
     return write_tree(tmp_path)
-
-
-@pytest.mark.parametrize("labels", [CAMVID, TOY_STREETS])
-def test_label_tables_are_complete(labels):
-    assert len(labels.names) == len(labels.colors) == len(labels.ids) == len(set(labels.colors))
-    table = labels.train_ids()
-    assert table.dtype == np.uint8 and table.shape == (256,)
-    for label_id in range(256):
-        classes = [k for k, ids in enumerate(labels.ids) if label_id in ids]
-        assert table[label_id] == (classes[0] if classes else IGNORE)
-        assert (label_id in labels.known_ids()) == bool(classes or label_id in labels.ignored_ids)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
@@ -96,7 +85,7 @@ FAULTS = {
     "image without label": (lambda root: (root / "valannot/val_01.png").unlink(),
         "val/val_01.png: no label valannot/val_01.png"),
     "label without image": (lambda root: (root / "val/val_01.png").unlink(),
-        "valannot/val_01.png: no image of this name in val/"),
+        "valannot/val_01.png: no image val/val_01"),
     "two images for one label": (lambda root: write(root / "val/val_01.jpg", np.zeros((24, 32, 3), np.uint8)),
         "val/val_01.png: a second image beside val_01.jpg"),
     "image is text": (lambda root: (root / "train/train_02.png").write_text("hello"),
@@ -159,8 +148,10 @@ def test_of_many_faults_twenty_are_named_and_all_counted(tmp_path):
 def test_a_prepared_source_is_not_prepared_again_but_a_changed_one_is(data, monkeypatch):
     pipeline.prepare(data)
     prepared = []
-    generate = CamVid._generate_examples
-    monkeypatch.setattr(CamVid, "_generate_examples", lambda *args: prepared.append(args) or generate(*args))
+    generate = TreeBuilder._generate_examples
+    monkeypatch.setattr(
+        TreeBuilder, "_generate_examples", lambda *args: prepared.append(args) or generate(*args)
+    )
     pipeline.prepare(data)
     assert not prepared
 
@@ -174,15 +165,22 @@ def test_a_prepared_source_is_not_prepared_again_but_a_changed_one_is(data, monk
     assert (pipeline.open_split(data, "val")[0]["image"] == 77).all()
 
 
+def test_records_of_another_format_are_not_mistaken_for_ours(data, monkeypatch):
+    pipeline.prepare(data)
+    monkeypatch.setattr(prepare, "FORMAT", prepare.FORMAT + 1)
+    with pytest.raises(UserError, match="not prepared"):
+        pipeline.open_split(data, "val")
+
+
 def test_an_interrupted_preparation_leaves_nothing_that_looks_finished(data, monkeypatch):
-    generate = CamVid._generate_examples
+    generate = TreeBuilder._generate_examples
 
     def interrupted(self, samples):
         yield from generate(self, samples[:1])
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(CamVid, "_generate_examples", interrupted)
+        patch.setattr(TreeBuilder, "_generate_examples", interrupted)
         with pytest.raises(KeyboardInterrupt):
             pipeline.prepare(data)
     assert not [path for path in Path(data.prepared).rglob("*") if path.is_file()]
@@ -193,15 +191,15 @@ def test_an_interrupted_preparation_leaves_nothing_that_looks_finished(data, mon
 
 
 def test_processes_that_prepare_at_the_same_time_do_no_harm(data, monkeypatch):
-    generate = CamVid._generate_examples
+    generate = TreeBuilder._generate_examples
 
     def overtaken(self, samples):
         with monkeypatch.context() as patch:
-            patch.setattr(CamVid, "_generate_examples", generate)
+            patch.setattr(TreeBuilder, "_generate_examples", generate)
             pipeline.prepare(data)
         return generate(self, samples)
 
-    monkeypatch.setattr(CamVid, "_generate_examples", overtaken)
+    monkeypatch.setattr(TreeBuilder, "_generate_examples", overtaken)
     pipeline.prepare(data)
     assert len(pipeline.open_split(data, "train")) == 3
 

@@ -13,9 +13,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from ovenet_jax.data import pipeline
-from ovenet_jax.data.augment import RandomBrightness, RandomFlip, RandomScaleCrop
-from ovenet_jax.data.labels import CAMVID, IGNORE
-from ovenet_jax.data.pipeline import Source, eval_batches, train_batches
+from ovenet_jax.data.augment import RandomBrightness, RandomFlip, RandomScaleCrop, resize_short_side
+from ovenet_jax.data.labels import ADE20K, CAMVID, IGNORE, TOY_STREETS
+from ovenet_jax.data.pipeline import Source, samples, train_batches
 from ovenet_jax.errors import UserError
 from tests.camvid_tree import write_tree
 
@@ -96,68 +96,53 @@ def test_another_seed_gives_another_order(source):
     assert drawn(take(2, source, (), seed=7)) == drawn(take(2, source, (), seed=7))
 
 
-@pytest.mark.parametrize(("processes", "batch_size"), [(1, 4), (2, 4), (3, 9), (2, 20)])
-def test_evaluation_sees_every_image_once_in_order(source, processes, batch_size):
-    rows = []
-    for process in range(processes):
-        settings = {"process_index": process, "process_count": processes}
-        with eval_batches(source, size=(26, 32), batch_size=batch_size, **settings) as batches:
-            rows.append(list(batches))
-    assert len({len(batches) for batches in rows}) == 1
-    assert {batch["image"].shape for batches in rows for batch in batches} == {
-        (batch_size // processes, 26, 32, 3)
-    }
-    steps = [batch for step in zip(*rows, strict=True) for batch in step]
-    together = [row for b in steps for row in zip(b["image"], b["label"], b["index"], strict=True)]
-    assert [int(index) for *_, index in together[:10]] == list(range(10))
-    for image, label, index in together[:10]:
-        np.testing.assert_array_equal(image[:24], source[index]["image"])
-        np.testing.assert_array_equal(label[:24], source[index]["label"])
-        assert (image[24:] == 0).all() and (label[24:] == IGNORE).all()
-    for image, label, index in together[10:]:
-        assert index == -1 and (label == IGNORE).all() and (image == 0).all()
+def read(source, indices, **settings):
+    with samples(source, indices, **settings) as found:
+        return list(found)
 
 
-def test_evaluation_with_worker_processes_gives_the_same_batches(source):
-    results = []
-    for workers in (0, 2):
-        with eval_batches(source, size=(24, 32), batch_size=4, workers=workers) as batches:
-            results.append(list(batches))
-    assert len(results[0]) == 3
-    assert_same(*results)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_samples_come_once_each_in_order_and_as_they_are(source, workers):
+    found = read(source, range(10), workers=workers)
+    assert [sample["index"] for sample in found] == list(range(10))
+    for index, sample in enumerate(found):
+        expected = source[index]
+        assert sample.keys() == expected.keys() | {"index"}
+        assert (sample["name"], sample["group"]) == (f"train_{index:02d}", "")
+        for key in ("image", "label"):
+            np.testing.assert_array_equal(sample[key], expected[key])
+            assert type(sample[key]) is np.ndarray and sample[key].base is None
 
 
-def test_more_workers_than_batches_do_no_harm(source):
-    with eval_batches(source, size=(24, 32), batch_size=10, workers=2) as batches:
-        assert [batch["index"].tolist() for batch in batches] == [list(range(10))]
+@pytest.mark.parametrize(
+    ("indices", "workers"), [(range(1, 10, 3), 0), ([7, 2], 0), ([], 0), ([4], 2), ([], 2)], ids=str
+)
+def test_any_samples_can_be_asked_for(source, indices, workers):
+    assert [sample["index"] for sample in read(source, indices, workers=workers)] == list(indices)
 
 
-def test_an_image_larger_than_the_evaluation_size_is_named(source):
-    with (
-        pytest.raises(
-            UserError, match=r"train_00 has 24 rows and 32 columns, more than config.eval.size = \(24, 30\)"
-        ),
-        eval_batches(source, size=(24, 30), batch_size=2) as batches,
-    ):
-        next(batches)
+def test_samples_are_resized_to_the_short_side(source):
+    (sample,) = read(source, [3], short_side=36)
+    expected = resize_short_side(source[3], 36)
+    assert sample["image"].shape == (40, 48, 3) and sample["label"].shape == (40, 48)
+    for key in ("image", "label"):
+        np.testing.assert_array_equal(sample[key], expected[key])
 
 
-@pytest.mark.parametrize("batches", [
-    lambda source: train_batches(source, (), batch_size=6, seed=0, first_step=0, process_count=4),
-    lambda source: eval_batches(source, size=(24, 32), batch_size=6, process_count=4),
-])  # fmt: skip
-def test_a_batch_that_cannot_be_split_over_the_processes_is_refused(source, batches):
+def test_a_batch_that_cannot_be_split_over_the_processes_is_refused(source):
     with pytest.raises(UserError, match="batch of 6 cannot be split over 4 processes; choose a multiple"):
-        batches(source)
+        train_batches(source, (), batch_size=6, seed=0, first_step=0, process_count=4)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_damaged_record_is_named(workers):
-    records = [{"image": b"no image", "label": b"", "name": b"frame_0815"}]
+    records = [{"image": b"no image", "label": b"", "name": b"frame_0815", "group": b""}]
     damaged = Source(records, CAMVID, Path("prepared/camvid"))
     message = r"frame_0815 in prepared/camvid is damaged \(does not decode as an image\); delete that folder"
     with pytest.raises(UserError, match=message):
         take(1, damaged, workers=workers, batch_size=1)
+    with pytest.raises(UserError, match=message):
+        read(damaged, [0], workers=workers)
 
 
 def test_an_unreadable_record_is_named_by_its_place(source):
@@ -177,10 +162,16 @@ def test_a_source_can_be_pickled(source):
 
 def test_an_unknown_data_set_is_refused_with_the_known_ones():
     data = ConfigDict({"name": "cityscapse", "prepared": "nowhere"})
-    with pytest.raises(
-        UserError, match="config.data.name = 'cityscapse' is unknown; choose camvid or toy_streets"
-    ):
-        pipeline.prepare(data)
+    for call in (pipeline.prepare, pipeline.classes):
+        with pytest.raises(
+            UserError, match="'cityscapse' is unknown; choose one of toy_streets, camvid, city"
+        ):
+            call(data)
+
+
+def test_the_classes_of_a_data_set_are_known_before_it_is_prepared():
+    assert pipeline.classes(ConfigDict({"name": "ade20k", "root": "nowhere"})) is ADE20K
+    assert pipeline.classes(ConfigDict({"name": "toy_streets"})) is TOY_STREETS
 
 
 def test_an_unknown_split_is_refused_with_the_known_ones(tmp_path):

@@ -1,7 +1,8 @@
-"""Training augmentation: one act per class, uint8 in and out, the random numbers handed in.
+"""Training augmentation: one act per class, uint8 in and out, the random numbers handed in; and plain resizing.
 
 Each act is called with a sample, {'image': uint8 RGB [H, W, 3], 'label': uint8 train ids [H, W]}, and a numpy
-Generator, and returns a new sample. As published with HRNet and OVeNet; normalisation happens on the device.
+Generator, and returns a new sample. `resize`, `pad` and `resize_short_side` also take samples without label, and keep
+what else there is in them. As published with HRNet and OVeNet; normalisation happens on the device.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,8 @@ import cv2
 import numpy as np
 
 from ovenet_jax.data.labels import IGNORE
+
+MEAN_COLOR = (124, 116, 104)  # RGB, of ImageNet
 
 Sample = dict[str, np.ndarray]
 Act = Callable[[Sample, np.random.Generator], Sample]
@@ -73,19 +76,32 @@ def scaled_size(size: tuple[int, int], long_side: float) -> tuple[int, int]:
 def resize(sample: Sample, size: tuple[int, int]) -> Sample:
     """Resize to (H, W): the image bilinearly (half-pixel centres), the label to the nearest pixel."""
     height, width = size
-    return {
-        "image": cv2.resize(sample["image"], (width, height), interpolation=cv2.INTER_LINEAR),
-        "label": cv2.resize(sample["label"], (width, height), interpolation=cv2.INTER_NEAREST),
+    how = {"image": cv2.INTER_LINEAR, "label": cv2.INTER_NEAREST}
+    return sample | {
+        key: cv2.resize(sample[key], (width, height), interpolation=how[key]) for key in how if key in sample
     }
 
 
-def pad(sample: Sample, size: tuple[int, int]) -> Sample:
-    """Pad at the bottom and right to at least (H, W): the image with 0, the label with IGNORE."""
-    height, width = sample["label"].shape
+def pad(sample: Sample, size: tuple[int, int], color: tuple[int, int, int] = (0, 0, 0)) -> Sample:
+    """Pad at the bottom and right to at least (H, W): the image with an RGB colour, the label with IGNORE."""
+    height, width = sample["image"].shape[:2]
     rows, columns = max(size[0] - height, 0), max(size[1] - width, 0)
     if not rows and not columns:
         return sample
-    return {
-        "image": np.pad(sample["image"], ((0, rows), (0, columns), (0, 0))),
-        "label": np.pad(sample["label"], ((0, rows), (0, columns)), constant_values=IGNORE),
+    fill = {"image": color, "label": IGNORE}
+    return sample | {
+        key: cv2.copyMakeBorder(sample[key], 0, rows, 0, columns, cv2.BORDER_CONSTANT, value=fill[key])
+        for key in fill
+        if key in sample
     }
+
+
+def resize_short_side(sample: Sample, short_side: int, multiple: int = 8) -> Sample:
+    """Published preparation of images for validation: the shorter side becomes short_side, the other in proportion,
+    rounded; then both are padded to a multiple of `multiple`, with MEAN_COLOR."""
+    height, width = sample["image"].shape[:2]
+    if height < width:
+        size = short_side, int(width * short_side / height + 0.5)
+    else:
+        size = int(height * short_side / width + 0.5), short_side
+    return pad(resize(sample, size), tuple(-(-side // multiple) * multiple for side in size), MEAN_COLOR)

@@ -1,4 +1,4 @@
-"""From prepared records to batches of uint8 arrays, by grain.
+"""From prepared records to uint8 arrays, by grain: batches for training, one sample at a time for the rest.
 
 What a batch holds depends on the seed and its number alone, not on how many processes or workers there are:
 the position in the data is the step, and no state of an iterator is ever saved.
@@ -7,11 +7,13 @@ the position in the data is the step, and no state of an iterator is ever saved.
 import contextlib
 import importlib.util
 import itertools
+import re
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -21,16 +23,16 @@ import tensorflow_datasets as tfds
 from absl import flags
 from ml_collections import ConfigDict
 
-from ovenet_jax.data import worker
-from ovenet_jax.data.augment import Act, RandomBrightness, RandomFlip, RandomScaleCrop, pad
-from ovenet_jax.data.camvid import CamVid
-from ovenet_jax.data.labels import IGNORE, Labels
-from ovenet_jax.data.prepare import decode_image, decode_label, write_records
+from ovenet_jax.data import acdc, ade20k, camvid, cityscapes, worker
+from ovenet_jax.data.augment import Act, RandomBrightness, RandomFlip, RandomScaleCrop, resize_short_side
+from ovenet_jax.data.labels import Labels
+from ovenet_jax.data.prepare import Tree, TreeBuilder, decode_image, decode_label, write_records
 from ovenet_jax.data.toy_streets import ToyStreets
 from ovenet_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 
+TREES = (camvid.TREE, cityscapes.TREE, acdc.TREE, ade20k.TREE)
 THREADS = 4  # that prepare batches ahead, one each, where there are no worker processes
 
 
@@ -38,13 +40,22 @@ def prepare(data: ConfigDict) -> None:
     """Writes the records of the data set that config.data describes, unless they are there already.
 
     Args:
-      data: `name` ('camvid' or 'toy_streets'), `prepared` (the folder for records of all data sets) and `root`
-        (the folder of the source files; toy_streets has none).
+      data: `name` ('toy_streets' or that of one of TREES), `prepared` (the folder for records of all data sets)
+        and `root` (the folder of the source files; toy_streets has none).
 
     Raises:
       UserError: an unknown name, or every fault of the source files at once.
     """
     write_records(_builder(data))
+
+
+def classes(data: ConfigDict) -> Labels:
+    """The classes of the data set that config.data describes, whether it is prepared or not.
+
+    Raises:
+      UserError: an unknown name.
+    """
+    return ToyStreets.labels if data.name == ToyStreets.name else _tree(data.name).labels
 
 
 def open_split(data: ConfigDict, split: str) -> "Source":
@@ -64,36 +75,42 @@ def open_split(data: ConfigDict, split: str) -> "Source":
     except ValueError:
         choices = ", ".join(reader.info.splits)
         raise UserError(f"{data.name} has no split {split!r}; choose one of {choices}.") from None
-    return Source(records, builder.labels, folder)
+    has_labels = builder.unlabelled.isdisjoint(re.findall(r"\w+", split))
+    return Source(records, builder.labels, folder, has_labels)
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Random access to the samples of a split, in the order of their names. Can be pickled."""
+    """Random access to the samples of a split, in the order of their files. Can be pickled."""
 
     records: Sequence[dict]
     classes: Labels
     folder: Path
+    has_labels: bool = True
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> dict:
-        """{'image': uint8 RGB [H, W, 3], 'label': uint8 train ids [H, W], 'name': str}.
+        """{'image': uint8 RGB [H, W, 3], 'label': uint8 train ids [H, W], 'name': str, 'group': str}.
+
+        No 'label' unless the source has_labels. group: ACDC's condition, '' elsewhere.
 
         Raises:
           UserError: the record is damaged.
         """
-        sample = f"record {index}"
+        name = f"record {index}"
         try:
             record = self.records[index]
-            sample = record["name"].decode()
-            image, label = decode_image(record["image"]), decode_label(record["label"])
+            name = record["name"].decode()
+            sample = {"image": decode_image(record["image"]), "name": name, "group": record["group"].decode()}
+            if self.has_labels:
+                sample["label"] = cv2.LUT(decode_label(record["label"]), self.classes.train_ids())
         except (RuntimeError, ValueError) as error:
             raise UserError(
-                f"{sample} in {self.folder} is damaged ({error}); delete that folder, and it is prepared anew."
+                f"{name} in {self.folder} is damaged ({error}); delete that folder, and it is prepared anew."
             ) from error
-        return {"image": image, "label": cv2.LUT(label, self.classes.train_ids()), "name": sample}
+        return sample
 
 
 def augmentations(settings: ConfigDict) -> list[Act]:
@@ -125,10 +142,15 @@ def train_batches(
       for a `with`: an iterator of {'image': uint8 RGB [b, h, w, 3], 'label': uint8 train ids [b, h, w]}.
 
     Raises:
-      UserError: batch_size cannot be split over the processes; on iterating, a record is damaged.
+      UserError: the source has no labels, or batch_size cannot be split over the processes; on iterating, a record
+        is damaged.
     """
+    if not source.has_labels:
+        raise UserError(
+            f"This split of {source.folder} has no labels to train on; choose another --config.data.train_split."
+        )
     rows = _rows_per_process(batch_size, process_count)
-    dataset = grain.MapDataset.source(source).map(_without_name).seed(seed).shuffle().repeat()
+    dataset = grain.MapDataset.source(source).map(_image_and_label).seed(seed).shuffle().repeat()
     for act in acts:
         dataset = dataset.random_map(act)
     # it is endless, so nothing is dropped; without drop_remainder its length overflows for rows = 1
@@ -136,73 +158,45 @@ def train_batches(
     return _running(dataset[first_step * process_count + process_index :: process_count], workers)
 
 
-def eval_batches(
-    source: Source,
-    *,
-    size: tuple[int, int],
-    batch_size: int,
-    process_index: int = 0,
-    process_count: int = 1,
-    workers: int = 0,
-) -> AbstractContextManager[Iterator[Batch]]:
-    """Every sample once over all processes, in order, padded at the bottom and right to size (H, W).
+def samples(
+    source: Source, indices: Sequence[int], *, short_side: int = 0, workers: int = 0
+) -> AbstractContextManager[Iterator[dict]]:
+    """The samples at `indices`, each once, in this order and at its own size, read ahead.
 
-    batch_size counts the rows over all processes, as in `train_batches`. Blank samples, which are ignored
-    everywhere, fill the last batches, so that every process gets as many batches of the same shape.
+    short_side: resizes images and labels as `resize_short_side` does; 0: not. With workers > 0 so many processes
+    read, otherwise threads do.
 
     Returns:
-      for a `with`: an iterator of {'image': uint8 RGB [b, H, W, 3], 'label': uint8 train ids [b, H, W],
-      'index': int64 [b]}, the last being places in the source, -1 for blank samples.
+      for a `with`: an iterator of the source's samples, each with its place as 'index'.
 
     Raises:
-      UserError: batch_size cannot be split over the processes; on iterating, an image is larger than size or a
-        record is damaged.
+      UserError: on iterating, a record is damaged.
     """
-    rows = _rows_per_process(batch_size, process_count)
-    total = -(-len(source) // batch_size) * batch_size
-    dataset = grain.MapDataset.source(_Padded(source, tuple(size), total)).batch(rows)
-    return _running(dataset[process_index::process_count], workers)
+    read = partial(_sample, source, short_side)
+    return _running(grain.MapDataset.source(indices).map(read), workers)
 
 
-@dataclass(frozen=True, eq=False)
-class _Padded:
-    """`length` samples of one size: those of source, then blank ones."""
-
-    source: Source
-    size: tuple[int, int]
-    length: int
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> Batch:
-        if index >= len(self.source):
-            blank = {
-                "image": np.zeros((*self.size, 3), np.uint8),
-                "label": np.full(self.size, IGNORE, np.uint8),
-            }
-            return blank | {"index": np.int64(-1)}
-        sample = self.source[index]
-        (height, width), (most_rows, most_columns) = sample["label"].shape, self.size
-        if height > most_rows or width > most_columns:
-            raise UserError(
-                f"{sample['name']} has {height} rows and {width} columns, more than config.eval.size = {self.size}; "
-                "make that at least as large as the largest image."
-            )
-        return pad(_without_name(sample), self.size) | {"index": np.int64(index)}
+def _sample(source: Source, short_side: int, index: int) -> dict:
+    sample = source[index] | {"index": index}
+    return resize_short_side(sample, short_side) if short_side else sample
 
 
 def _builder(data: ConfigDict) -> tfds.core.GeneratorBasedBuilder:
     prepared = Path(data.prepared).expanduser()
-    match data.name:
-        case "camvid":
-            return CamVid(Path(data.root).expanduser(), prepared)
-        case "toy_streets":
-            return ToyStreets(prepared)
-    raise UserError(f"config.data.name = {data.name!r} is unknown; choose camvid or toy_streets.")
+    if data.name == ToyStreets.name:
+        return ToyStreets(prepared)
+    return TreeBuilder(_tree(data.name), Path(data.root).expanduser(), prepared)
 
 
-def _without_name(sample: dict) -> Batch:
+def _tree(name: str) -> Tree:
+    for tree in TREES:
+        if tree.name == name:
+            return tree
+    known = ", ".join([ToyStreets.name, *(tree.name for tree in TREES)])
+    raise UserError(f"config.data.name = {name!r} is unknown; choose one of {known}.")
+
+
+def _image_and_label(sample: dict) -> Batch:
     return {"image": sample["image"], "label": sample["label"]}
 
 
@@ -215,7 +209,7 @@ def _rows_per_process(batch_size: int, process_count: int) -> int:
 
 
 @contextlib.contextmanager
-def _running(dataset: grain.MapDataset, workers: int) -> Iterator[Iterator[Batch]]:
+def _running(dataset: grain.MapDataset, workers: int) -> Iterator[Iterator[dict]]:
     """The elements of dataset, made ahead of time; at the end of the `with`, threads and processes end too."""
     if workers and not flags.FLAGS.is_parsed():  # grain has some, and reads them
         flags.FLAGS.mark_as_parsed()
@@ -228,18 +222,22 @@ def _running(dataset: grain.MapDataset, workers: int) -> Iterator[Iterator[Batch
         iterator.close()
 
 
-def _start(iterator: Iterator[Batch], workers: int) -> deque[Batch]:
-    """The first batch of each worker: when they have come, all workers have started."""
+def _start(iterator: Iterator[dict], workers: int) -> deque[dict]:
+    """The first element of each worker: when they have come, all workers have started."""
     with _light_main_module():
         return deque(itertools.islice(iterator, workers))
 
 
-def _own_memory(first: deque[Batch], rest: Iterator[Batch]) -> Iterator[Batch]:
-    """Copies of all batches: the memory that they share with a worker is free again at once, whoever holds them."""
+def _own_memory(first: deque[dict], rest: Iterator[dict]) -> Iterator[dict]:
+    """Copies of all arrays: the memory that they share with a worker is free again at once, whoever holds them."""
     while first:
-        yield {key: np.array(array) for key, array in first.popleft().items()}
-    for batch in rest:
-        yield {key: np.array(array) for key, array in batch.items()}
+        yield _copied(first.popleft())
+    for element in rest:
+        yield _copied(element)
+
+
+def _copied(element: dict) -> dict:
+    return {key: np.array(x) if isinstance(x, np.ndarray) else x for key, x in element.items()}
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import hashlib
 import io
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -24,25 +24,100 @@ from ovenet_jax.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 FAULTS_SHOWN = 20
+NO_LABEL = b""
+FORMAT = 2  # to be raised with every change of what a record holds
+
+
+class Folders(NamedTuple):
+    """Two folders whose files belong together: <key><image_end>.jpg or .png, and <key><label_end>.png.
+
+    Without `labels` there are images alone. files: which files of both folders are meant, "*/*" for those one folder
+    deeper. group: of the samples, as their records say it.
+    """
+
+    images: Path
+    labels: Path | None
+    image_end: str = ""
+    label_end: str = ""
+    files: str = "*"
+    group: str = ""
+
+
+class Tree(NamedTuple):
+    """A data set as its download unpacks.
+
+    layout: what its root is, as data.root must be explained. splits: from the root to the folders of each split,
+    whether they are there or not; a split that a download may lack is left out where it does.
+    """
+
+    name: str
+    labels: Labels
+    layout: str
+    splits: Callable[[Path], dict[str, list[Folders]]]
 
 
 class Sample(NamedTuple):
-    """One image file and its label file."""
+    """One image file, its label file unless the split has none, and what else its record holds."""
 
     name: str
     image: Path
-    label: Path
+    label: Path | None
+    group: str
+
+
+class TreeBuilder(tfds.core.GeneratorBasedBuilder):
+    """Records of the tree under `root`, kept in a folder under `prepared` that is named after its content.
+
+    unlabelled: the splits that have no labels.
+    """
+
+    name = "tree"
+    VERSION = tfds.core.Version("1.0.0")
+    url_infos = None  # nothing to download; TFDS would look for a list of it
+
+    def __init__(self, tree: Tree, root: Path, prepared: Path):
+        if not root.is_dir():
+            raise UserError(f"{root}: no such folder; data.root must be {tree.layout}")
+        self.name = tree.name
+        self.labels = tree.labels
+        self._root = root
+        self._splits = tree.splits(root)
+        self.unlabelled = {split for split, folders in self._splits.items() if folders[0].labels is None}
+        folder = f"{tree.name}-{tree_digest(root, self._splits.values())}"
+        super().__init__(data_dir=prepared / folder, file_format="array_record")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return dataset_info(self)
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+        """All splits, after all their files have been checked.
+
+        Raises:
+          UserError: names the faults.
+        """
+        del dl_manager
+        splits, faults = find_splits(self._splits, self._root)
+        for split, samples in splits.items():
+            faults += check_samples(samples, self.labels, f"checking {self.name} {split}")
+        refuse(faults, self._root)
+        return {split: self._generate_examples(samples) for split, samples in splits.items()}
+
+    def _generate_examples(self, samples: list[Sample]) -> Iterator[tuple[int, dict]]:
+        for i, sample in enumerate(samples):
+            yield i, sample._asdict() | {"label": sample.label or NO_LABEL}
 
 
 def dataset_info(builder: tfds.core.GeneratorBasedBuilder) -> tfds.core.DatasetInfo:
-    """What a record holds in all our data sets: the bytes of both files as they are, and the sample's name.
+    """What a record holds in all our data sets: the bytes of both files as they are, the sample's name and group.
 
-    Labels keep the label ids of the data set; train ids are looked up on reading. The order is kept.
+    Labels keep the label ids of the data set; train ids are looked up on reading. In a split without labels they are
+    NO_LABEL: TFDS's features are those of all splits. The order is kept.
     """
     features = {
         "image": tfds.features.Image(shape=(None, None, 3)),
         "label": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
         "name": tfds.features.Text(),
+        "group": tfds.features.Text(),
     }
     return _LocalInfo(builder=builder, features=tfds.features.FeaturesDict(features), disable_shuffling=True)
 
@@ -73,47 +148,90 @@ def write_records(builder: tfds.core.GeneratorBasedBuilder) -> None:
 
 
 def digest(*parts: object) -> str:
-    """A short name for what the parts say; another source gets another name and is prepared anew."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+    """A short name for what the parts say; another source or FORMAT gets another name and is prepared anew."""
+    return hashlib.sha256(repr((FORMAT, *parts)).encode()).hexdigest()[:12]
 
 
-def tree_digest(root: Path, folders: Iterable[str]) -> str:
-    """Digest of the names, sizes and times of change of all files in some folders under root."""
-    files = sorted(path for folder in folders for path in (root / folder).glob("*"))
+def tree_digest(root: Path, splits: Iterable[list[Folders]]) -> str:
+    """Digest of the names, sizes and times of change of all files under root that are in these folders."""
+    files = [path for folders in splits for pair in folders for path in (*_images(pair), *_labels(pair))]
     stats = [(path, path.stat()) for path in files]
     return digest(*((str(path.relative_to(root)), stat.st_size, stat.st_mtime_ns) for path, stat in stats))
 
 
-def find_samples(images: Path, labels: Path) -> tuple[list[Sample], list[str]]:
-    """Pairs the images and the label PNGs of two folders by file name without suffix.
+def find_splits(splits: dict[str, list[Folders]], root: Path) -> tuple[dict[str, list[Sample]], list[str]]:
+    """Pairs images and labels; each image needs a name that no other image of the data set has.
 
     Returns:
-      the samples, sorted by name, and one sentence for each fault.
+      the samples of each split, those of each pair of folders sorted by path, and one sentence for each fault.
     """
-    missing = [f"{folder}: no such folder" for folder in (images, labels) if not folder.is_dir()]
+    found: dict[str, list[Sample]] = {}
+    faults: list[str] = []
+    first: dict[str, Path] = {}
+    for split, folders in splits.items():
+        found[split] = []
+        for pair in folders:
+            samples, unpaired = _find_samples(pair, root)
+            found[split] += samples
+            faults += unpaired
+        for sample in found[split]:
+            other = first.setdefault(sample.name, sample.image)
+            if other != sample.image:
+                faults.append(f"{sample.image}: {other.relative_to(root)} has the same name")
+    return found, faults
+
+
+def _find_samples(pair: Folders, root: Path) -> tuple[list[Sample], list[str]]:
+    missing = [
+        f"{folder}: no such folder" for folder in (pair.images, pair.labels) if folder and not folder.is_dir()
+    ]
     if missing:
         return [], missing
-    image_files = sorted(path for path in images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    label_files = sorted(path for path in labels.iterdir() if path.suffix.lower() == ".png")
-    faults = [
-        f"{folder}: no {kind} in this folder"
-        for folder, files, kind in ((images, image_files, "image"), (labels, label_files, "label PNG"))
-        if not files
-    ]
+    image_files, label_files = _images(pair), _labels(pair)
+    faults = [] if image_files else [f"{pair.images}: no image in this folder"]
+    if pair.labels and not label_files:
+        faults.append(f"{pair.labels}: no label PNG in this folder")
     if faults:
         return [], faults
-    label_of = {path.stem: path for path in label_files}
-    image_of = {}
+    label_of = {_key(path, pair.labels, pair.label_end): path for path in label_files}
+    image_of: dict[str, Path] = {}
     for path in image_files:
-        if path.stem in image_of:
-            faults.append(f"{path}: a second image beside {image_of[path.stem].name}")
-        image_of[path.stem] = path
-    faults += [f"{image_of[name]}: no label {labels.name}/{name}.png" for name in image_of.keys() - label_of]
-    faults += [
-        f"{label_of[name]}: no image of this name in {images.name}/" for name in label_of.keys() - image_of
+        other = image_of.setdefault(_key(path, pair.images, pair.image_end), path)
+        if other != path:
+            faults.append(f"{path}: a second image beside {other.name}")
+    if pair.labels:
+        labels, images = pair.labels.relative_to(root), pair.images.relative_to(root)
+        faults += [
+            f"{image_of[key]}: no label {labels}/{key}{pair.label_end}.png"
+            for key in image_of.keys() - label_of
+        ]
+        faults += [
+            f"{label_of[key]}: no image {images}/{key}{pair.image_end}" for key in label_of.keys() - image_of
+        ]
+    samples = [
+        Sample(path.stem, path, label_of.get(key), pair.group)
+        for key, path in sorted(image_of.items())
+        if key in label_of or not pair.labels
     ]
-    names = sorted(image_of.keys() & label_of)
-    return [Sample(name, image_of[name], label_of[name]) for name in names], sorted(faults)
+    return samples, sorted(faults)
+
+
+def _images(pair: Folders) -> list[Path]:
+    return _files(pair.images, pair.files, pair.image_end, IMAGE_SUFFIXES)
+
+
+def _labels(pair: Folders) -> list[Path]:
+    return _files(pair.labels, pair.files, pair.label_end, (".png",)) if pair.labels else []
+
+
+def _files(folder: Path, pattern: str, end: str, suffixes: tuple[str, ...]) -> list[Path]:
+    return sorted(
+        path for path in folder.glob(pattern) if path.suffix.lower() in suffixes and path.stem.endswith(end)
+    )
+
+
+def _key(path: Path, folder: Path, end: str) -> str:
+    return path.relative_to(folder).with_suffix("").as_posix().removesuffix(end)
 
 
 def check_samples(samples: list[Sample], labels: Labels, title: str) -> list[str]:
@@ -127,7 +245,7 @@ def check_samples(samples: list[Sample], labels: Labels, title: str) -> list[str
 def _faults_of(sample: Sample, known_ids: frozenset[int]) -> list[str]:
     faults = []
     image = _read(sample.image, decode_image, faults)
-    label = _read(sample.label, decode_label, faults)
+    label = _read(sample.label, decode_label, faults) if sample.label else None
     if label is not None:
         unknown = sorted(set(np.flatnonzero(np.bincount(label.ravel())).tolist()) - known_ids)
         if unknown:

@@ -24,6 +24,7 @@ class ToyStreets(tfds.core.GeneratorBasedBuilder):
     name = "toy_streets"
     VERSION = tfds.core.Version("1.0.0")
     labels = TOY_STREETS
+    unlabelled = frozenset()
     url_infos = None  # nothing to download; TFDS would look for a list of it
 
     def __init__(self, prepared: Path, size: tuple[int, int] = SIZE, counts: dict[str, int] = COUNTS):
@@ -42,7 +43,8 @@ class ToyStreets(tfds.core.GeneratorBasedBuilder):
         indices = range(self._counts[split])
         for i in tqdm(indices, f"drawing toy streets {split}", unit=" scenes", mininterval=1):
             image, label = scene(split, i, self._size)
-            yield i, {"image": _png(image[..., ::-1]), "label": _png(label), "name": f"{split}_{i:04d}"}
+            files = {"image": _png(image[..., ::-1]), "label": _png(label)}
+            yield i, files | {"name": f"{split}_{i:04d}", "group": ""}
 
 
 def scene(split: str, index: int, size: tuple[int, int] = SIZE) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,60 @@
+"""ACDC, 19 classes of Cityscapes in fog, at night, in rain and snow, 1080x1920: the published configs with HRNet-W48.
+
+Source: the experiment files of OVeNet and the thesis for ACDC and their counterpart of HRNet-OCR. Plain HRNet has
+none: it takes their numbers, and the align_corners of its Cityscapes config.
+"""
+
+from configs import cityscapes, common
+
+IMAGES = 1600  # train
+
+
+def get_config(variant: str = "ovenet"):
+    """`ovenet` (default), `hrnet_ocr`, `hrnet`, `thesis` (offsets on HRNet, without OCR) or `ovenet_frozen`.
+
+    `ovenet_frozen` trains offset trunk and head alone, on the trained hrnet_ocr of `config.init.base`.
+    """
+    config = common.base_config(f"acdc-{variant}")
+    backbone = common.hrnet(48)
+    common.choose_model(
+        config,
+        variant,
+        {
+            "ovenet": (backbone, common.ocr(), True),
+            "hrnet_ocr": (backbone, common.ocr(), False),
+            "hrnet": (backbone, common.fcn(), False),
+            "ovenet_frozen": (backbone, common.ocr(), True),
+            "thesis": (backbone, common.fcn(), True),
+        },
+    )
+    config.model.num_classes = 19
+    config.loss.class_weights = cityscapes.CLASS_WEIGHTS
+    config.freeze_base = variant == "ovenet_frozen"
+    if variant == "hrnet":
+        config.model.align_corners = False
+    elif variant == "thesis":
+        cityscapes.set_thesis(config)
+
+    config.data = {
+        "name": "acdc",
+        "root": "data/acdc",
+        "prepared": "data/prepared",
+        "train_split": "train",
+        "eval_split": "val",
+        "test_split": "test",
+        "workers": 8,
+    }
+    config.augment.base_size = 1920  # TRAIN.BASE_SIZE, the longer side at scale 1
+    config.augment.crop = (540, 960)  # TRAIN.IMAGE_SIZE
+
+    config.batch_size = 10  # 2 on each of 5 GPUs
+    config.steps = 484 * (IMAGES // config.batch_size)  # TRAIN.END_EPOCH
+
+    config.eval.base_size = 1920  # TEST.BASE_SIZE
+    config.eval.window = (1080, 1920)  # TEST.IMAGE_SIZE
+    config.eval.images_per_device = 1
+    config.evaluate_every = 10 * (IMAGES // config.batch_size)
+
+    # as MIC and HRDA submit to its server: `to_label_id=False` in their READMEs
+    config.predict.ids = "train_ids"
+    return config

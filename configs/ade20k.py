@@ -1,0 +1,60 @@
+"""ADE20K, 150 classes, images of all sizes: the published configs of OVeNet, HRNet + OCR and HRNet with HRNet-W48.
+
+Source: the experiment files of OVeNet for ADE20K and their counterparts of HRNet-OCR and HRNet. Before the random scale
+their training resizes the shorter side to 520, so that its images are resampled twice; ours are once.
+"""
+
+from configs import common
+
+IMAGES = 20_210  # train
+
+
+def get_config(variant: str = "ovenet"):
+    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `ovenet_frozen`.
+
+    `ovenet_frozen` trains offset trunk and head alone, on the trained hrnet_ocr of `config.init.base`.
+    """
+    config = common.base_config(f"ade20k-{variant}")
+    backbone = common.hrnet(48)
+    common.choose_model(
+        config,
+        variant,
+        {
+            "ovenet": (backbone, common.ocr(), True),
+            "hrnet_ocr": (backbone, common.ocr(), False),
+            "hrnet": (backbone, common.fcn(), False),
+            "ovenet_frozen": (backbone, common.ocr(), True),
+        },
+    )
+    config.model.num_classes = 150
+    config.freeze_base = variant == "ovenet_frozen"
+    config.loss.ohem.on = True  # LOSS.USE_OHEM
+
+    config.data = {
+        "name": "ade20k",
+        "root": "data/ADEChallengeData2016",
+        "prepared": "data/prepared",
+        "train_split": "train",
+        "eval_split": "val",
+        "test_split": "test",
+        "workers": 8,
+    }
+    config.augment.base_size = 520  # TRAIN.BASE_SIZE, the longer side at scale 1
+    config.augment.crop = (520, 520)  # TRAIN.IMAGE_SIZE
+    if variant == "hrnet":
+        config.augment.scale_factor = 11
+
+    # ovenet: 2 on each of 4 GPUs; its file's name says 16
+    config.batch_size = 8 if "offset" in config.model else 16
+    config.steps = 120 * (IMAGES // config.batch_size)  # TRAIN.END_EPOCH
+    config.optimizer.rate = 0.02
+    config.optimizer.weight_decay = 1e-4
+
+    config.eval.short_side = 520  # TEST.BASE_SIZE, which is the longer side of a pass at scale 1 as well
+    config.eval.base_size = 520
+    config.eval.window = (520, 520)  # TEST.IMAGE_SIZE
+    config.eval.bucket = 32
+    config.eval.parts_align_corners = False
+    config.eval.images_per_device = 1
+    config.evaluate_every = 10 * (IMAGES // config.batch_size)
+    return config

@@ -1,0 +1,40 @@
+"""Any folder of images, as a source to predict."""
+
+from pathlib import Path
+
+from ovenet_jax.data.prepare import IMAGE_SUFFIXES, decode_image
+from ovenet_jax.errors import UserError
+
+
+class ImageFolder:
+    """Random access to the images under `folder`, subfolders included, in the order of their names.
+
+    Raises:
+      UserError: no such folder, no image in it, or two images that differ in their suffix only.
+    """
+
+    def __init__(self, folder: Path):
+        if not folder.is_dir():
+            raise UserError(f"--source={folder} is no folder; give one that holds images.")
+        self._files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        if not self._files:
+            kinds = ", ".join(IMAGE_SUFFIXES)
+            raise UserError(f"--source={folder} holds no image ({kinds}); give a folder that does.")
+        self.folder = folder
+        self.names = [str(p.relative_to(folder).with_suffix("")) for p in self._files]
+        for name, following in zip(self.names, self.names[1:], strict=False):
+            if name == following:
+                raise UserError(
+                    f"{folder} holds two images named {name}; their label maps would be one file: rename one."
+                )
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> dict:
+        """{'image': uint8 RGB [H, W, 3], 'name': path without suffix}; with 'fault' in place of an unreadable image."""
+        path, name = self._files[index], self.names[index]
+        try:
+            return {"image": decode_image(path.read_bytes()), "name": name}
+        except (OSError, ValueError) as error:
+            return {"fault": f"{path}: {error}", "name": name}

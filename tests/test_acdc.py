@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs import acdc
+from ovenet_jax.data import pipeline
+from ovenet_jax.data.labels import ACDC
+from ovenet_jax.errors import UserError
+from tests import trees
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    data = trees.write_acdc(tmp_path_factory.mktemp("acdc"))
+    pipeline.prepare(data)
+    return data
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_every_sample_says_its_condition(prepared, workers):
+    source = pipeline.open_split(prepared, "val")
+    with pipeline.samples(source, range(len(source)), workers=workers) as samples:
+        found = list(samples)
+    assert [sample["group"] for sample in found] == list(trees.CONDITIONS)
+    assert [sample["name"] for sample in found] == [f"GOPR0{i}75_frame_000043_rgb_anon" for i in range(4)]
+    for sample in found:
+        np.testing.assert_array_equal(sample["label"], ACDC.train_ids()[trees.ids(trees.SIZE, range(34))])
+
+
+def test_reference_images_are_left_out_and_the_test_split_has_no_labels(prepared):
+    for split in ("train", "val", "test"):
+        source = pipeline.open_split(prepared, split)
+        assert len(source) == 4
+        assert source.has_labels == ("label" in source[0]) == (split != "test")
+
+
+def test_a_condition_that_is_missing_is_named(tmp_path):
+    data = trees.write_acdc(tmp_path)
+    root = Path(data.root)
+    for folder in ("gt/night/val", "rgb_anon/snow/test"):
+        (root / folder).rename(root / folder.replace("/", "_"))
+    with pytest.raises(UserError) as error:
+        pipeline.prepare(data)
+    assert str(error.value).startswith("2 faults in ")
+    assert f"{root}/gt/night/val: no such folder" in str(error.value)
+    assert f"{root}/rgb_anon/snow/test: no such folder" in str(error.value)
+
+
+def test_acdc_trains_as_published():
+    for variant in ("ovenet", "hrnet_ocr"):
+        config = acdc.get_config(variant)
+        assert (config.augment.crop, config.augment.base_size) == ((540, 960), 1920)
+        assert (config.optimizer.rate, config.optimizer.weight_decay) == (0.01, 5e-4)
+        assert (config.batch_size, config.steps) == (10, 484 * 160)
+        assert not config.loss.ohem.on
+        assert len(config.loss.class_weights) == config.model.num_classes == len(ACDC.names)
