@@ -1,7 +1,7 @@
-"""Cityscapes, 19 classes, 1024x2048: the published configs of OVeNet, HRNet + OCR and HRNet with HRNet-W48.
+"""Cityscapes, 19 classes, 1024x2048: the published configs of OVeNet, HRNet + OCR, HRNet and the thesis with HRNet-W48.
 
 Source: the experiment files `seg_offset_hrnet_ocr_w48_train_512x1024_sgd_lr1e-2_wd5e-4_bs_12_epoch484` of OVeNet
-and their counterparts of HRNet-OCR and HRNet.
+and their counterparts of HRNet-OCR, HRNet and the thesis.
 """
 
 from configs import common
@@ -13,7 +13,7 @@ CLASS_WEIGHTS = (  # of the published criterion, in the order of the train ids
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr` or `hrnet`."""
+    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `thesis` (offsets on HRNet, without OCR)."""
     config = common.base_config(f"cityscapes-{variant}")
     backbone = common.hrnet(48)
     common.choose_model(
@@ -23,31 +23,47 @@ def get_config(variant: str = "ovenet"):
             "ovenet": (backbone, common.ocr(), True),
             "hrnet_ocr": (backbone, common.ocr(), False),
             "hrnet": (backbone, common.fcn(), False),
+            "thesis": (backbone, common.fcn(), True),
         },
     )
     config.model.num_classes = 19
     config.loss.class_weights = CLASS_WEIGHTS
 
-    images = 2975 + 500  # train and val, as published for the two networks with OCR
+    split, images = "train+val", 2975 + 500  # as published for the two networks with OCR
+    if config.model.head.name == "fcn":
+        split, images = "train", 2975
     if variant == "hrnet":
         config.model.align_corners = False
-        images = 2975
+    elif variant == "thesis":
+        set_thesis(config)
     config.data = {
         "name": "cityscapes",
         "root": "data/cityscapes",
         "prepared": "data/prepared",
-        "train_split": "train" if variant == "hrnet" else "train+val",
+        "train_split": split,
         "eval_split": "val",
+        "test_split": "test",
         "workers": 8,
     }
     config.augment.base_size = 2048  # TRAIN.BASE_SIZE, the longer side at scale 1
     config.augment.crop = (512, 1024)  # TRAIN.IMAGE_SIZE
 
-    config.batch_size = (
-        10 if variant == "ovenet" else 12
-    )  # ovenet: 2 on each of 5 GPUs; its file's name says 12
+    # ovenet: 2 on each of 5 GPUs (its file's name says 12); thesis: 2 on each GPU, however many, so the same
+    config.batch_size = 10 if "offset" in config.model else 12
     config.steps = 484 * (images // config.batch_size)  # TRAIN.END_EPOCH
 
-    config.eval = {"size": (1024, 2048), "batch_size": config.batch_size, "panels": 8}
+    config.eval.base_size = 2048  # TEST.BASE_SIZE
+    config.eval.window = (1024, 2048)  # TEST.IMAGE_SIZE
+    config.eval.images_per_device = 1
     config.evaluate_every = 10 * (images // config.batch_size)
     return config
+
+
+def set_thesis(config) -> None:
+    """What sets the thesis apart from OVeNet besides its head, on every data set."""
+    config.model.align_corners = False
+    config.model.norm_momentum = 0.01  # BN_MOMENTUM, a literal in the published network
+    config.model.offset.threshold = 0.5  # EXTRA.OFFSET_THRESHOLD
+    config.model.offset.default_init = False  # it is called `offset_layer`, not cls, aux or ocr
+    config.loss.ohem.on = True  # LOSS.USE_OHEM
+    config.loss.ohem.softmax_again = False  # where model.offset.logits is False

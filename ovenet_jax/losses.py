@@ -1,7 +1,8 @@
 """The published losses as pure functions of arrays.
 
 Labels are [B, H, W] integers with `IGNORE` where nothing is known; logits [B, h, w, K] are resized to the label's
-size first. A mean over no pixel is 0 (the published code yields NaN there).
+size first. A mean over no pixel is 0 (the published code yields NaN there; the thesis's leaves out an S_s that is NaN,
+which is the same).
 """
 
 from collections.abc import Sequence
@@ -22,12 +23,14 @@ from ovenet_jax.models.segmentor import Logits
 class Ohem(NamedTuple):
     """Online hard example mining: at least `keep` pixels, and all that are less probable than `threshold`.
 
-    Ranked within each group of `group` images: the published code ranks within the 2 images of one GPU.
+    Ranked within each group of `group` images: the published code ranks within the 2 images of one GPU. `softmax`
+    False: the scores are probabilities and are ranked as they are (the thesis's form).
     """
 
     threshold: float
     keep: int
     group: int
+    softmax: bool = True
 
 
 def cross_entropy(
@@ -55,7 +58,7 @@ def ohem_cross_entropy(
     Raises:
       ValueError: the batch is no multiple of the group.
     """
-    loss, _, probability = _pixel_losses(logits, label, class_weights, align_corners)
+    loss, _, probability = _pixel_losses(logits, label, class_weights, align_corners, softmax=ohem.softmax)
     groups, rest = divmod(label.shape[0], ohem.group)
     if rest:
         raise ValueError(
@@ -160,9 +163,16 @@ def ovenet_loss(
 
 
 def _pixel_losses(
-    logits: jax.Array, label: jax.Array, class_weights: Sequence[float] | None, align_corners: bool
+    logits: jax.Array,
+    label: jax.Array,
+    class_weights: Sequence[float] | None,
+    align_corners: bool,
+    softmax: bool = True,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Per pixel [B, H, W]: weighted cross entropy, class weight (both 0 where ignored), true class's probability."""
+    """Per pixel [B, H, W]: weighted cross entropy, class weight (both 0 where ignored), true class's probability.
+
+    Without `softmax` the scores are probabilities, which cross entropy still takes as logits, as published.
+    """
     logits = resize_bilinear(
         logits.astype(jnp.promote_types(logits.dtype, jnp.float32)),
         label.shape[1:3],
@@ -173,7 +183,11 @@ def _pixel_losses(
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, target)
     weight = 1.0 if class_weights is None else jnp.asarray(class_weights, logits.dtype)[target]
     weight = jnp.where(valid, weight, 0.0)
-    return weight * loss, weight, jnp.exp(-loss)
+    if softmax:
+        probability = jnp.exp(-loss)
+    else:
+        probability = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
+    return weight * loss, weight, probability
 
 
 def _ratio(total: jax.Array, count: jax.Array) -> jax.Array:

@@ -36,6 +36,7 @@ def tiny_model() -> ConfigDict:
         {
             "num_classes": 5,
             "align_corners": True,
+            "norm_momentum": 0.1,
             "backbone": {
                 "name": "hrnet",
                 "width": 4,
@@ -54,6 +55,7 @@ def tiny_model() -> ConfigDict:
                 "refinement": 0,
                 "logits": True,
                 "grid_align_corners": True,
+                "default_init": True,
             },
         }
     )

@@ -1,17 +1,21 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
-from configs import camvid, cityscapes, demo
+from configs import acdc, ade20k, camvid, cityscapes, demo
 from ovenet_jax.errors import UserError
 from ovenet_jax.inference import Normalisation
 from ovenet_jax.models import parameters
+from ovenet_jax.models.ovenet import OVeNetOutput
+from ovenet_jax.models.segmentor import Logits
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.optimizer import create_optimizer
 from ovenet_jax.step import create_loss, init_state, train_step
 
 
-@pytest.mark.parametrize("file", [demo, camvid, cityscapes], ids=lambda file: file.__name__)
+@pytest.mark.parametrize("file", [demo, camvid, cityscapes, acdc, ade20k], ids=lambda file: file.__name__)
 def test_an_unknown_variant_is_answered_with_the_known_ones(file):
     with pytest.raises(UserError, match="'deeplab' is unknown; choose one of ovenet, hrnet_ocr, hrnet"):
         file.get_config("deeplab")
@@ -34,7 +38,47 @@ def test_cityscapes_trains_as_published():
     assert len(config.loss.class_weights) == config.model.num_classes == 19
 
 
-@pytest.mark.parametrize("variant", ["ovenet", "hrnet_ocr", "hrnet"])
+@pytest.mark.parametrize(
+    ("file", "images", "crop"), [(cityscapes, 2975, (512, 1024)), (acdc, 1600, (540, 960))]
+)
+def test_the_thesis_trains_as_published(file, images, crop):
+    config = file.get_config("thesis")
+    assert config.model.head.name == "fcn"
+    assert (config.model.align_corners, config.model.norm_momentum) == (False, 0.01)
+    assert (config.model.offset.threshold, config.model.offset.default_init) == (0.5, False)
+    assert (config.loss.ohem.on, config.loss.ohem.softmax_again) == (True, False)
+    assert (config.data.train_split, config.augment.crop) == ("train", crop)
+    assert config.steps == 484 * (images // 10)
+
+
+@pytest.mark.parametrize("file", [acdc, ade20k], ids=lambda file: file.__name__)
+def test_the_frozen_variant_is_ovenet_with_its_base_frozen(file):
+    ovenet, frozen = (file.get_config(variant).to_dict() for variant in ("ovenet", "ovenet_frozen"))
+    assert (ovenet.pop("freeze_base"), frozen.pop("freeze_base")) == (False, True)
+    assert frozen.pop("name") == f"{ovenet.pop('name')}_frozen"
+    assert frozen == ovenet
+
+
+def test_the_thesis_ranks_probabilities_by_themselves_and_logits_by_their_softmax():
+    """Pixels of probability 0.2 and 0.95, OHEM below 0.9: a softmax over 19 classes would find both hard."""
+    config = cityscapes.get_config("thesis")
+    config.loss.class_weights = ()
+    config.loss.ohem.keep = 1
+    config.model.offset.logits = False
+    own = jnp.asarray([0.2, 0.95]).reshape(2, 1, 1, 1)  # one pixel in each of two images
+    scores = Logits(None, jnp.concatenate([own, jnp.tile((1 - own) / 18, (1, 1, 1, 18))], -1))
+    output = OVeNetOutput(scores, scores, scores, jnp.zeros((2, 1, 1, 2)), jnp.full((2, 1, 1, 1), 0.5))
+    label = jnp.zeros((2, 1, 1), int)
+
+    losses = -jax.nn.log_softmax(scores.main)[:, 0, 0, 0]
+    assert_allclose(create_loss(config)(output, label)["initial"], losses[0], rtol=1e-6)
+    config.loss.ohem.softmax_again = True
+    assert_allclose(create_loss(config)(output, label)["initial"], losses.mean(), rtol=1e-6)
+    config.loss.ohem.softmax_again, config.model.offset.logits = False, True
+    assert_allclose(create_loss(config)(output, label)["initial"], losses.mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("variant", ["ovenet", "hrnet_ocr", "thesis"])
 def test_a_step_of_full_width_cityscapes_traces(variant):
     """Shapes only: compiling it takes a minute (test_full_width_cityscapes_takes_a_step)."""
     state, measures = jax.eval_shape(*full_width_step(variant))

@@ -62,6 +62,16 @@ def test_ohem_raises_the_threshold_until_enough_pixels_are_kept():
     assert_allclose(loss, -np.log([0.1, 0.2, 0.4, 0.6]).mean(), rtol=1e-5)  # strictly below rank 4
 
 
+def test_ohem_ranks_scores_that_are_probabilities_as_they_are():
+    """A softmax of probabilities would find all three pixels hard."""
+    p = jnp.asarray([0.1, 0.4, 0.9])
+    scores = jnp.stack([p, 1 - p], -1)[None, None]
+    ohem = Ohem(0.8, 1, group=1, softmax=False)
+    loss = ohem_cross_entropy(scores, jnp.zeros((1, 1, 3), int), ohem, align_corners=True)
+    own, other = np.array([0.1, 0.4]), np.array([0.9, 0.6])  # and cross entropy takes them as logits
+    assert_allclose(loss, (np.log(np.exp(own) + np.exp(other)) - own).mean(), rtol=1e-5)
+
+
 def test_ohem_ranks_within_groups_of_images():
     logits = jnp.concatenate([logits_of([0.1, 0.9]), logits_of([0.8, 0.9])])
     label = jnp.zeros((2, 1, 2), int)

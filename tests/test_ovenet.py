@@ -1,5 +1,7 @@
 """What must hold of the networks whatever their weights; their numbers are the goldens' matter."""
 
+import copy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,12 +12,22 @@ from numpy.testing import assert_allclose
 
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
+from ovenet_jax.models.layers import BatchNorm
 from ovenet_jax.models.ocr import gather_regions
 from ovenet_jax.models.zoo import create_model
 
 ROUNDING = (
     1e-4  # a seed's float32 position is off by some 1e-6 pixels, logits of up to 10 change by 10 a pixel
 )
+
+
+@pytest.fixture
+def thesis_model(tiny_model) -> ConfigDict:
+    """`config.model` with offsets on the plain head."""
+    model = copy.deepcopy(tiny_model)
+    model.update({"head": {"name": "fcn"}, "align_corners": False, "norm_momentum": 0.01})
+    model.offset.default_init = False
+    return model
 
 
 def image(height=64, width=96):
@@ -84,6 +96,26 @@ def test_the_offset_trunk_may_leave_before_any_stage(tiny_model, branch, modules
     assert output.offset.shape == (2, 9, 13, 2)
     assert output.fused.main.shape == (2, 9, 13, 5)
     assert output.confidence.shape == (2, 9, 13, 1)
+
+
+def test_the_thesis_has_one_map_of_each_kind(thesis_model):
+    output = run(create_model(thesis_model), image())
+    assert [logits.aux for logits in output[:3]] == [None] * 3
+    assert [logits.main.shape for logits in output[:3]] == [(2, 16, 24, 5)] * 3
+    assert output.offset.shape == (2, 16, 24, 2)
+
+
+def test_the_offset_head_starts_at_pytorchs_default_or_like_a_backbone(tiny_model, thesis_model):
+    name = "offset_head.classifier.hidden.conv.kernel"
+    of_ovenet, of_thesis = (parameters.split(create_model(m))[1][name] for m in (tiny_model, thesis_model))
+    bound = 1 / np.sqrt(of_ovenet.shape[2])
+    assert 0.9 * bound < np.abs(of_ovenet).max() <= bound
+    assert abs(float(of_thesis.std()) / 0.001 - 1) < 0.1
+
+
+def test_every_batch_norm_has_the_configured_momentum(thesis_model):
+    modules = [module for _, module in nnx.iter_modules(create_model(thesis_model))]
+    assert {module.momentum for module in modules if isinstance(module, BatchNorm)} == {0.01}
 
 
 def test_a_baseline_shares_its_names_and_initial_values_with_ovenet(tiny_model):

@@ -131,7 +131,11 @@ class Trunk(nnx.Module):
 
 
 def _transition(in_widths: Sequence[int], widths: Sequence[int], init: InitialValues) -> nnx.List:
-    """Per branch: None where the map passes, a 3x3 where its width changes, a strided one for the new branch."""
+    """Per branch: None where the map passes, a 3x3 where its width changes, a strided one for the new branch.
+
+    In the thesis's code all of them read the last map: the same where it is the branch's own or the branch is new, and
+    of the wrong width anywhere else, so every network that code can run is made here alike.
+    """
     layers = []
     for branch, width in enumerate(widths):
         if branch >= len(in_widths):

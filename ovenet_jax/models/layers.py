@@ -153,8 +153,10 @@ def resize_bilinear(x: jax.Array, size: tuple[int, int], *, align_corners: bool)
     return x
 
 
-def _interpolation_matrix(source: int, target: int, align_corners: bool) -> np.ndarray:
-    """[target, source] weights; each row holds the one or two non-zero weights of one target pixel."""
+def interpolation_weights(
+    source: int, target: int, align_corners: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each of `target` pixels along an axis: its two neighbours among `source` pixels, and the second's weight."""
     index = np.arange(target, dtype=np.float64)
     if align_corners:
         position = index * ((source - 1) / (target - 1) if target > 1 else 0.0)
@@ -162,7 +164,12 @@ def _interpolation_matrix(source: int, target: int, align_corners: bool) -> np.n
         position = np.maximum((index + 0.5) * (source / target) - 0.5, 0.0)
     left = np.minimum(position.astype(np.int64), source - 1)
     right = np.minimum(left + 1, source - 1)
-    weight = position - left
+    return left, right, position - left
+
+
+def _interpolation_matrix(source: int, target: int, align_corners: bool) -> np.ndarray:
+    """[target, source] weights; each row holds the one or two non-zero weights of one target pixel."""
+    left, right, weight = interpolation_weights(source, target, align_corners)
     matrix = np.zeros((target, source))
     np.add.at(matrix, (np.arange(target), left), 1.0 - weight)
     np.add.at(matrix, (np.arange(target), right), weight)

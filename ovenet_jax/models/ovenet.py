@@ -39,8 +39,8 @@ class OVeNetOutput(NamedTuple):
 class OffsetHead(nnx.Module):
     """Features [B, H, W, C] -> offset [B, H, W, 2] within +-`threshold` in x and y, confidence [B, H, W, 1]."""
 
-    def __init__(self, in_features: int, threshold: float, *, init: InitialValues):
-        self.classifier = PixelClassifier(in_features, 3, in_head=True, init=init)
+    def __init__(self, in_features: int, threshold: float, *, in_head: bool, init: InitialValues):
+        self.classifier = PixelClassifier(in_features, 3, in_head=in_head, init=init)
         self.threshold = threshold
 
     def __call__(self, features: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -52,9 +52,11 @@ class OffsetHead(nnx.Module):
 class OVeNet(nnx.Module):
     """A base segmentor, an offset trunk that leaves its backbone before stage `offset_branch`, and their fusion.
 
+    With the plain head it is the network of the thesis that came before OVeNet.
     `refinement`: how often offsets are prolonged by the offset found at their seed (iterative refinement).
     `grid_align_corners` True is the method; False reproduces runs of the published code on PyTorch >= 1.3.
     `logits` False: S_i's main map is turned into probabilities before it is sampled and fused.
+    `default_init` False: the offset head's kernels start like the backbone's, as in the thesis.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class OVeNet(nnx.Module):
         refinement: int = 0,
         grid_align_corners: bool = True,
         logits: bool = True,
+        default_init: bool = True,
         init: InitialValues,
     ):
         self.backbone = backbone
@@ -84,7 +87,7 @@ class OVeNet(nnx.Module):
         self.offset_trunk = Trunk(
             backbone.stage_widths[offset_branch - 2], stages, align_corners=backbone.align_corners, init=init
         )
-        self.offset_head = OffsetHead(sum(stages[-1].widths), threshold, init=init)
+        self.offset_head = OffsetHead(sum(stages[-1].widths), threshold, in_head=default_init, init=init)
         self.offset_branch = offset_branch
         self.refinement = refinement
         self.grid_align_corners = grid_align_corners

@@ -7,7 +7,7 @@ from flax import nnx
 from ovenet_jax.errors import UserError
 from ovenet_jax.models.fcn import FCN
 from ovenet_jax.models.hrnet import HRNet, Stage
-from ovenet_jax.models.layers import InitialValues
+from ovenet_jax.models.layers import BatchNorm, InitialValues
 from ovenet_jax.models.ocr import OCR
 from ovenet_jax.models.ovenet import OVeNet
 from ovenet_jax.models.segmentor import Segmentor
@@ -30,6 +30,7 @@ def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
     network = (
         Segmentor(backbone, head) if "offset" not in model else _create_ovenet(model, backbone, head, init)
     )
+    network.set_attributes(BatchNorm, momentum=model.norm_momentum)
     network.eval()
     return network
 
@@ -45,6 +46,7 @@ def _create_ovenet(model: "ConfigDict", backbone: HRNet, head: nnx.Module, init:
             refinement=model.offset.refinement,
             grid_align_corners=model.offset.grid_align_corners,
             logits=model.offset.logits,
+            default_init=model.offset.default_init,
             init=init,
         )
     except ValueError as error:

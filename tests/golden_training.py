@@ -1,0 +1,199 @@
+"""Losses, gradients, BatchNorm statistics and steps of training."""
+
+import re
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ovenet_jax.losses import (
+    Ohem,
+    _pixel_losses,
+    confidence_loss,
+    ohem_bound,
+    ovenet_loss,
+    segmentation_loss,
+)
+from ovenet_jax.models import parameters
+from ovenet_jax.models.segmentor import Logits
+from ovenet_jax.optimizer import create_optimizer, poly_schedule
+from ovenet_jax.step import init_state, loss_and_gradients
+from ovenet_jax.torch_weights import rename
+from tests.golden_case import Case, channels_first, torch_layout
+from tests.golden_outputs import evaluate, load_model, output_arrays
+
+TERMS = ("initial", "seed", "fused", "confidence", "total")
+
+
+def baseline_losses(case: Case) -> dict[str, np.ndarray]:
+    """Cross entropy and OHEM of a baseline in evaluation mode."""
+    logits = evaluate(case)
+    ohem = Ohem(case.spec["ohem"]["thres"], case.spec["ohem"]["min_kept"], group=case.spec["batch"])
+    options = {"class_weights": case.io["class_weights"], "align_corners": case.network["align_corners"]}
+    return {
+        "loss_ce": segmentation_loss(logits, case.label(), **options),
+        "loss_ohem": segmentation_loss(logits, case.label(), ohem=ohem, **options),
+    }
+
+
+def criteria(case: Case) -> dict[str, np.ndarray]:
+    """The loss terms of each of the case's criteria in both modes, with the gradients and statistics of training."""
+    numbers = case.spec["losses"]["criteria_numbers"]
+    losses = {name: _ovenet_loss(case, _ohem(case, numbers[name])) for name in numbers}
+
+    def chosen_loss(output, label_and_choice):  # one function of all criteria compiles once
+        label, choice = label_and_choice
+        terms = {name: loss(output, label) for name, loss in losses.items()}
+        return {"total": sum(choice[name] * terms[name]["total"] for name in losses), "terms": terms}
+
+    graphdef, params, statistics = parameters.split(load_model(case))
+    step = jax.jit(partial(loss_and_gradients, graphdef, loss=chosen_loss, dropout_key=jax.random.key(0)))
+    arrays = {}
+    for name, loss in losses.items():
+        choice = {other: float(other == name) for other in losses}
+        (terms, _, after), gradients = step(params, statistics, case.image(), (case.label(), choice))
+        arrays[f"loss_{name}_eval"] = _row(loss(evaluate(case), case.label()))
+        arrays[f"loss_{name}_train"] = _row(terms["terms"][name])
+        arrays |= {f"grad_{name}.{k}": torch_layout(x) for k, x in gradients.items()}
+        arrays |= {f"stats1.{k}": x for k, x in after.items()}
+    return {name: arrays[_our_name(name)] for name in case.outputs if _our_name(name) in arrays}
+
+
+def training(case: Case) -> dict[str, np.ndarray]:
+    """The case's steps, in the precision that the rule of each array asks for."""
+    single = _train(case, jnp.float32)
+    with jax.enable_x64(True):
+        double = _train(case, jnp.float64)
+    arrays = {}
+    for name in case.outputs:
+        results = double if case.rule(name).get("precision") == "float64" else single
+        value = results.get(_our_name(name.removesuffix("_f64")))
+        if value is not None:
+            arrays[name] = value
+    return arrays
+
+
+def _train(case: Case, dtype) -> dict[str, np.ndarray]:
+    """The case's steps with our loss and optimizer -> its arrays under our names, in the reference's layout."""
+    spec = case.spec["optimizer"]
+    ohem = _ohem(case, case.spec["loss"])
+    loss = partial(_ovenet_loss(case, ohem, dtype), aux_weight=case.spec["loss"]["balance_weights"][0])
+    schedule = poly_schedule(spec["lr"], spec["poly_total_iterations"], spec["poly_power"])
+    optimizer = create_optimizer(schedule, momentum=spec["momentum"], weight_decay=spec["weight_decay"])
+    model = load_model(case)
+    graphdef, *_ = parameters.split(model)
+    state = jax.tree.map(
+        lambda x: jnp.asarray(x, dtype if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype),
+        init_state(model, optimizer),
+    )
+    gradients_of = jax.jit(partial(loss_and_gradients, graphdef, loss=loss, dropout_key=jax.random.key(0)))
+    image, label = case.image(dtype=dtype), case.label()
+    arrays, rows, rates = {}, [], []
+    params, statistics, opt_state = state.params, state.statistics, state.opt_state
+    for step in range(spec["steps"]):
+        (terms, output, statistics), gradients = gradients_of(params, statistics, image, label)
+        rows.append(_row(terms))
+        rates.append(schedule(step))
+        if step == 0:
+            arrays |= {f"train_{k}": channels_first(x) for k, x in output_arrays(output).items()}
+            arrays |= {f"grad.{k}": torch_layout(x) for k, x in gradients.items()}
+            arrays |= {f"stats1.{k}": x for k, x in statistics.items()}
+            arrays["losses_step1"] = rows[0]
+            if ohem is not None:
+                arrays |= _ohem_arrays(output, label, ohem, case.network["align_corners"])
+        updates, opt_state = optimizer.update(gradients, opt_state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+    arrays |= {f"param3.{k}": torch_layout(x) for k, x in params.items()}
+    arrays |= {f"stats3.{k}": x for k, x in statistics.items()}
+    return arrays | {"losses": np.asarray(rows), "lrs": np.asarray(rates)}
+
+
+def _ovenet_loss(case: Case, ohem: Ohem | None, dtype=jnp.float32) -> Callable:
+    return partial(
+        ovenet_loss,
+        class_weights=np.asarray(case.io["class_weights"], dtype),
+        ohem=ohem,
+        align_corners=case.network["align_corners"],
+        grid_align_corners=case.network["offset_head"]["grid_sample_align_corners"],
+        confidence_weight=float(case.spec["batch"]),  # the published sum over the batch, ours a mean
+    )
+
+
+def _ohem(case: Case, numbers: dict) -> Ohem | None:
+    """The case's OHEM: the thesis ranks probabilities as they are, OVeNet after another softmax."""
+    if numbers["ohem_threshold"] is None:
+        return None
+    softmax = case.network["offset_head"]["logits"] or case.network["architecture"] != "thesis_offset_hrnet"
+    return Ohem(numbers["ohem_threshold"], numbers["ohem_min_kept"], case.spec["batch"], softmax)
+
+
+def _row(terms: dict[str, jax.Array]) -> np.ndarray:
+    return np.asarray([terms[name] for name in TERMS])
+
+
+def _our_name(array: str) -> str:
+    """grad.model.<published key> -> grad.<our name>, whatever stands before ".model."; other names as they are."""
+    prefix, _, key = array.partition(".model.")
+    return f"{prefix}.{rename(key)}" if key else array
+
+
+def _ohem_arrays(output, label: jax.Array, ohem: Ohem, align_corners: bool) -> dict[str, np.ndarray]:
+    arrays = {}
+    for name, logits in (("s_i", output.initial), ("s_s", output.seed), ("s_f", output.fused)):
+        *_, probability = _pixel_losses(logits.main, label, None, align_corners)
+        valid = label != 255
+        at_keep, bound = ohem_bound(probability, valid, ohem)
+        counts = [(valid & (probability < bound)).sum(), valid.sum()]
+        arrays |= {f"ohem_{name}": np.array([at_keep, bound, *counts])}
+        arrays |= {f"ohem_{name}_probs": np.array([at_keep, bound]), f"ohem_{name}_counts": np.array(counts)}
+    return arrays
+
+
+def loss_values(case: Case) -> dict[str, np.ndarray]:
+    """A case of loss functions on given tensors; how each was computed is in its name."""
+    aux, main, offset, f = (case.image(name) for name in ("aux", "main", "offset", "f"))
+    label = case.label()
+    all_ignored = jnp.full_like(label, 255)
+    one_valid = all_ignored.at[0, 3, 4].set(2)
+    batch, valid = label.shape[0], int((case.io["target"] != 255).sum())
+    weights = jnp.asarray(case.io["class_weights"])
+
+    def both(main, label=label, align=True, class_weights=weights, ohem=None):
+        options = {"class_weights": class_weights, "align_corners": align}
+        return segmentation_loss(Logits(aux, main), label, ohem=ohem, **options)
+
+    def single(main, label=label, ohem=None):
+        options = {"class_weights": weights, "align_corners": True}
+        return segmentation_loss(Logits(None, main), label, ohem=ohem, **options)
+
+    def confidence(f, offset=offset, label=label, align=True):
+        return batch * confidence_loss(offset, f, label, grid_align_corners=align)
+
+    named: dict[str, tuple[Callable, jax.Array]] = {
+        "ce_single": (single, main),
+        "ohem_single": (partial(single, ohem=Ohem(0.7, valid // 3, batch)), main),
+        "ce_all_ignored": (partial(single, label=all_ignored), main),
+        "ohem_all_ignored": (partial(single, label=all_ignored, ohem=Ohem(0.7, 1, batch)), main),
+        "ohem_one_valid": (partial(single, label=one_valid, ohem=Ohem(0.7, 1, batch)), main),
+        "ohem_nothing_below": (partial(single, ohem=Ohem(0.0, 1, batch)), main),
+        "conf_all_ignored": (partial(confidence, label=all_ignored), f),
+    }
+    for align in (0, 1):
+        named[f"conf_gs{align}"] = (partial(confidence, align=bool(align)), f)
+        full = partial(confidence, offset=case.image("offset_full"), align=bool(align))
+        named[f"conf_full_gs{align}"] = (full, case.image("f_full"))
+    pattern = r"(ce|ohem)_ac([01])_(w|nw)(?:_t([\d.]+)_k(\d+))?$"
+    for match in filter(None, (re.match(pattern, name) for name in case.outputs)):
+        kind, align, weighted, threshold, keep = match.groups()
+        ohem = Ohem(float(threshold), int(keep), batch) if kind == "ohem" else None
+        class_weights = weights if weighted == "w" else None
+        named[match[0]] = (partial(both, align=align == "1", class_weights=class_weights, ohem=ohem), main)
+
+    arrays = {}
+    for name, (function, argument) in named.items():
+        value, gradient = jax.value_and_grad(function)(argument)
+        suffix = "f" if argument is f else "main"
+        arrays |= {name: value, f"{name}_grad_{suffix}": channels_first(gradient)}
+    return arrays
