@@ -1,204 +1,247 @@
-"""Scores of a trained model over a split: confusion matrices, the table, its JSON and pictures."""
+"""Evaluation of a trained model over a split, under the config's test protocol."""
 
-import json
 from collections import deque
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
-from ovenet_jax import parallel, visualize, workdir
+from ovenet_jax import parallel, report, visualize, workdir
 from ovenet_jax.checkpoint import Checkpoints
 from ovenet_jax.data import pipeline
+from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.errors import UserError
-from ovenet_jax.inference import TITLES, Normalisation, Segmentation, segment
+from ovenet_jax.inference import TITLES, Inference, Normalisation, class_maps, on_canvas
 from ovenet_jax.metrics import ConfusionMatrix, scores
 from ovenet_jax.models import parameters
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.models.zoo import create_model
+from ovenet_jax.protocol import Protocol
+
+PENDING = 2  # batches whose counts are not fetched yet: the device works ahead
+
+
+class ImageScore(NamedTuple):
+    """The answer's mIoU on one image, over the classes that occur in it; nan where nothing is labelled."""
+
+    index: int
+    name: str
+    miou: float
 
 
 class Evaluation(NamedTuple):
-    """Confusion matrices int64 [K, K] by prediction in the order of TITLES, and panels of a few images by name."""
+    """Confusion matrices int64 [K, K] by group (ACDC's condition, else "") and prediction; the score of each image."""
 
-    matrices: dict[str, np.ndarray]
-    panels: dict[str, np.ndarray]
+    groups: dict[str, dict[str, np.ndarray]]
+    images: list[ImageScore]
+
+    @property
+    def matrices(self) -> dict[str, np.ndarray]:
+        """Over all groups, by prediction in the order of TITLES."""
+        names = next(iter(self.groups.values()))
+        return {name: sum(group[name] for group in self.groups.values()) for name in names}
 
     @property
     def miou(self) -> float:
-        """Of the model's answer."""
+        """Of the model's answer, as published."""
         return scores(list(self.matrices.values())[-1])["miou"]
+
+    def worst(self, count: int) -> list[ImageScore]:
+        """The `count` labelled images with the lowest mIoU, the worst first."""
+        labelled = [image for image in self.images if not np.isnan(image.miou)]
+        return sorted(labelled, key=lambda image: image.miou)[:count]
 
 
 def evaluate(config: ConfigDict, folder: Path) -> None:
-    """Restores the best checkpoint of the run in `folder`, evaluates it, prints the table and saves the report.
+    """Restores a checkpoint of the run or import in `folder`, evaluates it, prints the table, saves the report.
 
     Raises:
       UserError: the folder holds no run or no checkpoint, or one of another model.
     """
     workdir.note_differences(folder, config)
     pipeline.prepare(config.data)
-    mesh = parallel.create_mesh()
     graphdef, params, statistics = parameters.split(create_model(config.model))
-    evaluator = Evaluator(config, graphdef, mesh)
-    evaluate_best(evaluator, folder, params, statistics)
+    evaluate_checkpoint(Evaluator(config, graphdef), folder, params, statistics)
 
 
-def evaluate_best(evaluator: "Evaluator", folder: Path, params: Arrays, statistics: Arrays) -> None:
-    """Restores the run's best checkpoint, shaped like these arrays, and reports on it."""
-    with closing(Checkpoints(folder / "checkpoints", read_only=True)) as checkpoints:
-        step = checkpoints.best_step()
-        arrays = jax.device_put((params, statistics), parallel.replicated(evaluator.mesh))
-        arrays = checkpoints.restore_model(step, *arrays)
-    print(f"Evaluating step {step} of {folder} on {evaluator.split}: {len(evaluator.source)} images.")
-    evaluation = evaluator.run(*arrays)
+def evaluate_checkpoint(evaluator: "Evaluator", folder: Path, params: Arrays, statistics: Arrays) -> None:
+    """Restores the checkpoint that config.eval names, shaped like these arrays, and reports on it."""
+    settings = evaluator.settings
+    step, params, statistics = restore(folder, settings.checkpoint, params, statistics)
+    split = evaluator.split
+    print(
+        f"Evaluating step {step} of {folder} on {split}: {len(evaluator.source)} images, {evaluator.protocol}."
+    )
+    evaluation = evaluator.run(params, statistics)
     if jax.process_index() == 0:
-        report(evaluation, evaluator, step, folder)
+        worst = evaluation.worst(settings.worst)
+        panels = evaluator.panels(params, statistics, evaluator.shown)
+        worst_panels = evaluator.panels(params, statistics, [image.index for image in worst])
+        report.write(
+            evaluation,
+            worst,
+            evaluator.source.classes,
+            {"split": split, "step": step, **evaluator.protocol._asdict()},
+            target=folder / "evaluation" / f"{split}{evaluator.protocol.suffix}",
+            panels={"panels": panels, "worst": worst_panels},
+        )  # fmt: skip
+
+
+def restore(folder: Path, checkpoint: str, params: Arrays, statistics: Arrays) -> tuple[int, Arrays, Arrays]:
+    """Step, parameters and statistics of the "best" or "latest" checkpoint of `folder`, shaped like these arrays."""
+    with closing(Checkpoints(folder / "checkpoints", read_only=True)) as checkpoints:
+        step = checkpoints.step_of(checkpoint)
+        like = jax.device_put((params, statistics), parallel.replicated(parallel.create_mesh()))
+        return step, *checkpoints.restore_model(step, *like)
 
 
 class Evaluator:
-    """Runs a model of one structure over the evaluation split; compiles once, however often it runs."""
+    """Runs a model of one structure over the evaluation split; compiles once, however often it runs.
 
-    def __init__(self, config: ConfigDict, graphdef: nnx.GraphDef, mesh: Mesh):
-        parallel.check_divisible(mesh, config.eval.batch_size, "config.eval.batch_size")
-        self.mesh = mesh
+    Each process takes every so-manieth image through its own devices, in its own time; at the end all add up.
+    """
+
+    def __init__(self, config: ConfigDict, graphdef: nnx.GraphDef):
+        self.settings = config.eval
+        self.protocol = Protocol.from_config(config.eval)
         self.split = config.data.eval_split
         self.source = pipeline.open_split(config.data, self.split)
-        self.classes = self.source.classes
-        if len(self.classes.names) != config.model.num_classes:
-            raise UserError(
-                f"config.model.num_classes={config.model.num_classes}, but {config.data.name} has "
-                f"{len(self.classes.names)} classes; set --config.model.num_classes={len(self.classes.names)}."
-            )
-        self._settings = config.eval
+        self._check_source(config)
+        self.shown = sorted({*np.linspace(0, len(self.source) - 1, self.settings.panels, dtype=int).tolist()})
         self._workers = config.data.workers
-        self._evaluate_batch = jax.jit(
-            partial(
-                _evaluate_batch,
-                graphdef=graphdef,
-                normalisation=Normalisation(),
-                num_classes=config.model.num_classes,
-            ),
-            out_shardings=(parallel.replicated(mesh), parallel.batch_sharded(mesh)),
+        self._mesh = parallel.create_mesh(jax.local_devices())
+        self._inference = Inference(
+            graphdef,
+            self.protocol,
+            align_corners=config.model.align_corners,
+            normalisation=Normalisation(),
+            mesh=self._mesh,
+            images_per_device=config.eval.images_per_device,
         )
+        self._count = jax.jit(partial(_count, num_classes=config.model.num_classes))
 
-    def run(self, params: Arrays, statistics: Arrays) -> Evaluation:
-        """Evaluates replicated arrays over the whole split; every image counts once."""
-        matrices: dict[str, np.ndarray] = {}
-        panels: dict[str, np.ndarray] = {}
-        shown = set(np.linspace(0, len(self.source) - 1, self._settings.panels, dtype=int))
-        pending: deque = deque()  # the device works ahead while older counts are fetched
+    def run(self, params: Arrays, statistics: Arrays, interrupted: Event | None = None) -> Evaluation | None:
+        """Evaluates replicated arrays over the whole split, every image once; None if interrupted meanwhile."""
+        params, statistics = parallel.to_local(self._mesh, (params, statistics))
+        total = _Total()
+        pending: deque = deque()
+        mine = range(jax.process_index(), len(self.source), jax.process_count())
+        with self._samples(mine, self._workers) as samples:
+            bar = tqdm(
+                samples, f"evaluating {self.split}", len(mine), unit=" images", mininterval=1, leave=False
+            )
+            for batch in self._inference.in_batches(bar, _image):
+                if interrupted and interrupted.is_set():
+                    return None
+                segmentation = self._inference(params, statistics, [_image(sample) for sample in batch])
+                label = self._labels_like(segmentation.answer, batch)
+                pending.append((batch, self._count(segmentation.scores, label)))
+                if len(pending) > PENDING:
+                    total.add(*pending.popleft())
+        for batch, counts in pending:
+            total.add(batch, counts)
+        return _merged(parallel.gather(total.as_json()), images=len(self.source))
 
-        def finish(batch: dict, counts: dict[str, ConfusionMatrix], segmentation: Segmentation) -> None:
-            for name, matrix in counts.items():
-                matrices[name] = (
-                    matrices.get(name, 0) + matrix.compute()
-                )  # int64: 2^31 pixels are soon reached
-            for row, index in enumerate(batch["index"]):
-                if int(index) in shown:
-                    panels[self.source[int(index)]["name"]] = self._panel(batch, segmentation, row)
+    def panels(self, params: Arrays, statistics: Arrays, indices: Sequence[int]) -> dict[str, np.ndarray]:
+        """Panels of some images of the split by image name, in the order of `indices`; on this process alone."""
+        params, statistics = parallel.to_local(self._mesh, (params, statistics))
+        pictures = {}
+        with self._samples(indices, workers=0) as samples:
+            for batch in self._inference.in_batches(samples, _image):
+                segmentation = self._inference(params, statistics, [_image(sample) for sample in batch])
+                maps = jax.device_get(class_maps(segmentation.scores))
+                offset, confidence = jax.device_get((segmentation.offset, segmentation.confidence))
+                for row, sample in enumerate(batch):
+                    height, width = sample["label"].shape
+                    pictures[sample["index"]] = sample["name"], visualize.panel(
+                        sample["image"],
+                        sample["label"],
+                        {TITLES[name]: maps[name][row, :height, :width] for name in segmentation.scores},
+                        None if offset is None else offset[row],
+                        None if confidence is None else confidence[row],
+                        self.source.classes,
+                    )  # fmt: skip
+        return dict(pictures[index] for index in indices)
 
-        with pipeline.eval_batches(
-            self.source,
-            size=tuple(self._settings.size),
-            batch_size=self._settings.batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            workers=self._workers,
-        ) as batches:
-            for batch in batches:
-                arrays = parallel.to_global(self.mesh, {k: batch[k] for k in ("image", "label")})
-                pending.append(
-                    (batch, *self._evaluate_batch(params, statistics, arrays["image"], arrays["label"]))
-                )
-                if len(pending) > 2:
-                    finish(*pending.popleft())
-        while pending:
-            finish(*pending.popleft())
-        return Evaluation({name: matrices[name] for name in TITLES if name in matrices}, panels)
+    def _samples(self, indices: Sequence[int], workers: int):
+        return pipeline.samples(self.source, indices, short_side=self.settings.short_side, workers=workers)
 
-    def _panel(self, batch: dict, segmentation: Segmentation, row: int) -> np.ndarray:
-        def local(x: jax.Array | None) -> np.ndarray | None:
-            return None if x is None else parallel.local_rows(x)[row]
+    def _labels_like(self, answer: jax.Array, batch: list[dict]) -> jax.Array:
+        """The batch's labels [B, H, W] beside its scores [B, H, W, K]; ignored everywhere outside the images."""
+        rows, *canvas, _ = answer.shape
+        labels = np.full((rows, *canvas), IGNORE, np.uint8)
+        for row, sample in enumerate(batch):
+            labels[row] = on_canvas(sample["label"], canvas, IGNORE)
+        return jax.device_put(labels, answer.sharding)
 
-        maps = {TITLES[k]: local(segmentation.class_maps[k]) for k in TITLES if k in segmentation.class_maps}
-        return visualize.panel(
-            batch["image"][row],
-            batch["label"][row],
-            maps,
-            local(segmentation.offset),
-            local(segmentation.confidence),
-            self.classes,
-        )
-
-
-def _evaluate_batch(
-    params: Arrays,
-    statistics: Arrays,
-    image: jax.Array,
-    label: jax.Array,
-    *,
-    graphdef: nnx.GraphDef,
-    normalisation: Normalisation,
-    num_classes: int,
-) -> tuple[dict[str, ConfusionMatrix], Segmentation]:
-    segmentation = segment(graphdef, params, statistics, image, normalisation=normalisation)
-    counts = {
-        name: ConfusionMatrix.from_model_output(label=label, class_map=class_map, num_classes=num_classes)
-        for name, class_map in segmentation.class_maps.items()
-    }
-    return counts, segmentation
-
-
-def report(evaluation: Evaluation, evaluator: Evaluator, step: int, folder: Path) -> None:
-    """Prints the table; writes evaluation/<split>.json, its confusion matrix and panels under `folder`."""
-    print(table(evaluation.matrices, evaluator.classes.names))
-    target = folder / "evaluation"
-    target.mkdir(parents=True, exist_ok=True)
-    content = {"split": evaluator.split, "images": len(evaluator.source), "step": step}
-    for name, matrix in evaluation.matrices.items():
-        result = scores(matrix)
-        per_class = {
-            key: dict(zip(evaluator.classes.names, result.pop(key).tolist(), strict=True))
-            for key in ("iou", "accuracy")
-        }
-        content[name] = {**result, **per_class, "confusion": matrix.tolist()}
-    (target / f"{evaluator.split}.json").write_text(json.dumps(content, indent=2) + "\n")
-    answer = list(evaluation.matrices.values())[-1]
-    visualize.write_png(
-        target / f"{evaluator.split}_confusion.png", visualize.confusion_picture(answer, evaluator.classes)
-    )
-    write_panels(evaluation.panels, target / f"{evaluator.split}_panels")
-    print(f"Written: {target}")
+    def _check_source(self, config: ConfigDict) -> None:
+        classes = len(self.source.classes.names)
+        if not self.source.has_labels:
+            raise UserError(
+                f"Split {self.split!r} of {config.data.name} has no labels; use --mode=predict, or another "
+                f"--config.data.eval_split."
+            )
+        if not len(self.source):
+            raise UserError(f"Split {self.split!r} of {config.data.name} holds no images.")
+        if classes != config.model.num_classes:
+            raise UserError(
+                f"config.model.num_classes={config.model.num_classes}, but {config.data.name} has {classes} classes; "
+                f"set --config.model.num_classes={classes}."
+            )
 
 
-def write_panels(panels: dict[str, np.ndarray], folder: Path) -> None:
-    """One PNG per panel, named after its image."""
-    for name, picture in panels.items():
-        visualize.write_png(folder / f"{Path(name).name}.png", picture)
+def _image(sample: dict) -> np.ndarray:
+    return sample["image"]
 
 
-def table(matrices: dict[str, np.ndarray], names: tuple[str, ...]) -> str:
-    """IoU per class, mIoU and accuracies of each prediction side by side, in percent."""
-    results = [scores(matrix) for matrix in matrices.values()]
-    width = max(map(len, (*names, "pixel accuracy")))
+def _count(
+    predictions: dict[str, jax.Array], label: jax.Array, *, num_classes: int
+) -> dict[str, ConfusionMatrix]:
+    """Confusion matrices of each image [B, K, K], by prediction."""
+    count = jax.vmap(partial(ConfusionMatrix.from_model_output, num_classes=num_classes))
+    maps = class_maps(predictions)
+    return {name: count(label=label, class_map=class_map) for name, class_map in maps.items()}
 
-    def line(title: str, cells: list[str]) -> str:
-        return title.ljust(width) + "".join(cell.rjust(14) for cell in cells)
 
-    rows = [line("IoU [%]", [TITLES[name] for name in matrices])]
-    rows += [line(name, [f"{100 * r['iou'][i]:.2f}" for r in results]) for i, name in enumerate(names)]
-    rows.append("-" * len(rows[0]))
-    for title, key in (
-        ("mIoU", "miou"),
-        ("pixel accuracy", "pixel_accuracy"),
-        ("mean accuracy", "mean_accuracy"),
-    ):
-        rows.append(line(title, [f"{100 * r[key]:.2f}" for r in results]))
-    return "\n".join(rows)
+class _Total:
+    """Counts of a process so far, int64 on the host."""
+
+    def __init__(self):
+        self._groups: dict[str, dict[str, np.ndarray]] = {}
+        self._images: list[ImageScore] = []
+
+    def add(self, batch: list[dict], counts: dict[str, ConfusionMatrix]) -> None:
+        in_order = {name: counts[name].compute() for name in TITLES if name in counts}
+        for row, sample in enumerate(batch):
+            group = self._groups.setdefault(sample["group"], {})
+            for name, matrices in in_order.items():
+                group[name] = group.get(name, 0) + matrices[row]
+            miou = scores(list(in_order.values())[-1][row])["miou_present"]
+            self._images.append(ImageScore(int(sample["index"]), sample["name"], miou))
+
+    def as_json(self) -> dict:
+        groups = {g: {name: m.tolist() for name, m in group.items()} for g, group in self._groups.items()}
+        return {"groups": groups, "images": self._images}
+
+
+def _merged(totals: Iterable[dict], images: int) -> Evaluation:
+    """The totals of all processes as one."""
+    groups: dict[str, dict[str, np.ndarray]] = {}
+    found: list[ImageScore] = []
+    for total in totals:
+        for key, matrices in total["groups"].items():
+            group = groups.setdefault(key, {})
+            for name, matrix in matrices.items():
+                group[name] = group.get(name, 0) + np.array(matrix, np.int64)
+        found += [ImageScore(*image) for image in total["images"]]
+    if sorted(image.index for image in found) != list(range(images)):
+        raise RuntimeError(f"{len(found)} images were evaluated instead of {images}, each once")
+    return Evaluation(dict(sorted(groups.items())), sorted(found))

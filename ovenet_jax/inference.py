@@ -1,17 +1,27 @@
-"""From an image to class maps at its own size."""
+"""From images to class scores at their own size, by a test protocol."""
 
-from typing import Any, NamedTuple
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
+from ovenet_jax import parallel
 from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import resize_bilinear
 from ovenet_jax.models.parameters import Arrays
+from ovenet_jax.protocol import Pass, Protocol, Taps, canvas_size, passes, shapes
 
 # The predictions of all models in the order they are shown, the model's answer last.
 TITLES = {"main": "prediction", "initial": "initial S_i", "seed": "seed S_s", "fused": "fused S_f"}
+PARTS = ("initial", "seed")
+
+Item = TypeVar("Item")
 
 
 class Normalisation(NamedTuple):
@@ -21,37 +31,173 @@ class Normalisation(NamedTuple):
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def __call__(self, image: jax.Array) -> jax.Array:
-        """uint8 [B, H, W, 3] -> float32 of the same shape."""
+        """Values from 0 to 255 [B, H, W, 3] -> float32 of the same shape."""
         return (image.astype(jnp.float32) / 255 - jnp.asarray(self.mean)) / jnp.asarray(self.std)
 
 
 class Segmentation(NamedTuple):
-    """Class maps uint8 [B, H, W] by name (see TITLES); OVeNet's offset and confidence at stride 4, else None."""
+    """What the protocol says of B images on a canvas (H, W); each image lies at its top left.
 
-    class_maps: dict[str, jax.Array]
+    scores: float32 [B, H, W, K] by name (see TITLES), the sum over all passes of exp(logits); the last is the model's
+    answer. offset and confidence: OVeNet's on the largest whole pass, at a quarter of its size, else None.
+    """
+
+    scores: dict[str, jax.Array]
+    offset: jax.Array | None
+    confidence: jax.Array | None
+
+    @property
+    def answer(self) -> jax.Array:
+        """The scores of the model's answer."""
+        return list(self.scores.values())[-1]
+
+
+class Inference:
+    """Runs a network of one structure over images; compiles once for each distinct size of a pass.
+
+    Images that are run together lie on the mesh's 'data' axis, `rows` at a time. With `answer_only` S_i and S_s are
+    left out.
+    """
+
+    def __init__(
+        self,
+        graphdef: nnx.GraphDef,
+        protocol: Protocol,
+        *,
+        align_corners: bool,
+        normalisation: Normalisation,
+        mesh: Mesh,
+        images_per_device: int = 1,
+        answer_only: bool = False,
+    ):
+        self.rows = images_per_device * mesh.shape["data"]
+        self.pass_sizes: set[tuple[int, int]] = set()  # that the network has been compiled for
+        self._protocol = protocol
+        self._align_corners = align_corners
+        self._mesh = mesh
+        self._read = jax.jit(partial(_read, normalisation=normalisation))
+        self._forward = jax.jit(partial(_forward, graphdef=graphdef, answer_only=answer_only))
+        self._add = jax.jit(
+            partial(_add, align_corners=align_corners), static_argnames="size", donate_argnums=0
+        )
+
+    def in_batches(self, items: Iterable[Item], image: Callable[[Item], np.ndarray]) -> Iterator[list[Item]]:
+        """Items whose images can be run together, `rows` at a time; fewer at the end."""
+        waiting: dict[Hashable, list[Item]] = defaultdict(list)
+        for item in items:
+            alike = shapes(image(item).shape[:2], self._protocol)
+            waiting[alike].append(item)
+            if len(waiting[alike]) == self.rows:
+                yield waiting.pop(alike)
+        yield from waiting.values()
+
+    def __call__(self, params: Arrays, statistics: Arrays, images: Sequence[np.ndarray]) -> Segmentation:
+        """At most `rows` images uint8 [h, w, 3] that `in_batches` has put together; blank ones fill the rest."""
+        images = [*images, *[np.zeros_like(images[0])] * (self.rows - len(images))]
+        canvas = canvas_size(images[0].shape[:2], self._protocol)
+        pixels = self._put(np.stack([on_canvas(image, canvas, 0) for image in images]))
+        plans = [passes(image.shape[:2], self._protocol, self._align_corners) for image in images]
+        scores: dict[str, jax.Array] | None = None
+        offset, confidence, largest = None, None, 0.0
+        for same_pass in zip(*plans, strict=True):
+            first: Pass = same_pass[0]
+            self.pass_sizes.add(first.size)
+            read, write, write_parts = (
+                self._put(_stacked([getattr(p, key) for p in same_pass]))
+                for key in ("read", "write", "write_parts")
+            )
+            window, mirrored = self._read(pixels, read)
+            output = self._forward(params, statistics, window)
+            other = self._forward(params, statistics, mirrored).predictions if self._protocol.flip else None
+            if scores is None:
+                scores = {
+                    name: jnp.zeros(
+                        (self.rows, *canvas, x.shape[-1]), device=parallel.batch_sharded(self._mesh)
+                    )
+                    for name, x in output.predictions.items()
+                }
+            scores = self._add(scores, output.predictions, other, write, write_parts, size=first.size)
+            if first.whole and first.scale > largest:
+                offset, confidence, largest = output.offset, output.confidence, first.scale
+        in_order = {name: scores[name] for name in TITLES if name in scores}  # jit has sorted them by name
+        return Segmentation(in_order, offset, confidence)
+
+    def _put(self, tree: Any) -> Any:
+        return jax.device_put(tree, parallel.batch_sharded(self._mesh))
+
+
+class _Output(NamedTuple):
+    predictions: dict[str, jax.Array]
     offset: jax.Array | None
     confidence: jax.Array | None
 
 
-def segment(
-    graphdef: nnx.GraphDef,
-    params: Arrays,
-    statistics: Arrays,
-    image: jax.Array,
-    *,
-    normalisation: Normalisation,
-) -> Segmentation:
-    """Whole images uint8 [B, H, W, 3] through the network once, with its stored BatchNorm statistics."""
+def _read(
+    image: jax.Array, taps: tuple[Taps, Taps], *, normalisation: Normalisation
+) -> tuple[jax.Array, jax.Array]:
+    """uint8 [B, H, W, 3] -> one window of it at one scale, normalised, [B, h, w, 3], and its mirror image."""
+    window = normalisation(_interpolate(image.astype(jnp.float32), taps))
+    return window, window[:, :, ::-1]
+
+
+def _forward(
+    params: Arrays, statistics: Arrays, image: jax.Array, *, graphdef: nnx.GraphDef, answer_only: bool
+) -> _Output:
+    """The network, with its stored BatchNorm statistics, on a normalised image."""
     model = parameters.merge(graphdef, params, statistics)
     model.eval()
-    output = model(normalisation(image))
-    maps = class_maps(output, image.shape[1:3], align_corners=model.align_corners)
-    return Segmentation(maps, getattr(output, "offset", None), getattr(output, "confidence", None))
+    output = model(image)
+    predictions = list(output.predictions.items())
+    return _Output(
+        dict(predictions[-1:] if answer_only else predictions),
+        getattr(output, "offset", None),
+        getattr(output, "confidence", None),
+    )
 
 
-def class_maps(output: Any, size: tuple[int, int], *, align_corners: bool) -> dict[str, jax.Array]:
-    """The most probable class of each of the output's predictions at `size` (H, W): uint8 [B, H, W] by name."""
-    return {
-        name: resize_bilinear(scores, size, align_corners=align_corners).argmax(-1).astype(jnp.uint8)
-        for name, scores in output.predictions.items()
-    }
+def _add(
+    scores: dict[str, jax.Array],
+    logits: dict[str, jax.Array],
+    mirrored: dict[str, jax.Array] | None,
+    write: tuple[Taps, Taps],
+    write_parts: tuple[Taps, Taps],
+    *,
+    size: tuple[int, int],
+    align_corners: bool,
+) -> dict[str, jax.Array]:
+    """Adds one pass of `size` to `scores`: exp of the logits, averaged with those of the mirrored image."""
+    result = {}
+    for name, values in logits.items():
+        values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+        if mirrored is not None:
+            values = (values + mirrored[name][:, :, ::-1]) / 2
+        values = jnp.exp(resize_bilinear(values, size, align_corners=align_corners))
+        result[name] = scores[name] + _interpolate(values, write_parts if name in PARTS else write)
+    return result
+
+
+def class_maps(predictions: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The most probable class of each pixel: [B, H, W, K] -> uint8 [B, H, W], by name."""
+    return {name: scores.argmax(-1).astype(jnp.uint8) for name, scores in predictions.items()}
+
+
+def _interpolate(x: jax.Array, taps: tuple[Taps, Taps]) -> jax.Array:
+    """[B, H, W, C] -> [B, h, w, C], each image by its own taps for rows and columns (arrays [B, 2, n])."""
+
+    def along_rows(x: jax.Array, taps: Taps) -> jax.Array:
+        return sum(w[:, None, None] * x[i] for i, w in zip(taps.index, taps.weight, strict=True))
+
+    def one_image(x: jax.Array, rows: Taps, columns: Taps) -> jax.Array:
+        return along_rows(along_rows(x, rows).swapaxes(0, 1), columns).swapaxes(0, 1)
+
+    return jax.vmap(one_image)(x, *taps)
+
+
+def _stacked(taps: list[tuple[Taps, Taps]]) -> tuple[Taps, Taps]:
+    return jax.tree.map(lambda *arrays: np.stack(arrays), *taps)
+
+
+def on_canvas(array: np.ndarray, canvas: tuple[int, int], value: int) -> np.ndarray:
+    """`array` [h, w, ...] at the top left of a canvas (H, W) of `value`."""
+    missing = [(0, full - side) for full, side in zip(canvas, array.shape, strict=False)]
+    return np.pad(array, [*missing, *[(0, 0)] * (array.ndim - 2)], constant_values=value)

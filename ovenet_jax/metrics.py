@@ -15,7 +15,7 @@ NO_STEP = np.iinfo(np.int32).max
 class ConfusionMatrix(metrics.Metric):
     """Pixel counts int32 [K, K], rows true classes, columns predicted ones; ignored pixels count nowhere.
 
-    A cell overflows at 2^31 pixels: `evaluate.py` moves counts to int64 on the host before that.
+    A cell overflows at 2^31 pixels: `evaluate.py` adds up images in int64 on the host.
     """
 
     counts: jax.Array
@@ -38,18 +38,23 @@ class ConfusionMatrix(metrics.Metric):
 
 
 def scores(matrix: np.ndarray) -> dict[str, np.ndarray | float]:
-    """Published scores of a confusion matrix [K, K]; a class that never occurs counts as 0 in the means.
+    """Scores of a confusion matrix [K, K].
 
-    iou [K] = tp / (true + predicted - tp), accuracy [K] = tp / true; miou, mean_accuracy, pixel_accuracy.
+    iou [K] = tp / (true + predicted - tp), accuracy [K] = tp / true, both 0 for a class that never occurs.
+    miou, mean_accuracy: published means over all K classes. miou_present: over the classes that occur, in truth or
+    prediction, as Cityscapes' official evaluator takes it (nan if none does). pixel_accuracy.
     """
     matrix = np.asarray(matrix, np.float64)
     correct, true, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
-    iou = correct / np.maximum(1.0, true + predicted - correct)
+    union = true + predicted - correct
+    iou = correct / np.maximum(1.0, union)
     accuracy = correct / np.maximum(1.0, true)
+    present = union > 0
     return {
         "iou": iou,
         "accuracy": accuracy,
         "miou": float(iou.mean()),
+        "miou_present": float(iou[present].mean()) if present.any() else float("nan"),
         "mean_accuracy": float(accuracy.mean()),
         "pixel_accuracy": float(correct.sum() / max(1.0, matrix.sum())),
     }

@@ -1,9 +1,12 @@
-"""The device mesh, and how arrays lie on it."""
+"""The device mesh, how arrays lie on it, and what processes tell each other."""
 
+import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ovenet_jax.errors import UserError
@@ -45,7 +48,21 @@ def check_divisible(mesh: Mesh, batch_size: int, key: str) -> None:
         )
 
 
-def local_rows(x: jax.Array) -> np.ndarray:
-    """This process's rows of an array split over 'data', in order: the inverse of `to_global`."""
-    shards = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
-    return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
+def to_local(mesh: Mesh, tree: Any) -> Any:
+    """Replicated arrays of all processes -> the same on `mesh`, which holds devices of this process only."""
+
+    def local(x: jax.Array) -> jax.Array:
+        copies = [shard.data for shard in x.addressable_shards]
+        return jax.make_array_from_single_device_arrays(x.shape, replicated(mesh), copies)
+
+    return jax.tree.map(local, tree)
+
+
+def gather(value: Any) -> list[Any]:
+    """What each process holds (numbers, strings, lists, dicts with string keys), on all of them in their order."""
+    if jax.process_count() == 1:
+        return [value]
+    data = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.array(data.size)).ravel()
+    padded = multihost_utils.process_allgather(np.pad(data, (0, sizes.max() - data.size)))
+    return [json.loads(row[:size].tobytes()) for row, size in zip(padded, sizes, strict=True)]

@@ -25,6 +25,7 @@ from ovenet_jax.metrics import scores
 MARGIN, GAP, LINE, FONT = 18, 14, 32, 20  # pixels of a sheet
 TILES_WIDTH, TILE_MIN_WIDTH, TILE_MAX_HEIGHT = 1900, 430, 720
 KEY_HEIGHT = 86
+LEGEND_WIDTH = 900
 ARROW_SPACING = 30
 NAME_LENGTH = 24  # characters of a class name that are shown
 
@@ -176,16 +177,33 @@ def confusion_picture(matrix: np.ndarray, classes) -> np.ndarray:
     return _pixels(axes)
 
 
-def write_png(path: str | os.PathLike, picture: np.ndarray) -> None:
-    """Writes `picture` (uint8 [h, w, 3], RGB) at `path`, making its folders; a reader never sees half a file.
+def overlay(image: np.ndarray, class_map: np.ndarray, classes) -> np.ndarray:
+    """`image` [H, W, 3] half covered by the colours of `class_map` [H, W] (train ids), uint8 of the same size."""
+    return cv2.addWeighted(image, 0.5, label_colors(class_map, classes), 0.5, 0)
+
+
+def legend(classes) -> np.ndarray:
+    """The names and colours of all classes, uint8 [h, w, 3]."""
+    entries = _class_legend([np.arange(len(classes.names))], classes)
+    starts, height = _legend_layout(entries, LEGEND_WIDTH)
+    axes = _blank_sheet(2 * MARGIN + LEGEND_WIDTH, 2 * MARGIN + height)
+    _draw_legend(axes, entries, starts, MARGIN)
+    return _pixels(axes)
+
+
+def write_picture(path: str | os.PathLike, picture: np.ndarray) -> None:
+    """Writes uint8 [h, w, 3] (RGB) or [h, w] at `path`, .png or .jpg, making its folders; never half a file.
 
     Raises ValueError for another kind of array, OSError where the file system refuses.
     """
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        raise ValueError(f"{path}: a picture is uint8 [h, w, 3], not {picture.dtype} {list(picture.shape)}")
+    if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (3,)):
+        raise ValueError(
+            f"{path}: a picture is uint8 [h, w, 3] or [h, w], not {picture.dtype} {list(picture.shape)}"
+        )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    in_order = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode(path.suffix, in_order)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_bytes(encoded)
@@ -296,20 +314,29 @@ def _sheet(rows: list[list[_Tile]], legend: list[tuple[str, np.ndarray]]) -> np.
     step = max(tile_width, TILE_MIN_WIDTH) + GAP
     width = 2 * MARGIN + max(len(row) for row in rows) * step - GAP
     heights = [LINE + tile_height + (KEY_HEIGHT if any(t.decorate for t in row) else GAP) for row in rows]
-    starts = _legend_columns([name for name, _ in legend], width - 2 * MARGIN)
-    lines = -(-len(legend) // len(starts))
-    axes = _blank_sheet(width, MARGIN + sum(heights) + lines * LINE + MARGIN)
+    starts, legend_height = _legend_layout(legend, width - 2 * MARGIN)
+    axes = _blank_sheet(width, MARGIN + sum(heights) + legend_height + MARGIN)
 
     y = MARGIN
     for row, height in zip(rows, heights, strict=True):
         for column, tile in enumerate(row):
             _draw_tile(axes, tile, MARGIN + column * step, y, step - GAP)
         y += height
+    _draw_legend(axes, legend, starts, y)
+    return _pixels(axes)
+
+
+def _legend_layout(legend: list[tuple[str, np.ndarray]], width: int) -> tuple[list[int], int]:
+    """Where the columns of a legend start, and its height."""
+    starts = _legend_columns([name for name, _ in legend], width)
+    return starts, -(-len(legend) // len(starts)) * LINE
+
+
+def _draw_legend(axes: Axes, legend: list[tuple[str, np.ndarray]], starts: list[int], y: int) -> None:
     for index, (name, color) in enumerate(legend):
         left, top = MARGIN + starts[index % len(starts)], y + index // len(starts) * LINE
         axes.add_patch(Rectangle((left + 0.5, top + 4.5), 24, 24, facecolor=color / 255, edgecolor=RULE))
         _write(axes, left + 34, top + LINE / 2, name)
-    return _pixels(axes)
 
 
 def _legend_columns(names: list[str], width: int) -> list[int]:

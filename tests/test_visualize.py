@@ -14,9 +14,11 @@ from matplotlib.axes import Axes
 from ovenet_jax.visualize import (
     confusion_picture,
     label_colors,
+    legend,
     offset_colors,
+    overlay,
     panel,
-    write_png,
+    write_picture,
 )
 
 CLASSES = SimpleNamespace(names=("road", "car", "sky"), colors=((128, 64, 128), (0, 0, 142), (70, 130, 180)))
@@ -326,9 +328,9 @@ def test_a_confusion_matrix_of_other_classes_is_refused():
 def test_a_picture_is_written_whole_with_its_folders_and_nothing_else(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
     path = tmp_path / "new" / "folder" / "picture.png"
-    write_png(path, picture)
+    write_picture(path, picture)
     np.testing.assert_array_equal(cv2.imread(str(path))[..., ::-1], picture)
-    write_png(str(path), 255 - picture)  # over the old one
+    write_picture(str(path), 255 - picture)  # over the old one
     np.testing.assert_array_equal(cv2.imread(str(path))[..., ::-1], 255 - picture)
     assert [file.name for file in path.parent.iterdir()] == ["picture.png"]
 
@@ -336,17 +338,40 @@ def test_a_picture_is_written_whole_with_its_folders_and_nothing_else(tmp_path):
 def test_a_picture_that_cannot_be_written_leaves_nothing_behind(tmp_path):
     (tmp_path / "picture.png").mkdir()
     with pytest.raises(OSError, match=r"picture\.png"):
-        write_png(tmp_path / "picture.png", np.zeros((2, 2, 3), np.uint8))
+        write_picture(tmp_path / "picture.png", np.zeros((2, 2, 3), np.uint8))
     assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]
 
 
 @pytest.mark.parametrize(
-    "picture", [np.zeros((2, 2, 3)), np.zeros((2, 2), np.uint8), np.zeros((2, 2, 4), np.uint8)]
+    "picture", [np.zeros((2, 2, 3)), np.zeros((2, 2, 1), np.uint8), np.zeros((2, 2, 4), np.uint8)]
 )
 def test_what_is_not_a_picture_is_not_written(picture, tmp_path):
-    with pytest.raises(ValueError, match=r"a\.png: a picture is uint8 \[h, w, 3\], not "):
-        write_png(tmp_path / "a.png", picture)
+    with pytest.raises(ValueError, match=r"a\.png: a picture is uint8 \[h, w, 3\] or \[h, w\], not "):
+        write_picture(tmp_path / "a.png", picture)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_label_map_is_written_as_one_channel(tmp_path):
+    label = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    write_picture(tmp_path / "label.png", label)
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "label.png"), cv2.IMREAD_UNCHANGED), label)
+
+
+# ---- overlays ----
+
+
+def test_an_overlay_is_half_image_half_colours():
+    image = np.full((1, 2, 3), 100, np.uint8)
+    expected = [[(100 + np.array(CLASSES.colors[k])) / 2 for k in (0, 1)]]
+    np.testing.assert_allclose(overlay(image, np.array([[0, 1]]), CLASSES), expected, atol=0.51)
+
+
+def test_the_legend_names_every_class(written):
+    picture = legend(CLASSES)
+    assert picture.dtype == np.uint8
+    assert set(CLASSES.names) <= set(written)
+    for color in CLASSES.colors:
+        assert (picture == color).all(-1).any()
 
 
 def test_drawing_needs_no_tensorflow_and_no_pyplot():

@@ -1,0 +1,100 @@
+"""What an evaluation leaves to read: the table, its JSON, the confusion matrix and panels."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ovenet_jax import visualize
+from ovenet_jax.data.labels import Labels
+from ovenet_jax.inference import TITLES
+from ovenet_jax.metrics import scores
+
+if TYPE_CHECKING:
+    from ovenet_jax.evaluate import Evaluation, ImageScore
+
+MEANS = {
+    "miou": "mIoU, all classes",
+    "miou_present": "mIoU, official",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean accuracy",
+}
+
+
+def write(
+    evaluation: "Evaluation",
+    worst: Sequence["ImageScore"],
+    classes: Labels,
+    what: Mapping,
+    *,
+    target: Path,
+    panels: Mapping[str, Mapping[str, np.ndarray]],
+) -> None:
+    """Prints the table; writes `target`.json, `target`_confusion.png and one folder of panels per kind."""
+    matrices = evaluation.matrices
+    print(table(matrices, classes.names))
+    content = {**what, "images": len(evaluation.images), **_results(matrices, classes)}
+    if len(evaluation.groups) > 1:
+        print(group_table(evaluation.groups))
+        content["groups"] = {key: _results(group, classes) for key, group in evaluation.groups.items()}
+    content["worst"] = [{"name": image.name, "miou": image.miou} for image in worst]
+    if worst:
+        print("Lowest mIoU: " + ", ".join(f"{image.name} {100 * image.miou:.1f}" for image in worst[:3]))
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.with_name(f"{target.name}.json").write_text(json.dumps(content, indent=2) + "\n")
+    confusion = visualize.confusion_picture(list(matrices.values())[-1], classes)
+    visualize.write_picture(target.with_name(f"{target.name}_confusion.png"), confusion)
+    for kind, pictures in panels.items():
+        write_panels(pictures, target.with_name(f"{target.name}_{kind}"))
+    print(f"Written: {target}*")
+
+
+def write_panels(panels: Mapping[str, np.ndarray], folder: Path) -> None:
+    """One PNG per panel, named after its image."""
+    for name, picture in panels.items():
+        visualize.write_picture(folder / f"{Path(name).name}.png", picture)
+
+
+def table(matrices: Mapping[str, np.ndarray], names: Sequence[str]) -> str:
+    """IoU per class and the means of each prediction side by side, in percent."""
+    results = [scores(matrix) for matrix in matrices.values()]
+    rows = [("IoU [%]", [TITLES[name] for name in matrices])]
+    rows += [(name, [_percent(r["iou"][i]) for r in results]) for i, name in enumerate(names)]
+    rows += [None]
+    rows += [(title, [_percent(r[key]) for r in results]) for key, title in MEANS.items()]
+    return _aligned(rows)
+
+
+def group_table(groups: Mapping[str, Mapping[str, np.ndarray]]) -> str:
+    """mIoU over all classes of each group of images, in percent."""
+    predictions = next(iter(groups.values()))
+    rows = [("mIoU [%]", [TITLES[name] for name in predictions])]
+    rows += [(key, [_percent(scores(m)["miou"]) for m in group.values()]) for key, group in groups.items()]
+    return _aligned(rows)
+
+
+def _aligned(rows: list[tuple[str, list[str]] | None]) -> str:
+    """Lines with a title and right-aligned cells; None is a rule."""
+    width = max(len(row[0]) for row in rows if row)
+    lines = [row and row[0].ljust(width) + "".join(cell.rjust(14) for cell in row[1]) for row in rows]
+    return "\n".join(line or "-" * len(lines[0]) for line in lines)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
+def _results(matrices: Mapping[str, np.ndarray], classes: Labels) -> dict:
+    """Scores and counts of each prediction, by class name; fit for JSON."""
+    content = {}
+    for name, matrix in matrices.items():
+        result = scores(matrix)
+        per_class = {
+            key: dict(zip(classes.names, result.pop(key).tolist(), strict=True))
+            for key in ("iou", "accuracy")
+        }
+        content[name] = {**result, **per_class, "confusion": matrix.tolist()}
+    return content

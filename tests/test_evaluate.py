@@ -1,0 +1,161 @@
+"""Evaluation of a whole split: every image once, groups, the worst images, other shapes than training's."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from threading import Event
+
+import jax
+import numpy as np
+import pytest
+
+from configs import acdc, ade20k, cityscapes
+from ovenet_jax import parallel
+from ovenet_jax.data import pipeline
+from ovenet_jax.errors import UserError
+from ovenet_jax.evaluate import Evaluation, Evaluator, ImageScore, _merged, evaluate
+from ovenet_jax.models import parameters
+from ovenet_jax.models.zoo import create_model
+from ovenet_jax.report import group_table
+from tests import trees
+from tests.untrained import save_untrained, tiny
+
+
+@pytest.fixture(scope="module")
+def acdc_report(tmp_path_factory):
+    """(report, output) of an evaluation of ACDC, multi-scale with flip."""
+    folder = tmp_path_factory.mktemp("acdc")
+    config = tiny(acdc.get_config(), trees.write_acdc(folder))
+    config.eval.update({"scales": (0.5, 1.5), "flip": True})
+    evaluate(config, save_untrained(config, folder / "run"))
+    return json.loads((folder / "run" / "evaluation" / "val_0.5-1.5_flip.json").read_text())
+
+
+def test_each_condition_has_its_own_scores_which_add_up(acdc_report):
+    assert list(acdc_report["groups"]) == ["fog", "night", "rain", "snow"]
+    for prediction in ("initial", "seed", "fused"):
+        parts = [group[prediction]["confusion"] for group in acdc_report["groups"].values()]
+        np.testing.assert_array_equal(np.sum(parts, 0), acdc_report[prediction]["confusion"])
+    one_image = acdc_report["groups"]["fog"]["fused"]["confusion"]
+    assert np.sum(one_image) == sum(i % 34 in valid_ids() for i in range(24 * 48))
+
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def valid_ids():
+    return {i for ids in pipeline.classes(acdc.get_config().data).ids for i in ids}
+
+
+def test_the_worst_images_are_listed_the_worst_first(acdc_report):
+    mious = [image["miou"] for image in acdc_report["worst"]]
+    assert len(mious) == 2
+    assert mious == sorted(mious)
+
+
+def test_the_report_says_what_was_computed(acdc_report):
+    assert (acdc_report["images"], acdc_report["split"], acdc_report["step"]) == (4, "val", 0)
+    assert (acdc_report["scales"], acdc_report["flip"]) == ([0.5, 1.5], True)
+    assert acdc_report["fused"]["miou"] <= acdc_report["fused"]["miou_present"]
+
+
+def test_images_of_all_sizes_are_evaluated_once_in_few_shapes_or_exactly(tmp_path):
+    config = tiny(ade20k.get_config("hrnet"), trees.write_ade20k(tmp_path))
+    config.eval.update({"short_side": 32, "bucket": 16})
+    pipeline.prepare(config.data)
+    graphdef, *arrays = parameters.split(create_model(config.model))
+    arrays = jax.device_put(arrays, parallel.replicated(parallel.create_mesh()))
+    for bucket in (16, 1):
+        config.eval.bucket = bucket
+        evaluation = Evaluator(config, graphdef).run(*arrays)
+        assert [image.index for image in evaluation.images] == [0, 1]
+        counted = evaluation.matrices["main"].sum()
+        assert counted == sum(_labelled(config))
+
+
+def _labelled(config):
+    source = pipeline.open_split(config.data, "val")
+    with pipeline.samples(source, range(len(source)), short_side=32) as samples:
+        return [(sample["label"] != 255).sum() for sample in samples]
+
+
+def test_an_interruption_ends_an_evaluation(tmp_path):
+    config = tiny(cityscapes.get_config("hrnet"), trees.write_cityscapes(tmp_path))
+    pipeline.prepare(config.data)
+    graphdef, *arrays = parameters.split(create_model(config.model))
+    arrays = jax.device_put(arrays, parallel.replicated(parallel.create_mesh()))
+    interrupted = Event()
+    interrupted.set()
+    assert Evaluator(config, graphdef).run(*arrays, interrupted) is None
+
+
+def test_a_split_without_labels_is_not_evaluated(tmp_path):
+    config = tiny(cityscapes.get_config("hrnet"), trees.write_cityscapes(tmp_path))
+    config.data.eval_split = "test"
+    folder = save_untrained(config, tmp_path / "run")
+    with pytest.raises(UserError, match="Split 'test' of cityscapes has no labels; use --mode=predict"):
+        evaluate(config, folder)
+
+
+def test_processes_add_up_and_an_image_lost_or_counted_twice_is_an_error():
+    first = {"groups": {"fog": {"main": [[1, 2], [3, 4]]}}, "images": [[0, "a", 0.5], [2, "c", 0.1]]}
+    second = {
+        "groups": {"fog": {"main": [[1, 0], [0, 1]]}, "rain": {"main": [[5, 0], [0, 0]]}},
+        "images": [[1, "b", float("nan")]],
+    }
+    evaluation = _merged([first, second], images=3)
+    np.testing.assert_array_equal(evaluation.groups["fog"]["main"], [[2, 2], [3, 5]])
+    np.testing.assert_array_equal(evaluation.matrices["main"], [[7, 2], [3, 5]])
+    assert [image.name for image in evaluation.images] == ["a", "b", "c"]
+    for totals, images in (([first, second], 4), ([first, first], 4), ([first], 3)):
+        with pytest.raises(RuntimeError, match="each once"):
+            _merged(totals, images)
+
+
+def test_the_worst_images_are_labelled_ones():
+    images = [ImageScore(0, "a", 0.5), ImageScore(1, "b", float("nan")), ImageScore(2, "c", 0.1)]
+    assert [image.name for image in Evaluation({}, images).worst(5)] == ["c", "a"]
+
+
+def test_groups_stand_side_by_side():
+    half, all_right = np.array([[1, 1], [0, 0]]), np.array([[1, 0], [0, 1]])
+    table = group_table(
+        {"fog": {"initial": half, "fused": all_right}, "night": {"initial": half, "fused": half}}
+    )
+    assert table.splitlines()[0].split() == ["mIoU", "[%]", "initial", "S_i", "fused", "S_f"]
+    assert table.splitlines()[1].split() == ["fog", "25.00", "100.00"]
+
+
+def test_two_processes_find_what_one_finds(tmp_path):
+    """Real processes with two devices each; three images, so that one process has more of them."""
+    config = tiny(cityscapes.get_config("hrnet"), trees.write_cityscapes(tmp_path))
+    config.data.eval_split = "train"
+    pipeline.prepare(config.data)
+    (tmp_path / "config.json").write_text(config.to_json())
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+
+    def start(count):
+        command = [sys.executable, "-m", "tests.two_processes", str(port), str(count)]
+        return [
+            subprocess.Popen(
+                [*command, str(index), str(tmp_path / "config.json")],
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=ROOT,
+            )
+            for index in range(count)
+        ]
+
+    def results(processes):
+        outputs = [process.communicate(timeout=240)[0] for process in processes]
+        assert all(process.returncode == 0 for process in processes)
+        return [json.loads(output.splitlines()[-1]) for output in outputs]
+
+    first, second = results(start(2))
+    (alone,) = results(start(1))
+    assert len(alone["images"]) == 3
+    assert first == second == alone

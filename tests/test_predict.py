@@ -1,0 +1,154 @@
+"""Label maps and overlays of folders and test splits, and what Cityscapes' own evaluator says of them."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as official  # noqa: N813
+
+from configs import acdc, ade20k, cityscapes
+from ovenet_jax.data.image_folder import ImageFolder
+from ovenet_jax.data.labels import ADE20K, CITYSCAPES
+from ovenet_jax.errors import UserError
+from ovenet_jax.evaluate import evaluate
+from ovenet_jax.predict import _check_label_maps, predict
+from tests import trees
+from tests.untrained import save_untrained, tiny
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory):
+    """(config, folder with an untrained network) for a Cityscapes in whose val split no bus and no train stands."""
+    folder = tmp_path_factory.mktemp("cityscapes")
+    config = tiny(cityscapes.get_config(), trees.write_cityscapes(folder))
+    config.seed = 3
+    for path in (folder / "source" / "gtFine" / "val").glob("*/*labelIds.png"):
+        label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), np.where(np.isin(label, (28, 31)), 0, label))
+    return config, save_untrained(config, folder / "run")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of three images of different sizes, one in a subfolder."""
+    folder = tmp_path / "pictures"
+    for name, size in (("a.jpg", (40, 60)), ("b.png", (60, 40)), ("night/a.png", (33, 47))):
+        trees._write(folder / name, trees.image(size))
+    return folder
+
+
+def read(path):
+    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+
+
+def test_our_numbers_are_the_official_evaluators(city):
+    """On label-id files that we wrote, with void pixels and with classes that are absent."""
+    config, folder = city
+    config = config.copy_and_resolve_references()
+    config.data.test_split = "val"
+    evaluate(config, folder)
+    assert predict(config, folder, None)
+    ours = json.loads((folder / "evaluation" / "val.json").read_text())["fused"]
+
+    written = sorted((folder / "predictions" / "val" / "label_maps").glob("*.png"))
+    truths = sorted((folder.parent / "source" / "gtFine" / "val").glob("*/*labelIds.png"))
+    vars(official.args).update(evalInstLevelScore=False, JSONOutput=False, quiet=True)
+    theirs = official.evaluateImgLists([str(p) for p in written], [str(p) for p in truths], official.args)
+
+    predicted = set(np.unique([read(path) for path in written]).tolist())
+    assert len(predicted) > 2
+    for name, (label_id,) in zip(CITYSCAPES.names, CITYSCAPES.ids, strict=True):
+        score = theirs["classScores"][name]
+        absent = label_id in (28, 31) and label_id not in predicted
+        assert np.isnan(score) == absent
+        assert ours["iou"][name] == pytest.approx(0 if absent else score, abs=1e-6)
+    assert ours["miou_present"] == pytest.approx(theirs["averageScoreClasses"], abs=1e-6)
+    assert ours["miou"] == pytest.approx(np.nansum(list(theirs["classScores"].values())) / 19, abs=1e-6)
+
+
+def test_a_test_split_is_written_as_its_server_wants_it(city):
+    config, folder = city
+    assert predict(config, folder, None)
+    target = folder / "predictions" / "test"
+    (file,) = (target / "label_maps").iterdir()
+    assert file.name == "berlin_000000_000019_leftImg8bit.png"
+    label = read(file)
+    assert (label.dtype, label.shape) == (np.uint8, (24, 48))
+    assert set(np.unique(label).tolist()) <= {i for ids in CITYSCAPES.ids for i in ids}
+    assert read(target / "overlays" / "berlin_000000_000019_leftImg8bit.jpg").shape == (24, 48, 3)
+    assert (target / "legend.png").exists()
+    with pytest.raises(UserError, match="test exists already and is not overwritten; move it away"):
+        predict(config, folder, None)
+
+
+def test_acdc_has_train_ids_and_ade20k_ids_from_one(tmp_path):
+    config = tiny(acdc.get_config("hrnet"), trees.write_acdc(tmp_path / "acdc"))
+    assert predict(config, save_untrained(config, tmp_path / "acdc-run"), None)
+    files = sorted((tmp_path / "acdc-run" / "predictions" / "test" / "label_maps").iterdir())
+    assert [file.name for file in files] == [f"GOPR0{i}75_frame_000044_rgb_anon.png" for i in range(4)]
+    assert all(read(file).max() < 19 for file in files)
+
+    config = tiny(ade20k.get_config("hrnet"), trees.write_ade20k(tmp_path / "ade"))
+    assert predict(config, save_untrained(config, tmp_path / "ade-run"), None)
+    (file,) = (tmp_path / "ade-run" / "predictions" / "test" / "label_maps").iterdir()
+    assert file.name == "ADE_test_00000001.png"
+    assert read(file).shape == (21, 27)
+    assert set(np.unique(read(file)).tolist()) <= {i for ids in ADE20K.ids for i in ids}
+
+
+def test_a_folder_of_images_keeps_its_sizes_and_subfolders(city, pictures):
+    config, folder = city
+    assert predict(config, folder, pictures)
+    target = folder / "predictions" / "pictures"
+    for name, size in (("a", (40, 60)), ("b", (60, 40)), ("night/a", (33, 47))):
+        assert read(target / "label_maps" / f"{name}.png").shape == size
+        assert read(target / "overlays" / f"{name}.jpg").shape == (*size, 3)
+    (folder / "predictions" / "pictures").rename(folder / "done")
+
+
+def test_an_unreadable_image_is_named_and_left_out(city, pictures, capsys):
+    config, folder = city
+    (pictures / "broken.png").write_bytes((pictures / "b.png").read_bytes()[:100])
+    assert not predict(config, folder, pictures)
+    output = capsys.readouterr().out
+    assert "Written and checked: 3 label maps" in output
+    assert "Left out: 1 of 4 images" in output
+    assert "pictures/broken.png: does not decode as an image" in output
+    (folder / "predictions" / "pictures").rename(folder / "left-out")
+
+
+def test_a_model_of_other_classes_writes_their_numbers(tmp_path, pictures, capsys):
+    config = tiny(cityscapes.get_config("hrnet"), trees.write_cityscapes(tmp_path))
+    config.model.num_classes = 5
+    folder = save_untrained(config, tmp_path / "run")
+    assert predict(config, folder, pictures)
+    assert "the model has 5 classes, cityscapes 19; the maps hold 0 to 4" in capsys.readouterr().out
+    assert read(folder / "predictions" / "pictures" / "label_maps" / "b.png").max() < 5
+    with pytest.raises(UserError, match="num_classes=5, but cityscapes has 19 classes; its test files need"):
+        predict(config, folder, None)
+
+
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        (np.full((4, 6), 200, np.uint8), r"a\.png holds ids \[200\]"),
+        (np.zeros((4, 5), np.uint8), r"a\.png is uint8 \[4, 5\], expected uint8 \[4, 6\]"),
+        (np.zeros((4, 6), np.uint16), r"a\.png is uint16 \[4, 6\], expected uint8 \[4, 6\]"),
+    ],
+)
+def test_a_label_map_that_is_not_as_it_should_be_is_named(tmp_path, damage, fault):
+    cv2.imwrite(str(tmp_path / "a.png"), damage)
+    with pytest.raises(UserError, match=fault):
+        _check_label_maps({tmp_path / "a.png": (4, 6)}, allowed=set(range(19)))
+
+
+def test_folders_that_cannot_be_predicted_are_named(tmp_path):
+    with pytest.raises(UserError, match="nowhere is no folder; give one that holds images"):
+        ImageFolder(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"holds no image \(.jpg, .jpeg, .png\)"):
+        ImageFolder(tmp_path)
+    for suffix in ("jpg", "png"):
+        trees._write(tmp_path / f"a.{suffix}", trees.image((4, 4)))
+    with pytest.raises(UserError, match="holds two images named a; .* rename one"):
+        ImageFolder(tmp_path)

@@ -1,0 +1,95 @@
+"""The geometry of the test protocol; its numbers are compared with the published ones in test_goldens.py."""
+
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from configs import cityscapes
+from ovenet_jax.errors import UserError
+from ovenet_jax.protocol import Protocol, canvas_size, passes, shapes
+
+SIX = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+CITYSCAPES = Protocol(base_size=2048, window=(1024, 2048), scales=SIX, flip=True)
+SMALL = Protocol(base_size=96, window=(48, 64), scales=SIX)
+
+
+def test_six_scales_of_cityscapes_are_fifteen_passes_of_three_sizes():
+    sizes = [p.size for p in passes((1024, 2048), CITYSCAPES, True)]
+    assert len(sizes) == 3 + 3 * 4
+    assert set(sizes) == {(512, 1024), (768, 1536), (1024, 2048)}
+
+
+def test_generic_windows_overlap_by_a_third_and_reach_the_end():
+    protocol = Protocol(base_size=90, window=(48, 60), windows="generic")
+    found = passes((90, 60), protocol, True)
+    assert [p.size for p in found] == [(48, 60)] * 3  # rows 0, 32 and 64 to 112, beyond 90: black
+    black = found[2].read[0].weight.sum(0) == 0
+    assert black.tolist() == [False] * 26 + [True] * 22
+
+
+@pytest.mark.parametrize("windows", ["cityscapes", "generic"])
+@pytest.mark.parametrize("size", [(48, 96), (83, 60), (31, 97), (64, 64)])
+@pytest.mark.parametrize("bucket", [1, 16])
+def test_every_scale_counts_once_everywhere_in_the_image_and_never_outside(windows, size, bucket):
+    protocol = SMALL._replace(windows=windows, bucket=bucket)
+    expected = np.zeros(canvas_size(size, protocol))
+    expected[: size[0], : size[1]] = 1
+    for align_corners in (True, False):
+        for _, same_scale in itertools.groupby(passes(size, protocol, align_corners), lambda p: p.scale):
+            weights = [[axis.weight.sum(0) for axis in p.write] for p in same_scale]
+            np.testing.assert_allclose(sum(np.outer(*w) for w in weights), expected, atol=1e-6)
+
+
+def test_buckets_bound_the_number_of_sizes_and_leave_the_long_side_alone():
+    protocol = Protocol(base_size=520, window=(520, 520), scales=(0.5, 0.75, 1.0), bucket=64)
+    rng = np.random.default_rng(0)
+    found = {}
+    for size in rng.integers(100, 1500, (500, 2)).tolist():
+        for p in passes(tuple(size), protocol, True):
+            found.setdefault(p.scale, set()).add(p.size)
+    for scale, sizes in found.items():
+        long_side = int(520 * scale + 0.5)
+        assert all(long_side in size for size in sizes)
+        assert len(sizes) <= 2 * round(long_side / 64)
+    assert sum(map(len, found.values())) > 20  # of 30: sizes did vary
+
+
+def test_windows_of_full_size_are_not_touched_by_buckets():
+    protocol = Protocol(base_size=100, window=(40, 40), scales=(1.5,), bucket=32)
+    exact = passes((70, 100), protocol._replace(bucket=1), True)
+    assert [p.size for p in passes((70, 100), protocol, True)] == [p.size for p in exact] == [(40, 40)] * 12
+
+
+def test_only_images_of_the_same_passes_run_together():
+    protocol = SMALL._replace(bucket=16)
+    assert shapes((40, 90), protocol) == shapes((41, 91), protocol)
+    assert shapes((40, 90), protocol) != shapes((90, 40), protocol)
+
+
+def test_the_config_describes_the_protocol():
+    settings = cityscapes.get_config().eval
+    settings.scales, settings.flip = (0.5, 1), True
+    protocol = Protocol.from_config(settings)
+    assert protocol == Protocol(2048, (1024, 2048), (0.5, 1.0), flip=True)
+    assert (str(protocol), protocol.suffix) == ("scales 0.5 1, flip", "_0.5-1_flip")
+    assert Protocol.from_config(cityscapes.get_config().eval).suffix == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("scales", ("one",), r"config\.eval\.scales is \('one',\); it must be positive numbers"),
+        ("scales", (0.0,), r"config\.eval\.scales is \(0\.0,\); it must be positive numbers"),
+        ("scales", (float("nan"),), r"config\.eval\.scales is \(nan,\); it must be positive numbers"),
+        ("scales", (), r"config\.eval\.scales is \(\); it must be positive numbers"),
+        ("windows", "sliding", "config.eval.windows is 'sliding'; known: cityscapes, generic"),
+        ("window", (512,), r"config\.eval\.window is \(512,\); it must be \(height, width\)"),
+        ("bucket", 0, "config.eval.bucket is 0; it must be at least 1"),
+    ],
+)
+def test_settings_that_no_protocol_can_have_are_named(key, value, message):
+    settings = SimpleNamespace(**cityscapes.get_config().eval.to_dict() | {key: value})
+    with pytest.raises(UserError, match=message):
+        Protocol.from_config(settings)

@@ -1,0 +1,89 @@
+"""From a published .pth to a published label map by the command line alone, each command in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+from tests import goldens
+from tests.conftest import SHARED
+
+pytest.importorskip("torch", reason="PyTorch reads .pth files")
+
+ROOT = Path(__file__).resolve().parents[1]
+VARIANTS = {"thesis_offset_hrnet": "thesis", "hrnet_ocr": "hrnet_ocr", "ovenet_hrnet_ocr": "ovenet"}
+CASES = sorted(
+    file.parent
+    for file in (SHARED / "goldens").glob("*/case.json")
+    if "inference" in json.loads(file.read_text())
+)
+
+
+@pytest.mark.skipif(not CASES, reason=f"no {SHARED.name}/goldens beside the project")
+@pytest.mark.parametrize("folder", CASES or [None], ids=lambda folder: folder and folder.name)
+def test_published_weights_give_the_published_label_map(folder, tmp_path):
+    case = goldens.Case(folder)
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "image.png"), case.io["image"])  # both BGR
+    weights = folder / case.spec["weights"]["file"]
+    main("import", tmp_path, f"--source={weights}", *network(case))
+    report = main("predict", tmp_path, f"--source={tmp_path / 'images'}", *network(case), *protocol(case))
+    assert "Written and checked: 1 label maps" in report
+    found = cv2.imread(str(tmp_path / "run/predictions/images/label_maps/image.png"), cv2.IMREAD_UNCHANGED)
+    reference = case.io["ms_flip_argmax"][0]
+    assert found.shape == reference.shape
+    assert (found != reference).mean() <= case.rule("ms_flip_argmax")["mismatch_fraction"]
+
+
+def main(mode: str, folder: Path, *arguments: str) -> str:
+    variant = next(a for a in arguments if a.startswith("--config="))
+    rest = [a for a in arguments if a != variant]
+    command = [sys.executable, "main.py", variant, f"--mode={mode}", f"--workdir={folder / 'run'}", *rest]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder / "cache")}
+    result = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def network(case: goldens.Case) -> list[str]:
+    """The case's network as a variant of configs/cityscapes.py with overrides."""
+    network = case.network
+    first, *stages = network["backbone"]["stages"]
+    overrides = {
+        "num_classes": network["num_classes"],
+        "align_corners": network["align_corners"],
+        "backbone.width": stages[0]["channels"][0],
+        "backbone.modules": tuple(stage["modules"] for stage in stages),
+        "backbone.blocks": stages[0]["blocks"][0],
+        "backbone.layer1_blocks": first["blocks"][0],
+        "backbone.layer1_width": first["planes"][0],
+    }
+    if network["head"]["type"] == "ocr":
+        overrides["head.mid_features"] = network["head"]["mid_channels"]
+        overrides["head.key_features"] = network["head"]["key_channels"]
+    if "offset_head" in network:
+        overrides["offset.branch"] = network["offset_head"]["branch"]
+        stages = network["backbone"]["offset_stages"].values()
+        overrides["offset.modules"] = tuple(stage["modules"] for stage in stages)
+    variant = VARIANTS[network["architecture"]]
+    values = [f"--config.model.{key}={str(value).replace(' ', '')}" for key, value in overrides.items()]
+    return [f"--config=configs/cityscapes.py:{variant}", *values]
+
+
+def protocol(case: goldens.Case) -> list[str]:
+    """The case's inference as overrides of config.eval."""
+    inference = case.spec["inference"]
+    overrides = {
+        "base_size": inference["base_size"],
+        "window": tuple(inference["crop_size_hw"]),
+        "scales": tuple(inference["scales"]),
+        "flip": inference["flip"],
+        "windows": "generic" if inference["variant"] == "base" else "cityscapes",
+    }
+    return [f"--config.eval.{key}={str(value).replace(' ', '')}" for key, value in overrides.items()]
