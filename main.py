@@ -1,4 +1,4 @@
-"""Trains and evaluates: python main.py --config=configs/camvid.py:ovenet_tiny [--workdir=DIR] [--mode=MODE]."""
+"""What there is to do: python main.py --config=configs/camvid.py:ovenet_tiny [--workdir=DIR] [--mode=MODE]."""
 
 import os
 import sys
@@ -12,36 +12,36 @@ from ovenet_jax.errors import UserError
 # jax and what needs it is imported in `main` only, so that a mistake in the flags is answered at once.
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant], see configs/.", lock_config=True)
-MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "predict", "import"], "What to do.")
+SOURCE = flags.DEFINE_string("source", None, "import: a .pth file; predict: a folder of images.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default: runs/<config.name>.")
 
+EXIT_INCOMPLETE = 1  # something was named and left out
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: saved; the same command goes on
 
 
 def main(_: list[str]) -> int:
-    os.environ.setdefault(
-        "TF_CPP_MIN_LOG_LEVEL", "2"
-    )  # TensorFlow only writes summaries: it has nothing to say
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow writes summaries: it has nothing to say
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    import jax
-
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ovenet_jax" / "xla"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     logging.set_verbosity(logging.ERROR)  # the libraries' own chatter
-    if not jax.config.jax_compilation_cache_dir:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ovenet_jax" / "xla"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    from ovenet_jax import evaluate, import_weights, predict, train
 
-    config = CONFIG.value
+    config, mode = CONFIG.value, MODE.value
     folder = Path(WORKDIR.value or Path("runs") / config.name)
-    if MODE.value == "evaluate":
-        from ovenet_jax.evaluate import evaluate
-
-        evaluate(config, folder)
-        return 0
-    from ovenet_jax.train import train
-
-    return 0 if train(config, folder) else EXIT_INTERRUPTED
+    source = Path(SOURCE.value) if SOURCE.value else None
+    if mode == "train":
+        return 0 if train.train(config, folder) else EXIT_INTERRUPTED
+    if mode == "predict":
+        return 0 if predict.predict(config, folder, source) else EXIT_INCOMPLETE
+    if mode == "import":
+        import_weights.import_weights(config, source, folder)
+    else:
+        evaluate.evaluate(config, folder)
+    return 0
 
 
 def parse_flags(arguments: list[str]) -> list[str]:

@@ -17,14 +17,16 @@ from ovenet_jax.step import TrainState
 
 
 def load_model(folder: str | Path) -> nnx.Module:
-    """The best network of the run in `folder`, in evaluation mode.
+    """The best network of the run or import in `folder`, in evaluation mode.
 
     Raises:
-      UserError: the folder holds no run or no checkpoint.
+      UserError: the folder holds neither, or no checkpoint.
     """
     config = workdir.read_config(Path(folder))
     if config is None:
-        raise UserError(f"{folder} holds no run (no config.json); give the --workdir of a training.")
+        raise UserError(
+            f"{folder} holds no run (no config.json); give the --workdir of a training or an import."
+        )
     graphdef, *arrays = parameters.split(create_model(config.model))
     with closing(Checkpoints(Path(folder) / "checkpoints", read_only=True)) as checkpoints:
         restored = checkpoints.restore_model(checkpoints.best_step(), *jax.device_put(arrays))
@@ -33,6 +35,7 @@ def load_model(folder: str | Path) -> nnx.Module:
 
 class Checkpoints:
     """The checkpoints of a run under `folder`: each holds "model" (params, statistics) and "training" (the rest).
+    An import's only one, of step 0, holds "model" alone.
 
     Saving is asynchronous. The latest and the best are kept, older ones are deleted only when a newer one is
     complete; what an interrupted save left behind is ignored and cleaned away. With `read_only` nothing is touched:
@@ -78,6 +81,11 @@ class Checkpoints:
             force=True,
         )
 
+    def save_model(self, params: Arrays, statistics: Arrays) -> None:
+        """Starts saving a network that nothing has trained here, under step 0."""
+        model = ocp.args.StandardSave({"params": params, "statistics": statistics})
+        self._manager.save(0, args=ocp.args.Composite(model=model), force=True)
+
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
 
@@ -87,10 +95,22 @@ class Checkpoints:
         Raises:
           UserError: there is none.
         """
-        best = self._manager.best_step() or self.latest_step()
+        best = self._manager.best_step()
+        best = self.latest_step() if best is None else best
         if best is None:
             raise UserError(f"{self.folder} holds no checkpoint; train first, or check --workdir.")
         return best
+
+    def step_of(self, name: str) -> int:
+        """The step of the "best" or the "latest" checkpoint.
+
+        Raises:
+          UserError: another name, or there is none.
+        """
+        if name not in ("best", "latest"):
+            raise UserError(f"config.eval.checkpoint is {name!r}; it must be 'best' or 'latest'.")
+        best = self.best_step()
+        return best if name == "best" else self.latest_step()
 
     def restore_state(self, step: int, like: TrainState) -> TrainState:
         """The whole training state of `step`, with the shapes and shardings of `like`."""

@@ -1,6 +1,6 @@
 """One training step: a pure function of arrays, jitted by its caller."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,16 +14,18 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.inference import Normalisation, class_maps
 from ovenet_jax.losses import Ohem, ovenet_loss, segmentation_loss
 from ovenet_jax.models import parameters
+from ovenet_jax.models.layers import resize_bilinear
 from ovenet_jax.models.parameters import Arrays
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 Loss = Callable[[Any, jax.Array], dict[str, jax.Array]]  # (model output, label) -> terms, with "total"
+BASE = ("backbone", "head")  # the parts of an OVeNet that config.freeze_base freezes
 
 
 class TrainState(NamedTuple):
-    """All that training changes; `step` is also the position in the data."""
+    """The network and all that training changes; `step` is also the position in the data."""
 
     step: jax.Array
     params: Arrays
@@ -49,7 +51,13 @@ def create_loss(config: "ConfigDict") -> Loss:
             f"{config.model.num_classes}; give one weight per class, or () for none."
         )
     if config.loss.ohem.on:
-        ohem = Ohem(config.loss.ohem.threshold, config.loss.ohem.keep, config.loss.ohem.group)
+        probabilities = "offset" in config.model and not config.model.offset.logits
+        ohem = Ohem(
+            config.loss.ohem.threshold,
+            config.loss.ohem.keep,
+            config.loss.ohem.group,
+            softmax=config.loss.ohem.softmax_again or not probabilities,
+        )
         if config.batch_size % ohem.group:
             raise UserError(
                 f"OHEM ranks pixels in groups of config.loss.ohem.group={ohem.group} images, which "
@@ -67,10 +75,13 @@ def create_loss(config: "ConfigDict") -> Loss:
     )
 
 
-def init_state(model: nnx.Module, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step, on the host."""
+def init_state(
+    model: nnx.Module, optimizer: optax.GradientTransformation, frozen: Sequence[str] = ()
+) -> TrainState:
+    """The state before the first step, on the host; the optimizer knows nothing of the parts named in `frozen`."""
     _, params, statistics = parameters.split(model)
-    return TrainState(jnp.zeros((), jnp.int32), params, statistics, optimizer.init(params))
+    opt_state = optimizer.init(_without(params, frozen))
+    return TrainState(jnp.zeros((), jnp.int32), params, statistics, opt_state)
 
 
 def train_step(
@@ -84,14 +95,19 @@ def train_step(
     normalisation: Normalisation,
     align_corners: bool,
     seed: int,
+    frozen: Sequence[str] = (),
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step of SGD on image uint8 [B, H, W, 3] and label uint8 [B, H, W] -> new state, scalar measures."""
+    """One step of SGD on image uint8 [B, H, W, 3] and label uint8 [B, H, W] -> new state, scalar measures.
+
+    Parts of the network named in `frozen` ("backbone", "head") stay as they are, parameters and statistics.
+    """
     dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
     (terms, output, statistics), gradients = loss_and_gradients(
-        graphdef, state.params, state.statistics, normalisation(image), label, loss, dropout_key
+        graphdef, state.params, state.statistics, normalisation(image), label, loss, dropout_key, frozen
     )
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    trained = _without(state.params, frozen)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
+    params = state.params | optax.apply_updates(trained, updates)
     measures = {f"loss_{name}": value for name, value in terms.items()}
     measures["parameter_norm"] = optax.global_norm(params)
     measures |= _measures(output, label, align_corners)
@@ -106,25 +122,36 @@ def loss_and_gradients(
     label: jax.Array,
     loss: Loss,
     dropout_key: jax.Array,
+    frozen: Sequence[str] = (),
 ) -> tuple[tuple[dict[str, jax.Array], Any, Arrays], Arrays]:
-    """((loss terms, model output, new BatchNorm statistics), gradients) in training mode on a normalised image."""
+    """((loss terms, model output, new BatchNorm statistics), gradients) in training mode on a normalised image.
 
-    def forward(params):
-        model = parameters.merge(graphdef, params, statistics)
+    The parts named in `frozen` run in evaluation mode, with their stored statistics, and have no gradients.
+    """
+
+    def forward(trained):
+        model = parameters.merge(graphdef, params | trained, statistics)
         model.train()
+        for part in frozen:
+            getattr(model, part).eval()
         output = model(image, nnx.Rngs(dropout=dropout_key))
         terms = loss(output, label)
         return terms["total"], (terms, output, parameters.statistics_of(model))
 
-    (_, results), gradients = jax.value_and_grad(forward, has_aux=True)(params)
+    (_, results), gradients = jax.value_and_grad(forward, has_aux=True)(_without(params, frozen))
     return results, gradients
+
+
+def _without(params: Arrays, frozen: Sequence[str]) -> Arrays:
+    return {name: value for name, value in params.items() if name.partition(".")[0] not in frozen}
 
 
 def _measures(output: Any, label: jax.Array, align_corners: bool) -> dict[str, jax.Array]:
     """Pixel accuracy of each prediction; for OVeNet mean confidence and mean offset length in label pixels."""
     valid = label != IGNORE
     measures = {}
-    for name, class_map in class_maps(output, label.shape[1:3], align_corners=align_corners).items():
+    resize = partial(resize_bilinear, size=label.shape[1:3], align_corners=align_corners)
+    for name, class_map in class_maps({k: resize(x) for k, x in output.predictions.items()}).items():
         correct = (class_map == label) & valid
         measures[f"accuracy_{name}"] = correct.sum() / jnp.maximum(valid.sum(), 1)
     if hasattr(output, "offset"):

@@ -1,31 +1,40 @@
 """Published PyTorch weights -> our parameters, by name.
 
-A published state dict (OVeNet, HRNet, HRNet + OCR) is renamed by one table and transposed to our layout;
-nothing is guessed: every key must land and every parameter must be filled.
+A published state dict (OVeNet, its thesis network, HRNet, HRNet + OCR, ImageNet's HRNet) is renamed by one table and
+transposed to our layout; nothing is guessed: every key must land and every parameter must be filled.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import jax
 import numpy as np
 from flax import nnx
 
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
 
-# Keys that carry nothing a network needs: BatchNorm's step counters, OVeNet's stored pixel grid, the class
-# weights that the training script's wrapper keeps beside the model.
-IGNORED = re.compile(r"(^|\.)(num_batches_tracked|coords)$|^loss\.criterion\.weight$")
+# Before the names of the network: of DataParallel, of the training script's wrapper.
+PREFIX = r"^(module\.)?(model\.)?"
+
+# Keys (without PREFIX) that carry nothing a network here needs, and what they are.
+IGNORED = (
+    (r"^(incre_modules|downsamp_modules|final_layer)\.", "ImageNet classification head"),
+    (r"^classifier\.(weight|bias)$", "ImageNet classification head"),
+    (r"(^|\.)num_batches_tracked$", "BatchNorm's step counters"),
+    (r"^coords$", "stored pixel grid"),
+    (r"^loss\.criterion\.weight$", "class weights of the loss"),
+)
 
 # Applied to each key in this order, each rule as often as it matches.
 RULES = (
-    (r"^(module\.)?(model\.)?", ""),
+    (PREFIX, ""),
     # Parts. `_2` marks the offset trunk in the published code.
     (r"^(transition|stage)(\d)_2\.", r"offset_trunk.\1\2."),
     (r"^(transition|stage)(\d)\.", r"backbone.trunk.\1\2."),
     (r"^(conv1|bn1|conv2|bn2|layer1)\.", r"backbone.\1."),
-    (r"^aux_head_offset\.", "offset_head.classifier."),
+    (r"^(aux_head_offset|offset_layer)\.", "offset_head.classifier."),
     (r"^last_layer\.", "head.classifier."),
     (r"^aux_head\.", "head.aux."),
     (r"^conv3x3_ocr\.", "head.pixels."),
@@ -64,41 +73,67 @@ def rename(key: str) -> str:
     return key
 
 
+def why_ignored(key: str) -> str | None:
+    """What an ignored state-dict key is; None where its array belongs to the network."""
+    key = re.sub(PREFIX, "", key)
+    return next((reason for pattern, reason in IGNORED if re.search(pattern, key)), None)
+
+
+def holds_backbone_only(keys: Iterable[str]) -> bool:
+    """Whether these state-dict keys are ImageNet weights: a backbone, no head that is used here."""
+    return all(rename(key).startswith("backbone.") for key in keys if why_ignored(key) is None)
+
+
 def load_state_dict(model: nnx.Module, state_dict: Mapping[str, np.ndarray], source: str) -> nnx.Module:
     """`model` with every parameter and statistic taken from a published `state_dict` (read from `source`).
 
     Raises:
-      UserError: naming all keys without a target, all arrays left unfilled and all wrong shapes.
+      UserError: see `fill`.
     """
     graphdef, params, statistics = parameters.split(model)
-    expected = {**params, **statistics}
+    arrays = fill(params | statistics, state_dict, source)
+    return parameters.merge(
+        graphdef, {name: arrays[name] for name in params}, {name: arrays[name] for name in statistics}
+    )
+
+
+def fill(
+    expected: Mapping[str, np.ndarray | jax.Array], state_dict: Mapping[str, np.ndarray], source: str
+) -> dict[str, np.ndarray]:
+    """For each of our arrays in `expected`, the published one of that name, in its layout and type.
+
+    Raises:
+      UserError: naming all keys without a target, all arrays left unfilled, all wrong shapes, and all values that
+        are no finite floating-point numbers.
+    """
     found, problems = {}, []
     for key, value in state_dict.items():
-        if IGNORED.search(key):
-            continue
-        name = rename(key)
-        if name in found:
-            problems.append(f"{key} and {found[name][0]} are both {name}")
-        found[name] = (key, value)
+        if why_ignored(key) is None:
+            name = rename(key)
+            if name in found:
+                problems.append(f"{key} and {found[name][0]} are both {name}")
+            found[name] = (key, value)
     problems += [f"{found[name][0]} has no target" for name in found.keys() - expected.keys()]
     problems += [f"nothing fills {name} {expected[name].shape}" for name in expected.keys() - found.keys()]
-    loaded = {}
+    arrays = {}
     for name in expected.keys() & found.keys():
         key, value = found[name]
-        loaded[name] = to_channels_last(np.asarray(value))
-        if loaded[name].shape != expected[name].shape:
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and named below
+            arrays[name] = to_channels_last(value).astype(expected[name].dtype)
+        if arrays[name].shape != expected[name].shape:
             problems.append(
-                f"{key} has shape {loaded[name].shape} (channels last), {name} needs {expected[name].shape}"
+                f"{key} has shape {arrays[name].shape} (channels last), {name} needs {expected[name].shape}"
             )
+        if not np.issubdtype(value.dtype, np.floating):
+            problems.append(f"{key} holds {value.dtype}, not floating-point numbers")
+        elif not np.isfinite(arrays[name]).all():
+            problems.append(f"{key} holds numbers that are not finite")
     if problems:
         raise UserError(
             f"{source} does not fit the configured model ({len(problems)} problems); check the model part of "
             f"the config against the checkpoint: {'; '.join(sorted(problems))}."
         )
-    loaded = {name: value.astype(expected[name].dtype) for name, value in loaded.items()}
-    return parameters.merge(
-        graphdef, {name: loaded[name] for name in params}, {name: loaded[name] for name in statistics}
-    )
+    return arrays
 
 
 def read_pth(path: str | Path) -> dict[str, np.ndarray]:
@@ -115,15 +150,29 @@ def read_pth(path: str | Path) -> dict[str, np.ndarray]:
         raise UserError(f"Reading {path} needs PyTorch; install it with `pip install torch`.") from error
     # A training checkpoint holds its best mIoU as a numpy scalar; these constructors are all that needs.
     allowed = [np.dtype, type(np.dtype(np.float64)), np.float64, np._core.multiarray.scalar]
+    if not Path(path).is_file():
+        raise UserError(f"{path} is no file; give a .pth file.")
     try:
         with torch.serialization.safe_globals([*allowed, (allowed[-1], "numpy.core.multiarray.scalar")]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-        content = content.get("state_dict", content)
-        return {key: value.numpy() for key, value in content.items()}
     except Exception as error:  # whatever a damaged or foreign file makes the loader raise
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if code:
+            raise UserError(
+                f"{path} holds Python objects ({code[1]}), and loading those would run code from the file; save "
+                f"the network's state_dict() alone where you trust it, and import that."
+            ) from error
         raise UserError(
-            f"{path} cannot be read as a PyTorch state dict ({repr(error)[:200]}); check that it is a "
-            f"whole, published .pth file."
+            f"{path} cannot be read as a PyTorch checkpoint ({type(error).__name__}); check that it is a whole "
+            f".pth file, not cut off or something else."
+        ) from error
+    try:
+        state_dict = content.get("state_dict", content)
+        return {str(key): value.detach().numpy() for key, value in state_dict.items()}
+    except (AttributeError, TypeError, RuntimeError) as error:  # no dict, or values that are no plain tensors
+        raise UserError(
+            f"{path} holds no state dict, that is names with arrays that numpy knows, plain or under 'state_dict'; "
+            f"save the network's state_dict() and import that."
         ) from error
 
 

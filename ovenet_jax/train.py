@@ -12,26 +12,30 @@ from threading import Event
 
 import clu.metrics
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ovenet_jax import parallel, workdir
+from ovenet_jax import parallel, starting_point, workdir
 from ovenet_jax.checkpoint import Checkpoints
 from ovenet_jax.data import pipeline
 from ovenet_jax.errors import UserError
-from ovenet_jax.evaluate import Evaluation, Evaluator, evaluate_best, write_panels
+from ovenet_jax.evaluate import Evaluation, Evaluator, evaluate_checkpoint
 from ovenet_jax.inference import TITLES, Normalisation
 from ovenet_jax.metrics import NO_STEP, scores, training_metrics
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.optimizer import create_optimizer, poly_schedule
-from ovenet_jax.step import TrainState, create_loss, init_state, train_step
+from ovenet_jax.report import write_panels
+from ovenet_jax.step import BASE, TrainState, create_loss, init_state, train_step
 from ovenet_jax.summaries import Summaries
 
 
 def train(config: ConfigDict, folder: Path) -> bool:
     """Trains in `folder`, from its latest checkpoint if it has one; at the end reports on the best checkpoint.
+
+    A new run starts from the networks that `config.init` names, if any.
 
     Returns whether training finished: False after SIGTERM or SIGINT, with the state saved.
 
@@ -45,6 +49,9 @@ def train(config: ConfigDict, folder: Path) -> bool:
     pipeline.prepare(config.data)
 
     model = create_model(config.model, config.seed)
+    if config.init.base and not workdir.has_checkpoint(folder):
+        model = starting_point.start_from(model, config.init)
+    frozen = BASE if config.freeze_base else ()
     graphdef, *_ = parameters.split(model)
     schedule = poly_schedule(config.optimizer.rate, config.steps, config.optimizer.power)
     optimizer = create_optimizer(
@@ -62,12 +69,13 @@ def train(config: ConfigDict, folder: Path) -> bool:
             normalisation=Normalisation(),
             align_corners=config.model.align_corners,
             seed=config.seed,
+            frozen=frozen,
         ),
         out_shardings=parallel.replicated(mesh),
         donate_argnums=0,
     )
-    state = jax.device_put(init_state(model, optimizer), parallel.replicated(mesh))
-    evaluator = Evaluator(config, graphdef, mesh)
+    state = jax.device_put(init_state(model, optimizer, frozen), parallel.replicated(mesh))
+    evaluator = Evaluator(config, graphdef)
     workdir.claim(folder, config)
     with closing(Checkpoints(folder / "checkpoints")) as checkpoints:
         if checkpoints.latest_step() is not None:
@@ -78,7 +86,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
     if state.step < config.steps:
         print(f"Interrupted at step {state.step}, which is saved; the same command goes on from there.")
         return False
-    evaluate_best(evaluator, folder, state.params, state.statistics)
+    evaluate_checkpoint(evaluator, folder, state.params, state.statistics)
     return True
 
 
@@ -93,9 +101,20 @@ def _loop(
 ) -> TrainState:
     """Steps until the last one or an interruption; either way the state returned is saved."""
     first_step = int(state.step)
-    if first_step == 0:  # what there is to improve on; and a fault of the evaluation shows before training
-        reporter.report_evaluation(0, evaluator.run(state.params, state.statistics))
     with interruption() as interrupted, _batches(config, first_step) as batches:
+
+        def evaluate(step: int) -> float | None:
+            """The mIoU; None if interrupted meanwhile."""
+            evaluation = evaluator.run(state.params, state.statistics, interrupted)
+            if evaluation is None:
+                return None
+            shown = partial(evaluator.panels, state.params, state.statistics, evaluator.shown)
+            reporter.report_evaluation(step, evaluation, shown)
+            return evaluation.miou
+
+        # What there is to improve on; and a fault of the evaluation shows before training.
+        if first_step == 0:
+            evaluate(0)
         for step in range(first_step + 1, config.steps + 1):
             batch = parallel.to_global(mesh, next(batches))
             state, measures = step_function(state, batch["image"], batch["label"])
@@ -105,9 +124,7 @@ def _loop(
                 reporter.report(step, checkpoints.latest_step())
             if step % config.evaluate_every == 0 or last:
                 reporter.stop_if_not_finite(checkpoints.latest_step())
-                evaluation = evaluator.run(state.params, state.statistics)
-                reporter.report_evaluation(step, evaluation)
-                checkpoints.save(state, evaluation.miou)
+                checkpoints.save(state, evaluate(step))
             elif step % config.checkpoint_every == 0 or leave:
                 reporter.stop_if_not_finite(checkpoints.latest_step())
                 checkpoints.save(state)
@@ -117,16 +134,24 @@ def _loop(
 
 
 def check_config(config: ConfigDict) -> None:
-    """Raises UserError for numbers that no run can have."""
+    """Raises UserError for values that no run can have."""
     intervals = ("report_every", "evaluate_every", "checkpoint_every")
-    for key in ("steps", "batch_size", "eval.batch_size", *intervals):
+    for key in ("steps", "batch_size", "eval.images_per_device", *intervals):
         value = operator.attrgetter(key)(config)
         if value < 1:
             raise UserError(f"config.{key} is {value}; it must be at least 1.")
-    for key in ("augment.crop", "eval.size"):
-        value = operator.attrgetter(key)(config)
-        if len(value) != 2 or min(value) < 1:
-            raise UserError(f"config.{key} is {value}; it must be (height, width), for example (360, 480).")
+    crop = config.augment.crop
+    if len(crop) != 2 or min(crop) < 1:
+        raise UserError(f"config.augment.crop is {crop}; it must be (height, width), for example (360, 480).")
+    for key, on in (("init.trunk", config.init.trunk), ("freeze_base", config.freeze_base)):
+        if on and "offset" not in config.model:
+            raise UserError(
+                f"config.{key} is for networks with offsets, and config.model has none; leave it out."
+            )
+        if on and not config.init.base:
+            raise UserError(
+                f"config.{key} needs a trained base network; name its folder in config.init.base."
+            )
 
 
 def _batches(config: ConfigDict, first_step: int) -> AbstractContextManager[Iterator[pipeline.Batch]]:
@@ -210,8 +235,10 @@ class Reporter:
         if self._summaries:
             self._summaries.scalars(step, values)
 
-    def report_evaluation(self, step: int, evaluation: Evaluation) -> None:
-        """mIoU and pixel accuracy of each prediction, and the panels."""
+    def report_evaluation(
+        self, step: int, evaluation: Evaluation, panels: Callable[[], dict[str, np.ndarray]]
+    ) -> None:
+        """mIoU and pixel accuracy of each prediction, and the panels, which are made on process 0 alone."""
         values = {}
         for name, matrix in evaluation.matrices.items():
             result = scores(matrix)
@@ -220,8 +247,9 @@ class Reporter:
         print(f"step {step}/{self._config.steps}  mIoU [%]: {mious}", flush=True)
         if self._summaries:
             self._summaries.scalars(step, values)
-            self._summaries.pictures(step, evaluation.panels)
-            write_panels(evaluation.panels, self._folder / "panels" / f"step_{step:06d}")
+            pictures = panels()
+            self._summaries.pictures(step, pictures)
+            write_panels(pictures, self._folder / "panels" / f"step_{step:06d}")
         self._last_report = (step, time.monotonic())  # evaluating is not training time
 
     def stop_if_not_finite(self, checkpoint: int | None) -> None:

@@ -7,34 +7,47 @@ from ml_collections import ConfigDict
 
 from ovenet_jax.errors import UserError
 
-# Keys that change how a run is fed and watched, not what it computes: they may differ when it is resumed.
+# Beginnings of keys that change how a run is fed, watched and used, not what it computes: they may differ when it is
+# resumed.
 FREE_KEYS = (
     "data.root",
     "data.prepared",
     "data.workers",
+    "data.test_split",
     "report_every",
     "evaluate_every",
     "checkpoint_every",
-    "eval.size",
-    "eval.panels",
-    "eval.batch_size",
+    "eval.",
+    "predict.",
 )
+
+IMPORT_REPORT = "import.json"  # in a folder that holds imported weights, not a run
 
 
 def check(workdir: Path, config: ConfigDict) -> None:
-    """Raises UserError where `workdir` holds the run of another config, one that has a checkpoint."""
+    """Raises UserError where `workdir` holds imported weights, or the run of another config that has a checkpoint."""
+    if (workdir / IMPORT_REPORT).exists():
+        raise UserError(
+            f"{workdir} holds imported weights; train from them with --config.init.base={workdir} and another "
+            f"--workdir."
+        )
     saved = read_config(workdir)
-    if saved is not None and any((workdir / "checkpoints").glob("*")):
+    if saved is not None and has_checkpoint(workdir):
         differing = [
             f"{key} is {there!r} there and {here!r} here"
             for key, there, here in _differences(saved, config)
-            if key not in FREE_KEYS
+            if not key.startswith(FREE_KEYS)
         ]
         if differing:
             raise UserError(
                 f"{workdir} holds the run of another config ({'; '.join(differing[:5])}); resume it with its own "
                 f"config, or choose another --workdir."
             )
+
+
+def has_checkpoint(workdir: Path) -> bool:
+    """Whether there is one that was saved to its end."""
+    return any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
@@ -64,7 +77,7 @@ def note_differences(workdir: Path, config: ConfigDict) -> None:
             raise UserError(
                 f"{workdir} was trained on {there!r}, not on {here!r}; use a config of that data set."
             )
-        if key.startswith(("model.", "data.")) and key not in FREE_KEYS:
+        if key.startswith(("model.", "data.")) and not key.startswith(FREE_KEYS):
             print(f"Note: config.{key} is {here!r}; the run was trained with {there!r}.")
 
 

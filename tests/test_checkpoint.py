@@ -1,3 +1,5 @@
+from contextlib import closing
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,6 +58,16 @@ def test_without_an_evaluation_the_latest_is_the_best(tmp_path):
     checkpoints.save(state(2))
     assert checkpoints.best_step() == 2
     checkpoints.close()
+
+
+def test_a_model_alone_is_the_best_and_latest_checkpoint(tmp_path):
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save_model(state(value=3.0).params, state(value=4.0).statistics)
+    with closing(Checkpoints(tmp_path, read_only=True)) as again:
+        assert (again.best_step(), again.latest_step()) == (0, 0)
+        params, statistics = again.restore_model(0, state().params, state().statistics)
+    assert_equal(params, state(value=3.0).params)
+    assert_equal(statistics, state(value=4.0).statistics)
 
 
 def test_what_an_interrupted_save_left_is_no_checkpoint(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +20,10 @@ SMALL = [
     "--config.model.backbone.layer1_width=4",
     "--config.augment.base_size=32",
     "--config.augment.crop=(32,32)",
-    "--config.eval.size=(24,32)",
-    "--config.eval.batch_size=2",
+    "--config.eval.base_size=32",
+    "--config.eval.images_per_device=2",
     "--config.eval.panels=1",
+    "--config.eval.worst=1",
     "--config.batch_size=2",
     "--config.report_every=1",
 ]
@@ -66,7 +68,7 @@ def test_training_ends_with_the_table_of_the_restored_best_checkpoint(trained):
     assert re.search(r"Evaluating step [24] of .* on val: 3 images", trained)
     table = final_table(trained)
     assert "initial S_i      seed S_s     fused S_f" in table
-    assert len(table.splitlines()) == 1 + 11 + 1 + 3  # title, classes, rule, mIoU and two accuracies
+    assert len(table.splitlines()) == 1 + 11 + 1 + 4 + 1  # title, classes, rule, means, the worst images
 
 
 def test_a_new_process_evaluates_to_the_identical_table(folder, trained):
@@ -80,7 +82,7 @@ def test_a_second_start_finds_its_steps_compiled(folder, trained):
         return {path.name for path in (folder / "cache" / "ovenet_jax" / "xla").glob("*-cache")}
 
     before = compiled()
-    assert {name.split("-")[0] for name in before} >= {"jit_train_step", "jit__evaluate_batch"}
+    assert {name.split("-")[0] for name in before} >= {"jit_train_step", "jit__forward"}
     result = run(command(folder, f"--workdir={folder}/second"), environment(folder))
     assert result.returncode == 0, result.stderr
     assert final_table(result.stdout) == final_table(trained)  # the same seed, the same run
@@ -118,10 +120,12 @@ def test_sigterm_saves_and_the_same_command_goes_on(folder):
 
 MISTAKES = {
     "unknown key": (["--config.stepz=3"], "No such key in the config: 'stepz'"),
-    "unknown mode": (["--mode=trian"], "value should be one of <train|evaluate>"),
+    "unknown mode": (["--mode=trian"], "value should be one of <train|evaluate|predict|import>"),
     "no run to evaluate": (["--mode=evaluate", "--workdir=nowhere"], "nowhere holds no run"),
     "no flag": (["mode=evaluate"], "'mode=evaluate' is no flag; flags are written --name=value"),
     "missing data": (["--config.data.root=nowhere"], "nowhere: no such folder"),
+    "nothing to import": (["--mode=import"], "--mode=import needs the file to read: --source=FILE.pth"),
+    "no pth": (["--mode=import", "--source=README.md"], "README.md cannot be read as a PyTorch checkpoint"),
 }
 
 
@@ -149,6 +153,49 @@ def test_an_unknown_config_gets_one_sentence(folder, config, sentence):
     assert result.returncode == 2
     assert sentence in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.usefixtures("trained")
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--config.eval.scales=half"], "config.eval.scales is ('half',); it must be positive numbers"),
+        (["--config.eval.scales=(0.5,-1)"], "config.eval.scales is (0.5, -1); it must be positive numbers"),
+        (["--config.eval.checkpoint=7"], "config.eval.checkpoint is '7'; it must be 'best' or 'latest'"),
+        (["--mode=predict", "--source=nowhere"], "--source=nowhere is no folder"),
+        (["--config.predict.ids=names", "--mode=predict"], "config.predict.ids is 'names'; known: label_ids"),
+    ],
+)
+def test_settings_of_a_test_that_make_no_sense_get_one_sentence(folder, arguments, sentence):
+    arguments = ["--mode=evaluate", f"--workdir={folder}/run", *arguments]
+    result = run(command(folder, *arguments), environment(folder))
+    assert result.returncode == 2
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.usefixtures("trained")
+def test_scales_and_flip_are_chosen_on_the_command_line(folder):
+    arguments = ["--mode=evaluate", "--config.eval.scales=(0.5,1.0)", "--config.eval.flip"]
+    result = run(command(folder, f"--workdir={folder}/run", *arguments), environment(folder))
+    assert result.returncode == 0, result.stderr
+    assert "on val: 3 images, scales 0.5 1, flip." in result.stdout
+    assert (folder / "run" / "evaluation" / "val_0.5-1_flip.json").exists()
+
+
+@pytest.mark.usefixtures("trained")
+def test_an_image_left_out_of_a_prediction_shows_in_the_exit_code(folder):
+    images = folder / "images"
+    images.mkdir()
+    shutil.copy(next((folder / "source" / "test").iterdir()), images / "good.png")
+    (images / "broken.jpg").write_bytes(b"no image")
+    result = run(
+        command(folder, "--mode=predict", f"--source={images}", f"--workdir={folder}/run"),
+        environment(folder),
+    )
+    assert result.returncode == 1, result.stderr
+    assert "Left out: 1 of 2 images, which cannot be read:" in result.stdout
+    assert (folder / "run" / "predictions" / "images" / "label_maps" / "good.png").exists()
 
 
 @pytest.mark.usefixtures("trained")

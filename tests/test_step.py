@@ -11,11 +11,12 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.inference import Normalisation
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
-from ovenet_jax.step import TrainState, create_loss, init_state, loss_and_gradients, train_step
+from ovenet_jax.optimizer import create_optimizer
+from ovenet_jax.step import BASE, TrainState, create_loss, init_state, loss_and_gradients, train_step
 
 
 def config(model, batch_size=8):
-    ohem = {"on": False, "threshold": 0.9, "keep": 100, "group": 2}
+    ohem = {"on": False, "threshold": 0.9, "keep": 100, "group": 2, "softmax_again": True}
     loss = {
         "aux_weight": 0.4,
         "class_weights": (),
@@ -65,14 +66,9 @@ def test_eight_devices_give_the_gradients_of_one(tiny_model):
             assert_allclose(eight[name], value, rtol=1e-10, atol=1e-10 * scale, err_msg=name)
 
 
-@pytest.fixture(scope="module")
-def stepped():
-    """Two training steps of a tiny OVeNet: the states and measures."""
-    from tests.conftest import tiny_model
-
-    model_config = tiny_model.__wrapped__()
+def two_steps(model_config, optimizer, frozen=()):
+    """Two training steps: the states, the measures and the step function."""
     model = create_model(model_config)
-    optimizer = optax.sgd(0.01)
     run = jax.jit(
         lambda state, image, label: train_step(
             state,
@@ -84,14 +80,64 @@ def stepped():
             normalisation=Normalisation(),
             align_corners=True,
             seed=0,
+            frozen=frozen,
         )
     )
-    states, measures = [init_state(model, optimizer)], []
+    states, measures = [init_state(model, optimizer, frozen)], []
     for _ in range(2):
         state, measured = run(states[-1], **batch(2))
         states.append(state)
         measures.append(measured)
     return states, measures, run
+
+
+@pytest.fixture(scope="module")
+def stepped():
+    from tests.conftest import tiny_model
+
+    return two_steps(tiny_model.__wrapped__(), optax.sgd(0.01))
+
+
+def parts(names):
+    return {name.partition(".")[0] for name in names}
+
+
+@pytest.fixture(scope="module")
+def frozen():
+    """Two steps with a frozen base, weight decay and much dropout; the network before them, and its config."""
+    from tests.conftest import tiny_model
+
+    model_config = tiny_model.__wrapped__()
+    model_config.head.dropout, model_config.backbone.he_init = 0.5, True
+    states, measures, _ = two_steps(model_config, create_optimizer(lambda _: 0.1, weight_decay=0.1), BASE)
+    return states, measures, model_config
+
+
+def test_a_frozen_base_stays_bit_identical_and_the_offset_parts_train(frozen):
+    (before, _, after), *_ = frozen
+    for old, new in ((before.params, after.params), (before.statistics, after.statistics)):
+        changed = {name for name in old if not np.array_equal(old[name], new[name])}
+        assert parts(changed) == {"offset_trunk", "offset_head"}
+        assert parts(old.keys() - changed) == {"backbone", "head"}
+
+
+def test_the_optimizer_holds_nothing_of_a_frozen_base(frozen):
+    (before, *_), *_ = frozen
+    momentum = [
+        jax.tree_util.keystr(path) for path, x in jax.tree.leaves_with_path(before.opt_state) if x.ndim
+    ]
+    assert len(momentum) == sum(name.startswith("offset_") for name in before.params)
+    assert all("['offset_" in name for name in momentum)
+
+
+def test_a_frozen_base_computes_as_in_evaluation(frozen):
+    _, measures, model_config = frozen
+    image, label = batch(2).values()
+    evaluate = jax.jit(create_model(model_config))
+    terms = create_loss(config(model_config))(evaluate(Normalisation()(jnp.asarray(image))), label)
+    assert_allclose(measures[0]["loss_initial"], terms["initial"], rtol=1e-6)
+    assert measures[1]["loss_initial"] == measures[0]["loss_initial"]
+    assert measures[1]["loss_fused"] != measures[0]["loss_fused"]
 
 
 def test_a_step_changes_every_parameter_and_statistic(stepped):
@@ -153,12 +199,6 @@ def test_a_batch_that_does_not_divide_is_refused():
         UserError, match=r"config.batch_size=6 cannot be split over 8 devices.*--config.batch_size=8"
     ):
         parallel.check_divisible(mesh, 6, "config.batch_size")
-
-
-def test_rows_of_a_batch_come_back_in_order():
-    mesh = parallel.create_mesh()
-    rows = np.arange(16).reshape(8, 2)
-    np.testing.assert_array_equal(parallel.local_rows(parallel.to_global(mesh, {"x": rows})["x"]), rows)
 
 
 def test_class_weights_of_another_number_of_classes_are_refused(tiny_model):

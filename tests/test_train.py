@@ -19,6 +19,7 @@ from configs import camvid, cityscapes, demo
 from ovenet_jax.checkpoint import Checkpoints
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
+from ovenet_jax.predict import predict
 from ovenet_jax.step import TrainState
 from ovenet_jax.train import Reporter, train
 from tests.camvid_tree import write_tree
@@ -67,7 +68,7 @@ def shrunk(config: ConfigDict, folder: Path) -> ConfigDict:
     config.data.update(data)
     config.model.backbone.update({"width": 4, "stem_width": 8, "layer1_blocks": 1, "layer1_width": 4})
     config.augment.update({"base_size": 32, "crop": (32, 32)})
-    config.eval.update({"size": (24, 32), "batch_size": 8, "panels": 2})
+    config.eval.update({"base_size": 32, "images_per_device": 1, "panels": 2, "worst": 1})
     config.update(
         {"batch_size": 8, "steps": 2, "report_every": 1, "evaluate_every": 2, "checkpoint_every": 1}
     )
@@ -89,6 +90,7 @@ def keys_read(run, tmp_path_factory):
     config = shrunk(camvid.get_config("hrnet_tiny"), folder)
     config.loss.ohem.on = True
     assert train(Recording(config, read), folder / "run")
+    assert predict(Recording(config, read), folder / "run", None)
     return read | run[2] | {"name"}  # main.py names the workdir after it
 
 
@@ -118,8 +120,11 @@ def test_a_run_leaves_a_report_of_every_image_and_pixel(run):
     labels_with_void = np.arange(24 * 32) // 3 % 12
     assert counted == 5 * (labels_with_void != 11).sum()
     assert list(report["fused"]["iou"]) == list(report["initial"]["iou"])
-    pictures = sorted(path.name for path in (folder / "evaluation").glob("**/*.png"))
-    assert pictures == ["val_00.png", "val_04.png", "val_confusion.png"]
+    evaluation = folder / "evaluation"
+    assert sorted(path.name for path in (evaluation / "val_panels").iterdir()) == ["val_00.png", "val_04.png"]
+    (worst,) = report["worst"]
+    assert [path.stem for path in (evaluation / "val_worst").iterdir()] == [worst["name"]]
+    assert (evaluation / "val_confusion.png").exists()
     assert (folder / "panels" / "step_000002" / "val_00.png").exists()
 
 
@@ -214,7 +219,7 @@ MISTAKES = {
     "steps": (0, "config.steps is 0; it must be at least 1"),
     "report_every": (0, "config.report_every is 0"),
     "augment.crop": ((192,), "config.augment.crop is .192,.; it must be .height, width."),
-    "eval.size": ((16, 32), "has 24 rows and 32 columns, more than config.eval.size"),
+    "eval.scales": ((0.5, -1.0), "config.eval.scales is .0.5, -1.0.; it must be positive numbers"),
     "model.num_classes": (12, "config.loss.class_weights has 11 entries for config.model.num_classes=12"),
     "loss.class_weights": ((1.0, 2.0), "config.loss.class_weights has 2 entries"),
     "data.eval_split": ("valid", "camvid has no split 'valid'; choose one of train, val, test"),
@@ -241,9 +246,8 @@ def test_a_model_for_another_number_of_classes_than_the_data_has_is_named(run, t
         train(config, tmp_path / "new")
 
 
-@pytest.mark.parametrize("key", ["batch_size", "eval.batch_size"])
-def test_a_batch_that_does_not_divide_is_named(run, tmp_path, key):
+def test_a_batch_that_does_not_divide_is_named(run, tmp_path):
     config = run[1].copy_and_resolve_references()
-    config.update_from_flattened_dict({key: 12})
-    with pytest.raises(UserError, match=f"config.{key}=12 cannot be split over 8 devices"):
+    config.batch_size = 12
+    with pytest.raises(UserError, match="config.batch_size=12 cannot be split over 8 devices"):
         train(config, tmp_path / "new")

@@ -26,7 +26,9 @@ def test_a_folder_is_claimed_and_open_to_the_same_config(tmp_path):
 
 def test_what_only_feeds_or_watches_a_run_may_change(tmp_path):
     begin(tmp_path, config())
-    changed = config(report_every=7, data={"root": "b", "workers": 4})
+    changed = config(
+        report_every=7, data={"root": "b", "workers": 4, "test_split": "val"}, eval={"scales": (1.0,)}
+    )
     workdir.check(tmp_path, changed)
     workdir.claim(tmp_path, changed)
     assert json.loads((tmp_path / "config.json").read_text())["data"]["workers"] == 4
@@ -50,7 +52,16 @@ def test_another_configs_run_is_not_touched(tmp_path, changes, difference):
 
 def test_a_start_that_left_no_checkpoint_binds_nobody(tmp_path):
     workdir.claim(tmp_path, config())
+    (tmp_path / "checkpoints" / "1.orbax-checkpoint-tmp").mkdir(parents=True)  # of an interrupted save
+    assert not workdir.has_checkpoint(tmp_path)
     workdir.check(tmp_path, config(steps=20))
+
+
+def test_no_training_goes_on_in_a_folder_of_imported_weights(tmp_path):
+    begin(tmp_path, config())
+    (tmp_path / workdir.IMPORT_REPORT).write_text("{}")
+    with pytest.raises(UserError, match=f"train from them with --config.init.base={tmp_path} and another"):
+        workdir.check(tmp_path, config())
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

@@ -1,0 +1,141 @@
+"""What a network takes over from trained ones before its own training begins, by the names of its arrays.
+
+As published (MODEL.PRETRAINED, and for frozen training two files):
+
+- backbone: all of `base`'s.
+- head: what `base` has under the same names; a plain head (HRNet's `last_layer`) becomes the auxiliary head of OCR.
+  The last layers stay as initialised where the number of classes differs.
+- offset trunk and offset head: `trunk`'s, if it is given, else `base`'s, if it has them; else the trunk's transitions
+  and the first modules of its stages are copies of the backbone's, and the offset head stays as initialised.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+
+from ovenet_jax.checkpoint import load_model
+from ovenet_jax.errors import UserError
+from ovenet_jax.models import parameters
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+Arrays = Mapping[str, np.ndarray]
+
+OFFSET_PARTS = ("offset_trunk.", "offset_head.")
+PER_CLASS = re.compile(r"^head\.(classifier|aux)\.(output\.)?(kernel|bias)$")  # the last axis is the class
+
+
+class Source(NamedTuple):
+    """A trained network's arrays by name, and what messages call it."""
+
+    title: str
+    arrays: Arrays
+
+
+class _Offer(NamedTuple):
+    array: np.ndarray
+    title: str
+    origin: str
+
+
+def start_from(model: nnx.Module, init: "ConfigDict") -> nnx.Module:
+    """`model` with what the workdirs named in `config.init` give it; prints where its arrays come from.
+
+    Raises:
+      UserError: a folder without a checkpoint, or with a network that does not fit.
+    """
+    graphdef, params, statistics = parameters.split(model)
+    base = _restore("base", init.base)
+    trunk = _restore("trunk", init.trunk) if init.trunk else None
+    arrays, origins = take_over(params | statistics, base, trunk)
+    print(summary(origins))
+    return parameters.merge(
+        graphdef, {name: arrays[name] for name in params}, {name: arrays[name] for name in statistics}
+    )
+
+
+def _restore(role: str, folder: str) -> Source:
+    try:
+        _, params, statistics = parameters.split(load_model(folder))
+    except UserError as error:
+        raise UserError(f"config.init.{role}: {error}") from error
+    return Source(folder, jax.device_get(params | statistics))
+
+
+def take_over(
+    fresh: Arrays, base: Source, trunk: Source | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """A `fresh` network's arrays, those that `base` and `trunk` offer replaced, and the origin of each in words.
+
+    Raises:
+      UserError: naming every array of the backbone, or of offered offset parts, that only one side has, and every
+        shape that differs by more than the number of classes.
+    """
+    offers = _part(base, "backbone.") | _head(fresh, base)
+    whole: tuple[str, ...] = ("backbone.",)  # parts that have to agree in every array
+    if any(name.startswith(OFFSET_PARTS) for name in fresh):
+        own = _part(trunk or base, *OFFSET_PARTS)
+        if trunk and not own:
+            raise UserError(f"{trunk.title} holds no offset trunk; give the folder of an OVeNet, or none.")
+        offers |= own or _copied_trunk(fresh, base)
+        whole += OFFSET_PARTS if own else ()
+
+    arrays, origins = dict(fresh), dict.fromkeys(fresh, "initialised")
+    titles = " and ".join({source.title: None for source in (base, trunk) if source})
+    problems = [
+        f"{name} is not in {titles}" for name in fresh.keys() - offers.keys() if name.startswith(whole)
+    ]
+    for name, (array, title, origin) in offers.items():
+        if name not in fresh:
+            if name.startswith(whole):
+                problems.append(f"{name} of {title} is not in the model")
+        elif array.shape == fresh[name].shape:
+            arrays[name], origins[name] = array, origin
+        elif PER_CLASS.match(name) and array.shape[:-1] == fresh[name].shape[:-1]:
+            origins[name] = f"initialised: {title} has another number of classes"
+        else:
+            problems.append(f"{name} has shape {array.shape} in {title} and {fresh[name].shape} in the model")
+    if problems:
+        raise UserError(
+            f"{titles} cannot be a starting point of the configured model ({len(problems)} problems); compare the "
+            f"model part of the configs: {'; '.join(sorted(problems))}."
+        )
+    return arrays, origins
+
+
+def summary(origins: Mapping[str, str]) -> str:
+    """One line per part of the network and origin: 'backbone: 1530 arrays loaded from hrnet.pth'."""
+    counts = Counter((name.partition(".")[0], origin) for name, origin in origins.items())
+    return "\n".join(f"{part}: {count} arrays {origin}" for (part, origin), count in counts.items())
+
+
+def _part(source: Source, *prefixes: str) -> dict[str, _Offer]:
+    origin = f"loaded from {source.title}"
+    return {n: _Offer(x, source.title, origin) for n, x in source.arrays.items() if n.startswith(prefixes)}
+
+
+def _head(fresh: Arrays, base: Source) -> dict[str, _Offer]:
+    """Of the same names; a plain head is offered to OCR as its auxiliary head."""
+    offers = _part(base, "head.")
+    plain = any(name.startswith("head.classifier.hidden.") for name in offers)
+    if not plain or not any(name.startswith("head.aux.") for name in fresh):
+        return offers
+    origin = f"loaded from the plain head of {base.title}"
+    return {
+        name.replace("head.classifier.", "head.aux."): offer._replace(origin=origin)
+        for name, offer in offers.items()
+    }
+
+
+def _copied_trunk(fresh: Arrays, base: Source) -> dict[str, _Offer]:
+    """The backbone's transitions and modules of the names that the offset trunk has."""
+    origin = f"copied from the backbone of {base.title}"
+    trunk = [name for name in fresh if name.startswith("offset_trunk.")]
+    twins = {name: base.arrays.get(name.replace("offset_trunk.", "backbone.trunk.")) for name in trunk}
+    return {name: _Offer(x, base.title, origin) for name, x in twins.items() if x is not None}

@@ -1,0 +1,207 @@
+"""Imports of checkpoints as PyTorch writes them, made from a tiny network's own arrays."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import ovenet_jax
+from ovenet_jax import workdir
+from ovenet_jax.errors import UserError
+from ovenet_jax.import_weights import import_weights
+from ovenet_jax.models import parameters
+from tests.published_keys import published
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: .pth files cannot be read here")
+
+IMAGENET_HEAD = {
+    "incre_modules.0.0.bn1.num_batches_tracked": np.asarray(7),
+    "final_layer.0.weight": np.zeros((8, 4, 1, 1), np.float32),
+    "classifier.weight": np.zeros((10, 8), np.float32),
+}
+
+
+@pytest.fixture
+def config(tiny_model):
+    return ConfigDict({"name": "tiny", "seed": 0, "model": tiny_model, "data": {"name": "toy_streets"}})
+
+
+def arrays_of(model):
+    _, params, statistics = parameters.split(model)
+    return params | statistics
+
+
+def trained(model_config):
+    """Arrays of such a network that no initialisation gives, by name."""
+    rng = np.random.default_rng(1)
+    arrays = arrays_of(ovenet_jax.create_model(model_config))
+    return {name: rng.uniform(0.5, 1, value.shape).astype(np.float32) for name, value in arrays.items()}
+
+
+def write_pth(file, state_dict, **others):
+    state_dict = {key: torch.from_numpy(np.array(value)) for key, value in state_dict.items()}
+    torch.save({**others, "state_dict": state_dict} if others else state_dict, file)
+    return file
+
+
+def assert_same(arrays, expected):
+    assert arrays.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(arrays[name], value, err_msg=name)
+
+
+def test_a_training_checkpoint_comes_back_as_our_network(config, tmp_path, capsys):
+    arrays = trained(config.model)
+    state_dict = published(arrays, prefix="model.")
+    state_dict |= {"model.coords": np.zeros((2, 4, 4, 2)), "loss.criterion.weight": np.ones(5)}
+    file = write_pth(tmp_path / "ovenet.pth", state_dict, epoch=484, best_mIoU=np.float64(0.8))
+    import_weights(config, file, tmp_path / "imported")
+
+    assert_same(arrays_of(ovenet_jax.load_model(tmp_path / "imported")), arrays)
+    assert workdir.read_config(tmp_path / "imported").model.offset.threshold == config.model.offset.threshold
+    report = json.loads((tmp_path / "imported" / "import.json").read_text())
+    assert report["arrays"] == dict.fromkeys(arrays, "loaded from ovenet.pth")
+    assert report["ignored"].keys() == {key for key in state_dict if "num_batches" in key} | {
+        "model.coords",
+        "loss.criterion.weight",
+    }
+    printed = capsys.readouterr().out
+    counts = {
+        part: sum(name.startswith(f"{part}.") for name in arrays) for part in ("backbone", "offset_head")
+    }
+    assert f"{file} holds a whole network." in printed
+    assert f"backbone: {counts['backbone']} arrays loaded from ovenet.pth" in printed
+    assert f"offset_head: {counts['offset_head']} arrays loaded from ovenet.pth" in printed
+    assert "ignored: 1 keys, stored pixel grid" in printed
+
+
+def test_imagenet_weights_fill_the_backbone_and_the_offset_trunk(config, tmp_path, capsys):
+    config.model.backbone.modules = (1, 1, 2)  # and one in the offset trunk
+    arrays = {name: x for name, x in trained(config.model).items() if name.startswith("backbone.")}
+    file = write_pth(tmp_path / "imagenet.pth", published(arrays) | IMAGENET_HEAD)
+    import_weights(config, file, tmp_path / "imported")
+
+    expected = arrays_of(ovenet_jax.create_model(config.model, config.seed)) | arrays
+    for name in expected:
+        if name.startswith("offset_trunk."):
+            expected[name] = arrays[name.replace("offset_trunk.", "backbone.trunk.")]
+    assert_same(arrays_of(ovenet_jax.load_model(tmp_path / "imported")), expected)
+    printed = capsys.readouterr().out
+    assert "holds a backbone alone, as ImageNet weights are" in printed
+    assert "arrays copied from the backbone of imagenet.pth" in printed
+    heads = [line for line in printed.splitlines() if "initialised" in line]
+    assert [line.split(":")[0] for line in heads] == ["head", "offset_head"]
+    assert "ignored: 3 keys, ImageNet classification head" in printed
+
+
+def test_half_precision_is_imported_and_said(config, tmp_path, capsys):
+    arrays = {name: x.astype(np.float16) for name, x in trained(config.model).items()}
+    import_weights(config, write_pth(tmp_path / "half.pth", published(arrays)), tmp_path / "imported")
+    loaded = arrays_of(ovenet_jax.load_model(tmp_path / "imported"))
+    assert {value.dtype for value in loaded.values()} == {np.dtype(np.float32)}
+    assert_same(loaded, arrays)
+    assert "arrays loaded from half.pth (float16)" in capsys.readouterr().out
+
+
+def whole(model_config):
+    return published(trained(model_config))
+
+
+def of_other_classes(model_config):
+    model_config = model_config.copy_and_resolve_references()
+    model_config.num_classes = 7
+    return whole(model_config)
+
+
+def of_other_width(model_config):
+    model_config = model_config.copy_and_resolve_references()
+    model_config.backbone.width = 6
+    return whole(model_config)
+
+
+def of_baseline(model_config):
+    return {
+        key: value for key, value in whole(model_config).items() if "_2." not in key and "offset" not in key
+    }
+
+
+def of_resnet(_):
+    keys = ("conv1.weight", "layer2.0.conv1.weight", "fc.weight")
+    return {key: np.zeros((3, 3), np.float32) for key in keys}
+
+
+BAD_INPUT = {
+    "extra keys": (
+        lambda model: whole(model) | {"ema.decay": np.ones(1)},
+        r"\(1 problems\).*: ema.decay has no target\.$",
+    ),
+    "another class count": (
+        of_other_classes,
+        r"\(4 problems\).* aux_head.3.bias has shape \(7,\).* needs \(5,\); aux_head.3.weight .* cls_head.bias",
+    ),
+    "another width": (
+        of_other_width,
+        r"transition1.0.0.weight has shape \(3, 3, 16, 6\) \(channels last\), .* needs \(3, 3, 16, 4\)",
+    ),
+    "no offsets": (of_baseline, "nothing fills offset_head.classifier.output.bias"),
+    "another architecture": (of_resnet, "fc.weight has no target; layer2.0.conv1.weight has no target"),
+    "integers": (
+        lambda model: {key: value.astype(np.int8) for key, value in whole(model).items()},
+        "conv1.weight holds int8, not floating-point numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_INPUT)
+def test_what_does_not_fit_is_listed_and_nothing_is_written(config, tmp_path, fault):
+    make, sentence = BAD_INPUT[fault]
+    file = write_pth(tmp_path / "bad.pth", make(config.model))
+    with pytest.raises(UserError, match=f"(?s)bad.pth does not fit the configured model.*{sentence}"):
+        import_weights(config, file, tmp_path / "imported")
+    assert not (tmp_path / "imported").exists()
+
+
+def test_an_import_without_a_source_says_what_is_missing(config, tmp_path):
+    with pytest.raises(UserError, match="--mode=import needs the file to read: --source=FILE.pth"):
+        import_weights(config, None, tmp_path)
+
+
+def test_a_folder_with_checkpoints_is_never_imported_into(config, tmp_path):
+    file = write_pth(tmp_path / "w.pth", published(trained(config.model)))
+    import_weights(config, file, tmp_path / "imported")
+    before = (tmp_path / "imported" / "import.json").stat().st_mtime_ns
+    with pytest.raises(UserError, match="imported holds checkpoints already; choose another --workdir"):
+        import_weights(config, file, tmp_path / "imported")
+    assert (tmp_path / "imported" / "import.json").stat().st_mtime_ns == before
+
+
+def test_the_command_line_imports(tmp_path):
+    from configs import demo
+
+    config = demo.get_config("hrnet")
+    config.model.backbone.width = 4
+    file = write_pth(tmp_path / "hrnet.pth", published(trained(config.model)))
+    result = subprocess.run(
+        [
+            sys.executable,
+            "main.py",
+            "--config=configs/demo.py:hrnet",
+            "--config.model.backbone.width=4",
+            "--mode=import",
+            f"--source={file}",
+            f"--workdir={tmp_path / 'imported'}",
+        ],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(tmp_path)},
+        cwd=Path(__file__).resolve().parents[1],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "arrays loaded from hrnet.pth" in result.stdout
+    assert_same(arrays_of(ovenet_jax.load_model(tmp_path / "imported")), trained(config.model))
