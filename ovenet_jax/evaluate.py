@@ -118,7 +118,7 @@ class Evaluator:
         self.shown = sorted({*np.linspace(0, len(self.source) - 1, self.settings.panels, dtype=int).tolist()})
         self._workers = config.data.workers
         self._mesh = parallel.create_mesh(jax.local_devices())
-        self._inference = Inference(
+        self.inference = Inference(
             graphdef,
             self.protocol,
             align_corners=config.model.align_corners,
@@ -138,10 +138,10 @@ class Evaluator:
             bar = tqdm(
                 samples, f"evaluating {self.split}", len(mine), unit=" images", mininterval=1, leave=False
             )
-            for batch in self._inference.in_batches(bar, _image):
+            for batch in self.inference.in_batches(bar, _image):
                 if interrupted and interrupted.is_set():
                     return None
-                segmentation = self._inference(params, statistics, [_image(sample) for sample in batch])
+                segmentation = self.inference(params, statistics, [_image(sample) for sample in batch])
                 label = self._labels_like(segmentation.answer, batch)
                 pending.append((batch, self._count(segmentation.scores, label)))
                 if len(pending) > PENDING:
@@ -155,8 +155,8 @@ class Evaluator:
         params, statistics = parallel.to_local(self._mesh, (params, statistics))
         pictures = {}
         with self._samples(indices, workers=0) as samples:
-            for batch in self._inference.in_batches(samples, _image):
-                segmentation = self._inference(params, statistics, [_image(sample) for sample in batch])
+            for batch in self.inference.in_batches(samples, _image):
+                segmentation = self.inference(params, statistics, [_image(sample) for sample in batch])
                 maps = jax.device_get(class_maps(segmentation.scores))
                 offset, confidence = jax.device_get((segmentation.offset, segmentation.confidence))
                 for row, sample in enumerate(batch):

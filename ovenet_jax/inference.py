@@ -20,6 +20,7 @@ from ovenet_jax.protocol import Pass, Protocol, Taps, canvas_size, passes, shape
 # The predictions of all models in the order they are shown, the model's answer last.
 TITLES = {"main": "prediction", "initial": "initial S_i", "seed": "seed S_s", "fused": "fused S_f"}
 PARTS = ("initial", "seed")
+WAITING = 4
 
 Item = TypeVar("Item")
 
@@ -82,12 +83,18 @@ class Inference:
         )
 
     def in_batches(self, items: Iterable[Item], image: Callable[[Item], np.ndarray]) -> Iterator[list[Item]]:
-        """Items whose images can be run together, `rows` at a time; fewer at the end."""
+        """Items whose images can be run together, `rows` at a time; fewer at the end.
+
+        Where sizes hardly repeat, no more than WAITING times `rows` items are held back for others like them.
+        """
         waiting: dict[Hashable, list[Item]] = defaultdict(list)
         for item in items:
             alike = shapes(image(item).shape[:2], self._protocol)
             waiting[alike].append(item)
-            if len(waiting[alike]) == self.rows:
+            too_many = sum(map(len, waiting.values())) > WAITING * self.rows
+            if too_many:
+                alike = max(waiting, key=lambda key: len(waiting[key]))
+            if too_many or len(waiting[alike]) == self.rows:
                 yield waiting.pop(alike)
         yield from waiting.values()
 

@@ -104,6 +104,22 @@ def test_items_are_run_together_by_the_shape_of_their_image(run):
     assert [[index for index, _ in batch] for batch in batches] == [[0, 2], [1, 3], [4]]
 
 
+def test_items_of_ever_new_sizes_do_not_pile_up(run):
+    _, inference = run([np.zeros((60, 90, 3), np.uint8)], images_per_device=2)
+    read = []
+
+    def items():
+        for height in range(60, 700, 32):
+            read.append(height)
+            yield np.zeros((height, 90, 3), np.uint8)
+
+    handed_out = 0
+    for batch in inference.in_batches(items(), lambda image: image):
+        handed_out += len(batch)
+        assert len(read) - handed_out <= 4 * 2
+    assert handed_out == len(read) == 20
+
+
 def test_a_class_map_holds_the_most_probable_class():
     scores = np.array([[[[0.1, 0.9], [0.5, 0.5]]]])
     (ids,) = class_maps({"main": scores}).values()

@@ -2,17 +2,19 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from tests import goldens
 from tests.conftest import SHARED
 
-pytest.importorskip("torch", reason="PyTorch reads .pth files")
+torch = pytest.importorskip("torch", reason="PyTorch reads .pth files")
 
 ROOT = Path(__file__).resolve().parents[1]
 VARIANTS = {"thesis_offset_hrnet": "thesis", "hrnet_ocr": "hrnet_ocr", "ovenet_hrnet_ocr": "ovenet"}
@@ -39,13 +41,48 @@ def test_published_weights_give_the_published_label_map(folder, tmp_path):
     assert (found != reference).mean() <= case.rule("ms_flip_argmax")["mismatch_fraction"]
 
 
+@pytest.mark.slow
+def test_full_width_goes_through_import_and_prediction_within_12_gigabytes(tmp_path):
+    manifest = SHARED / "goldens" / "manifests" / "ovenet_hrnet_w48_ocr_cityscapes_branch4.json"
+    torch.save(random_state_dict(json.loads(manifest.read_text())), tmp_path / "ovenet.pth")
+    (tmp_path / "images").mkdir()
+    image = np.random.default_rng(0).integers(0, 256, (512, 1024, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "images" / "image.png"), image)
+    config = "--config=configs/cityscapes.py"
+    report = main("import", tmp_path, f"--source={tmp_path / 'ovenet.pth'}", config)
+    assert "holds a whole network" in report
+    at_its_size = ["--config.eval.base_size=1024", "--config.eval.window=(512,1024)"]
+    main("predict", tmp_path, f"--source={tmp_path / 'images'}", config, *at_its_size)
+    written = tmp_path / "run" / "predictions" / "images" / "label_maps" / "image.png"
+    assert cv2.imread(str(written), cv2.IMREAD_UNCHANGED).shape == (512, 1024)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6  # GB; Linux counts kB
+    print(f"peak memory {peak:.1f} GB")
+    assert peak < 12
+
+
+def random_state_dict(manifest: dict) -> dict:
+    """What a published training script would save of that network, with random kernels."""
+    rng = np.random.default_rng(0)
+    state = {}
+    for key, entry in manifest["keys"].items():
+        shape = entry if isinstance(entry, list) else entry["shape"]
+        if key.endswith("num_batches_tracked"):
+            value = torch.tensor(7)
+        elif len(shape) == 4 and not key.endswith("coords"):
+            value = torch.from_numpy(0.03 * rng.standard_normal(shape, np.float32))
+        else:
+            value = torch.ones(shape)
+        state[f"model.{key}"] = value
+    return state
+
+
 def main(mode: str, folder: Path, *arguments: str) -> str:
     variant = next(a for a in arguments if a.startswith("--config="))
     rest = [a for a in arguments if a != variant]
     command = [sys.executable, "main.py", variant, f"--mode={mode}", f"--workdir={folder / 'run'}", *rest]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder / "cache")}
     result = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False
     )
     assert result.returncode == 0, result.stderr
     return result.stdout

@@ -1,0 +1,75 @@
+"""What buckets change: python -m benchmarks.bucketing --config=configs/camvid.py:ovenet_tiny --workdir=DIR ...
+
+Evaluates the network of a run on images of varying size, exactly (bucket 1) and with the short sides of passes rounded
+to multiples of some numbers. Images of the evaluation split are cropped to sizes of their own, 50 to 100 % of each
+side; with --as_they_are, for a data set whose images vary by themselves, not. One table.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import app, flags
+from ml_collections import config_flags
+
+from ovenet_jax import parallel
+from ovenet_jax.data import pipeline
+from ovenet_jax.evaluate import Evaluator, restore
+from ovenet_jax.metrics import scores
+from ovenet_jax.models import parameters
+from ovenet_jax.models.zoo import create_model
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant], see configs/.")
+WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run or an import.", required=True)
+BUCKETS = flags.DEFINE_list("buckets", ["1", "32", "64"], "1 is exact.")
+IMAGES = flags.DEFINE_integer(
+    "images", 24, "So many, evenly spread over the split; exact passes compile for each."
+)
+AS_THEY_ARE = flags.DEFINE_boolean("as_they_are", False, "Leave the images' sizes alone.")
+
+
+@dataclass(frozen=True, eq=False)
+class Sampled:
+    """Some images of a source, cropped at the bottom and right, each to a size of its own, or as they are."""
+
+    source: pipeline.Source
+    images: int
+    cropped: bool
+
+    def __len__(self) -> int:
+        return min(self.images, len(self.source))
+
+    def __getitem__(self, index: int) -> dict:
+        sample = self.source[index * len(self.source) // len(self)]
+        if not self.cropped:
+            return sample
+        shares = np.random.default_rng(index).uniform(0.5, 1, 2)
+        height, width = (int(share * side) for share, side in zip(shares, sample["label"].shape, strict=True))
+        return sample | {key: sample[key][:height, :width] for key in ("image", "label")}
+
+
+def main(_) -> None:
+    config = CONFIG.value
+    pipeline.prepare(config.data)
+    graphdef, params, statistics = parameters.split(create_model(config.model))
+    _, *arrays = restore(Path(WORKDIR.value), config.eval.checkpoint, params, statistics)
+    arrays = jax.device_put(arrays, parallel.replicated(parallel.create_mesh()))
+    print(f"{'bucket':>8}{'shapes':>8}{'mIoU [%]':>10}{'change':>9}{'seconds':>9}")
+    exact = None
+    for bucket in map(int, BUCKETS.value):
+        config.eval.bucket = bucket
+        evaluator = Evaluator(config, graphdef)
+        evaluator.source = Sampled(evaluator.source, IMAGES.value, cropped=not AS_THEY_ARE.value)
+        start = time.perf_counter()
+        evaluation = evaluator.run(*arrays)
+        seconds = time.perf_counter() - start
+        miou = 100 * scores(list(evaluation.matrices.values())[-1])["miou"]
+        exact = miou if exact is None else exact
+        sizes = len(evaluator.inference.pass_sizes)
+        print(f"{bucket:8}{sizes:8}{miou:10.3f}{miou - exact:+9.3f}{seconds:9.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main)
