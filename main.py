@@ -32,7 +32,7 @@ def main(_: list[str]) -> int:
 
     config, mode = CONFIG.value, MODE.value
     folder = Path(WORKDIR.value or Path("runs") / config.name)
-    source = Path(SOURCE.value) if SOURCE.value else None
+    source = Path(SOURCE.value).expanduser() if SOURCE.value else None
     if mode == "train":
         return 0 if train.train(config, folder) else EXIT_INTERRUPTED
     if mode == "predict":

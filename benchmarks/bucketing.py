@@ -9,17 +9,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from ovenet_jax import parallel
+from ovenet_jax.checkpoint import restore_network
 from ovenet_jax.data import pipeline
-from ovenet_jax.evaluate import Evaluator, restore
+from ovenet_jax.evaluate import Evaluator
 from ovenet_jax.metrics import scores
-from ovenet_jax.models import parameters
-from ovenet_jax.models.zoo import create_model
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant], see configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run or an import.", required=True)
@@ -53,17 +50,15 @@ class Sampled:
 def main(_) -> None:
     config = CONFIG.value
     pipeline.prepare(config.data)
-    graphdef, params, statistics = parameters.split(create_model(config.model))
-    _, *arrays = restore(Path(WORKDIR.value), config.eval.checkpoint, params, statistics)
-    arrays = jax.device_put(arrays, parallel.replicated(parallel.create_mesh()))
+    network = restore_network(config.model, Path(WORKDIR.value), config.eval.checkpoint)
     print(f"{'bucket':>8}{'shapes':>8}{'mIoU [%]':>10}{'change':>9}{'seconds':>9}")
     exact = None
     for bucket in map(int, BUCKETS.value):
         config.eval.bucket = bucket
-        evaluator = Evaluator(config, graphdef)
+        evaluator = Evaluator(config, network.graphdef)
         evaluator.source = Sampled(evaluator.source, IMAGES.value, cropped=not AS_THEY_ARE.value)
         start = time.perf_counter()
-        evaluation = evaluator.run(*arrays)
+        evaluation = evaluator.run(network.params, network.statistics)
         seconds = time.perf_counter() - start
         miou = 100 * scores(list(evaluation.matrices.values())[-1])["miou"]
         exact = miou if exact is None else exact

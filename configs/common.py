@@ -53,7 +53,7 @@ def base_config(name: str) -> ConfigDict:
     )
     config.eval.scales = (1.0,)  # TEST.SCALE_LIST; published multi-scale: 0.5 0.75 1 1.25 1.5 1.75
     config.eval.flip = False  # TEST.FLIP_TEST
-    config.eval.windows = "cityscapes"  # "cityscapes" or "generic": how images are cut, see inference.py
+    config.eval.windows = "cityscapes"  # "cityscapes" or "generic": how images are cut, see protocol.py
     config.eval.bucket = 1  # short sides are rounded to multiples of it, so that few shapes compile; 1: exact
     config.eval.parts_align_corners = config_dict.placeholder(bool)  # of S_i and S_s; none: as the network
     config.eval.panels = 8  # pictures of evenly spread images

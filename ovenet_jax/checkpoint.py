@@ -2,18 +2,29 @@
 
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 from flax import nnx
+from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers
 
-from ovenet_jax import workdir
+from ovenet_jax import parallel, workdir
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.step import TrainState
+
+
+class Network(NamedTuple):
+    """A network as it was at `step`, on all devices."""
+
+    step: int
+    graphdef: nnx.GraphDef
+    params: Arrays
+    statistics: Arrays
 
 
 def load_model(folder: str | Path) -> nnx.Module:
@@ -27,10 +38,20 @@ def load_model(folder: str | Path) -> nnx.Module:
         raise UserError(
             f"{folder} holds no run (no config.json); give the --workdir of a training or an import."
         )
-    graphdef, *arrays = parameters.split(create_model(config.model))
-    with closing(Checkpoints(Path(folder) / "checkpoints", read_only=True)) as checkpoints:
-        restored = checkpoints.restore_model(checkpoints.best_step(), *jax.device_put(arrays))
-    return parameters.merge(graphdef, *restored)
+    return parameters.merge(*restore_network(config.model, Path(folder))[1:])
+
+
+def restore_network(model: ConfigDict, folder: Path, which: str = "best") -> Network:
+    """The "best" or "latest" checkpoint of `folder`, of the network that `config.model` describes.
+
+    Raises:
+      UserError: no checkpoint, or one of another network.
+    """
+    graphdef, *fresh = parameters.split(create_model(model))
+    like = jax.device_put(fresh, parallel.replicated(parallel.create_mesh()))
+    with closing(Checkpoints(folder / "checkpoints", read_only=True)) as checkpoints:
+        step = checkpoints.step_of(which)
+        return Network(step, graphdef, *checkpoints.restore_model(step, *like))
 
 
 class Checkpoints:
@@ -89,28 +110,18 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
 
-    def best_step(self) -> int:
-        """The step of the best evaluated checkpoint, else of the latest one.
+    def step_of(self, which: str = "best") -> int:
+        """The step of the "latest" checkpoint, or of the "best" evaluated one, where there is none also the latest.
 
         Raises:
-          UserError: there is none.
+          UserError: another word, or no checkpoint.
         """
-        best = self._manager.best_step()
-        best = self.latest_step() if best is None else best
-        if best is None:
+        if which not in ("best", "latest"):
+            raise UserError(f"config.eval.checkpoint is {which!r}; it must be 'best' or 'latest'.")
+        latest, best = self.latest_step(), self._manager.best_step()
+        if latest is None:
             raise UserError(f"{self.folder} holds no checkpoint; train first, or check --workdir.")
-        return best
-
-    def step_of(self, name: str) -> int:
-        """The step of the "best" or the "latest" checkpoint.
-
-        Raises:
-          UserError: another name, or there is none.
-        """
-        if name not in ("best", "latest"):
-            raise UserError(f"config.eval.checkpoint is {name!r}; it must be 'best' or 'latest'.")
-        best = self.best_step()
-        return best if name == "best" else self.latest_step()
+        return latest if which == "latest" or best is None else best
 
     def restore_state(self, step: int, like: TrainState) -> TrainState:
         """The whole training state of `step`, with the shapes and shardings of `like`."""
@@ -128,12 +139,14 @@ class Checkpoints:
         self._manager.close()
 
     def _restore(self, step: int, item: str, like: dict) -> dict:
-        if item == "model":
-            self._check_same_model(step, like)
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
         args = ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)})
         try:
+            if item == "model":
+                self._check_same_model(step, like)
             return self._manager.restore(step, args=args)[item]
+        except UserError:
+            raise
         except Exception as error:  # Orbax raises plain Exceptions for damaged files
             raise UserError(
                 f"Checkpoint {step} in {self.folder} cannot be read ({repr(error)[:200]}); move its folder "

@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this."""
+"""The one exception that means: the user can mend this; and how many faults are told at once."""
 
 
 class UserError(Exception):
@@ -7,3 +7,12 @@ class UserError(Exception):
     Its message is one sentence that names the thing, what was expected and what to do; `main.py`
     prints it without a stack trace and exits with code 2.
     """
+
+
+FAULTS_SHOWN = 20
+
+
+def listed(faults: list[str]) -> str:
+    """The first of many faults, a line each, and how many more there are."""
+    rest = f"\n  and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
+    return "".join(f"\n  {fault}" for fault in faults[:FAULTS_SHOWN]) + rest

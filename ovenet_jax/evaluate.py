@@ -1,12 +1,10 @@
-"""Evaluation of a trained model over a split, under the config's test protocol."""
+"""Evaluation of a trained network over a split, under the config's test protocol."""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -15,122 +13,72 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ovenet_jax import parallel, report, visualize, workdir
-from ovenet_jax.checkpoint import Checkpoints
+from ovenet_jax.checkpoint import restore_network
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.errors import UserError
-from ovenet_jax.inference import TITLES, Inference, Normalisation, class_maps, on_canvas
-from ovenet_jax.metrics import ConfusionMatrix, scores
+from ovenet_jax.inference import TITLES, Inference, class_maps, on_canvas
+from ovenet_jax.metrics import ConfusionMatrix, Evaluation, ImageScore, scores
 from ovenet_jax.models import parameters
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.models.zoo import create_model
-from ovenet_jax.protocol import Protocol
 
 PENDING = 2  # batches whose counts are not fetched yet: the device works ahead
-
-
-class ImageScore(NamedTuple):
-    """The answer's mIoU on one image, over the classes that occur in it; nan where nothing is labelled."""
-
-    index: int
-    name: str
-    miou: float
-
-
-class Evaluation(NamedTuple):
-    """Confusion matrices int64 [K, K] by group (ACDC's condition, else "") and prediction; the score of each image."""
-
-    groups: dict[str, dict[str, np.ndarray]]
-    images: list[ImageScore]
-
-    @property
-    def matrices(self) -> dict[str, np.ndarray]:
-        """Over all groups, by prediction in the order of TITLES."""
-        names = next(iter(self.groups.values()))
-        return {name: sum(group[name] for group in self.groups.values()) for name in names}
-
-    @property
-    def miou(self) -> float:
-        """Of the model's answer, as published."""
-        return scores(list(self.matrices.values())[-1])["miou"]
-
-    def worst(self, count: int) -> list[ImageScore]:
-        """The `count` labelled images with the lowest mIoU, the worst first."""
-        labelled = [image for image in self.images if not np.isnan(image.miou)]
-        return sorted(labelled, key=lambda image: image.miou)[:count]
 
 
 def evaluate(config: ConfigDict, folder: Path) -> None:
     """Restores a checkpoint of the run or import in `folder`, evaluates it, prints the table, saves the report.
 
     Raises:
-      UserError: the folder holds no run or no checkpoint, or one of another model.
+      UserError: the folder holds no run or no checkpoint, or one of another model; what no test can have.
     """
     workdir.note_differences(folder, config)
     pipeline.prepare(config.data)
-    graphdef, params, statistics = parameters.split(create_model(config.model))
-    evaluate_checkpoint(Evaluator(config, graphdef), folder, params, statistics)
+    graphdef, *_ = parameters.split(create_model(config.model))
+    evaluate_checkpoint(Evaluator(config, graphdef), config, folder)
 
 
-def evaluate_checkpoint(evaluator: "Evaluator", folder: Path, params: Arrays, statistics: Arrays) -> None:
-    """Restores the checkpoint that config.eval names, shaped like these arrays, and reports on it."""
-    settings = evaluator.settings
-    step, params, statistics = restore(folder, settings.checkpoint, params, statistics)
-    split = evaluator.split
-    print(
-        f"Evaluating step {step} of {folder} on {split}: {len(evaluator.source)} images, {evaluator.protocol}."
-    )
-    evaluation = evaluator.run(params, statistics)
+def evaluate_checkpoint(evaluator: "Evaluator", config: ConfigDict, folder: Path) -> None:
+    """Evaluates the checkpoint of `folder` that config.eval.checkpoint names, and reports on it."""
+    network = restore_network(config.model, folder, config.eval.checkpoint)
+    arrays = network.params, network.statistics
+    what = {"split": evaluator.split, "step": network.step, "eval": config.eval.to_dict()}
+    with workdir.writing(folder):
+        target = report.new_folder(folder / "evaluation", evaluator.split + evaluator.protocol.suffix, what)
+    images = f"{len(evaluator.source)} images, {evaluator.protocol}"
+    print(f"Evaluating step {network.step} of {folder} on {evaluator.split}: {images}.")
+    evaluation = evaluator.run(*arrays)
     if jax.process_index() == 0:
-        worst = evaluation.worst(settings.worst)
-        panels = evaluator.panels(params, statistics, evaluator.shown)
-        worst_panels = evaluator.panels(params, statistics, [image.index for image in worst])
-        report.write(
-            evaluation,
-            worst,
-            evaluator.source.classes,
-            {"split": split, "step": step, **evaluator.protocol._asdict()},
-            target=folder / "evaluation" / f"{split}{evaluator.protocol.suffix}",
-            panels={"panels": panels, "worst": worst_panels},
-        )  # fmt: skip
-
-
-def restore(folder: Path, checkpoint: str, params: Arrays, statistics: Arrays) -> tuple[int, Arrays, Arrays]:
-    """Step, parameters and statistics of the "best" or "latest" checkpoint of `folder`, shaped like these arrays."""
-    with closing(Checkpoints(folder / "checkpoints", read_only=True)) as checkpoints:
-        step = checkpoints.step_of(checkpoint)
-        like = jax.device_put((params, statistics), parallel.replicated(parallel.create_mesh()))
-        return step, *checkpoints.restore_model(step, *like)
+        worst = evaluation.worst(config.eval.worst)
+        panels = {
+            "panels": evaluator.panels(*arrays, evaluator.shown),
+            "worst": evaluator.panels(*arrays, [image.index for image in worst]),
+        }
+        with workdir.writing(target):
+            report.write(evaluation, worst, evaluator.source.classes, what, panels, target)
 
 
 class Evaluator:
-    """Runs a model of one structure over the evaluation split; compiles once, however often it runs.
+    """Runs a network of one structure over the evaluation split; compiles once, however often it runs.
 
     Each process takes every so-manieth image through its own devices, in its own time; at the end all add up.
     """
 
     def __init__(self, config: ConfigDict, graphdef: nnx.GraphDef):
-        self.settings = config.eval
-        self.protocol = Protocol.from_config(config.eval)
+        self.inference = Inference.from_config(config, graphdef)
+        self.protocol = self.inference.protocol
         self.split = config.data.eval_split
         self.source = pipeline.open_split(config.data, self.split)
         self._check_source(config)
-        self.shown = sorted({*np.linspace(0, len(self.source) - 1, self.settings.panels, dtype=int).tolist()})
+        spread = np.linspace(0, len(self.source) - 1, config.eval.panels, dtype=int)
+        self.shown = sorted(set(spread.tolist()))
+        self._short_side = config.eval.short_side
         self._workers = config.data.workers
-        self._mesh = parallel.create_mesh(jax.local_devices())
-        self.inference = Inference(
-            graphdef,
-            self.protocol,
-            align_corners=config.model.align_corners,
-            normalisation=Normalisation(),
-            mesh=self._mesh,
-            images_per_device=config.eval.images_per_device,
-        )
         self._count = jax.jit(partial(_count, num_classes=config.model.num_classes))
 
     def run(self, params: Arrays, statistics: Arrays, interrupted: Event | None = None) -> Evaluation | None:
         """Evaluates replicated arrays over the whole split, every image once; None if interrupted meanwhile."""
-        params, statistics = parallel.to_local(self._mesh, (params, statistics))
+        params, statistics = parallel.to_local(self.inference.mesh, (params, statistics))
         total = _Total()
         pending: deque = deque()
         mine = range(jax.process_index(), len(self.source), jax.process_count())
@@ -140,7 +88,7 @@ class Evaluator:
             )
             for batch in self.inference.in_batches(bar, _image):
                 if interrupted and interrupted.is_set():
-                    return None
+                    break
                 segmentation = self.inference(params, statistics, [_image(sample) for sample in batch])
                 label = self._labels_like(segmentation.answer, batch)
                 pending.append((batch, self._count(segmentation.scores, label)))
@@ -148,11 +96,15 @@ class Evaluator:
                     total.add(*pending.popleft())
         for batch, counts in pending:
             total.add(batch, counts)
-        return _merged(parallel.gather(total.as_json()), images=len(self.source))
+        complete = not (interrupted and interrupted.is_set())
+        totals = parallel.gather({"complete": complete, **total.as_json()})
+        if not all(total["complete"] for total in totals):
+            return None
+        return _merged(totals, images=len(self.source))
 
     def panels(self, params: Arrays, statistics: Arrays, indices: Sequence[int]) -> dict[str, np.ndarray]:
         """Panels of some images of the split by image name, in the order of `indices`; on this process alone."""
-        params, statistics = parallel.to_local(self._mesh, (params, statistics))
+        params, statistics = parallel.to_local(self.inference.mesh, (params, statistics))
         pictures = {}
         with self._samples(indices, workers=0) as samples:
             for batch in self.inference.in_batches(samples, _image):
@@ -161,18 +113,21 @@ class Evaluator:
                 offset, confidence = jax.device_get((segmentation.offset, segmentation.confidence))
                 for row, sample in enumerate(batch):
                     height, width = sample["label"].shape
-                    pictures[sample["index"]] = sample["name"], visualize.panel(
-                        sample["image"],
-                        sample["label"],
-                        {TITLES[name]: maps[name][row, :height, :width] for name in segmentation.scores},
-                        None if offset is None else offset[row],
-                        None if confidence is None else confidence[row],
-                        self.source.classes,
-                    )  # fmt: skip
+                    pictures[sample["index"]] = (
+                        sample["name"],
+                        visualize.panel(
+                            sample["image"],
+                            sample["label"],
+                            {TITLES[name]: maps[name][row, :height, :width] for name in segmentation.scores},
+                            None if offset is None else offset[row],
+                            None if confidence is None else confidence[row],
+                            self.source.classes,
+                        ),
+                    )
         return dict(pictures[index] for index in indices)
 
     def _samples(self, indices: Sequence[int], workers: int):
-        return pipeline.samples(self.source, indices, short_side=self.settings.short_side, workers=workers)
+        return pipeline.samples(self.source, indices, short_side=self._short_side, workers=workers)
 
     def _labels_like(self, answer: jax.Array, batch: list[dict]) -> jax.Array:
         """The batch's labels [B, H, W] beside its scores [B, H, W, K]; ignored everywhere outside the images."""
@@ -189,8 +144,6 @@ class Evaluator:
                 f"Split {self.split!r} of {config.data.name} has no labels; use --mode=predict, or another "
                 f"--config.data.eval_split."
             )
-        if not len(self.source):
-            raise UserError(f"Split {self.split!r} of {config.data.name} holds no images.")
         if classes != config.model.num_classes:
             raise UserError(
                 f"config.model.num_classes={config.model.num_classes}, but {config.data.name} has {classes} classes; "
@@ -244,4 +197,4 @@ def _merged(totals: Iterable[dict], images: int) -> Evaluation:
         found += [ImageScore(*image) for image in total["images"]]
     if sorted(image.index for image in found) != list(range(images)):
         raise RuntimeError(f"{len(found)} images were evaluated instead of {images}, each once")
-    return Evaluation(dict(sorted(groups.items())), sorted(found))
+    return Evaluation(dict(sorted(groups.items())), sorted(found, key=lambda image: image.index))

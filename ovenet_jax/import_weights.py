@@ -26,8 +26,8 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
     """
     if source is None:
         raise UserError("--mode=import needs the file to read: --source=FILE.pth.")
-    if workdir.has_checkpoint(folder):
-        raise UserError(f"{folder} holds checkpoints already; choose another --workdir.")
+    if workdir.has_checkpoint(folder) or workdir.is_run(folder):
+        raise UserError(f"{folder} holds a run or an import already; choose another --workdir.")
     state_dict = torch_weights.read_pth(source)
     ignored = {key: reason for key in state_dict if (reason := torch_weights.why_ignored(key))}
     graphdef, params, statistics = parameters.split(create_model(config.model, config.seed))
@@ -37,13 +37,13 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
         expected = {name: value for name, value in fresh.items() if name.startswith("backbone.")}
         form = "a backbone alone, as ImageNet weights are: the starting point of a training"
     loaded = torch_weights.fill(expected, state_dict, str(source))
-    types = {str(value.dtype) for key, value in state_dict.items() if key not in ignored}
-    title = source.name if types == {"float32"} else f"{source.name} ({', '.join(sorted(types))})"
-    arrays, origins = starting_point.take_over(fresh, starting_point.Source(title, loaded))
+    arrays, origins = starting_point.take_over(fresh, starting_point.Source(source.name, loaded))
 
-    workdir.claim(folder, config)
     report = {"source": str(source), "form": form, "arrays": origins, "ignored": ignored}
-    (folder / workdir.IMPORT_REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    with workdir.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / workdir.IMPORT_REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    workdir.claim(folder, config)
     with closing(Checkpoints(folder / "checkpoints")) as checkpoints:
         checkpoints.save_model({n: arrays[n] for n in params}, {n: arrays[n] for n in statistics})
     print(f"{source} holds {form}.")

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,9 @@ from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import resize_bilinear
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.protocol import Pass, Protocol, Taps, canvas_size, passes, shapes
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 # The predictions of all models in the order they are shown, the model's answer last.
 TITLES = {"main": "prediction", "initial": "initial S_i", "seed": "seed S_s", "fused": "fused S_f"}
@@ -54,11 +57,30 @@ class Segmentation(NamedTuple):
 
 
 class Inference:
-    """Runs a network of one structure over images; compiles once for each distinct size of a pass.
+    """Runs a network of one structure over images, on the devices of `mesh`, `rows` images at a time.
 
-    Images that are run together lie on the mesh's 'data' axis, `rows` at a time. With `answer_only` S_i and S_s are
-    left out.
+    The network compiles once for each distinct size of a pass; what cuts passes and adds them up, quickly, for each
+    pair of a canvas and a pass. With `answer_only` S_i and S_s are left out.
     """
+
+    @classmethod
+    def from_config(
+        cls, config: "ConfigDict", graphdef: nnx.GraphDef, answer_only: bool = False
+    ) -> "Inference":
+        """As config.eval says, on this process's own devices.
+
+        Raises:
+          UserError: settings that no test can have.
+        """
+        return cls(
+            graphdef,
+            Protocol.from_config(config.eval),
+            align_corners=config.model.align_corners,
+            normalisation=Normalisation(),
+            mesh=parallel.create_mesh(jax.local_devices()),
+            images_per_device=config.eval.images_per_device,
+            answer_only=answer_only,
+        )
 
     def __init__(
         self,
@@ -73,9 +95,9 @@ class Inference:
     ):
         self.rows = images_per_device * mesh.shape["data"]
         self.pass_sizes: set[tuple[int, int]] = set()  # that the network has been compiled for
-        self._protocol = protocol
+        self.protocol = protocol
         self._align_corners = align_corners
-        self._mesh = mesh
+        self.mesh = mesh
         self._read = jax.jit(partial(_read, normalisation=normalisation))
         self._forward = jax.jit(partial(_forward, graphdef=graphdef, answer_only=answer_only))
         self._add = jax.jit(
@@ -89,7 +111,7 @@ class Inference:
         """
         waiting: dict[Hashable, list[Item]] = defaultdict(list)
         for item in items:
-            alike = shapes(image(item).shape[:2], self._protocol)
+            alike = shapes(image(item).shape[:2], self.protocol)
             waiting[alike].append(item)
             too_many = sum(map(len, waiting.values())) > WAITING * self.rows
             if too_many:
@@ -101,9 +123,9 @@ class Inference:
     def __call__(self, params: Arrays, statistics: Arrays, images: Sequence[np.ndarray]) -> Segmentation:
         """At most `rows` images uint8 [h, w, 3] that `in_batches` has put together; blank ones fill the rest."""
         images = [*images, *[np.zeros_like(images[0])] * (self.rows - len(images))]
-        canvas = canvas_size(images[0].shape[:2], self._protocol)
+        canvas = canvas_size(images[0].shape[:2], self.protocol)
         pixels = self._put(np.stack([on_canvas(image, canvas, 0) for image in images]))
-        plans = [passes(image.shape[:2], self._protocol, self._align_corners) for image in images]
+        plans = [passes(image.shape[:2], self.protocol, self._align_corners) for image in images]
         scores: dict[str, jax.Array] | None = None
         offset, confidence, largest = None, None, 0.0
         for same_pass in zip(*plans, strict=True):
@@ -115,11 +137,11 @@ class Inference:
             )
             window, mirrored = self._read(pixels, read)
             output = self._forward(params, statistics, window)
-            other = self._forward(params, statistics, mirrored).predictions if self._protocol.flip else None
+            other = self._forward(params, statistics, mirrored).predictions if self.protocol.flip else None
             if scores is None:
                 scores = {
                     name: jnp.zeros(
-                        (self.rows, *canvas, x.shape[-1]), device=parallel.batch_sharded(self._mesh)
+                        (self.rows, *canvas, x.shape[-1]), device=parallel.batch_sharded(self.mesh)
                     )
                     for name, x in output.predictions.items()
                 }
@@ -130,7 +152,7 @@ class Inference:
         return Segmentation(in_order, offset, confidence)
 
     def _put(self, tree: Any) -> Any:
-        return jax.device_put(tree, parallel.batch_sharded(self._mesh))
+        return jax.device_put(tree, parallel.batch_sharded(self.mesh))
 
 
 class _Output(NamedTuple):

@@ -1,5 +1,7 @@
 """Confusion matrices and what is read from them; what a training run watches. CLU metrics, merged on the device."""
 
+from typing import NamedTuple
+
 import flax
 import jax
 import jax.numpy as jnp
@@ -37,12 +39,12 @@ class ConfusionMatrix(metrics.Metric):
         return np.asarray(self.counts, np.int64)
 
 
-def scores(matrix: np.ndarray) -> dict[str, np.ndarray | float]:
+def scores(matrix: np.ndarray) -> dict[str, np.ndarray | float | None]:
     """Scores of a confusion matrix [K, K].
 
     iou [K] = tp / (true + predicted - tp), accuracy [K] = tp / true, both 0 for a class that never occurs.
     miou, mean_accuracy: published means over all K classes. miou_present: over the classes that occur, in truth or
-    prediction, as Cityscapes' official evaluator takes it (nan if none does). pixel_accuracy.
+    prediction, as Cityscapes' official evaluator takes it (None if none does). pixel_accuracy.
     """
     matrix = np.asarray(matrix, np.float64)
     correct, true, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
@@ -54,10 +56,41 @@ def scores(matrix: np.ndarray) -> dict[str, np.ndarray | float]:
         "iou": iou,
         "accuracy": accuracy,
         "miou": float(iou.mean()),
-        "miou_present": float(iou[present].mean()) if present.any() else float("nan"),
+        "miou_present": float(iou[present].mean()) if present.any() else None,
         "mean_accuracy": float(accuracy.mean()),
         "pixel_accuracy": float(correct.sum() / max(1.0, matrix.sum())),
     }
+
+
+class ImageScore(NamedTuple):
+    """The answer's mIoU on one image, over the classes that occur in it; None where nothing is labelled."""
+
+    index: int
+    name: str
+    miou: float | None
+
+
+class Evaluation(NamedTuple):
+    """Confusion matrices int64 [K, K] by group (ACDC's condition, else "") and prediction; the score of each image."""
+
+    groups: dict[str, dict[str, np.ndarray]]
+    images: list[ImageScore]
+
+    @property
+    def matrices(self) -> dict[str, np.ndarray]:
+        """Over all groups, by prediction; the last is the model's answer."""
+        names = next(iter(self.groups.values()))
+        return {name: sum(group[name] for group in self.groups.values()) for name in names}
+
+    @property
+    def miou(self) -> float:
+        """Of the model's answer, as published."""
+        return scores(list(self.matrices.values())[-1])["miou"]
+
+    def worst(self, count: int) -> list[ImageScore]:
+        """The `count` labelled images with the lowest mIoU, the worst first."""
+        labelled = [image for image in self.images if image.miou is not None]
+        return sorted(labelled, key=lambda image: image.miou)[:count]
 
 
 @flax.struct.dataclass

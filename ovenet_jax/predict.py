@@ -1,7 +1,9 @@
 """Label maps and coloured overlays of images without labels: a folder's, or a test split's for its server."""
 
+import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -11,82 +13,94 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ovenet_jax import parallel, visualize, workdir
+from ovenet_jax.checkpoint import Network, restore_network
 from ovenet_jax.data import labels, pipeline
 from ovenet_jax.data.image_folder import ImageFolder
 from ovenet_jax.data.labels import Labels
-from ovenet_jax.errors import UserError
-from ovenet_jax.evaluate import restore
-from ovenet_jax.inference import Inference, Normalisation, class_maps
-from ovenet_jax.models import parameters
-from ovenet_jax.models.zoo import create_model
-from ovenet_jax.protocol import Protocol
-
-FAULTS_SHOWN = 20
+from ovenet_jax.errors import UserError, listed
+from ovenet_jax.inference import Inference, class_maps
 
 
 def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
     """Writes `folder`/predictions/<name>: label_maps/<image>.png, overlays/<image>.jpg and legend.png.
 
     Of all images under the folder `source`, or of config.data.test_split, whose label maps are what its test server
-    takes: 8-bit PNGs named like the images, in the ids of config.predict.ids.
+    takes: 8-bit PNGs named like the images, in the ids of config.predict.ids. Images are read as they are, without
+    the resizing of validation images that config.eval.short_side asks for. The folder appears when all is written and
+    checked.
 
     Returns whether every image could be read; the others are named and skipped.
 
     Raises:
-      UserError: no images, predictions that exist already, no checkpoint, or one of another model.
+      UserError: no images, predictions that exist already, no checkpoint, or one of another model; what no test can
+        have, and what cannot be written.
     """
     workdir.note_differences(folder, config)
     if source is None:
         pipeline.prepare(config.data)
-        images = pipeline.open_split(config.data, config.data.test_split)
-        name = config.data.test_split
+        images, name = pipeline.open_split(config.data, config.data.test_split), config.data.test_split
     else:
-        images = ImageFolder(source)
-        name = source.resolve().name
-    if not len(images):
-        raise UserError(f"Split {name!r} of {config.data.name} holds no images.")
+        images, name = ImageFolder(source), source.resolve().name
     classes = _classes(config, any_count=source is not None)
     ids = _ids_to_write(classes, config.predict.ids)
-    target = _new_folder(folder / "predictions" / name)
+    network = restore_network(config.model, folder, config.eval.checkpoint)
+    inference = Inference.from_config(config, network.graphdef, answer_only=True)
+    target = folder / "predictions" / name
+    if any(parallel.gather(target.exists())):
+        raise UserError(
+            f"{target} exists already and is not overwritten; move it away, or choose another --workdir."
+        )
 
-    graphdef, params, statistics = parameters.split(create_model(config.model))
-    step, params, statistics = restore(folder, config.eval.checkpoint, params, statistics)
-    mesh = parallel.create_mesh(jax.local_devices())
-    inference = Inference(
-        graphdef,
-        Protocol.from_config(config.eval),
-        align_corners=config.model.align_corners,
-        normalisation=Normalisation(),
-        mesh=mesh,
-        images_per_device=config.eval.images_per_device,
-        answer_only=True,
+    print(
+        f"Predicting {len(images)} images of {name} with step {network.step} of {folder}, {inference.protocol}."
     )
-    params, statistics = parallel.to_local(mesh, (params, statistics))
-    mine = range(jax.process_index(), len(images), jax.process_count())
-    print(f"Predicting {len(images)} images of {name} with step {step} of {folder}.")
-    sizes, faults = {}, []
-    with (
-        pipeline.samples(images, mine, workers=config.data.workers) as samples,
-        ThreadPoolExecutor() as threads,
-    ):
-        bar = tqdm(samples, f"predicting {name}", len(mine), unit=" images", mininterval=1)
-        for batch in inference.in_batches(_readable(bar, faults), lambda sample: sample["image"]):
-            scores = inference(params, statistics, [sample["image"] for sample in batch]).scores
-            (maps,) = jax.device_get(class_maps(scores)).values()
-            written = threads.map(
-                _write, batch, maps, [classes] * len(batch), [ids] * len(batch), [target] * len(batch)
+    writing = target.with_name(f".{name}.incomplete")
+    with workdir.writing(target):
+        unreadable, wrong = _write_all(images, inference, network, classes, ids, writing, config.data.workers)
+        unreadable, wrong = (sum(parallel.gather(faults), []) for faults in (unreadable, wrong))
+        if wrong:
+            raise UserError(
+                f"{len(wrong)} label maps are not as they should be: {wrong[0]}; is the disk full?"
             )
-            sizes |= dict(written)
-    _check_label_maps(sizes, allowed=set(ids[: len(classes.names)].tolist()))
-
-    faults = sum(parallel.gather(faults), [])
+        if jax.process_index() == 0:
+            visualize.write_picture(writing / "legend.png", visualize.legend(classes))
+            writing.rename(target)
     if jax.process_index() == 0:
-        visualize.write_picture(target / "legend.png", visualize.legend(classes))
-        print(f"Written and checked: {len(images) - len(faults)} label maps and overlays in {target}")
-        if faults:
-            shown = "".join(f"\n  {fault}" for fault in faults[:FAULTS_SHOWN])
-            print(f"Left out: {len(faults)} of {len(images)} images, which cannot be read:{shown}")
-    return not faults
+        print(f"Written and checked: {len(images) - len(unreadable)} label maps and overlays in {target}")
+        if unreadable:
+            print(
+                f"Left out: {len(unreadable)} of {len(images)} images, which cannot be read:{listed(unreadable)}"
+            )
+    return not unreadable
+
+
+def _write_all(
+    images: pipeline.Source | ImageFolder,
+    inference: Inference,
+    network: Network,
+    classes: Labels,
+    ids: np.ndarray,
+    folder: Path,
+    workers: int,
+) -> tuple[list[str], list[str]]:
+    """This process's share of the images; returns what is wrong with images, and with label maps read again."""
+    if jax.process_index() == 0:
+        shutil.rmtree(folder, ignore_errors=True)  # of a prediction that did not come to its end
+    parallel.gather("ready")
+    arrays = parallel.to_local(inference.mesh, (network.params, network.statistics))
+    write = partial(_write, classes=classes, ids=ids, folder=folder)
+    unreadable: list[str] = []
+    mine = range(jax.process_index(), len(images), jax.process_count())
+    written = []
+    with pipeline.samples(images, mine, workers=workers) as samples, ThreadPoolExecutor() as threads:
+        bar = tqdm(samples, "predicting", len(mine), unit=" images", mininterval=1)
+        for batch in inference.in_batches(_readable(bar, unreadable), lambda sample: sample["image"]):
+            scores = inference(*arrays, [sample["image"] for sample in batch]).scores
+            (maps,) = jax.device_get(class_maps(scores)).values()
+            written += threads.map(write, batch, maps)
+        allowed = set(ids[: len(classes.names)].tolist())
+        faults = list(threads.map(lambda item: _fault_of(*item, allowed), written))
+    return unreadable, [fault for fault in faults if fault]
 
 
 def _classes(config: ConfigDict, any_count: bool) -> Labels:
@@ -114,26 +128,6 @@ def _ids_to_write(classes: Labels, kind: str) -> np.ndarray:
     return tables[kind]()
 
 
-def _new_folder(target: Path) -> Path:
-    """`target`, made by this run.
-
-    Raises:
-      UserError: it exists.
-    """
-    exists = target.exists()
-    if any(parallel.gather(exists)):  # asked before any process writes
-        raise UserError(
-            f"{target} exists already and is not overwritten; move it away, or choose another --workdir."
-        )
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{target} cannot be written ({error.strerror}); choose another --workdir."
-        ) from error
-    return target
-
-
 def _readable(samples: Iterable[dict], faults: list[str]) -> Iterator[dict]:
     """The samples that hold an image; what is wrong with the others goes to `faults`."""
     for sample in samples:
@@ -144,30 +138,20 @@ def _readable(samples: Iterable[dict], faults: list[str]) -> Iterator[dict]:
 
 
 def _write(
-    sample: dict, class_map: np.ndarray, classes: Labels, ids: np.ndarray, target: Path
+    sample: dict, class_map: np.ndarray, *, classes: Labels, ids: np.ndarray, folder: Path
 ) -> tuple[Path, tuple[int, int]]:
     """One label map and its overlay; returns the label map's file and size."""
     height, width = sample["image"].shape[:2]
     class_map = class_map[:height, :width]
-    file = target / "label_maps" / f"{sample['name']}.png"
+    file = folder / "label_maps" / f"{sample['name']}.png"
     overlay = visualize.overlay(sample["image"], class_map, classes)
     visualize.write_picture(file, ids[class_map])
-    visualize.write_picture(target / "overlays" / f"{sample['name']}.jpg", overlay)
+    visualize.write_picture(folder / "overlays" / f"{sample['name']}.jpg", overlay)
     return file, (height, width)
 
 
-def _check_label_maps(sizes: dict[Path, tuple[int, int]], allowed: set[int]) -> None:
-    """Reads every label map again: one 8-bit channel, the image's size, known ids."""
-    with ThreadPoolExecutor() as threads:
-        found = threads.map(lambda item: _fault_of(*item, allowed), sizes.items())
-        faults = [fault for fault in found if fault]
-    if faults:
-        raise UserError(
-            f"{len(faults)} label maps are not as they should be, the first: {faults[0]}; is the disk full?"
-        )
-
-
 def _fault_of(file: Path, size: tuple[int, int], allowed: set[int]) -> str | None:
+    """Reads a label map again: it must have one 8-bit channel, the image's size and known ids."""
     label = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
     if label is None:
         return f"{file} cannot be read"

@@ -1,19 +1,17 @@
 """What an evaluation leaves to read: the table, its JSON, the confusion matrix and panels."""
 
+import itertools
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ovenet_jax import visualize
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.inference import TITLES
-from ovenet_jax.metrics import scores
-
-if TYPE_CHECKING:
-    from ovenet_jax.evaluate import Evaluation, ImageScore
+from ovenet_jax.metrics import Evaluation, ImageScore, scores
 
 MEANS = {
     "miou": "mIoU, all classes",
@@ -23,19 +21,32 @@ MEANS = {
 }
 
 
+def new_folder(parent: Path, name: str, what: Mapping) -> Path:
+    """`parent`/`name`, or with a number where that holds a report on something else than `what` says."""
+    for number in itertools.count(1):
+        folder = parent / (name if number == 1 else f"{name}_{number}")
+        written = folder / "report.json"
+        if not written.exists() or json.loads(written.read_text())["what"] == json.loads(json.dumps(what)):
+            folder.mkdir(parents=True, exist_ok=True)
+            return folder
+    raise AssertionError("there is no last number")
+
+
 def write(
-    evaluation: "Evaluation",
-    worst: Sequence["ImageScore"],
+    evaluation: Evaluation,
+    worst: Sequence[ImageScore],
     classes: Labels,
     what: Mapping,
-    *,
-    target: Path,
     panels: Mapping[str, Mapping[str, np.ndarray]],
+    folder: Path,
 ) -> None:
-    """Prints the table; writes `target`.json, `target`_confusion.png and one folder of panels per kind."""
+    """Prints the table; writes report.json, confusion.png and one folder for each kind of panels.
+
+    what: of which split, step and settings the report is; JSON-like.
+    """
     matrices = evaluation.matrices
     print(table(matrices, classes.names))
-    content = {**what, "images": len(evaluation.images), **_results(matrices, classes)}
+    content = {"what": what, "images": len(evaluation.images), **_results(matrices, classes)}
     if len(evaluation.groups) > 1:
         print(group_table(evaluation.groups))
         content["groups"] = {key: _results(group, classes) for key, group in evaluation.groups.items()}
@@ -43,13 +54,14 @@ def write(
     if worst:
         print("Lowest mIoU: " + ", ".join(f"{image.name} {100 * image.miou:.1f}" for image in worst[:3]))
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.with_name(f"{target.name}.json").write_text(json.dumps(content, indent=2) + "\n")
-    confusion = visualize.confusion_picture(list(matrices.values())[-1], classes)
-    visualize.write_picture(target.with_name(f"{target.name}_confusion.png"), confusion)
     for kind, pictures in panels.items():
-        write_panels(pictures, target.with_name(f"{target.name}_{kind}"))
-    print(f"Written: {target}*")
+        shutil.rmtree(folder / kind, ignore_errors=True)
+        write_panels(pictures, folder / kind)
+    visualize.write_picture(
+        folder / "confusion.png", visualize.confusion_picture(list(matrices.values())[-1], classes)
+    )
+    (folder / "report.json").write_text(json.dumps(content, indent=2) + "\n")
+    print(f"Written: {folder}")
 
 
 def write_panels(panels: Mapping[str, np.ndarray], folder: Path) -> None:
@@ -83,8 +95,8 @@ def _aligned(rows: list[tuple[str, list[str]] | None]) -> str:
     return "\n".join(line or "-" * len(lines[0]) for line in lines)
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f}"
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}"
 
 
 def _results(matrices: Mapping[str, np.ndarray], classes: Labels) -> dict:

@@ -9,15 +9,18 @@ As published (MODEL.PRETRAINED, and for frozen training two files):
   and the first modules of its stages are copies of the backbone's, and the offset head stays as initialised.
 """
 
+import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
 from flax import nnx
 
+from ovenet_jax import workdir
 from ovenet_jax.checkpoint import load_model
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
@@ -27,15 +30,17 @@ if TYPE_CHECKING:
 
 Arrays = Mapping[str, np.ndarray]
 
+INITIALISED = "initialised"
 OFFSET_PARTS = ("offset_trunk.", "offset_head.")
 PER_CLASS = re.compile(r"^head\.(classifier|aux)\.(output\.)?(kernel|bias)$")  # the last axis is the class
 
 
 class Source(NamedTuple):
-    """A trained network's arrays by name, and what messages call it."""
+    """A trained network's arrays by name, what messages call it, and which of its arrays nobody has trained."""
 
     title: str
     arrays: Arrays
+    untrained: frozenset[str] = frozenset()
 
 
 class _Offer(NamedTuple):
@@ -44,17 +49,24 @@ class _Offer(NamedTuple):
     origin: str
 
 
-def start_from(model: nnx.Module, init: "ConfigDict") -> nnx.Module:
+def start_from(model: nnx.Module, init: "ConfigDict", frozen: Sequence[str] = ()) -> nnx.Module:
     """`model` with what the workdirs named in `config.init` give it; prints where its arrays come from.
 
     Raises:
-      UserError: a folder without a checkpoint, or with a network that does not fit.
+      UserError: a folder without a checkpoint, or with a network that does not fit; parts that are to be `frozen`
+        but nobody has trained.
     """
     graphdef, params, statistics = parameters.split(model)
     base = _restore("base", init.base)
     trunk = _restore("trunk", init.trunk) if init.trunk else None
     arrays, origins = take_over(params | statistics, base, trunk)
     print(summary(origins))
+    untrained = [n for n, o in origins.items() if n.split(".")[0] in frozen and o.startswith(INITIALISED)]
+    if untrained:
+        raise UserError(
+            f"config.freeze_base would freeze {len(untrained)} arrays that {init.base} has not trained, {untrained[0]} "
+            f"among them; give a whole network of the same head and classes as config.init.base."
+        )
     return parameters.merge(
         graphdef, {name: arrays[name] for name in params}, {name: arrays[name] for name in statistics}
     )
@@ -65,7 +77,10 @@ def _restore(role: str, folder: str) -> Source:
         _, params, statistics = parameters.split(load_model(folder))
     except UserError as error:
         raise UserError(f"config.init.{role}: {error}") from error
-    return Source(folder, jax.device_get(params | statistics))
+    imported = Path(folder) / workdir.IMPORT_REPORT
+    origins = json.loads(imported.read_text())["arrays"] if imported.exists() else {}
+    untrained = frozenset(name for name, origin in origins.items() if origin.startswith(INITIALISED))
+    return Source(folder, jax.device_get(params | statistics), untrained)
 
 
 def take_over(
@@ -86,7 +101,7 @@ def take_over(
         offers |= own or _copied_trunk(fresh, base)
         whole += OFFSET_PARTS if own else ()
 
-    arrays, origins = dict(fresh), dict.fromkeys(fresh, "initialised")
+    arrays, origins = dict(fresh), dict.fromkeys(fresh, INITIALISED)
     titles = " and ".join({source.title: None for source in (base, trunk) if source})
     problems = [
         f"{name} is not in {titles}" for name in fresh.keys() - offers.keys() if name.startswith(whole)
@@ -98,7 +113,7 @@ def take_over(
         elif array.shape == fresh[name].shape:
             arrays[name], origins[name] = array, origin
         elif PER_CLASS.match(name) and array.shape[:-1] == fresh[name].shape[:-1]:
-            origins[name] = f"initialised: {title} has another number of classes"
+            origins[name] = f"{INITIALISED}: {title} has another number of classes"
         else:
             problems.append(f"{name} has shape {array.shape} in {title} and {fresh[name].shape} in the model")
     if problems:
@@ -116,8 +131,12 @@ def summary(origins: Mapping[str, str]) -> str:
 
 
 def _part(source: Source, *prefixes: str) -> dict[str, _Offer]:
-    origin = f"loaded from {source.title}"
-    return {n: _Offer(x, source.title, origin) for n, x in source.arrays.items() if n.startswith(prefixes)}
+    loaded, untrained = f"loaded from {source.title}", f"{INITIALISED} in {source.title}"
+    return {
+        name: _Offer(array, source.title, untrained if name in source.untrained else loaded)
+        for name, array in source.arrays.items()
+        if name.startswith(prefixes)
+    }
 
 
 def _head(fresh: Arrays, base: Source) -> dict[str, _Offer]:
@@ -126,9 +145,10 @@ def _head(fresh: Arrays, base: Source) -> dict[str, _Offer]:
     plain = any(name.startswith("head.classifier.hidden.") for name in offers)
     if not plain or not any(name.startswith("head.aux.") for name in fresh):
         return offers
-    origin = f"loaded from the plain head of {base.title}"
     return {
-        name.replace("head.classifier.", "head.aux."): offer._replace(origin=origin)
+        name.replace("head.classifier.", "head.aux."): offer._replace(
+            origin=offer.origin.replace("loaded from", "loaded from the plain head of")
+        )
         for name, offer in offers.items()
     }
 

@@ -168,12 +168,23 @@ def read_pth(path: str | Path) -> dict[str, np.ndarray]:
         ) from error
     try:
         state_dict = content.get("state_dict", content)
-        return {str(key): value.detach().numpy() for key, value in state_dict.items()}
+        arrays = {str(key): _widened(value.detach()).numpy() for key, value in state_dict.items()}
     except (AttributeError, TypeError, RuntimeError) as error:  # no dict, or values that are no plain tensors
         raise UserError(
             f"{path} holds no state dict, that is names with arrays that numpy knows, plain or under 'state_dict'; "
             f"save the network's state_dict() and import that."
         ) from error
+    if not arrays:
+        raise UserError(f"{path} holds an empty state dict; save the network's state_dict() and import that.")
+    narrow = sorted({str(value.dtype) for value in state_dict.values() if _widened(value) is not value})
+    if narrow:
+        print(f"Note: {path} holds {' and '.join(narrow)} numbers, which are widened to float32.")
+    return arrays
+
+
+def _widened(value):
+    """A PyTorch tensor of 16-bit numbers as float32, any other as it is."""
+    return value.float() if value.is_floating_point() and value.element_size() == 2 else value
 
 
 def to_channels_last(value: np.ndarray) -> np.ndarray:

@@ -21,12 +21,13 @@ from ovenet_jax import parallel, starting_point, workdir
 from ovenet_jax.checkpoint import Checkpoints
 from ovenet_jax.data import pipeline
 from ovenet_jax.errors import UserError
-from ovenet_jax.evaluate import Evaluation, Evaluator, evaluate_checkpoint
+from ovenet_jax.evaluate import Evaluator, evaluate_checkpoint
 from ovenet_jax.inference import TITLES, Normalisation
-from ovenet_jax.metrics import NO_STEP, scores, training_metrics
+from ovenet_jax.metrics import NO_STEP, Evaluation, scores, training_metrics
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.optimizer import create_optimizer, poly_schedule
+from ovenet_jax.protocol import check_settings
 from ovenet_jax.report import write_panels
 from ovenet_jax.step import BASE, TrainState, create_loss, init_state, train_step
 from ovenet_jax.summaries import Summaries
@@ -43,15 +44,16 @@ def train(config: ConfigDict, folder: Path) -> bool:
       UserError: what the user can mend in config, data or folder, and a loss that is not finite.
     """
     check_config(config)
+    check_settings(config.eval)
     mesh = parallel.create_mesh()
     parallel.check_divisible(mesh, config.batch_size, "config.batch_size")
     workdir.check(folder, config)
     pipeline.prepare(config.data)
 
     model = create_model(config.model, config.seed)
-    if config.init.base and not workdir.has_checkpoint(folder):
-        model = starting_point.start_from(model, config.init)
     frozen = BASE if config.freeze_base else ()
+    if config.init.base and not workdir.has_checkpoint(folder):
+        model = starting_point.start_from(model, config.init, frozen)
     graphdef, *_ = parameters.split(model)
     schedule = poly_schedule(config.optimizer.rate, config.steps, config.optimizer.power)
     optimizer = create_optimizer(
@@ -82,11 +84,11 @@ def train(config: ConfigDict, folder: Path) -> bool:
             state = checkpoints.restore_state(checkpoints.latest_step(), state)
             print(f"Resuming {folder} from step {state.step} of {config.steps}.")
         with closing(Reporter(config, folder, schedule, int(state.step))) as reporter:
-            state = _loop(config, mesh, state, step_function, evaluator, reporter, checkpoints)
-    if state.step < config.steps:
+            state, interrupted = _loop(config, mesh, state, step_function, evaluator, reporter, checkpoints)
+    if interrupted:
         print(f"Interrupted at step {state.step}, which is saved; the same command goes on from there.")
         return False
-    evaluate_checkpoint(evaluator, folder, state.params, state.statistics)
+    evaluate_checkpoint(evaluator, config, folder)
     return True
 
 
@@ -98,8 +100,8 @@ def _loop(
     evaluator: Evaluator,
     reporter: "Reporter",
     checkpoints: Checkpoints,
-) -> TrainState:
-    """Steps until the last one or an interruption; either way the state returned is saved."""
+) -> tuple[TrainState, bool]:
+    """Steps until the last one or an interruption; either way the state returned is saved. Says which it was."""
     first_step = int(state.step)
     with interruption() as interrupted, _batches(config, first_step) as batches:
 
@@ -130,13 +132,13 @@ def _loop(
                 checkpoints.save(state)
             if leave:
                 break
-    return state
+        return state, interrupted.is_set()
 
 
 def check_config(config: ConfigDict) -> None:
     """Raises UserError for values that no run can have."""
     intervals = ("report_every", "evaluate_every", "checkpoint_every")
-    for key in ("steps", "batch_size", "eval.images_per_device", *intervals):
+    for key in ("steps", "batch_size", *intervals):
         value = operator.attrgetter(key)(config)
         if value < 1:
             raise UserError(f"config.{key} is {value}; it must be at least 1.")

@@ -1,6 +1,8 @@
 """A run's folder belongs to one config, saved in it as `config.json`."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -50,16 +52,28 @@ def has_checkpoint(workdir: Path) -> bool:
     return any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
 
 
+def is_run(workdir: Path) -> bool:
+    """Whether a training has claimed it, not an import."""
+    return (workdir / "config.json").exists() and not (workdir / IMPORT_REPORT).exists()
+
+
 def claim(workdir: Path, config: ConfigDict) -> None:
     """Makes `workdir` this config's. Raises UserError where it cannot be written."""
-    try:
+    with writing(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         temporary = workdir / "config.json.tmp"
         temporary.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
         temporary.replace(workdir / "config.json")
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Raises UserError where what is done meanwhile cannot be written under `folder`: no rights, no space."""
+    try:
+        yield
     except OSError as error:
         raise UserError(
-            f"{workdir} cannot be written ({error.strerror}); choose another --workdir."
+            f"{folder} cannot be written ({error.strerror or error}); free or choose another --workdir."
         ) from error
 
 
@@ -88,7 +102,7 @@ def read_config(workdir: Path) -> ConfigDict | None:
         return None
     try:
         return ConfigDict(json.loads(file.read_text()))
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"{file} is damaged ({error}); choose another --workdir, or move that file away if you know that the "
             f"folder's checkpoints are of this config."

@@ -49,14 +49,14 @@ def test_the_best_and_the_latest_are_kept(tmp_path):
     checkpoints.close()
     assert steps(tmp_path) == [2, 4]
     again = Checkpoints(tmp_path)
-    assert (again.best_step(), again.latest_step()) == (2, 4)
+    assert (again.step_of(), again.latest_step()) == (2, 4)
 
 
 def test_without_an_evaluation_the_latest_is_the_best(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(state(1))
     checkpoints.save(state(2))
-    assert checkpoints.best_step() == 2
+    assert checkpoints.step_of() == 2
     checkpoints.close()
 
 
@@ -64,7 +64,7 @@ def test_a_model_alone_is_the_best_and_latest_checkpoint(tmp_path):
     with closing(Checkpoints(tmp_path)) as checkpoints:
         checkpoints.save_model(state(value=3.0).params, state(value=4.0).statistics)
     with closing(Checkpoints(tmp_path, read_only=True)) as again:
-        assert (again.best_step(), again.latest_step()) == (0, 0)
+        assert (again.step_of(), again.latest_step()) == (0, 0)
         params, statistics = again.restore_model(0, state().params, state().statistics)
     assert_equal(params, state(value=3.0).params)
     assert_equal(statistics, state(value=4.0).statistics)

@@ -15,10 +15,11 @@ from configs import acdc, ade20k, cityscapes
 from ovenet_jax import parallel
 from ovenet_jax.data import pipeline
 from ovenet_jax.errors import UserError
-from ovenet_jax.evaluate import Evaluation, Evaluator, ImageScore, _merged, evaluate
+from ovenet_jax.evaluate import Evaluator, _merged, evaluate
+from ovenet_jax.metrics import Evaluation, ImageScore
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
-from ovenet_jax.report import group_table
+from ovenet_jax.report import group_table, new_folder
 from tests import trees
 from tests.untrained import save_untrained, tiny
 
@@ -30,7 +31,7 @@ def acdc_report(tmp_path_factory):
     config = tiny(acdc.get_config(), trees.write_acdc(folder))
     config.eval.update({"scales": (0.5, 1.5), "flip": True})
     evaluate(config, save_untrained(config, folder / "run"))
-    return json.loads((folder / "run" / "evaluation" / "val_0.5-1.5_flip.json").read_text())
+    return json.loads((folder / "run" / "evaluation" / "val_0.5-1.5_flip" / "report.json").read_text())
 
 
 def test_each_condition_has_its_own_scores_which_add_up(acdc_report):
@@ -56,8 +57,9 @@ def test_the_worst_images_are_listed_the_worst_first(acdc_report):
 
 
 def test_the_report_says_what_was_computed(acdc_report):
-    assert (acdc_report["images"], acdc_report["split"], acdc_report["step"]) == (4, "val", 0)
-    assert (acdc_report["scales"], acdc_report["flip"]) == ([0.5, 1.5], True)
+    what = acdc_report["what"]
+    assert (acdc_report["images"], what["split"], what["step"]) == (4, "val", 0)
+    assert (what["eval"]["scales"], what["eval"]["flip"]) == ([0.5, 1.5], True)
     assert acdc_report["fused"]["miou"] <= acdc_report["fused"]["miou_present"]
 
 
@@ -103,7 +105,7 @@ def test_processes_add_up_and_an_image_lost_or_counted_twice_is_an_error():
     first = {"groups": {"fog": {"main": [[1, 2], [3, 4]]}}, "images": [[0, "a", 0.5], [2, "c", 0.1]]}
     second = {
         "groups": {"fog": {"main": [[1, 0], [0, 1]]}, "rain": {"main": [[5, 0], [0, 0]]}},
-        "images": [[1, "b", float("nan")]],
+        "images": [[1, "b", None]],
     }
     evaluation = _merged([first, second], images=3)
     np.testing.assert_array_equal(evaluation.groups["fog"]["main"], [[2, 2], [3, 5]])
@@ -115,7 +117,7 @@ def test_processes_add_up_and_an_image_lost_or_counted_twice_is_an_error():
 
 
 def test_the_worst_images_are_labelled_ones():
-    images = [ImageScore(0, "a", 0.5), ImageScore(1, "b", float("nan")), ImageScore(2, "c", 0.1)]
+    images = [ImageScore(0, "a", 0.5), ImageScore(1, "b", None), ImageScore(2, "c", 0.1)]
     assert [image.name for image in Evaluation({}, images).worst(5)] == ["c", "a"]
 
 
@@ -159,3 +161,16 @@ def test_two_processes_find_what_one_finds(tmp_path):
     (alone,) = results(start(1))
     assert len(alone["images"]) == 3
     assert first == second == alone
+
+
+def test_a_report_on_something_else_gets_a_folder_of_its_own(tmp_path):
+    for what, name in (
+        ({"bucket": 1}, "val"),
+        ({"bucket": 32}, "val_2"),
+        ({"bucket": 1}, "val"),
+        ({"scales": (1.0,)}, "val_3"),
+        ({"scales": (1.0,)}, "val_3"),
+    ):
+        folder = new_folder(tmp_path, "val", what)
+        assert folder.name == name
+        (folder / "report.json").write_text(json.dumps({"what": what}))

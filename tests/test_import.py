@@ -99,13 +99,31 @@ def test_imagenet_weights_fill_the_backbone_and_the_offset_trunk(config, tmp_pat
     assert "ignored: 3 keys, ImageNet classification head" in printed
 
 
-def test_half_precision_is_imported_and_said(config, tmp_path, capsys):
-    arrays = {name: x.astype(np.float16) for name, x in trained(config.model).items()}
-    import_weights(config, write_pth(tmp_path / "half.pth", published(arrays)), tmp_path / "imported")
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_half_precision_is_widened_and_said(config, tmp_path, capsys, kind):
+    arrays = trained(config.model)
+    state_dict = {key: torch.from_numpy(np.asarray(x)) for key, x in published(arrays).items()}
+    narrow = {k: x.to(getattr(torch, kind)) if x.is_floating_point() else x for k, x in state_dict.items()}
+    torch.save({"state_dict": narrow}, tmp_path / "half.pth")
+    import_weights(config, tmp_path / "half.pth", tmp_path / "imported")
     loaded = arrays_of(ovenet_jax.load_model(tmp_path / "imported"))
     assert {value.dtype for value in loaded.values()} == {np.dtype(np.float32)}
-    assert_same(loaded, arrays)
-    assert "arrays loaded from half.pth (float16)" in capsys.readouterr().out
+    for name, value in loaded.items():
+        np.testing.assert_allclose(value, arrays[name], rtol=0.01)
+    assert f"half.pth holds torch.{kind} numbers, which are widened to float32" in capsys.readouterr().out
+
+
+def test_an_empty_state_dict_is_named(config, tmp_path):
+    torch.save({}, tmp_path / "empty.pth")
+    with pytest.raises(UserError, match="empty.pth holds an empty state dict"):
+        import_weights(config, tmp_path / "empty.pth", tmp_path / "imported")
+
+
+def test_a_run_without_a_checkpoint_yet_is_not_imported_into(config, tmp_path):
+    workdir.claim(tmp_path / "run", config)
+    file = write_pth(tmp_path / "w.pth", published(trained(config.model)))
+    with pytest.raises(UserError, match="run holds a run or an import already"):
+        import_weights(config, file, tmp_path / "run")
 
 
 def whole(model_config):
@@ -175,7 +193,9 @@ def test_a_folder_with_checkpoints_is_never_imported_into(config, tmp_path):
     file = write_pth(tmp_path / "w.pth", published(trained(config.model)))
     import_weights(config, file, tmp_path / "imported")
     before = (tmp_path / "imported" / "import.json").stat().st_mtime_ns
-    with pytest.raises(UserError, match="imported holds checkpoints already; choose another --workdir"):
+    with pytest.raises(
+        UserError, match="imported holds a run or an import already; choose another --workdir"
+    ):
         import_weights(config, file, tmp_path / "imported")
     assert (tmp_path / "imported" / "import.json").stat().st_mtime_ns == before
 

@@ -51,7 +51,7 @@ def recording(function, programs):
 def test_images_spread_over_devices_give_what_each_gives_alone(images, run):
     together, inference = run(images, devices=8)  # three of the eight rows are blank
     assert list(together.scores) == ["initial", "seed", "fused"]
-    assert together.scores["fused"].shape == (8, 64, 96, 5)
+    assert together.scores["fused"].shape == (8, 128, 128, 5)
     for row, image in enumerate(images):
         alone, _ = run([image])
         for name, scores in alone.scores.items():
@@ -66,11 +66,15 @@ def test_scores_are_nothing_outside_the_image_and_something_inside(images, run):
     assert (scores[:60, :90] > 0).all()
 
 
-def test_a_mirrored_image_has_mirrored_scores(images, run):
-    exact = PROTOCOL._replace(bucket=1)
-    straight = run(images[:1], protocol=exact)[0].answer
-    mirrored = run([images[0][:, ::-1]], protocol=exact)[0].answer
-    np.testing.assert_allclose(straight[0], mirrored[0][:, ::-1], rtol=1e-4, atol=1e-5)
+def test_flip_averages_the_logits_with_those_of_the_mirror_image(run):
+    image = np.random.default_rng(1).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    once = PROTOCOL._replace(scales=(1.0,), bucket=1)  # one pass of the image's own size: scores are exp(logits)
+    flipped = np.log(run([image], protocol=once)[0].answer[0])
+    straight, mirrored = (
+        np.log(run([x], protocol=once._replace(flip=False))[0].answer[0]) for x in (image, image[:, ::-1])
+    )
+    np.testing.assert_allclose(flipped, (straight + mirrored[:, ::-1]) / 2, rtol=1e-4, atol=1e-5)
+    assert np.abs(flipped - straight).max() > 1e-3
 
 
 def test_devices_do_not_talk_to_each_other(images, run):

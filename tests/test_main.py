@@ -180,7 +180,7 @@ def test_scales_and_flip_are_chosen_on_the_command_line(folder):
     result = run(command(folder, f"--workdir={folder}/run", *arguments), environment(folder))
     assert result.returncode == 0, result.stderr
     assert "on val: 3 images, scales 0.5 1, flip." in result.stdout
-    assert (folder / "run" / "evaluation" / "val_0.5-1_flip.json").exists()
+    assert (folder / "run" / "evaluation" / "val_0.5-1_flip" / "report.json").exists()
 
 
 @pytest.mark.usefixtures("trained")

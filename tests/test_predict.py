@@ -1,6 +1,7 @@
 """Label maps and overlays of folders and test splits, and what Cityscapes' own evaluator says of them."""
 
 import json
+import re
 
 import cv2
 import numpy as np
@@ -9,10 +10,10 @@ from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as offic
 
 from configs import acdc, ade20k, cityscapes
 from ovenet_jax.data.image_folder import ImageFolder
-from ovenet_jax.data.labels import ADE20K, CITYSCAPES
+from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import evaluate
-from ovenet_jax.predict import _check_label_maps, predict
+from ovenet_jax.predict import _fault_of, predict
 from tests import trees
 from tests.untrained import save_untrained, tiny
 
@@ -49,7 +50,7 @@ def test_our_numbers_are_the_official_evaluators(city):
     config.data.test_split = "val"
     evaluate(config, folder)
     assert predict(config, folder, None)
-    ours = json.loads((folder / "evaluation" / "val.json").read_text())["fused"]
+    ours = json.loads((folder / "evaluation" / "val" / "report.json").read_text())["fused"]
 
     written = sorted((folder / "predictions" / "val" / "label_maps").glob("*.png"))
     truths = sorted((folder.parent / "source" / "gtFine" / "val").glob("*/*labelIds.png"))
@@ -58,6 +59,7 @@ def test_our_numbers_are_the_official_evaluators(city):
 
     predicted = set(np.unique([read(path) for path in written]).tolist())
     assert len(predicted) > 2
+    assert {28, 31} - predicted  # at least one class that occurs neither in truth nor in prediction
     for name, (label_id,) in zip(CITYSCAPES.names, CITYSCAPES.ids, strict=True):
         score = theirs["classScores"][name]
         absent = label_id in (28, 31) and label_id not in predicted
@@ -90,11 +92,15 @@ def test_acdc_has_train_ids_and_ade20k_ids_from_one(tmp_path):
     assert all(read(file).max() < 19 for file in files)
 
     config = tiny(ade20k.get_config("hrnet"), trees.write_ade20k(tmp_path / "ade"))
-    assert predict(config, save_untrained(config, tmp_path / "ade-run"), None)
-    (file,) = (tmp_path / "ade-run" / "predictions" / "test" / "label_maps").iterdir()
-    assert file.name == "ADE_test_00000001.png"
-    assert read(file).shape == (21, 27)
-    assert set(np.unique(read(file)).tolist()) <= {i for ids in ADE20K.ids for i in ids}
+    maps = {}
+    for ids in ("label_ids", "train_ids"):
+        config.predict.ids = ids
+        assert predict(config, save_untrained(config, tmp_path / ids), None)
+        (file,) = (tmp_path / ids / "predictions" / "test" / "label_maps").iterdir()
+        assert file.name == "ADE_test_00000001.png"
+        maps[ids] = read(file)
+    assert maps["label_ids"].shape == (21, 27)
+    np.testing.assert_array_equal(maps["label_ids"], maps["train_ids"] + 1)
 
 
 def test_a_folder_of_images_keeps_its_sizes_and_subfolders(city, pictures):
@@ -105,6 +111,21 @@ def test_a_folder_of_images_keeps_its_sizes_and_subfolders(city, pictures):
         assert read(target / "label_maps" / f"{name}.png").shape == size
         assert read(target / "overlays" / f"{name}.jpg").shape == (*size, 3)
     (folder / "predictions" / "pictures").rename(folder / "done")
+
+
+def test_a_mended_command_and_one_after_a_broken_off_one_are_not_refused(city, pictures):
+    config, folder = city
+    wrong = config.copy_and_resolve_references()
+    wrong.eval.scales = ("half",)
+    with pytest.raises(UserError, match="config.eval.scales is"):
+        predict(wrong, folder, pictures)
+    leftover = folder / "predictions" / ".pictures.incomplete" / "label_maps" / "old.png"
+    trees._write(leftover, trees.image((4, 4)))
+    assert predict(config, folder, pictures)
+    maps = folder / "predictions" / "pictures" / "label_maps"
+    assert sorted(path.name for path in maps.rglob("*.png")) == ["a.png", "a.png", "b.png"]
+    assert not leftover.exists()
+    (folder / "predictions" / "pictures").rename(folder / "mended")
 
 
 def test_an_unreadable_image_is_named_and_left_out(city, pictures, capsys):
@@ -139,8 +160,16 @@ def test_a_model_of_other_classes_writes_their_numbers(tmp_path, pictures, capsy
 )
 def test_a_label_map_that_is_not_as_it_should_be_is_named(tmp_path, damage, fault):
     cv2.imwrite(str(tmp_path / "a.png"), damage)
-    with pytest.raises(UserError, match=fault):
-        _check_label_maps({tmp_path / "a.png": (4, 6)}, allowed=set(range(19)))
+    assert re.search(fault, _fault_of(tmp_path / "a.png", (4, 6), allowed=set(range(19))))
+
+
+def test_a_right_label_map_has_no_fault(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((4, 6), 18, np.uint8))
+    assert _fault_of(tmp_path / "a.png", (4, 6), allowed=set(range(19))) is None
+    assert (
+        _fault_of(tmp_path / "b.png", (4, 6), allowed=set(range(19)))
+        == f"{tmp_path / 'b.png'} cannot be read"
+    )
 
 
 def test_folders_that_cannot_be_predicted_are_named(tmp_path):
@@ -148,7 +177,7 @@ def test_folders_that_cannot_be_predicted_are_named(tmp_path):
         ImageFolder(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"holds no image \(.jpg, .jpeg, .png\)"):
         ImageFolder(tmp_path)
-    for suffix in ("jpg", "png"):
-        trees._write(tmp_path / f"a.{suffix}", trees.image((4, 4)))
-    with pytest.raises(UserError, match="holds two images named a; .* rename one"):
+    for name in ("a.jpg", "a.left.png", "a.png"):
+        trees._write(tmp_path / name, trees.image((4, 4)))
+    with pytest.raises(UserError, match="holds 2 images named a; .* rename them"):
         ImageFolder(tmp_path)

@@ -62,6 +62,23 @@ def test_windows_of_full_size_are_not_touched_by_buckets():
     assert [p.size for p in passes((70, 100), protocol, True)] == [p.size for p in exact] == [(40, 40)] * 12
 
 
+def test_a_bucket_never_cuts_an_image_in_more_windows():
+    protocol = Protocol(base_size=400, window=(500, 500), scales=(1.5,), bucket=64)
+    assert [p.size for p in passes((490, 600), protocol, True)] == [(500, 500)] * 2  # not 512
+
+
+@pytest.mark.parametrize("windows", ["cityscapes", "generic"])
+def test_an_image_thin_as_a_line_is_tested(windows):
+    protocol = Protocol(base_size=100, window=(64, 64), windows=windows)
+    assert sum(p.write[0].weight.sum() for p in passes((1, 1000), protocol, True)) > 0
+
+
+def test_a_window_filled_up_with_black_is_not_the_whole_image():
+    protocol = Protocol(base_size=64, window=(100, 100), windows="generic")
+    assert not any(p.whole for p in passes((64, 64), protocol, True))
+    assert all(p.whole for p in passes((64, 64), protocol._replace(windows="cityscapes"), True))
+
+
 def test_only_images_of_the_same_passes_run_together():
     protocol = SMALL._replace(bucket=16)
     assert shapes((40, 90), protocol) == shapes((41, 91), protocol)
@@ -87,6 +104,11 @@ def test_the_config_describes_the_protocol():
         ("windows", "sliding", "config.eval.windows is 'sliding'; known: cityscapes, generic"),
         ("window", (512,), r"config\.eval\.window is \(512,\); it must be \(height, width\)"),
         ("bucket", 0, "config.eval.bucket is 0; it must be at least 1"),
+        ("images_per_device", 0, "config.eval.images_per_device is 0; it must be at least 1"),
+        ("panels", -1, "config.eval.panels is -1; it must be at least 0"),
+        ("short_side", -3, "config.eval.short_side is -3; it must be at least 0"),
+        ("scales", (0.001,), "0.001 times base_size 2048 makes images of 2.048 pixels; 4 to 32768 can be"),
+        ("scales", (1e9,), "times base_size 2048 makes images of 2.048e.12 pixels"),
     ],
 )
 def test_settings_that_no_protocol_can_have_are_named(key, value, message):

@@ -1,5 +1,6 @@
 """Each array of the tiny networks here is filled with a number of its own network, which tells where it went."""
 
+import json
 import shutil
 from contextlib import closing
 
@@ -212,3 +213,26 @@ def test_keys_that_make_no_sense_together_are_named(mistake):
     config.update_from_flattened_dict(changes)
     with pytest.raises(UserError, match=sentence):
         check_config(config)
+
+
+@pytest.mark.parametrize("unsuitable", ["other classes", "plain head", "ImageNet"])
+def test_a_head_that_nobody_trained_is_not_frozen(tiny_model, tmp_path, unsuitable):
+    model_config = baseline(tiny_model, {"name": "fcn"} if unsuitable == "plain head" else None)
+    if unsuitable == "other classes":
+        model_config.num_classes += 1
+    base = save_run(tmp_path / "base", model_config, BASE)
+    if unsuitable == "ImageNet":
+        names = network(model_config, BASE)
+        origins = {n: "initialised" if n.startswith("head.") else "loaded from imagenet.pth" for n in names}
+        (tmp_path / "base" / workdir.IMPORT_REPORT).write_text(json.dumps({"arrays": origins}))
+    init = ConfigDict({"base": base, "trunk": ""})
+    with pytest.raises(
+        UserError, match=r"freeze_base would freeze \d+ arrays that .*base has not trained, head\."
+    ):
+        start_from(create_model(tiny_model), init, frozen=("backbone", "head"))
+    start_from(create_model(tiny_model), init)  # to be trained, it will do
+
+
+def test_a_trained_base_may_be_frozen(tiny_model, tmp_path):
+    base = save_run(tmp_path / "base", baseline(tiny_model), BASE)
+    start_from(create_model(tiny_model), ConfigDict({"base": base, "trunk": ""}), frozen=("backbone", "head"))

@@ -114,17 +114,17 @@ def test_a_run_leaves_metrics_of_every_term(run):
 
 def test_a_run_leaves_a_report_of_every_image_and_pixel(run):
     folder, *_ = run
-    report = json.loads((folder / "evaluation" / "val.json").read_text())
-    assert (report["images"], report["step"]) == (5, 2)
+    report = json.loads((folder / "evaluation" / "val" / "report.json").read_text())
+    assert (report["images"], report["what"]["step"]) == (5, 2)
     counted = np.sum(report["fused"]["confusion"])
     labels_with_void = np.arange(24 * 32) // 3 % 12
     assert counted == 5 * (labels_with_void != 11).sum()
     assert list(report["fused"]["iou"]) == list(report["initial"]["iou"])
-    evaluation = folder / "evaluation"
-    assert sorted(path.name for path in (evaluation / "val_panels").iterdir()) == ["val_00.png", "val_04.png"]
+    evaluation = folder / "evaluation" / "val"
+    assert sorted(path.name for path in (evaluation / "panels").iterdir()) == ["val_00.png", "val_04.png"]
     (worst,) = report["worst"]
-    assert [path.stem for path in (evaluation / "val_worst").iterdir()] == [worst["name"]]
-    assert (evaluation / "val_confusion.png").exists()
+    assert [path.stem for path in (evaluation / "worst").iterdir()] == [worst["name"]]
+    assert (evaluation / "confusion.png").exists()
     assert (folder / "panels" / "step_000002" / "val_00.png").exists()
 
 
@@ -180,7 +180,7 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(run, tmp_path, monkeyp
     assert train(config, tmp_path)
     whole, resumed = (parameters.split(ovenet_jax.load_model(f))[1:] for f in (folder, tmp_path))
     jax.tree.map(np.testing.assert_array_equal, whole, resumed)
-    tables = [(f / "evaluation" / "val.json").read_text() for f in (folder, tmp_path)]
+    tables = [(f / "evaluation" / "val" / "report.json").read_text() for f in (folder, tmp_path)]
     assert tables[0] == tables[1]
 
 

@@ -1,5 +1,6 @@
 """Any folder of images, as a source to predict."""
 
+from collections import Counter
 from pathlib import Path
 
 from ovenet_jax.data.prepare import IMAGE_SUFFIXES, decode_image
@@ -22,11 +23,11 @@ class ImageFolder:
             raise UserError(f"--source={folder} holds no image ({kinds}); give a folder that does.")
         self.folder = folder
         self.names = [str(p.relative_to(folder).with_suffix("")) for p in self._files]
-        for name, following in zip(self.names, self.names[1:], strict=False):
-            if name == following:
-                raise UserError(
-                    f"{folder} holds two images named {name}; their label maps would be one file: rename one."
-                )
+        name, count = Counter(self.names).most_common(1)[0]
+        if count > 1:
+            raise UserError(
+                f"{folder} holds {count} images named {name}; their label maps would be one file: rename them."
+            )
 
     def __len__(self) -> int:
         return len(self._files)

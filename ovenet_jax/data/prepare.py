@@ -20,10 +20,9 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from ovenet_jax.data.labels import Labels
-from ovenet_jax.errors import UserError
+from ovenet_jax.errors import UserError, listed
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-FAULTS_SHOWN = 20
 NO_LABEL = b""
 FORMAT = 2  # to be raised with every change of what a record holds
 
@@ -275,10 +274,8 @@ def refuse(faults: list[str], root: Path) -> None:
     """
     if not faults:
         return
-    shown = "".join(f"\n  {fault}" for fault in faults[:FAULTS_SHOWN])
-    rest = f"\n  and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-    raise UserError(f"{count} in {root}; mend or remove these files, then start again:{shown}{rest}")
+    raise UserError(f"{count} in {root}; mend or remove these files, then start again:{listed(faults)}")
 
 
 def decode_image(data: bytes) -> np.ndarray:
@@ -304,7 +301,10 @@ def decode_label(data: bytes) -> np.ndarray:
 
 
 def _decode(data: bytes, flags: int) -> np.ndarray:
-    array = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    try:
+        array = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error as error:  # a size that OpenCV refuses
+        raise ValueError(f"does not decode as an image ({error.err})") from error
     if array is None:
         raise ValueError("does not decode as an image")
     return array
