@@ -23,6 +23,7 @@ def images():
 @pytest.fixture
 def run(tiny_model):
     """run(images, devices, **options) -> (Segmentation, Inference)."""
+    tiny_model.backbone.he_init = True  # else initial scores are the same everywhere
     graphdef, *arrays = parameters.split(create_model(tiny_model))
 
     def run(images, devices=1, protocol=PROTOCOL, record=None, **options):
@@ -68,7 +69,9 @@ def test_scores_are_nothing_outside_the_image_and_something_inside(images, run):
 
 def test_flip_averages_the_logits_with_those_of_the_mirror_image(run):
     image = np.random.default_rng(1).integers(0, 256, (64, 96, 3), dtype=np.uint8)
-    once = PROTOCOL._replace(scales=(1.0,), bucket=1)  # one pass of the image's own size: scores are exp(logits)
+    once = PROTOCOL._replace(
+        scales=(1.0,), bucket=1
+    )  # one pass of the image's own size: scores are exp(logits)
     flipped = np.log(run([image], protocol=once)[0].answer[0])
     straight, mirrored = (
         np.log(run([x], protocol=once._replace(flip=False))[0].answer[0]) for x in (image, image[:, ::-1])
