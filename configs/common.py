@@ -55,6 +55,7 @@ def base_config(name: str) -> ConfigDict:
     config.eval.flip = False  # TEST.FLIP_TEST
     config.eval.windows = "cityscapes"  # "cityscapes" or "generic": how images are cut, see protocol.py
     config.eval.bucket = 1  # short sides are rounded to multiples of it, so that few shapes compile; 1: exact
+    config.eval.keep_shape = True  # of images that are resized; LIP: False, they become squares
     config.eval.parts_align_corners = config_dict.placeholder(bool)  # of S_i and S_s; none: as the network
     config.eval.panels = 8  # pictures of evenly spread images
     config.eval.worst = 8  # and of those with the lowest mIoU, in the final report

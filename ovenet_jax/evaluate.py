@@ -65,11 +65,11 @@ class Evaluator:
     """
 
     def __init__(self, config: ConfigDict, graphdef: nnx.GraphDef):
-        self.inference = Inference.from_config(config, graphdef)
-        self.protocol = self.inference.protocol
         self.split = config.data.eval_split
         self.source = pipeline.open_split(config.data, self.split)
         self._check_source(config)
+        self.inference = Inference.from_config(config, graphdef, self.source.classes)
+        self.protocol = self.inference.protocol
         spread = np.linspace(0, len(self.source) - 1, config.eval.panels, dtype=int)
         self.shown = sorted(set(spread.tolist()))
         self._short_side = config.eval.short_side

@@ -12,6 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from ovenet_jax import parallel
+from ovenet_jax.data.labels import Labels
 from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import resize_bilinear
 from ovenet_jax.models.parameters import Arrays
@@ -60,14 +61,15 @@ class Inference:
     """Runs a network of one structure over images, on the devices of `mesh`, `rows` images at a time.
 
     The network compiles once for each distinct size of a pass; what cuts passes and adds them up, quickly, for each
-    pair of a canvas and a pass. With `answer_only` S_i and S_s are left out.
+    pair of a canvas and a pass. `flip_pairs`: classes that change places in a mirror, like left and right arm. With
+    `answer_only` S_i and S_s are left out.
     """
 
     @classmethod
     def from_config(
-        cls, config: "ConfigDict", graphdef: nnx.GraphDef, answer_only: bool = False
+        cls, config: "ConfigDict", graphdef: nnx.GraphDef, classes: Labels, answer_only: bool = False
     ) -> "Inference":
-        """As config.eval says, on this process's own devices.
+        """As config.eval says, for images of these classes, on this process's own devices.
 
         Raises:
           UserError: settings that no test can have.
@@ -79,6 +81,7 @@ class Inference:
             normalisation=Normalisation(),
             mesh=parallel.create_mesh(jax.local_devices()),
             images_per_device=config.eval.images_per_device,
+            flip_pairs=classes.flip_pairs,
             answer_only=answer_only,
         )
 
@@ -91,6 +94,7 @@ class Inference:
         normalisation: Normalisation,
         mesh: Mesh,
         images_per_device: int = 1,
+        flip_pairs: Sequence[tuple[int, int]] = (),
         answer_only: bool = False,
     ):
         self.rows = images_per_device * mesh.shape["data"]
@@ -101,7 +105,9 @@ class Inference:
         self._read = jax.jit(partial(_read, normalisation=normalisation))
         self._forward = jax.jit(partial(_forward, graphdef=graphdef, answer_only=answer_only))
         self._add = jax.jit(
-            partial(_add, align_corners=align_corners), static_argnames="size", donate_argnums=0
+            partial(_add, align_corners=align_corners, flip_pairs=tuple(flip_pairs)),
+            static_argnames="size",
+            donate_argnums=0,
         )
 
     def in_batches(self, items: Iterable[Item], image: Callable[[Item], np.ndarray]) -> Iterator[list[Item]]:
@@ -193,16 +199,27 @@ def _add(
     *,
     size: tuple[int, int],
     align_corners: bool,
+    flip_pairs: tuple[tuple[int, int], ...],
 ) -> dict[str, jax.Array]:
     """Adds one pass of `size` to `scores`: exp of the logits, averaged with those of the mirrored image."""
     result = {}
     for name, values in logits.items():
         values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
         if mirrored is not None:
-            values = (values + mirrored[name][:, :, ::-1]) / 2
+            values = (values + _exchanged(mirrored[name][:, :, ::-1], flip_pairs)) / 2
         values = jnp.exp(resize_bilinear(values, size, align_corners=align_corners))
         result[name] = scores[name] + _interpolate(values, write_parts if name in PARTS else write)
     return result
+
+
+def _exchanged(logits: jax.Array, pairs: tuple[tuple[int, int], ...]) -> jax.Array:
+    """`logits` [..., K] with the two classes of each pair in each other's place."""
+    if not pairs:
+        return logits
+    order = np.arange(logits.shape[-1])
+    for left, right in pairs:
+        order[[left, right]] = right, left
+    return logits[..., order]
 
 
 def class_maps(predictions: dict[str, jax.Array]) -> dict[str, jax.Array]:

@@ -44,7 +44,7 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
     classes = _classes(config, any_count=source is not None)
     ids = _ids_to_write(classes, config.predict.ids)
     network = restore_network(config.model, folder, config.eval.checkpoint)
-    inference = Inference.from_config(config, network.graphdef, answer_only=True)
+    inference = Inference.from_config(config, network.graphdef, classes, answer_only=True)
     target = folder / "predictions" / name
     if any(parallel.gather(target.exists())):
         raise UserError(

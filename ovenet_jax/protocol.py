@@ -29,6 +29,7 @@ class Protocol(NamedTuple):
     bucket: 1, or a number that the short sides of passes are rounded to multiples of, so that a data set of
     varying image sizes needs few shapes: at most 2 * base_size * scale / bucket for each scale up to 1. Windows of the
     full size are never touched by it. Images lie on canvases whose sides are multiples of CANVAS_BUCKETS buckets.
+    keep_shape: False makes every image a square of base_size * scale, as published for LIP.
     parts_align_corners: of the last resize of S_i and S_s; None: as the network. Published visualisation of ADE20K:
     False, where S_f has True.
     """
@@ -39,6 +40,7 @@ class Protocol(NamedTuple):
     flip: bool = False
     windows: str = "cityscapes"
     bucket: int = 1
+    keep_shape: bool = True
     parts_align_corners: bool | None = None
 
     @classmethod
@@ -57,6 +59,7 @@ class Protocol(NamedTuple):
             flip=settings.flip,
             windows=settings.windows,
             bucket=settings.bucket,
+            keep_shape=settings.keep_shape,
             parts_align_corners=settings.parts_align_corners,
         )
 
@@ -182,7 +185,10 @@ def _scaled(size: tuple[int, int], scale: float, protocol: Protocol) -> tuple[in
 
     It is resized to it: filled up with black instead, accuracy suffered far more (measured on CamVid).
     """
-    scaled = [max(1, side) for side in scaled_size(size, protocol.base_size * scale)]
+    long_side = protocol.base_size * scale
+    if not protocol.keep_shape:
+        return (int(long_side + 0.5),) * 2
+    scaled = [max(1, side) for side in scaled_size(size, long_side)]
     short = int(np.argmin(scaled))
     if protocol.windows == "cityscapes":
         bucketed = max(1, round(scaled[short] / protocol.bucket)) * protocol.bucket

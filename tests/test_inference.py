@@ -80,6 +80,17 @@ def test_flip_averages_the_logits_with_those_of_the_mirror_image(run):
     assert np.abs(flipped - straight).max() > 1e-3
 
 
+def test_left_and_right_change_places_in_the_mirror_image(run):
+    image = np.random.default_rng(1).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    flipped = PROTOCOL._replace(scales=(1.0,), bucket=1)
+    straight, mirrored = (
+        run([x], protocol=flipped, flip_pairs=((0, 3), (2, 1)))[0].answer[0] for x in (image, image[:, ::-1])
+    )
+    exchanged = np.asarray(mirrored)[:, ::-1][..., [3, 2, 1, 0, 4]]
+    np.testing.assert_allclose(straight, exchanged, rtol=1e-4, atol=1e-5)
+    assert np.abs(straight - np.asarray(mirrored)[:, ::-1]).max() > 1e-3
+
+
 def test_devices_do_not_talk_to_each_other(images, run):
     programs = []
     run(images[:1], devices=8, protocol=PROTOCOL._replace(scales=(1.0,)), record=programs)

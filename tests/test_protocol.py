@@ -79,6 +79,14 @@ def test_a_window_filled_up_with_black_is_not_the_whole_image():
     assert all(p.whole for p in passes((64, 64), protocol._replace(windows="cityscapes"), True))
 
 
+def test_images_may_become_squares_whatever_their_shape():
+    protocol = Protocol(base_size=64, window=(64, 64), windows="generic", keep_shape=False)
+    (only,) = passes((30, 90), protocol, True)
+    assert only.size == (64, 64)
+    assert only.whole
+    assert (only.read[0].weight.sum(0) == 1).all()  # no black
+
+
 def test_only_images_of_the_same_passes_run_together():
     protocol = SMALL._replace(bucket=16)
     assert shapes((40, 90), protocol) == shapes((41, 91), protocol)

@@ -22,6 +22,7 @@ class Labels:
     ids: tuple[tuple[int, ...], ...]
     ignored_ids: tuple[int, ...] = ()
     void_id: int = IGNORE
+    flip_pairs: tuple[tuple[int, int], ...] = ()
 
     def train_ids(self) -> np.ndarray:
         """Lookup table, uint8 [256]: label id -> train id, IGNORE for every id that belongs to no class."""
