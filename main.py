@@ -12,36 +12,37 @@ from ovenet_jax.errors import UserError
 # jax and what needs it is imported in `main` only, so that a mistake in the flags is answered at once.
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant], see configs/.", lock_config=True)
-MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "predict", "import"], "What to do.")
+MODES = ("train", "evaluate", "predict", "prepare", "browse", "import")
+MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 SOURCE = flags.DEFINE_string("source", None, "import: a .pth file; predict: a folder of images.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default: runs/<config.name>.")
 
-EXIT_INCOMPLETE = 1  # something was named and left out
-EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: saved; the same command goes on
+# Something was named and left out. The user can mend it. Saved, and the same command goes on (EX_TEMPFAIL).
+EXIT_INCOMPLETE, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 75
 
 
-def main(_: list[str]) -> int:
+def main(_: list[str]) -> int | None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow writes summaries: it has nothing to say
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ovenet_jax" / "xla"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     logging.set_verbosity(logging.ERROR)  # the libraries' own chatter
-    from ovenet_jax import evaluate, import_weights, predict, train
+    from ovenet_jax import browse, evaluate, import_weights, predict, train
+    from ovenet_jax.data import inventory, pipeline
 
-    config, mode = CONFIG.value, MODE.value
+    config = CONFIG.value
     folder = Path(WORKDIR.value or Path("runs") / config.name)
     source = Path(SOURCE.value).expanduser() if SOURCE.value else None
-    if mode == "train":
-        return 0 if train.train(config, folder) else EXIT_INTERRUPTED
-    if mode == "predict":
-        return 0 if predict.predict(config, folder, source) else EXIT_INCOMPLETE
-    if mode == "import":
-        import_weights.import_weights(config, source, folder)
-    else:
-        evaluate.evaluate(config, folder)
-    return 0
+    actions = {
+        "train": lambda: 0 if train.train(config, folder) else EXIT_INTERRUPTED,
+        "evaluate": lambda: evaluate.evaluate(config, folder),
+        "predict": lambda: 0 if predict.predict(config, folder, source) else EXIT_INCOMPLETE,
+        "prepare": lambda: print(inventory.as_text(pipeline.prepare(config.data))),
+        "browse": lambda: browse.browse(config, folder),
+        "import": lambda: import_weights.import_weights(config, source, folder),
+    }
+    return actions[MODE.value]()
 
 
 def parse_flags(arguments: list[str]) -> list[str]:

@@ -38,6 +38,8 @@ def get_config(variant: str = "ovenet"):
     config.data = {
         "name": "acdc",
         "root": "data/acdc",
+        "lists": "",
+        "storage": "compressed",
         "prepared": "data/prepared",
         "train_split": "train",
         "eval_split": "val",

@@ -1,7 +1,7 @@
 """ADE20K, 150 classes, images of all sizes: the published configs of OVeNet, HRNet + OCR and HRNet with HRNet-W48.
 
 Source: the experiment files of OVeNet for ADE20K and their counterparts of HRNet-OCR and HRNet. Before the random scale
-their training resizes the shorter side to 520, so that its images are resampled twice; ours are once.
+their training resizes the shorter side to 520, so that its images are resampled twice; ours are once, to the same size.
 """
 
 from configs import common
@@ -33,12 +33,15 @@ def get_config(variant: str = "ovenet"):
     config.data = {
         "name": "ade20k",
         "root": "data/ADEChallengeData2016",
+        "lists": "",
+        "storage": "compressed",
         "prepared": "data/prepared",
         "train_split": "train",
         "eval_split": "val",
         "test_split": "test",
         "workers": 8,
     }
+    config.augment.short_side = 520
     config.augment.base_size = 520  # TRAIN.BASE_SIZE, the longer side at scale 1
     config.augment.crop = (520, 520)  # TRAIN.IMAGE_SIZE
     if variant == "hrnet":

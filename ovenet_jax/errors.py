@@ -1,5 +1,7 @@
 """The one exception that means: the user can mend this; and how many faults are told at once."""
 
+from collections.abc import Sequence
+
 
 class UserError(Exception):
     """A mistake in the input (a folder, a file, a config value), not in the program.
@@ -12,7 +14,7 @@ class UserError(Exception):
 FAULTS_SHOWN = 20
 
 
-def listed(faults: list[str]) -> str:
+def listed(faults: Sequence[str]) -> str:
     """The first of many faults, a line each, and how many more there are."""
     rest = f"\n  and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
     return "".join(f"\n  {fault}" for fault in faults[:FAULTS_SHOWN]) + rest

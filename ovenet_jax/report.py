@@ -67,7 +67,7 @@ def write(
 def write_panels(panels: Mapping[str, np.ndarray], folder: Path) -> None:
     """One PNG per panel, named after its image."""
     for name, picture in panels.items():
-        visualize.write_picture(folder / f"{Path(name).name}.png", picture)
+        visualize.write_picture(folder / f"{name}.png", picture)
 
 
 def table(matrices: Mapping[str, np.ndarray], names: Sequence[str]) -> str:

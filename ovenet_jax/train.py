@@ -157,9 +157,10 @@ def check_config(config: ConfigDict) -> None:
 
 
 def _batches(config: ConfigDict, first_step: int) -> AbstractContextManager[Iterator[pipeline.Batch]]:
+    source = pipeline.open_split(config.data, config.data.train_split)
     return pipeline.train_batches(
-        pipeline.open_split(config.data, config.data.train_split),
-        pipeline.augmentations(config.augment),
+        source,
+        pipeline.augmentations(config.augment, source.classes),
         batch_size=config.batch_size,
         seed=config.seed,
         first_step=first_step,

@@ -15,6 +15,7 @@ FREE_KEYS = (
     "data.root",
     "data.prepared",
     "data.workers",
+    "data.storage",
     "data.test_split",
     "report_every",
     "evaluate_every",

@@ -26,7 +26,8 @@ def write_tree(
             write(root / f"source/{split}/{split}_{i:02d}{suffix}", image)
             label = np.arange(size[0] * size[1]).reshape(size) // 3 % 12
             write(root / f"source/{split}annot/{split}_{i:02d}.png", label.astype(np.uint8))
-    return ConfigDict({"name": "camvid", "root": str(root / "source"), "prepared": str(root / "prepared")})
+    folders = {"root": str(root / "source"), "prepared": str(root / "prepared")}
+    return ConfigDict({"name": "camvid", **folders, "lists": "", "storage": "compressed"})
 
 
 def write(path: Path, array: np.ndarray):

@@ -9,6 +9,7 @@ from ovenet_jax.data.augment import (
     pad,
     resize,
     resize_short_side,
+    resized_window,
     scaled_size,
 )
 from tests.conftest import SHARED
@@ -72,6 +73,98 @@ def test_windows_lie_anywhere_and_keep_image_and_label_together():
         np.testing.assert_array_equal(window["label"], sample["label"][y : y + 20, x : x + 24])
         corners.add((y, x))
     assert {y for y, _ in corners} == set(range(11)) and {x for _, x in corners} == set(range(17))
+
+
+def test_a_crop_is_what_resizing_padding_and_cutting_give():
+    """With the same random numbers, on noise, which leaves interpolation nothing to hide in."""
+    act = RandomScaleCrop(base_size=90, crop=(60, 75), scale_factor=16)
+    sizes, padded = np.random.default_rng(8), set()
+    for i in range(60):
+        height, width = sizes.integers(20, 130, 2)
+        sample = noise(height, width, seed=i)
+        window, rng = act(sample, np.random.default_rng(i)), np.random.default_rng(i)
+        scale = 0.5 + rng.integers(16, endpoint=True) / 10
+        size = scaled_size((height, width), 90 * scale)
+        whole = pad(resize(sample, size), (60, 75))
+        y, x = rng.integers(np.subtract(whole["label"].shape, (60, 75)), endpoint=True)
+        assert_alike(window, {key: array[y : y + 60, x : x + 75] for key, array in whole.items()})
+        padded.add((size[0] < 60, size[1] < 75))
+    assert len(padded) == 4  # at the bottom, at the right, at both, not at all
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 300), (41, 57), (64, 64), (200, 33), (331, 503)], ids=str)
+@pytest.mark.parametrize("source", [(1, 3), (64, 64), (97, 120), (150, 31)], ids=str)
+def test_any_window_of_any_resize_is_what_the_whole_gives(source, size):
+    sample = noise(*source, seed=9)
+    whole, rng = resize(sample, size), np.random.default_rng(10)
+    for _ in range(5):
+        y, x = rng.integers(size)
+        height, width = rng.integers(1, (90, 90))
+        window = resized_window(sample, size, (y, x), (height, width))
+        assert_alike(window, {key: array[y : y + height, x : x + width] for key, array in whole.items()})
+
+
+def noise(height, width, seed):
+    """Pixels of 0 and 255 and labels, all independent."""
+    rng = np.random.default_rng(seed)
+    return {
+        "image": rng.integers(0, 2, (height, width, 3), np.uint8) * 255,
+        "label": rng.integers(0, 256, (height, width), np.uint8),
+    }
+
+
+def assert_alike(sample, other):
+    np.testing.assert_array_equal(sample["label"], other["label"])
+    np.testing.assert_allclose(sample["image"].astype(int), other["image"], rtol=0, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "first"), [({"short_side": 20}, (20, 28)), ({"resize": (24, 18)}, (24, 18)), ({}, (31, 43))]
+)
+def test_the_random_scale_is_of_the_size_that_images_are_first_resized_to(settings, first):
+    act = RandomScaleCrop(base_size=30, crop=(90, 90), scale_factor=16, **settings)  # nothing is cut off
+    sample = {"image": np.ones((31, 43, 3), np.uint8), "label": np.zeros((31, 43), np.uint8)}
+    rng = np.random.default_rng(11)
+    labels = [act(sample, rng)["label"] == 0 for _ in range(200)]
+    drawn = {(int(label[:, 0].sum()), int(label[0].sum())) for label in labels}
+    assert drawn == {scaled_size(first, 30 * (0.5 + i / 10)) for i in range(17)}
+
+
+@pytest.mark.parametrize("zoom", [1, 6])  # 600 pixels: not all of them are counted
+def test_crops_for_rare_classes_hold_them_in_the_share_that_is_asked_for(zoom):
+    label = np.zeros((100, 100), np.uint8)
+    label[70:, 80:] = 1  # 600 pixels
+    label[:50, :4] = IGNORE
+    label = np.kron(label, np.ones((zoom, zoom), np.uint8))
+    sample = {"image": np.zeros((*label.shape, 3), np.uint8), "label": label}
+    side, crop = 200 * zoom, (20 * zoom, 20 * zoom)
+    shares = {}
+    for wanted in (0.0, 0.5, 1.0):
+        act = RandomScaleCrop(side, crop, scale_factor=0, rare_class_crops=wanted)  # times 0.5: as it is
+        rng = np.random.default_rng(12)
+        shares[wanted] = np.mean([(act(sample, rng)["label"] == 1).any() for _ in range(400)])
+    # of the 81 x 81 windows 30 x 20 reach class 1, and it is drawn with probability 9200 / 9800
+    uniform, drawn = 30 * 20 / 81**2, 9200 / 9800
+    assert shares[0.0] == pytest.approx(uniform, abs=0.05)
+    assert shares[1.0] == pytest.approx(drawn, abs=0.05)
+    assert shares[0.5] == pytest.approx((uniform + drawn) / 2, abs=0.06)
+
+
+def test_crops_for_rare_classes_lie_anywhere_around_them_and_inside_the_image():
+    label = np.zeros((40, 60), np.uint8)
+    label[0, 59] = label[25, 30] = 1
+    rows, columns = np.indices(label.shape, np.uint8)
+    sample = {"image": np.stack([rows, columns, rows], -1), "label": label}
+    act, rng = RandomScaleCrop(120, (10, 12), scale_factor=0, rare_class_crops=1.0), np.random.default_rng(13)
+    windows = [window for window in (act(sample, rng) for _ in range(1500)) if (window["label"] == 1).any()]
+    corners = {tuple(int(v) for v in window["image"][0, 0, :2]) for window in windows}
+    assert corners == {(0, 48)} | {(y, x) for y in range(16, 26) for x in range(19, 31)}
+
+
+def test_crops_for_rare_classes_of_an_image_without_labels_are_any():
+    sample = numbered(30, 40) | {"label": np.full((30, 40), IGNORE, np.uint8)}
+    act, rng = RandomScaleCrop(80, (20, 24), scale_factor=0, rare_class_crops=1.0), np.random.default_rng(14)
+    assert len({act(sample, rng)["image"].tobytes() for _ in range(50)}) > 30
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.3, 2.1])
@@ -138,6 +231,14 @@ def test_half_of_the_samples_are_mirrored_and_the_others_as_before():
     assert 160 < mirrored < 240
 
 
+def test_left_and_right_change_places_in_mirrored_labels():
+    label = np.array([[14, 15, 3], [16, 17, IGNORE]], np.uint8)
+    sample, rng = {"image": np.zeros((2, 3, 3), np.uint8), "label": label}, np.random.default_rng(15)
+    act = RandomFlip(pairs=((14, 15), (16, 17)))
+    labels = {act(sample, rng)["label"].tobytes() for _ in range(20)}
+    assert labels == {label.tobytes(), np.array([[3, 14, 15], [IGNORE, 16, 17]], np.uint8).tobytes()}
+
+
 def test_brightness_adds_one_clipped_number_to_half_of_the_samples():
     image = np.random.default_rng(3).integers(0, 256, (8, 8, 3), np.uint8)
     sample = {"image": image, "label": np.zeros((8, 8), np.uint8)}
@@ -156,10 +257,10 @@ def test_brightness_adds_one_clipped_number_to_half_of_the_samples():
 
 def test_acts_leave_their_input_alone_and_return_uint8():
     sample = numbered(12, 16)
-    kept = {key: array.copy() for key, array in sample.items()}
+    for array in sample.values():
+        array.flags.writeable = False
     rng = np.random.default_rng(5)
-    for act in (RandomScaleCrop(16, (10, 12), 16), RandomBrightness(10), RandomFlip()):
+    crop = RandomScaleCrop(16, (10, 12), 16, rare_class_crops=0.5)
+    for act in (crop, RandomBrightness(10), RandomFlip(pairs=((0, 1),))):
         for _ in range(20):
             assert all(array.dtype == np.uint8 for array in act(sample, rng).values())
-    for key, array in kept.items():
-        np.testing.assert_array_equal(sample[key], array)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from configs import acdc, ade20k, camvid, cityscapes, demo
+from configs import acdc, ade20k, camvid, cityscapes, coco_stuff, demo, folder, lip, pascal_context
+from ovenet_jax.data import pipeline
 from ovenet_jax.errors import UserError
 from ovenet_jax.inference import Normalisation
 from ovenet_jax.models import parameters
@@ -14,8 +15,10 @@ from ovenet_jax.models.zoo import create_model
 from ovenet_jax.optimizer import create_optimizer
 from ovenet_jax.step import create_loss, init_state, train_step
 
+FILES = [demo, camvid, cityscapes, acdc, ade20k, pascal_context, lip, coco_stuff, folder]
 
-@pytest.mark.parametrize("file", [demo, camvid, cityscapes, acdc, ade20k], ids=lambda file: file.__name__)
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.__name__)
 def test_an_unknown_variant_is_answered_with_the_known_ones(file):
     with pytest.raises(UserError, match="'deeplab' is unknown; choose one of ovenet, hrnet_ocr, hrnet"):
         file.get_config("deeplab")
@@ -49,6 +52,32 @@ def test_the_thesis_trains_as_published(file, images, crop):
     assert (config.loss.ohem.on, config.loss.ohem.softmax_again) == (True, False)
     assert (config.data.train_split, config.augment.crop) == ("train", crop)
     assert config.steps == 484 * (images // 10)
+
+
+@pytest.mark.parametrize(("file", "classes", "crop", "rate", "decay", "batch", "steps", "ohem", "scale"), [
+    (pascal_context, 59, (520, 520), 0.001, 1e-4, 16, 200 * (4998 // 16), False, 16),
+    (coco_stuff, 171, (520, 520), 0.001, 1e-4, 16, 110 * (9000 // 16), True, 16),
+    (lip, 20, (473, 473), 0.007, 5e-4, 40, 150 * (30_462 // 40), False, 11),
+])  # fmt: skip
+def test_the_other_data_sets_train_as_hrnet_published(
+    file, classes, crop, rate, decay, batch, steps, ohem, scale
+):
+    for variant in ("ovenet", "hrnet_ocr", "hrnet"):
+        config = file.get_config(variant)
+        assert config.model.num_classes == classes == len(pipeline.classes(config.data).names)
+        assert (config.augment.crop, config.augment.base_size) == (crop, crop[0])
+        assert (config.augment.scale_factor, config.loss.ohem.on) == (scale, ohem)
+        assert (config.optimizer.rate, config.optimizer.weight_decay) == (rate, decay)
+        assert (config.batch_size, config.steps) == (batch, steps)
+        assert (config.eval.windows, config.eval.base_size) == ("generic", crop[0])
+        assert config.model.align_corners == (variant != "hrnet" or file is coco_stuff)
+        assert ("offset" in config.model) == (variant == "ovenet")
+
+
+@pytest.mark.parametrize("variant", ["ovenet_60", "hrnet_ocr_60", "hrnet_60"])
+def test_pascal_context_has_variants_of_60_classes(variant):
+    config = pascal_context.get_config(variant)
+    assert config.model.num_classes == 60 == len(pipeline.classes(config.data).names)
 
 
 @pytest.mark.parametrize("file", [acdc, ade20k], ids=lambda file: file.__name__)

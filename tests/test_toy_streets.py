@@ -77,9 +77,9 @@ def test_a_level_camera_sees_the_ground_below_the_horizon_as_similar_triangles_s
 
 
 def test_prepared_scenes_are_the_drawn_ones(tmp_path, monkeypatch):
-    monkeypatch.setattr(toy_streets.ToyStreets.__init__, "__defaults__", ((32, 64), {"train": 3, "val": 2}))
-    data = ConfigDict({"name": "toy_streets", "prepared": str(tmp_path)})
-    pipeline.prepare(data)
+    monkeypatch.setattr(toy_streets.data_set, "__defaults__", ((32, 64), {"train": 3, "val": 2}))
+    data = ConfigDict({"name": "toy_streets", "prepared": str(tmp_path), "storage": "compressed"})
+    assert pipeline.prepare(data)["splits"]["val"]["images"] == 2
     for split, count in (("train", 3), ("val", 2)):
         source = pipeline.open_split(data, split)
         assert len(source) == count and source.classes is TOY_STREETS
@@ -90,9 +90,6 @@ def test_prepared_scenes_are_the_drawn_ones(tmp_path, monkeypatch):
             np.testing.assert_array_equal(source[i]["label"], label)
 
 
-def test_other_scenes_are_kept_in_another_folder(tmp_path):
-    folders = {
-        toy_streets.ToyStreets(tmp_path, *arguments).data_dir
-        for arguments in ((), ((64, 128),), ((128, 256), {"train": 4, "val": 2}))
-    }
-    assert len(folders) == 3
+def test_other_scenes_are_kept_in_another_folder():
+    arguments = ((), ((64, 128),), ((128, 256), {"train": 4, "val": 2}))
+    assert len({toy_streets.data_set(*each).digest for each in arguments}) == 3

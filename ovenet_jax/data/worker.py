@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 
+import cv2
 from absl import logging
 
 
@@ -22,6 +23,7 @@ def _end_with(parent: int) -> None:
 if __name__ == "__mp_main__":
     sys.modules["jax"] = None  # grain then uses tree functions of its own ...
     logging.set_verbosity(logging.ERROR)  # ... and would warn of that
+    cv2.setNumThreads(1)  # there are as many workers as the user wants cores at work
     # Often sent to all processes at once, but the last step of the main one still wants its batch.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,0 +1,55 @@
+"""COCO-Stuff 10k, 171 classes, images of all sizes: the published configs of HRNet and HRNet + OCR with HRNet-W48.
+
+Source: the experiment files of HRNet and HRNet-OCR for COCO-Stuff. OVeNet has none: it takes their numbers, and the
+offsets of its Cityscapes config.
+"""
+
+from configs import common
+
+IMAGES = 9000  # train
+
+
+def get_config(variant: str = "ovenet"):
+    """`ovenet` (default), `hrnet_ocr` or `hrnet`."""
+    config = common.base_config(f"coco_stuff-{variant}")
+    backbone = common.hrnet(48)
+    common.choose_model(
+        config,
+        variant,
+        {
+            "ovenet": (backbone, common.ocr(), True),
+            "hrnet_ocr": (backbone, common.ocr(), False),
+            "hrnet": (backbone, common.fcn(), False),
+        },
+    )
+    config.model.num_classes = 171
+    config.loss.ohem.on = True  # LOSS.USE_OHEM
+
+    config.data = {
+        "name": "coco_stuff",
+        "root": "data/cocostuff-10k",
+        "lists": "",
+        "prepared": "data/prepared",
+        "storage": "compressed",
+        "train_split": "train",
+        "eval_split": "test",
+        "test_split": "test",
+        "workers": 8,
+    }
+    config.augment.short_side = 520
+    config.augment.base_size = 520  # TRAIN.BASE_SIZE, the longer side at scale 1
+    config.augment.crop = (520, 520)  # TRAIN.IMAGE_SIZE
+
+    config.batch_size = 16  # as the files are named
+    config.steps = 110 * (IMAGES // config.batch_size)  # TRAIN.END_EPOCH
+    config.optimizer.rate = 0.001
+    config.optimizer.weight_decay = 1e-4
+
+    config.eval.short_side = 520  # TEST.BASE_SIZE, which is the longer side of a pass at scale 1 as well
+    config.eval.base_size = 520
+    config.eval.window = (520, 520)  # TEST.IMAGE_SIZE
+    config.eval.windows = "generic"
+    config.eval.bucket = 32
+    config.eval.images_per_device = 1
+    config.evaluate_every = 10 * (IMAGES // config.batch_size)
+    return config

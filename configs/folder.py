@@ -1,0 +1,58 @@
+"""Your own data set, see ovenet_jax/data/folder.py: sizes and steps to begin with, for a GPU, or `_tiny` for a CPU.
+
+Nothing here is published. `--config.model.num_classes` must be the number of classes in classes.yaml.
+"""
+
+from configs import common
+
+
+def get_config(variant: str = "ovenet"):
+    """`ovenet` (default), `hrnet_ocr` or `hrnet` with HRNet-W18, each also with `_tiny`."""
+    config = common.base_config(f"folder-{variant}")
+    w18, tiny = common.hrnet(18), common.tiny_hrnet()
+    common.choose_model(
+        config,
+        variant,
+        {
+            "ovenet": (w18, common.ocr(), True),
+            "hrnet_ocr": (w18, common.ocr(), False),
+            "hrnet": (w18, common.fcn(), False),
+            "ovenet_tiny": (tiny, common.ocr(64), True),
+            "hrnet_ocr_tiny": (tiny, common.ocr(64), False),
+            "hrnet_tiny": (tiny, common.fcn(), False),
+        },
+    )
+    config.model.num_classes = 2
+
+    config.data = {
+        "name": "folder",
+        "root": "data/folder",
+        "lists": "",
+        "prepared": "data/prepared",
+        "storage": "compressed",
+        "train_split": "train",
+        "eval_split": "val",
+        "test_split": "test",
+        "workers": 0,
+    }
+    config.augment.base_size = 512  # the longer side at scale 1
+    config.augment.crop = (384, 384)
+    config.augment.brightness = 10
+    config.eval.base_size = 512
+    config.eval.window = (512, 512)
+    config.eval.bucket = 32
+    config.eval.images_per_device = 1
+
+    config.batch_size = 16
+    config.steps = 20_000
+    config.optimizer.rate = 0.02
+    config.evaluate_every = 1000
+    if variant.endswith("_tiny"):
+        config.augment.crop = (192, 192)
+        config.batch_size = 8
+        config.steps = 2000
+        config.optimizer.rate = 0.08
+        config.evaluate_every = 500
+        config.checkpoint_every = 100
+        config.report_every = 25
+    return config

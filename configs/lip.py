@@ -1,0 +1,55 @@
+"""LIP, 20 classes, images of all sizes: the published configs of HRNet and HRNet + OCR with HRNet-W48.
+
+Source: the experiment files of HRNet and HRNet-OCR for LIP. OVeNet has none: it takes their numbers, and the offsets of
+its Cityscapes config. For testing they too resize each image to 473x473, whatever its shape; here it keeps its shape,
+and its longer side becomes 473.
+"""
+
+from configs import common
+
+IMAGES = 30_462  # train
+
+
+def get_config(variant: str = "ovenet"):
+    """`ovenet` (default), `hrnet_ocr` or `hrnet`."""
+    config = common.base_config(f"lip-{variant}")
+    backbone = common.hrnet(48)
+    common.choose_model(
+        config,
+        variant,
+        {
+            "ovenet": (backbone, common.ocr(), True),
+            "hrnet_ocr": (backbone, common.ocr(), False),
+            "hrnet": (backbone, common.fcn(), False),
+        },
+    )
+    config.model.num_classes = 20
+    config.model.align_corners = variant != "hrnet"
+
+    config.data = {
+        "name": "lip",
+        "root": "data/lip",
+        "lists": "",
+        "prepared": "data/prepared",
+        "storage": "compressed",
+        "train_split": "train",
+        "eval_split": "val",
+        "test_split": "test",
+        "workers": 8,
+    }
+    config.augment.resize = (473, 473)
+    config.augment.base_size = 473  # TRAIN.BASE_SIZE, the longer side at scale 1
+    config.augment.crop = (473, 473)  # TRAIN.IMAGE_SIZE
+    config.augment.scale_factor = 11
+
+    config.batch_size = 40  # as the files are named
+    config.steps = 150 * (IMAGES // config.batch_size)  # TRAIN.END_EPOCH
+    config.optimizer.rate = 0.007
+
+    config.eval.base_size = 473  # TEST.BASE_SIZE
+    config.eval.window = (473, 473)  # TEST.IMAGE_SIZE
+    config.eval.windows = "generic"
+    config.eval.bucket = 32
+    config.eval.images_per_device = 1
+    config.evaluate_every = 10 * (IMAGES // config.batch_size)
+    return config

@@ -1,0 +1,109 @@
+"""Anyone's own data set: a folder of images and labels, and a file that says what the label ids mean.
+
+images/**      .jpg or .png, in any subfolders
+labels/**      PNGs of the same names in the same subfolders: one channel of label ids, or palette indices
+classes.yaml   classes: [{name: road, color: [128, 64, 128], ids: [7, 8]}, ...]
+               ignored: [0, 255]      label ids that belong to no class; may be left out
+
+Splits are the subfolders images/train, images/val and images/test, or the list files train.lst, val.lst and test.lst
+beside classes.yaml (see lists.py). Without either all is one split, train, of which config.data may name parts:
+train_split="train[:90%]", eval_split="train[90%:]". The split test may have no labels.
+"""
+
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import yaml
+
+from ovenet_jax.data.labels import Labels
+from ovenet_jax.data.lists import SPLITS
+from ovenet_jax.data.trees import Folders, Tree
+from ovenet_jax.errors import UserError
+
+NAME = "folder"
+CLASSES = "classes.yaml"
+
+
+def tree(root: Path) -> Tree:
+    """The tree of the data set in `root`.
+
+    Raises:
+      UserError: no sound classes.yaml in it.
+    """
+    listed = any((root / f"{split}.lst").is_file() for split in SPLITS)
+    return Tree(
+        name=NAME,
+        labels=read_classes(root / CLASSES),
+        layout=f"a folder with images/, labels/ and {CLASSES} in it",
+        splits=_splits,
+        official={},
+        lists=root if listed else None,
+        sample_name=lambda image: image.with_suffix("").as_posix().removeprefix("images/"),
+    )
+
+
+def _splits(root: Path) -> dict[str, list[Folders]]:
+    images, labels = root / "images", root / "labels"
+    found = {
+        split: [_folders(images / split, labels / split)] for split in SPLITS if (images / split).is_dir()
+    }
+    if "test" in found and not (labels / "test").is_dir():
+        found["test"] = [_folders(images / "test", None)]
+    return found or {"train": [_folders(images, labels)]}
+
+
+def _folders(images: Path, labels: Path | None) -> Folders:
+    return Folders(images, labels, files="**/*")
+
+
+def read_classes(file: Path) -> Labels:
+    """The classes that a classes.yaml describes.
+
+    Raises:
+      UserError: it cannot be read, or does not describe any.
+    """
+    try:
+        described = yaml.safe_load(file.read_bytes())
+    except OSError as error:
+        raise UserError(
+            f"{file}: cannot be read ({error.strerror}); it must say what the classes are."
+        ) from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{file}: no YAML ({' '.join(str(error).split())}).") from error
+    try:
+        return _labels(described)
+    except ValueError as error:
+        raise UserError(f"{file}: {error}.") from error
+
+
+def _labels(described: object) -> Labels:
+    rows = described.get("classes") if isinstance(described, dict) else None
+    if not isinstance(rows, list) or not rows:
+        raise ValueError("expected 'classes:' with a list of classes")
+    names, colors, ids = [], [], []
+    for row in rows:
+        if not isinstance(row, dict) or row.keys() != {"name", "color", "ids"}:
+            raise ValueError(f"expected a class with name, color and ids, got {row!r}")
+        names.append(str(row["name"]))
+        colors.append(_numbers(row["color"], f"color of {row['name']}"))
+        ids.append(_numbers(row["ids"], f"ids of {row['name']}"))
+        if len(colors[-1]) != 3:
+            raise ValueError(f"color of {row['name']}: expected [red, green, blue], got {row['color']}")
+    ignored = _numbers(described.get("ignored", []), "ignored")
+    for what, values in (("name", names), ("id", [*itertools.chain(*ids), *ignored])):
+        twice = [value for value, count in Counter(values).items() if count > 1]
+        if twice:
+            raise ValueError(f"the {what} {twice[0]} is there twice")
+    if any(not of_class for of_class in ids):
+        raise ValueError("every class needs an id")
+    free = set(range(256)).difference(*ids)
+    if not free:
+        raise ValueError("at most 255 of the ids 0 to 255 can belong to classes")
+    return Labels(tuple(names), tuple(colors), tuple(ids), ignored, void_id=max(free))
+
+
+def _numbers(values: object, what: str) -> tuple[int, ...]:
+    if not isinstance(values, list) or not all(type(v) is int and 0 <= v <= 255 for v in values):
+        raise ValueError(f"{what}: expected a list of whole numbers from 0 to 255, got {values!r}")
+    return tuple(values)

@@ -1,0 +1,97 @@
+"""What a prepared data set holds, as a careful person looks at it before training: counted, as JSON, and as text."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ovenet_jax.data.labels import Labels
+
+
+class Inventory:
+    """Counts the samples of a data set while they are prepared.
+
+    official: how many samples each split has where it is published.
+    """
+
+    def __init__(self, name: str, labels: Labels, official: Mapping[str, int]):
+        self._name, self._labels, self._official = name, labels, official
+        self._sizes: dict[str, Counter[tuple[int, int]]] = {}
+        self._pixels: dict[str, np.ndarray] = {}
+        self._notes: dict[str, list[str]] = {}
+
+    def add(self, split: str, size: tuple[int, int], pixels: np.ndarray | None) -> None:
+        """A sample of (H, W), and how many pixels have each label id, [256], if the split has labels."""
+        self._sizes.setdefault(split, Counter())[size] += 1
+        if pixels is not None:
+            self._pixels[split] = self._pixels.get(split, 0) + pixels
+
+    def note(self, note: str, file: str) -> None:
+        """Something to be said about a file."""
+        self._notes.setdefault(note, []).append(file)
+
+    def as_json(self) -> dict:
+        return {
+            "name": self._name,
+            "splits": {split: self._split(split) for split in self._sizes},
+            "notes": [
+                {"note": note, "files": len(files), "first": files[0]} for note, files in self._notes.items()
+            ],
+        }
+
+    def _split(self, split: str) -> dict:
+        sizes = self._sizes[split]
+        by_area = sorted(sizes, key=np.prod)
+        found = {
+            "images": sizes.total(),
+            "official": self._official.get(split),
+            "sizes": {"smallest": by_area[0], "largest": by_area[-1], "distinct": len(sizes)},
+        }
+        if split in self._pixels:
+            pixels = self._pixels[split]
+            of_class = [int(pixels[list(ids)].sum()) for ids in self._labels.ids]
+            found["pixels"] = dict(zip(self._labels.names, of_class, strict=True))
+            found["ignored_pixels"] = int(pixels.sum()) - sum(of_class)
+        return found
+
+
+def as_text(inventory: dict) -> str:
+    """An inventory, as `write_records` returns it: tables of the splits and of their classes, then the notes."""
+    splits = inventory["splits"]
+    rows = [["split", "images", "official", "smallest", "largest", "sizes"]]
+    for split, found in splits.items():
+        official, sizes = found["official"], found["sizes"]
+        smallest, largest = (f"{w}x{h}" for h, w in (sizes["smallest"], sizes["largest"]))
+        official = "-" if official is None else official
+        rows.append([split, found["images"], official, smallest, largest, sizes["distinct"]])
+    parts = [f"{inventory['name']} is prepared in {inventory['folder']}", _aligned(rows)]
+
+    labelled = {split: found for split, found in splits.items() if "pixels" in found}
+    if labelled:
+        rows = [["class", *(title for split in labelled for title in (f"{split}: pixels", "%"))]]
+        for name in next(iter(labelled.values()))["pixels"]:
+            rows.append([name])
+            for found in labelled.values():
+                pixels = found["pixels"]
+                rows[-1] += [pixels[name], _percent(pixels[name], sum(pixels.values()))]
+        rows.append(["ignored, of all pixels"])
+        for found in labelled.values():
+            ignored = found["ignored_pixels"]
+            rows[-1] += [ignored, _percent(ignored, ignored + sum(found["pixels"].values()))]
+        parts.append(_aligned(rows))
+    parts += [f"{n['files']} {n['note']}; the first: {n['first']}" for n in inventory["notes"]]
+    return "\n\n".join(parts)
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / max(whole, 1):.2f}"
+
+
+def _aligned(rows: Sequence[Sequence[object]]) -> str:
+    """The first column to the left, the others to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in cells
+    )

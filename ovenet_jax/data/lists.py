@@ -1,0 +1,69 @@
+"""List files, which choose and order the samples of a data set.
+
+A list file is named after its split, train.lst, val.lst or test.lst, as HRNet publishes them: a line names an image and
+its label, relative to the root and separated by white space; in test.lst all lines may name images alone. Further
+columns, which LIP's have, are not read. Lines may end as on Windows, since no path can hold a carriage return. A path
+that is absolute, climbs up by `..` or leads out of the root by a link is a fault, as is every other odd line.
+"""
+
+from pathlib import Path
+
+from ovenet_jax.errors import UserError
+
+SPLITS = ("train", "val", "test")
+
+
+def list_files(lists: Path) -> dict[str, Path]:
+    """The list file of each split that has one in the folder `lists`.
+
+    Raises:
+      UserError: there is none.
+    """
+    files = {split: lists / f"{split}.lst" for split in SPLITS}
+    found = {split: file for split, file in files.items() if file.is_file()}
+    if not found:
+        names = ", ".join(file.name for file in files.values())
+        raise UserError(f"config.data.lists: {lists} holds none of {names}; give the folder that does.")
+    return found
+
+
+def read_list(file: Path, root: Path) -> tuple[list[tuple[Path, Path | None]], list[str]]:
+    """Image and label, None where there are images alone, of each sound line, and one sentence for each fault."""
+    try:
+        text = file.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        return [], [f"{file}: cannot be read as text ({error})"]
+    lines = {number: line.split() for number, line in enumerate(text.split("\n"), 1) if line.strip()}
+    if not lines:
+        return [], [f"{file}: no sample in this list"]
+    images_alone = file.stem == "test" and all(len(columns) == 1 for columns in lines.values())
+    pairs: list[tuple[Path, Path | None]] = []
+    faults: list[str] = []
+    first: dict[str, int] = {}
+    for number, columns in lines.items():
+        paths = columns[:1] if images_alone else columns[:2]
+        odd = [fault for fault in (_fault_of(path, root) for path in paths) if fault]
+        if not images_alone and len(paths) == 1:
+            odd.append("one column instead of two, image and label")
+        if first.setdefault(columns[0], number) != number:
+            odd.append(f"{columns[0]} is in line {first[columns[0]]} already")
+        faults += [f"{file}, line {number}: {fault}" for fault in odd]
+        if not odd:
+            pairs.append((root / paths[0], None if images_alone else root / paths[1]))
+    return pairs, faults
+
+
+def _fault_of(path: str, root: Path) -> str | None:
+    if Path(path).is_absolute():
+        return f"{path} is an absolute path; it must be relative to {root}"
+    if ".." in Path(path).parts:
+        return f"{path} climbs up by '..'; it must stay in {root}"
+    try:
+        target = (root / path).resolve(strict=True)
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ):  # RuntimeError: links in a circle; ValueError: a null character
+        return f"there is no {path} in {root}"
+    return None if target.is_relative_to(root.resolve()) else f"{path} leads out of {root} by a link"

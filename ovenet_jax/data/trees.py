@@ -1,0 +1,216 @@
+"""Where the samples of a data set are: in pairs of folders, as a download unpacks, or in list files."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+from ovenet_jax.data import storage
+from ovenet_jax.data.image_files import IMAGE_SUFFIXES, image_size
+from ovenet_jax.data.labels import Labels
+from ovenet_jax.data.lists import list_files, read_list
+from ovenet_jax.data.prepare import DataSet, Sample, digest
+from ovenet_jax.errors import UserError
+
+
+class Folders(NamedTuple):
+    """Two folders whose files belong together: <key><image_end>.jpg or .png, and <key><label_end>.png.
+
+    Without `labels` there are images alone. files: which files of both folders are meant, "*/*" for those one folder
+    deeper. group: of the samples, as their records say it. keys: a text file with a key per line, which chooses and
+    orders; the other files of both folders are left alone.
+    """
+
+    images: Path
+    labels: Path | None
+    image_end: str = ""
+    label_end: str = ""
+    files: str = "*"
+    group: str = ""
+    keys: Path | None = None
+
+
+class Tree(NamedTuple):
+    """A data set as its download unpacks.
+
+    layout: what its root is, as data.root must be explained. splits: from the root to the folders of each split,
+    whether they are there or not; a split that a download may lack is left out where it does. official: how many
+    samples each split has. lists: a folder of list files that come with it. sample_name: from an image's path under
+    the root; no two samples may have the same.
+    """
+
+    name: str
+    labels: Labels
+    layout: str
+    splits: Callable[[Path], dict[str, list[Folders]]]
+    official: Mapping[str, int]
+    lists: Path | None = None
+    sample_name: Callable[[PurePath], str] = lambda path: path.stem
+
+
+def find(tree: Tree, root: Path, lists: Path | None = None) -> DataSet:
+    """The samples under `root`, by the list files in the folder `lists` if that is given; then the splits are those
+    that have one.
+
+    Raises:
+      UserError: no such root, or no list file in `lists`. Whatever is wrong below is among the data set's faults.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; data.root must be {tree.layout}")
+    folders = tree.splits(root)
+    lists = lists or tree.lists
+    if lists is None:
+        found = {split: _paired(pairs, root) for split, pairs in folders.items()}
+        unlabelled = {split for split, pairs in folders.items() if pairs[0].labels is None}
+    else:
+        group_of = {pair.images: pair.group for pairs in folders.values() for pair in pairs}
+        found = {split: _listed(file, root, group_of) for split, file in list_files(lists).items()}
+        unlabelled = {
+            split for split, (files, _) in found.items() if files and all(f.label is None for f in files)
+        }
+    splits, faults = _named(found, root, tree.sample_name)
+    samples = [sample for samples in splits.values() for sample in samples]
+    stats = [(str(file.relative_to(root)), *_size_and_time(file)) for s in samples for file in _files_of(s)]
+    counts = {split: len(samples) for split, samples in splits.items()}
+    return DataSet(
+        name=tree.name,
+        source=str(root),
+        labels=tree.labels,
+        splits=splits,
+        unlabelled=frozenset(unlabelled),
+        official=tree.official,
+        faults=faults,
+        digest=digest(tree.labels.ids, tree.labels.ignored_ids, counts, stats, faults),
+        bytes_needed=cache(partial(_bytes_needed, samples)),
+    )
+
+
+class _Files(NamedTuple):
+    image: Path
+    label: Path | None
+    group: str
+
+
+_Found = tuple[list[_Files], list[str]]  # and one sentence for each fault
+
+
+def _named(
+    found: dict[str, _Found], root: Path, sample_name: Callable[[PurePath], str]
+) -> tuple[dict[str, list[Sample]], list[str]]:
+    """The samples of each split, and one sentence for each fault; two images of the same name are one."""
+    splits: dict[str, list[Sample]] = {}
+    faults: list[str] = []
+    first: dict[str, Path] = {}
+    for split, (files, odd) in found.items():
+        splits[split] = [
+            Sample(sample_name(f.image.relative_to(root)), f.image, f.label, f.group) for f in files
+        ]
+        faults += odd
+        for sample in splits[split]:
+            other = first.setdefault(sample.name, sample.image)
+            if other != sample.image:
+                faults.append(f"{sample.image}: {other.relative_to(root)} has the same name")
+    return splits, faults
+
+
+def _listed(file: Path, root: Path, group_of: Mapping[Path, str]) -> _Found:
+    pairs, faults = read_list(file, root)
+    groups = [next((group_of[f] for f in image.parents if f in group_of), "") for image, _ in pairs]
+    return [_Files(*pair, group) for pair, group in zip(pairs, groups, strict=True)], faults
+
+
+def _files_of(sample: Sample) -> tuple[Path, ...]:
+    return (sample.image, sample.label) if sample.label else (sample.image,)
+
+
+def _size_and_time(file: Path) -> tuple[int, int]:
+    try:
+        stat = file.stat()
+    except OSError:  # a fault once it is read
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _bytes_needed(samples: Sequence[Sample]) -> dict[str, int]:
+    """Disk space that each storage form takes."""
+    with ThreadPoolExecutor() as threads:
+        sizes = list(threads.map(lambda sample: image_size(sample.image), samples))
+    described = [
+        (sum(_size_and_time(file)[0] for file in _files_of(sample)), size, sample.label is not None)
+        for sample, size in zip(samples, sizes, strict=True)
+    ]
+    return {form: storage.bytes_needed(form, described) for form in storage.FORMS}
+
+
+# ---- pairs of folders ----
+
+
+def _paired(pairs: list[Folders], root: Path) -> _Found:
+    found = [_pair(pair, root) for pair in pairs]
+    return [file for files, _ in found for file in files], [fault for _, odd in found for fault in odd]
+
+
+def _pair(pair: Folders, root: Path) -> _Found:
+    missing = [
+        f"{folder}: no such folder" for folder in (pair.images, pair.labels) if folder and not folder.is_dir()
+    ]
+    if missing:
+        return [], missing
+    image_files = _files(pair.images, pair.files, pair.image_end, IMAGE_SUFFIXES)
+    label_files = _files(pair.labels, pair.files, pair.label_end, (".png",)) if pair.labels else []
+    faults = [] if image_files else [f"{pair.images}: no image in this folder"]
+    if pair.labels and not label_files:
+        faults.append(f"{pair.labels}: no label PNG in this folder")
+    if faults:
+        return [], faults
+    label_of = {_key(path, pair.labels, pair.label_end): path for path in label_files}
+    image_of: dict[str, Path] = {}
+    for path in image_files:
+        other = image_of.setdefault(_key(path, pair.images, pair.image_end), path)
+        if other != path:
+            faults.append(f"{path}: a second image beside {other.name}")
+    keys = sorted(image_of)
+    if pair.keys:
+        keys, odd = _read_keys(pair.keys)
+        image = f"image {pair.images.relative_to(root)}"
+        faults += odd + [
+            f"{pair.keys}: no {image}/{key}{pair.image_end}" for key in keys if key not in image_of
+        ]
+        keys = [key for key in keys if key in image_of]
+        label_of = {key: label_of[key] for key in keys if key in label_of}
+    if pair.labels:
+        labels, images = pair.labels.relative_to(root), pair.images.relative_to(root)
+        faults += [
+            f"{image_of[key]}: no label {labels}/{key}{pair.label_end}.png"
+            for key in keys
+            if key not in label_of
+        ]
+        faults += [
+            f"{label_of[key]}: no image {images}/{key}{pair.image_end}" for key in label_of.keys() - image_of
+        ]
+    files = [
+        _Files(image_of[key], label_of.get(key), pair.group)
+        for key in keys
+        if key in label_of or not pair.labels
+    ]
+    return files, sorted(faults)
+
+
+def _files(folder: Path, pattern: str, end: str, suffixes: tuple[str, ...]) -> list[Path]:
+    return sorted(
+        path for path in folder.glob(pattern) if path.suffix.lower() in suffixes and path.stem.endswith(end)
+    )
+
+
+def _key(path: Path, folder: Path, end: str) -> str:
+    return path.relative_to(folder).with_suffix("").as_posix().removesuffix(end)
+
+
+def _read_keys(file: Path) -> tuple[list[str], list[str]]:
+    """The first word of each line, and a sentence if the file cannot be read."""
+    try:
+        lines = file.read_text("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        return [], [f"{file}: cannot be read ({error})"]
+    return list(dict.fromkeys(line.split()[0] for line in lines if line.strip())), []

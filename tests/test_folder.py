@@ -1,0 +1,124 @@
+"""Anyone's own data set: images, labels and classes.yaml, and no Python."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ovenet_jax.data import pipeline
+from ovenet_jax.data.folder import read_classes
+from ovenet_jax.data.labels import IGNORE
+from ovenet_jax.errors import UserError
+from tests import trees
+from tests.camvid_tree import write
+
+
+def names(data, split):
+    source = pipeline.open_split(data, split)
+    return [source[i]["name"] for i in range(len(source))]
+
+
+def test_splits_are_subfolders_and_samples_are_called_by_their_paths(tmp_path):
+    data = trees.write_folder(tmp_path)
+    report = pipeline.prepare(data)
+    assert names(data, "val") == ["val/left/0001", "val/right/0001"]
+    label = pipeline.open_split(data, "train")[0]["label"]
+    np.testing.assert_array_equal(label, np.uint8((IGNORE, 0, 0, 1))[trees.ids(trees.SIZE, range(4))])
+    assert report["splits"]["train"]["pixels"] == {"road": 24 * 48, "car": 12 * 48}
+    assert report["splits"]["train"]["official"] is None
+
+
+def test_classes_are_those_of_the_file(tmp_path):
+    classes = pipeline.classes(trees.write_folder(tmp_path))
+    assert classes.names == ("road", "car")
+    assert classes.colors == ((128, 64, 128), (0, 0, 142))
+    assert classes.ids == ((7, 8), (26,)) and classes.ignored_ids == (0,)
+    assert classes.train_ids()[classes.label_ids()].tolist()[:3] == [0, 1, IGNORE]
+
+
+def test_test_images_need_no_labels(tmp_path):
+    data = trees.write_folder(tmp_path, ("train", "val", "test"))
+    (Path(data.root) / "labels/test").rename(tmp_path / "elsewhere")
+    pipeline.prepare(data)
+    assert not pipeline.open_split(data, "test").has_labels
+
+
+def test_without_splits_all_is_train_and_may_be_parted(tmp_path):
+    data = trees.write_folder(tmp_path, ("a", "b"))
+    pipeline.prepare(data)
+    assert len(pipeline.open_split(data, "train")) == 4
+    assert names(data, "train[:75%]") == ["a/left/0001", "a/right/0001", "b/left/0001"]
+    assert pipeline.open_split(data, "train[75%:]").has_labels
+    with pytest.raises(UserError, match="folder has no split 'val'; choose one of train"):
+        pipeline.open_split(data, "val")
+
+
+def test_list_files_beside_the_classes_make_the_splits(tmp_path):
+    data = trees.write_folder(tmp_path, ("a", "b"))
+    root = Path(data.root)
+    for split, folder in (("train", "b"), ("val", "a")):
+        (root / f"{split}.lst").write_text(f"images/{folder}/left/0001.jpg labels/{folder}/left/0001.png\n")
+    pipeline.prepare(data)
+    assert (names(data, "train"), names(data, "val")) == (["b/left/0001"], ["a/left/0001"])
+
+
+def test_faults_are_named_with_their_subfolders(tmp_path):
+    data = trees.write_folder(tmp_path)
+    root = Path(data.root)
+    (root / "labels/train/left/0001.png").unlink()
+    write(root / "labels/val/right/0001.png", np.full(trees.SIZE, 27, np.uint8))
+    with pytest.raises(UserError) as error:
+        pipeline.prepare(data)
+    assert [line.strip() for line in str(error.value).splitlines()[1:]] == [
+        f"{root}/images/train/left/0001.jpg: no label labels/train/left/0001.png",
+        f"{root}/labels/val/right/0001.png: label values 27 are not in the class table",
+    ]
+
+
+def test_other_ids_are_prepared_anew_and_another_name_is_not(tmp_path):
+    data = trees.write_folder(tmp_path)
+    classes = Path(data.root) / "classes.yaml"
+    pipeline.prepare(data)
+    classes.write_text(trees.CLASSES.replace("car", "van"))
+    assert pipeline.open_split(data, "val").classes.names == ("road", "van")
+    classes.write_text(trees.CLASSES.replace("[26]", "[26, 27]"))
+    with pytest.raises(UserError, match="not prepared"):
+        pipeline.open_split(data, "val")
+
+
+ROAD = "{name: road, color: [1, 2, 3], ids: [7]}"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("classes: [", "no YAML (while parsing"),
+        ("[" * 5000, "no YAML ("),
+        ("!!python/object/apply:os.system ['true']", "no YAML (could not determine a constructor"),
+        ("", "expected 'classes:' with a list of classes."),
+        ("classes: {road: 7}", "expected 'classes:' with a list of classes."),
+        ("classes: [road]", "expected a class with name, color and ids, got 'road'."),
+        ("classes: [{name: road, ids: [7]}]", "expected a class with name, color and ids, got {'name': 'road'"),
+        ("classes: [{name: road, color: [1, 2], ids: [7]}]", "color of road: expected [red, green, blue], got [1, 2]."),
+        ("classes: [{name: road, color: [1, 2, 3], ids: 7}]", "ids of road: expected a list of whole numbers"),
+        ("classes: [{name: road, color: [1, 2, 3], ids: [300]}]", "from 0 to 255, got [300]."),
+        ("classes: [{name: road, color: [1, 2, 3], ids: [true]}]", "from 0 to 255, got [True]."),
+        ("classes: [{name: road, color: [1, 2, 3], ids: []}]", "every class needs an id."),
+        (f"classes: [{ROAD}, {ROAD}]", "the name road is there twice."),
+        (f"classes: [{ROAD}, {ROAD.replace('road', 'car')}]", "the id 7 is there twice."),
+        (f"classes: [{ROAD}]\nignored: [0, 7]", "the id 7 is there twice."),
+    ],
+)  # fmt: skip
+def test_a_class_file_that_says_something_else_is_refused(tmp_path, text, sentence):
+    file = tmp_path / "classes.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError) as error:
+        read_classes(file)
+    assert str(error.value).startswith(f"{file}: ") and sentence in str(error.value)
+
+
+def test_a_missing_class_file_is_named(tmp_path):
+    data = trees.write_folder(tmp_path)
+    (Path(data.root) / "classes.yaml").unlink()
+    with pytest.raises(UserError, match="classes.yaml: cannot be read .*; it must say what the classes are"):
+        pipeline.prepare(data)

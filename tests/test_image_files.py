@@ -1,0 +1,174 @@
+"""Odd image files: read where nothing is lost, refused in a sentence where something would be."""
+
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+
+from ovenet_jax.data import image_files
+from ovenet_jax.data.image_files import PNG, decode_image, decode_label, image_size, read_image, read_label
+from ovenet_jax.data.image_folder import ImageFolder
+from tests import trees
+
+SIZE = (6, 8)
+IDS = trees.ids(SIZE, range(16))
+RGB = trees.image(SIZE)
+
+
+def png(depth, color, rows, *between, size=SIZE):
+    """A PNG of this bit depth and colour type from the bytes of its rows, with chunks (kind, content) in between."""
+    pixels = zlib.compress(b"".join(b"\0" + bytes(row) for row in rows))
+    header = struct.pack(">II5B", size[1], size[0], depth, color, 0, 0, 0)
+    chunks = [(b"IHDR", header), *between, (b"IDAT", pixels), (b"IEND", b"")]
+    return PNG + b"".join(
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in chunks
+    )
+
+
+def jpeg(array, *flags):
+    return cv2.imencode(".jpg", array, flags)[1].tobytes()
+
+
+PALETTE_COLORS = np.random.default_rng(0).integers(0, 256, (16, 3), np.uint8)
+PALETTE = (b"PLTE", PALETTE_COLORS.tobytes())
+PACKED = IDS[:, ::2] << 4 | IDS[:, 1::2]  # two indices a byte
+GREY_PNG = png(8, 0, IDS)
+PALETTE_PNG = png(8, 3, IDS, PALETTE)
+CLEAR = (b"tRNS", bytes(3))  # the first three colours are transparent
+OPAQUE = np.dstack([RGB, np.full(SIZE, 255, np.uint8)])
+
+
+@pytest.mark.parametrize(
+    ("data", "note"),
+    [
+        (GREY_PNG, ""),
+        (PALETTE_PNG, image_files.PALETTE_LABEL),
+        (png(4, 3, PACKED, PALETTE), image_files.PALETTE_LABEL),
+        (png(8, 3, IDS, PALETTE, CLEAR), image_files.PALETTE_LABEL),
+        (png(4, 0, PACKED), image_files.SHALLOW_LABEL),
+        (png(16, 0, IDS.astype(">u2").view(np.uint8)), image_files.DEEP_LABEL),
+    ],
+    ids=["grey", "palette", "palette of 4 bits", "transparent palette", "4 bits", "16 bits"],
+)
+def test_labels_of_any_depth_keep_their_ids(data, note):
+    read = read_label(data)
+    np.testing.assert_array_equal(read.array, IDS)
+    assert read.note == note
+    assert (read.data == data) == (not note)
+    np.testing.assert_array_equal(decode_label(read.data), IDS)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (png(16, 0, (20 * IDS.astype(int)).astype(">u2").view(np.uint8)), "label value 300; ids end at 255"),
+        (png(8, 2, RGB.reshape(6, -1)), "3 channels; expected a label with one channel of ids"),
+        (png(8, 6, OPAQUE.reshape(6, -1)), "an alpha channel; expected a label with one channel of ids"),
+        (png(8, 4, np.dstack([IDS, IDS]).reshape(6, -1)), "an alpha channel; expected a label"),
+        (png(8, 0, IDS, (b"tRNS", bytes(2))), "an alpha channel; expected a label"),
+        (jpeg(IDS), "a JPEG; labels must be PNG, which loses nothing"),
+        (b"", "does not decode as an image"),
+        (GREY_PNG[:-20], "does not decode as an image"),
+        (PALETTE_PNG[:-20], "does not decode as an image"),
+    ],
+    ids=[
+        "values",
+        "colour",
+        "alpha",
+        "grey and alpha",
+        "transparent id",
+        "JPEG",
+        "empty",
+        "cut off",
+        "palette cut off",
+    ],
+)
+def test_labels_that_would_lose_something_are_refused(data, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        read_label(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "pixels", "note"),
+    [
+        (png(8, 2, RGB.reshape(6, -1)), RGB, ""),
+        (GREY_PNG, np.dstack([IDS] * 3), image_files.GREY_IMAGE),
+        (png(4, 0, PACKED), np.dstack([IDS * 17] * 3), image_files.GREY_IMAGE),
+        (PALETTE_PNG, PALETTE_COLORS[IDS], image_files.PALETTE_IMAGE),
+        (png(8, 6, OPAQUE.reshape(6, -1)), RGB, image_files.OPAQUE_IMAGE),
+    ],
+    ids=["colour", "grey", "grey of 4 bits", "palette", "opaque alpha"],
+)
+def test_images_are_read_as_rgb_where_that_is_exact(data, pixels, note):
+    read = read_image(data)
+    np.testing.assert_array_equal(read.array, pixels)
+    np.testing.assert_array_equal(decode_image(data), pixels)
+    assert (read.data, read.note) == (data, note)
+
+
+@pytest.mark.parametrize("flags", [(), (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)], ids=["baseline", "progressive"])
+def test_jpegs_are_read_and_those_cut_off_refused(flags):
+    data = jpeg(np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8), *flags)
+    assert read_image(data).array.shape == (64, 80, 3)
+    assert read_image(jpeg(IDS)).note == image_files.GREY_IMAGE
+    for end in (-1, len(data) // 2, 40, 3):
+        with pytest.raises(ValueError, match="does not decode as an image"):
+            read_image(data[:end])
+
+
+def cmyk():
+    """A JPEG whose header says four channels; nothing else of it is looked at."""
+    return jpeg(RGB).replace(
+        b"\xff\xc0\x00\x11\x08\x00\x06\x00\x08\x03", b"\xff\xc0\x00\x11\x08\x00\x06\x00\x08\x04"
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (png(16, 2, np.repeat(RGB, 2, -1).reshape(6, -1)), "16 bits per channel; save it with 8"),
+        (png(16, 0, IDS.astype(">u2").view(np.uint8)), "16 bits per channel; save it with 8"),
+        (png(8, 3, IDS, PALETTE, CLEAR), "transparent pixels; save it without an alpha channel"),
+        (png(8, 6, np.dstack([RGB, IDS]).reshape(6, -1)), "transparent pixels"),
+        (cmyk(), "CMYK, which has no exact RGB; save it as RGB"),
+        (png(8, 2, RGB.reshape(6, -1), size=(30_000, 40_000)), "40000x30000 pixels; more than .* are not read"),
+        (png(8, 2, RGB.reshape(6, -1), size=(2**30, 0)), "does not decode as an image"),
+        (png(8, 2, RGB.reshape(6, -1), size=(1, 2**22)), "does not decode as an image"),
+        (b"GIF89a" + bytes(40), "does not decode as an image"),
+        (b"\xff\xd8\xff", "does not decode as an image"),
+        (PNG, "does not decode as an image"),
+        (b"", "does not decode as an image"),
+    ],
+    ids=["16 bits", "16 bits grey", "palette alpha", "alpha", "CMYK", "bomb", "no rows", "too wide", "GIF", "JPEG head",
+         "PNG head", "empty"],
+)  # fmt: skip
+def test_images_that_would_lose_something_are_refused(data, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        read_image(data)
+
+
+def test_an_image_that_is_not_held_in_memory_has_a_size(tmp_path):
+    far = jpeg(RGB)
+    far = (
+        far[:2] + 3 * (b"\xff\xe1\xff\xff" + bytes(2**16 - 3)) + far[2:]
+    )  # three full segments before the header
+    for name, data, size in (
+        ("a.png", GREY_PNG, SIZE),
+        ("b.jpg", jpeg(RGB), SIZE),
+        ("c.jpg", far, SIZE),
+        ("d.jpg", b"no", (0, 0)),
+    ):
+        (tmp_path / name).write_bytes(data)
+        assert image_size(tmp_path / name) == size
+    assert image_size(tmp_path / "nowhere") == (0, 0)
+
+
+def test_an_odd_image_to_predict_is_named(tmp_path):
+    (tmp_path / "deep.png").write_bytes(png(16, 0, IDS.astype(">u2").view(np.uint8)))
+    assert ImageFolder(tmp_path)[0] == {
+        "fault": f"{tmp_path}/deep.png: 16 bits per channel; save it with 8",
+        "name": "deep",
+    }
