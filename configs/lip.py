@@ -1,8 +1,7 @@
 """LIP, 20 classes, images of all sizes: the published configs of HRNet and HRNet + OCR with HRNet-W48.
 
 Source: the experiment files of HRNet and HRNet-OCR for LIP. OVeNet has none: it takes their numbers, and the offsets of
-its Cityscapes config. For testing they too resize each image to 473x473, whatever its shape; here it keeps its shape,
-and its longer side becomes 473.
+its Cityscapes config. In training and testing each image is resized to 473x473, whatever its shape.
 """
 
 from configs import common
@@ -48,6 +47,7 @@ def get_config(variant: str = "ovenet"):
 
     config.eval.base_size = 473  # TEST.BASE_SIZE
     config.eval.window = (473, 473)  # TEST.IMAGE_SIZE
+    config.eval.keep_shape = False
     config.eval.windows = "generic"
     config.eval.bucket = 32
     config.eval.images_per_device = 1
