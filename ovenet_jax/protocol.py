@@ -188,7 +188,7 @@ def _scaled(size: tuple[int, int], scale: float, protocol: Protocol) -> tuple[in
     long_side = protocol.base_size * scale
     if not protocol.keep_shape:
         return (int(long_side + 0.5),) * 2
-    scaled = [max(1, side) for side in scaled_size(size, long_side)]
+    scaled = list(scaled_size(size, long_side))
     short = int(np.argmin(scaled))
     if protocol.windows == "cityscapes":
         bucketed = max(1, round(scaled[short] / protocol.bucket)) * protocol.bucket

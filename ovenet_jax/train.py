@@ -142,9 +142,21 @@ def check_config(config: ConfigDict) -> None:
         value = operator.attrgetter(key)(config)
         if value < 1:
             raise UserError(f"config.{key} is {value}; it must be at least 1.")
-    crop = config.augment.crop
-    if len(crop) != 2 or min(crop) < 1:
-        raise UserError(f"config.augment.crop is {crop}; it must be (height, width), for example (360, 480).")
+    for key, value in (("crop", config.augment.crop), ("resize", config.augment.resize or (1, 1))):
+        if len(value) != 2 or min(value) < 1:
+            raise UserError(
+                f"config.augment.{key} is {value}; it must be (height, width), for example (360, 480)."
+            )
+    for key, least in (("base_size", 1), ("scale_factor", 0), ("brightness", 0), ("short_side", 0)):
+        value = getattr(config.augment, key)
+        if value < least:
+            raise UserError(f"config.augment.{key} is {value}; it must be at least {least}.")
+    if config.augment.short_side and config.augment.resize:
+        raise UserError("config.augment has both short_side and resize; only one of them can come first.")
+    if not 0 <= config.augment.rare_class_crops <= 1:
+        raise UserError(
+            f"config.augment.rare_class_crops is {config.augment.rare_class_crops}; it is a share, from 0 to 1."
+        )
     for key, on in (("init.trunk", config.init.trunk), ("freeze_base", config.freeze_base)):
         if on and "offset" not in config.model:
             raise UserError(

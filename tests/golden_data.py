@@ -46,7 +46,7 @@ def preprocessing(case: Case) -> dict[str, np.ndarray]:
         elif match := re.fullmatch(r"msaug(_tall)?_([\d.]+)", name):
             sample = samples[match[1] or ""]
             size = augment.scaled_size(sample["label"].shape, base_size * float(match[2]))
-            arrays |= _bgr(name, augment.resize(sample, size))
+            arrays |= _bgr(name, _crop(sample, base_size, size, (0, 0), float(match[2])))
         elif match := re.fullmatch(r"short(_tall)?_(\d+)_(\d+|None)", name):
             sample, short_side = samples[match[1] or ""], int(match[2])
             multiple = 1 if match[3] == "None" else int(match[3])
@@ -67,10 +67,12 @@ class _Told:
         return next(self._values)
 
 
-def _crop(sample: Sample, base_size: int, crop: tuple[int, int], corner: tuple[int, int]) -> Sample:
-    """A random crop that starts at `corner` (y, x), after a random scale of 1, which base_size makes no resize."""
-    scale = 5  # tenths above one half
-    return RandomScaleCrop(base_size, crop, scale_factor=16)(sample, _Told(scale, corner))
+def _crop(
+    sample: Sample, base_size: int, crop: tuple[int, int], corner: tuple[int, int], scale: float = 1.0
+) -> Sample:
+    """The random crop at `corner` (y, x) of a random scale; the scale 1 of base_size makes no resize."""
+    tenths = 10 * (scale - 0.5)
+    return RandomScaleCrop(base_size, crop, scale_factor=16)(sample, _Told(tenths, corner))
 
 
 def _resized_for_a_pass(

@@ -264,3 +264,9 @@ def test_acts_leave_their_input_alone_and_return_uint8():
     for act in (crop, RandomBrightness(10), RandomFlip(pairs=((0, 1),))):
         for _ in range(20):
             assert all(array.dtype == np.uint8 for array in act(sample, rng).values())
+
+
+def test_an_image_thin_as_a_line_is_cropped():
+    sample = {"image": np.zeros((1, 1200, 3), np.uint8), "label": np.zeros((1, 1200), np.uint8)}
+    crop = RandomScaleCrop(base_size=512, crop=(32, 32), scale_factor=16)(sample, np.random.default_rng(0))
+    assert crop["image"].shape == (32, 32, 3)

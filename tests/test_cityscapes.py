@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ovenet_jax.data import pipeline
+from ovenet_jax.data.inventory import as_text
 from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.errors import UserError
 from tests import trees
@@ -123,3 +124,15 @@ def test_a_folder_that_is_not_cityscapes_is_answered_with_the_layout(data):
     data.root += "/nowhere"
     with pytest.raises(UserError, match="must be the Cityscapes folder, with leftImg8bit/ and gtFine/ in it"):
         pipeline.prepare(data)
+
+
+def test_a_count_that_is_not_the_official_one_is_said(tmp_path):
+    report = pipeline.prepare(trees.write_cityscapes(tmp_path))
+    assert "val: 2 images, officially 500" in as_text(report)
+
+
+def test_all_is_no_split(tmp_path):
+    data = trees.write_cityscapes(tmp_path)
+    pipeline.prepare(data)
+    with pytest.raises(UserError, match="cityscapes has no split 'all'; choose one of train, val, test"):
+        pipeline.open_split(data, "all")

@@ -7,6 +7,7 @@ import pytest
 
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.folder import read_classes
+from ovenet_jax.data.inventory import as_text
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.errors import UserError
 from tests import trees
@@ -24,7 +25,7 @@ def test_splits_are_subfolders_and_samples_are_called_by_their_paths(tmp_path):
     assert names(data, "val") == ["val/left/0001", "val/right/0001"]
     label = pipeline.open_split(data, "train")[0]["label"]
     np.testing.assert_array_equal(label, np.uint8((IGNORE, 0, 0, 1))[trees.ids(trees.SIZE, range(4))])
-    assert report["splits"]["train"]["pixels"] == {"road": 24 * 48, "car": 12 * 48}
+    assert report["splits"]["train"]["pixels"] == [24 * 48, 12 * 48]
     assert report["splits"]["train"]["official"] is None
 
 
@@ -81,9 +82,33 @@ def test_other_ids_are_prepared_anew_and_another_name_is_not(tmp_path):
     pipeline.prepare(data)
     classes.write_text(trees.CLASSES.replace("car", "van"))
     assert pipeline.open_split(data, "val").classes.names == ("road", "van")
+    assert "\nvan " in as_text(pipeline.prepare(data))
     classes.write_text(trees.CLASSES.replace("[26]", "[26, 27]"))
     with pytest.raises(UserError, match="not prepared"):
         pipeline.open_split(data, "val")
+
+
+@pytest.mark.parametrize("odd", ["valid/q.jpg", "stray.jpg"])
+def test_an_image_beside_the_splits_is_not_lost_in_silence(tmp_path, odd):
+    data = trees.write_folder(tmp_path)
+    trees._write(Path(data.root) / "images" / odd, trees.image(trees.SIZE))
+    with pytest.raises(
+        UserError, match=f"images holds {odd.split('/')[0]}, which is no split; give every image"
+    ):
+        pipeline.prepare(data)
+
+
+def test_splits_by_other_names_are_not_all_trained_on(tmp_path):
+    data = trees.write_folder(tmp_path, ("training", "validation"))
+    with pytest.raises(UserError, match="images holds training, validation, which is no split"):
+        pipeline.prepare(data)
+
+
+def test_a_part_without_images_is_named(tmp_path):
+    data = trees.write_folder(tmp_path, ("a", "b"))
+    pipeline.prepare(data)
+    with pytest.raises(UserError, match=r"Split 'train\[99%:\]' of folder is empty or no part"):
+        pipeline.open_split(data, "train[99%:]")
 
 
 ROAD = "{name: road, color: [1, 2, 3], ids: [7]}"
@@ -107,6 +132,9 @@ ROAD = "{name: road, color: [1, 2, 3], ids: [7]}"
         (f"classes: [{ROAD}, {ROAD}]", "the name road is there twice."),
         (f"classes: [{ROAD}, {ROAD.replace('road', 'car')}]", "the id 7 is there twice."),
         (f"classes: [{ROAD}]\nignored: [0, 7]", "the id 7 is there twice."),
+        (f"classes: [{ROAD}]\nignore: [0]", "'ignore' is unknown; known are 'classes' and 'ignored'."),
+        (f"classes: [{ROAD.replace('road', 'no')}]", "name False: expected a text; put it in quotation marks."),
+        ("classes: 2020-13-45", "no YAML (month must be in 1..12)."),
     ],
 )  # fmt: skip
 def test_a_class_file_that_says_something_else_is_refused(tmp_path, text, sentence):

@@ -172,3 +172,23 @@ def test_an_odd_image_to_predict_is_named(tmp_path):
         "fault": f"{tmp_path}/deep.png: 16 bits per channel; save it with 8",
         "name": "deep",
     }
+
+
+@pytest.mark.parametrize("read", [image_files.read_image, image_files.read_label])
+def test_a_palette_png_with_a_damaged_byte_is_refused(read):
+    start = PALETTE_PNG.index(b"IDAT") + 10
+    damaged = PALETTE_PNG[:start] + bytes([PALETTE_PNG[start] ^ 0x10]) + PALETTE_PNG[start + 1 :]
+    with pytest.raises(ValueError, match="does not decode as an image"):
+        read(damaged)
+
+
+def test_an_image_that_its_exif_turns_is_noted():
+    plain = cv2.imencode(".jpg", np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5)[1].tobytes()
+    orientation = struct.pack("<2sHIHHHIHHI", b"II", 42, 8, 1, 0x0112, 3, 1, 3, 0, 0)  # turned by 180 degrees
+    exif = b"Exif\0\0" + orientation
+    turned = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]
+    assert image_files.read_image(plain).note == ""
+    assert image_files.read_image(turned).note == image_files.TURNED_IMAGE
+    np.testing.assert_array_equal(
+        image_files.read_image(turned).array, image_files.read_image(plain).array[::-1, ::-1]
+    )

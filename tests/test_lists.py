@@ -126,3 +126,18 @@ def test_a_folder_without_lists_is_answered_with_their_names(data):
         UserError, match="config.data.lists: .*lists holds none of train.lst, val.lst, test.lst; give"
     ):
         pipeline.prepare(data)
+
+
+@pytest.mark.parametrize("text", ["", "2008_000002\n2008_000002\n"])
+def test_a_name_list_that_is_empty_or_repeats_itself_is_a_fault(tmp_path, text):
+    data = trees.write_pascal_context(tmp_path)
+    (Path(data.root) / "ImageSets/Main/train.txt").write_text(text)
+    fault = "2008_000002 is in line 1 already" if text else "no sample in this list"
+    with pytest.raises(UserError, match=f"train.txt.*{fault}"):
+        pipeline.prepare(data)
+
+
+def test_one_image_written_in_two_ways_is_a_fault(data):
+    write(data, "train", f"{IMAGE} {LABEL}\n./{IMAGE} {LABEL}\n")
+    with pytest.raises(UserError, match=f"line 2: ./{IMAGE} is in line 1 already"):
+        pipeline.prepare(data)

@@ -219,6 +219,9 @@ def test_the_demo_learns(tmp_path):
 MISTAKES = {
     "steps": (0, "config.steps is 0; it must be at least 1"),
     "report_every": (0, "config.report_every is 0"),
+    "augment.brightness": (-3, "config.augment.brightness is -3; it must be at least 0"),
+    "augment.rare_class_crops": (3.0, "config.augment.rare_class_crops is 3.0; it is a share"),
+    "augment.resize": ((473,), "config.augment.resize is .473,.; it must be .height, width."),
     "augment.crop": ((192,), "config.augment.crop is .192,.; it must be .height, width."),
     "eval.scales": ((0.5, -1.0), "config.eval.scales is .0.5, -1.0.; it must be positive numbers"),
     "model.num_classes": (12, "config.loss.class_weights has 11 entries for config.model.num_classes=12"),

@@ -101,12 +101,12 @@ def _pixel_of_rare_class(label: np.ndarray, size: tuple[int, int], rng: np.rando
 
 
 def scaled_size(size: tuple[int, int], long_side: float) -> tuple[int, int]:
-    """(H, W) with the longer side resized to long_side, rounded, and the other in proportion, rounded."""
+    """(H, W) with the longer side resized to long_side, rounded, and the other in proportion, rounded, at least 1."""
     height, width = size
     long_side = int(long_side + 0.5)
     if height > width:
-        return long_side, int(width * long_side / height + 0.5)
-    return int(height * long_side / width + 0.5), long_side
+        return long_side, max(1, int(width * long_side / height + 0.5))
+    return max(1, int(height * long_side / width + 0.5)), long_side
 
 
 def short_side_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:

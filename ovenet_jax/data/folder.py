@@ -23,6 +23,7 @@ from ovenet_jax.errors import UserError
 
 NAME = "folder"
 CLASSES = "classes.yaml"
+LOOK_ALIKES = ("training", "validation", "valid", "dev", "eval", "testing")  # of the names of splits
 
 
 def tree(root: Path) -> Tree:
@@ -48,6 +49,13 @@ def _splits(root: Path) -> dict[str, list[Folders]]:
     found = {
         split: [_folders(images / split, labels / split)] for split in SPLITS if (images / split).is_dir()
     }
+    beside = sorted(path.name for path in images.glob("[!.]*") if path.name not in SPLITS)
+    odd = beside if found else [name for name in beside if name in LOOK_ALIKES]
+    if odd:
+        raise UserError(
+            f"{images} holds {', '.join(odd[:5])}, which is no split; give every image a place in one of its "
+            f"subfolders {', '.join(SPLITS)}."
+        )
     if "test" in found and not (labels / "test").is_dir():
         found["test"] = [_folders(images / "test", None)]
     return found or {"train": [_folders(images, labels)]}
@@ -69,7 +77,7 @@ def read_classes(file: Path) -> Labels:
         raise UserError(
             f"{file}: cannot be read ({error.strerror}); it must say what the classes are."
         ) from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # the last: of an impossible date
         raise UserError(f"{file}: no YAML ({' '.join(str(error).split())}).") from error
     try:
         return _labels(described)
@@ -81,16 +89,21 @@ def _labels(described: object) -> Labels:
     rows = described.get("classes") if isinstance(described, dict) else None
     if not isinstance(rows, list) or not rows:
         raise ValueError("expected 'classes:' with a list of classes")
+    unknown = described.keys() - {"classes", "ignored"}
+    if unknown:
+        raise ValueError(f"{unknown.pop()!r} is unknown; known are 'classes' and 'ignored'")
     names, colors, ids = [], [], []
     for row in rows:
         if not isinstance(row, dict) or row.keys() != {"name", "color", "ids"}:
             raise ValueError(f"expected a class with name, color and ids, got {row!r}")
-        names.append(str(row["name"]))
+        if not isinstance(row["name"], str):
+            raise ValueError(f"name {row['name']!r}: expected a text; put it in quotation marks")
+        names.append(row["name"])
         colors.append(_numbers(row["color"], f"color of {row['name']}"))
         ids.append(_numbers(row["ids"], f"ids of {row['name']}"))
         if len(colors[-1]) != 3:
             raise ValueError(f"color of {row['name']}: expected [red, green, blue], got {row['color']}")
-    ignored = _numbers(described.get("ignored", []), "ignored")
+    ignored = _numbers(described.get("ignored") or [], "ignored")
     for what, values in (("name", names), ("id", [*itertools.chain(*ids), *ignored])):
         twice = [value for value, count in Counter(values).items() if count > 1]
         if twice:

@@ -27,6 +27,7 @@ JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the markers whose seg
 GREY_IMAGE = "grey images, read with three equal channels"
 PALETTE_IMAGE = "palette images, read in their colours"
 OPAQUE_IMAGE = "images with an alpha channel, which is opaque all over and left out"
+TURNED_IMAGE = "images turned as their EXIF says; their labels must be turned alike, which nothing checks"
 PALETTE_LABEL = "palette labels, kept as their indices in 8 bits"
 DEEP_LABEL = "16-bit labels, kept in 8 bits, which hold all their values"
 SHALLOW_LABEL = "labels of fewer than 8 bits, kept in 8 bits"
@@ -99,11 +100,11 @@ def _jpeg_header(data: bytes) -> Header:
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and content of each chunk."""
+    """Each chunk: its kind, and the whole of it, that is length, kind, content and checksum."""
     at = len(PNG)
     while at < len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
-        yield kind, data[at + 8 : at + 8 + length]
+        yield kind, data[at : at + 12 + length]
         at += 12 + length
 
 
@@ -121,7 +122,11 @@ def read_image(data: bytes) -> Read:
     if header.alpha and _decode(data, cv2.IMREAD_UNCHANGED)[..., -1].min() < 255:
         raise ValueError("transparent pixels; save it without an alpha channel")
     note = ""
-    if header.alpha:
+    if b"Exif" in data[:HEAD] and not np.array_equal(
+        decode_image(data), _decode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    ):
+        note = TURNED_IMAGE
+    elif header.alpha:
         note = OPAQUE_IMAGE
     elif header.palette:
         note = PALETTE_IMAGE
@@ -161,12 +166,12 @@ def read_label(data: bytes) -> Read:
 def _indices_as_grey(data: bytes) -> bytes:
     """A palette PNG as the grey PNG of its indices: the compressed pixels of both are the same."""
     kept = [PNG]
-    for kind, content in _png_chunks(data):
+    for kind, chunk in _png_chunks(data):
         if kind == b"IHDR":
-            content = content[:9] + bytes([GREY]) + content[10:]
+            header = chunk[4:17] + bytes([GREY]) + chunk[18:-4]
+            chunk = chunk[:4] + header + struct.pack(">I", zlib.crc32(header))
         if kind not in (b"PLTE", b"tRNS"):
-            checksum = zlib.crc32(kind + content)
-            kept.append(struct.pack(">I4s", len(content), kind) + content + struct.pack(">I", checksum))
+            kept.append(chunk)
     return b"".join(kept)
 
 

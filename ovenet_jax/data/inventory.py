@@ -33,6 +33,7 @@ class Inventory:
     def as_json(self) -> dict:
         return {
             "name": self._name,
+            "classes": self._labels.names,
             "splits": {split: self._split(split) for split in self._sizes},
             "notes": [
                 {"note": note, "files": len(files), "first": files[0]} for note, files in self._notes.items()
@@ -50,7 +51,7 @@ class Inventory:
         if split in self._pixels:
             pixels = self._pixels[split]
             of_class = [int(pixels[list(ids)].sum()) for ids in self._labels.ids]
-            found["pixels"] = dict(zip(self._labels.names, of_class, strict=True))
+            found["pixels"] = of_class
             found["ignored_pixels"] = int(pixels.sum()) - sum(of_class)
         return found
 
@@ -69,16 +70,22 @@ def as_text(inventory: dict) -> str:
     labelled = {split: found for split, found in splits.items() if "pixels" in found}
     if labelled:
         rows = [["class", *(title for split in labelled for title in (f"{split}: pixels", "%"))]]
-        for name in next(iter(labelled.values()))["pixels"]:
+        for train_id, name in enumerate(inventory["classes"]):
             rows.append([name])
             for found in labelled.values():
                 pixels = found["pixels"]
-                rows[-1] += [pixels[name], _percent(pixels[name], sum(pixels.values()))]
+                rows[-1] += [pixels[train_id], _percent(pixels[train_id], sum(pixels))]
         rows.append(["ignored, of all pixels"])
         for found in labelled.values():
             ignored = found["ignored_pixels"]
-            rows[-1] += [ignored, _percent(ignored, ignored + sum(found["pixels"].values()))]
+            rows[-1] += [ignored, _percent(ignored, ignored + sum(found["pixels"]))]
         parts.append(_aligned(rows))
+    odd = {
+        split: found for split, found in splits.items() if found["official"] not in (None, found["images"])
+    }
+    parts += [
+        f"{split}: {found['images']} images, officially {found['official']}" for split, found in odd.items()
+    ]
     parts += [f"{n['files']} {n['note']}; the first: {n['first']}" for n in inventory["notes"]]
     return "\n\n".join(parts)
 

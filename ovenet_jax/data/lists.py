@@ -6,7 +6,7 @@ columns, which LIP's have, are not read. Lines may end as on Windows, since no p
 that is absolute, climbs up by `..` or leads out of the root by a link is a fault, as is every other odd line.
 """
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from ovenet_jax.errors import UserError
 
@@ -29,28 +29,38 @@ def list_files(lists: Path) -> dict[str, Path]:
 
 def read_list(file: Path, root: Path) -> tuple[list[tuple[Path, Path | None]], list[str]]:
     """Image and label, None where there are images alone, of each sound line, and one sentence for each fault."""
-    try:
-        text = file.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        return [], [f"{file}: cannot be read as text ({error})"]
-    lines = {number: line.split() for number, line in enumerate(text.split("\n"), 1) if line.strip()}
-    if not lines:
-        return [], [f"{file}: no sample in this list"]
+    lines, faults = read_lines(file)
     images_alone = file.stem == "test" and all(len(columns) == 1 for columns in lines.values())
     pairs: list[tuple[Path, Path | None]] = []
-    faults: list[str] = []
-    first: dict[str, int] = {}
     for number, columns in lines.items():
         paths = columns[:1] if images_alone else columns[:2]
         odd = [fault for fault in (_fault_of(path, root) for path in paths) if fault]
         if not images_alone and len(paths) == 1:
             odd.append("one column instead of two, image and label")
-        if first.setdefault(columns[0], number) != number:
-            odd.append(f"{columns[0]} is in line {first[columns[0]]} already")
         faults += [f"{file}, line {number}: {fault}" for fault in odd]
         if not odd:
             pairs.append((root / paths[0], None if images_alone else root / paths[1]))
     return pairs, faults
+
+
+def read_lines(file: Path) -> tuple[dict[int, list[str]], list[str]]:
+    """The words of each line by its number, lines that repeat the first word of another left out, and all faults."""
+    try:
+        text = file.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        return {}, [f"{file}: cannot be read as text ({error})"]
+    lines = {number: line.split() for number, line in enumerate(text.split("\n"), 1) if line.strip()}
+    first: dict[PurePath, int] = {}
+    for number, columns in lines.items():
+        first.setdefault(PurePath(columns[0]), number)
+    faults = [
+        f"{file}, line {number}: {columns[0]} is in line {first[PurePath(columns[0])]} already"
+        for number, columns in lines.items()
+        if first[PurePath(columns[0])] != number
+    ]
+    if not lines:
+        faults.append(f"{file}: no sample in this list")
+    return {number: lines[number] for number in first.values()}, faults
 
 
 def _fault_of(path: str, root: Path) -> str | None:
@@ -60,10 +70,6 @@ def _fault_of(path: str, root: Path) -> str | None:
         return f"{path} climbs up by '..'; it must stay in {root}"
     try:
         target = (root / path).resolve(strict=True)
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-    ):  # RuntimeError: links in a circle; ValueError: a null character
+    except (OSError, RuntimeError, ValueError):  # also links in a circle, and a null character
         return f"there is no {path} in {root}"
     return None if target.is_relative_to(root.resolve()) else f"{path} leads out of {root} by a link"

@@ -92,14 +92,19 @@ def open_split(data: ConfigDict, split: str) -> "Source":
     prepared = Path(builder.data_dir)
     if not prepared.exists():
         raise UserError(f"{data.name} is not prepared in {prepared}; call prepare first.")
+    names = re.findall(r"[a-z]\w*", split)  # also of "train[:90%]+val"
+    if not names or not builder.data_set.splits.keys() >= set(names):
+        choices = ", ".join(builder.data_set.splits)
+        raise UserError(f"{data.name} has no split {split!r}; choose one of {choices}.")
     reader = tfds.builder_from_directory(prepared)
     as_they_are = {key: tfds.decode.SkipDecoding() for key in reader.info.features}
     try:
         records = reader.as_data_source(split, decoders=as_they_are)
-    except ValueError:
-        choices = ", ".join(reader.info.splits)
-        raise UserError(f"{data.name} has no split {split!r}; choose one of {choices}.") from None
-    has_labels = builder.data_set.unlabelled.isdisjoint(re.findall(r"\w+", split))
+    except ValueError as error:
+        raise UserError(
+            f"Split {split!r} of {data.name} is empty or no part that can be read ({error})."
+        ) from None
+    has_labels = builder.data_set.unlabelled.isdisjoint(names)
     return Source(records, builder.data_set.labels, prepared, has_labels)
 
 

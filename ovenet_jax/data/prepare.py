@@ -207,7 +207,12 @@ def write_records(builder: Builder) -> dict:
             with _alone(builder):
                 if not folder.exists():  # otherwise another process has prepared it meanwhile
                     _write_records(builder)
-        return {"folder": str(folder)} | json.loads((folder / REPORT).read_text())
+        report = json.loads((folder / REPORT).read_text())
+        return report | {"folder": str(folder), "classes": list(builder.data_set.labels.names)}
+    except KeyboardInterrupt:
+        raise UserError(
+            f"The preparation of {builder.name} was interrupted; nothing of it is kept."
+        ) from None
     except (OSError, RuntimeError) as error:  # the latter is array_record's
         raise UserError(
             f"{builder.prepared} cannot be written ({error}); free or choose another --config.data.prepared."

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ovenet_jax.data import storage
 from ovenet_jax.data.image_files import IMAGE_SUFFIXES, image_size
 from ovenet_jax.data.labels import Labels
-from ovenet_jax.data.lists import list_files, read_list
+from ovenet_jax.data.lists import list_files, read_lines, read_list
 from ovenet_jax.data.prepare import DataSet, Sample, digest
 from ovenet_jax.errors import UserError
 
@@ -172,7 +172,8 @@ def _pair(pair: Folders, root: Path) -> _Found:
             faults.append(f"{path}: a second image beside {other.name}")
     keys = sorted(image_of)
     if pair.keys:
-        keys, odd = _read_keys(pair.keys)
+        lines, odd = read_lines(pair.keys)
+        keys = [columns[0] for columns in lines.values()]
         image = f"image {pair.images.relative_to(root)}"
         faults += odd + [
             f"{pair.keys}: no {image}/{key}{pair.image_end}" for key in keys if key not in image_of
@@ -205,12 +206,3 @@ def _files(folder: Path, pattern: str, end: str, suffixes: tuple[str, ...]) -> l
 
 def _key(path: Path, folder: Path, end: str) -> str:
     return path.relative_to(folder).with_suffix("").as_posix().removesuffix(end)
-
-
-def _read_keys(file: Path) -> tuple[list[str], list[str]]:
-    """The first word of each line, and a sentence if the file cannot be read."""
-    try:
-        lines = file.read_text("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        return [], [f"{file}: cannot be read ({error})"]
-    return list(dict.fromkeys(line.split()[0] for line in lines if line.strip())), []
