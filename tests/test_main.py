@@ -120,7 +120,10 @@ def test_sigterm_saves_and_the_same_command_goes_on(folder):
 
 MISTAKES = {
     "unknown key": (["--config.stepz=3"], "No such key in the config: 'stepz'"),
-    "unknown mode": (["--mode=trian"], "value should be one of <train|evaluate|predict|import>"),
+    "unknown mode": (
+        ["--mode=trian"],
+        "value should be one of <train|evaluate|predict|prepare|browse|import>",
+    ),
     "no run to evaluate": (["--mode=evaluate", "--workdir=nowhere"], "nowhere holds no run"),
     "no flag": (["mode=evaluate"], "'mode=evaluate' is no flag; flags are written --name=value"),
     "missing data": (["--config.data.root=nowhere"], "nowhere: no such folder"),

@@ -209,7 +209,7 @@ def test_the_demo_learns(tmp_path):
     config.model.backbone.update({"width": 6, "stem_width": 16, "layer1_blocks": 1})
     config.augment.crop = (64, 128)
     config.update({"steps": 40, "report_every": 40, "evaluate_every": 40})
-    config.eval.panels = 0
+    config.eval.update({"panels": 0, "worst": 0, "images_per_device": 1})
     assert train(config, tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     for name in ("initial", "seed", "fused"):
