@@ -15,25 +15,15 @@ def get_config(variant: str = "ovenet"):
     `ovenet_frozen` trains offset trunk and head alone, on the trained hrnet_ocr of `config.init.base`.
     """
     config = common.base_config(f"acdc-{variant}")
-    backbone = common.hrnet(48)
-    common.choose_model(
-        config,
-        variant,
-        {
-            "ovenet": (backbone, common.ocr(), True),
-            "hrnet_ocr": (backbone, common.ocr(), False),
-            "hrnet": (backbone, common.fcn(), False),
-            "ovenet_frozen": (backbone, common.ocr(), True),
-            "thesis": (backbone, common.fcn(), True),
-        },
-    )
+    networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet", "ovenet_frozen", "thesis")
+    common.choose_model(config, variant, networks)
     config.model.num_classes = 19
     config.loss.class_weights = cityscapes.CLASS_WEIGHTS
     config.freeze_base = variant == "ovenet_frozen"
     if variant == "hrnet":
         config.model.align_corners = False
     elif variant == "thesis":
-        cityscapes.set_thesis(config)
+        common.set_thesis(config)
 
     config.data = {
         "name": "acdc",

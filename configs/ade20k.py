@@ -15,17 +15,8 @@ def get_config(variant: str = "ovenet"):
     `ovenet_frozen` trains offset trunk and head alone, on the trained hrnet_ocr of `config.init.base`.
     """
     config = common.base_config(f"ade20k-{variant}")
-    backbone = common.hrnet(48)
-    common.choose_model(
-        config,
-        variant,
-        {
-            "ovenet": (backbone, common.ocr(), True),
-            "hrnet_ocr": (backbone, common.ocr(), False),
-            "hrnet": (backbone, common.fcn(), False),
-            "ovenet_frozen": (backbone, common.ocr(), True),
-        },
-    )
+    networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet", "ovenet_frozen")
+    common.choose_model(config, variant, networks)
     config.model.num_classes = 150
     config.freeze_base = variant == "ovenet_frozen"
     config.loss.ohem.on = True  # LOSS.USE_OHEM

@@ -14,19 +14,7 @@ CLASS_WEIGHTS = (0.88, 0.75, 3.63, 0.64, 1.7, 1.15, 3.32, 3.39, 1.49, 4.5, 6.66)
 def get_config(variant: str = "ovenet"):
     """`ovenet` (default), `hrnet_ocr` or `hrnet`, each also with `_tiny`."""
     config = common.base_config(f"camvid-{variant}")
-    w18, tiny = common.hrnet(18), common.tiny_hrnet()
-    common.choose_model(
-        config,
-        variant,
-        {
-            "ovenet": (w18, common.ocr(), True),
-            "hrnet_ocr": (w18, common.ocr(), False),
-            "hrnet": (w18, common.fcn(), False),
-            "ovenet_tiny": (tiny, common.ocr(64), True),
-            "hrnet_ocr_tiny": (tiny, common.ocr(64), False),
-            "hrnet_tiny": (tiny, common.fcn(), False),
-        },
-    )
+    common.choose_model(config, variant, common.small_networks())
     config.model.num_classes = 11
 
     config.data = {

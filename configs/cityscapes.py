@@ -15,17 +15,8 @@ CLASS_WEIGHTS = (  # of the published criterion, in the order of the train ids
 def get_config(variant: str = "ovenet"):
     """`ovenet` (default), `hrnet_ocr`, `hrnet` or `thesis` (offsets on HRNet, without OCR)."""
     config = common.base_config(f"cityscapes-{variant}")
-    backbone = common.hrnet(48)
-    common.choose_model(
-        config,
-        variant,
-        {
-            "ovenet": (backbone, common.ocr(), True),
-            "hrnet_ocr": (backbone, common.ocr(), False),
-            "hrnet": (backbone, common.fcn(), False),
-            "thesis": (backbone, common.fcn(), True),
-        },
-    )
+    networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet", "thesis")
+    common.choose_model(config, variant, networks)
     config.model.num_classes = 19
     config.loss.class_weights = CLASS_WEIGHTS
 
@@ -35,7 +26,7 @@ def get_config(variant: str = "ovenet"):
     if variant == "hrnet":
         config.model.align_corners = False
     elif variant == "thesis":
-        set_thesis(config)
+        common.set_thesis(config)
     config.data = {
         "name": "cityscapes",
         "root": "data/cityscapes",
@@ -59,13 +50,3 @@ def get_config(variant: str = "ovenet"):
     config.eval.images_per_device = 1
     config.evaluate_every = 10 * (images // config.batch_size)
     return config
-
-
-def set_thesis(config) -> None:
-    """What sets the thesis apart from OVeNet besides its head, on every data set."""
-    config.model.align_corners = False
-    config.model.norm_momentum = 0.01  # BN_MOMENTUM, a literal in the published network
-    config.model.offset.threshold = 0.5  # EXTRA.OFFSET_THRESHOLD
-    config.model.offset.default_init = False  # it is called `offset_layer`, not cls, aux or ocr
-    config.loss.ohem.on = True  # LOSS.USE_OHEM
-    config.loss.ohem.softmax_again = False  # where model.offset.logits is False

@@ -12,16 +12,8 @@ IMAGES = 9000  # train
 def get_config(variant: str = "ovenet"):
     """`ovenet` (default), `hrnet_ocr` or `hrnet`."""
     config = common.base_config(f"coco_stuff-{variant}")
-    backbone = common.hrnet(48)
-    common.choose_model(
-        config,
-        variant,
-        {
-            "ovenet": (backbone, common.ocr(), True),
-            "hrnet_ocr": (backbone, common.ocr(), False),
-            "hrnet": (backbone, common.fcn(), False),
-        },
-    )
+    networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet")
+    common.choose_model(config, variant, networks)
     config.model.num_classes = 171
     config.loss.ohem.on = True  # LOSS.USE_OHEM
 

@@ -126,12 +126,49 @@ def add_offsets(config: ConfigDict, branch: int = 4, modules: tuple[int, ...] = 
     config.loss.include_ignored = True  # published: ignored pixels supervise F as class 0
 
 
-def choose_model(
-    config: ConfigDict, variant: str, variants: dict[str, tuple[ConfigDict, ConfigDict, bool]]
-) -> None:
+Networks = dict[str, tuple[ConfigDict, ConfigDict, bool]]  # by variant: backbone, head, whether with offsets
+
+
+def published_networks(*variants: str) -> Networks:
+    """These of the published networks with HRNet-W48."""
+    w48 = hrnet(48)
+    networks = {
+        "ovenet": (w48, ocr(), True),
+        "ovenet_frozen": (w48, ocr(), True),
+        "hrnet_ocr": (w48, ocr(), False),
+        "hrnet": (w48, fcn(), False),
+        "thesis": (w48, fcn(), True),
+    }
+    return {variant: networks[variant] for variant in variants}
+
+
+def small_networks() -> Networks:
+    """OVeNet and its baselines with HRNet-W18; and with `_tiny` those that a CPU trains."""
+    w18, tiny = hrnet(18), tiny_hrnet()
+    return {
+        "ovenet": (w18, ocr(), True),
+        "hrnet_ocr": (w18, ocr(), False),
+        "hrnet": (w18, fcn(), False),
+        "ovenet_tiny": (tiny, ocr(64), True),
+        "hrnet_ocr_tiny": (tiny, ocr(64), False),
+        "hrnet_tiny": (tiny, fcn(), False),
+    }
+
+
+def choose_model(config: ConfigDict, variant: str, variants: Networks) -> None:
     """Sets backbone and head, and offsets where the third entry is True, of one of `variants`."""
     if variant not in variants:
         raise UserError(f"Config variant {variant!r} is unknown; choose one of {', '.join(variants)}.")
     config.model.backbone, config.model.head, offsets = variants[variant]
     if offsets:
         add_offsets(config)
+
+
+def set_thesis(config: ConfigDict) -> None:
+    """What sets the thesis apart from OVeNet besides its head, on every data set."""
+    config.model.align_corners = False
+    config.model.norm_momentum = 0.01  # BN_MOMENTUM, a literal in the published network
+    config.model.offset.threshold = 0.5  # EXTRA.OFFSET_THRESHOLD
+    config.model.offset.default_init = False  # it is called `offset_layer`, not cls, aux or ocr
+    config.loss.ohem.on = True  # LOSS.USE_OHEM
+    config.loss.ohem.softmax_again = False  # where model.offset.logits is False

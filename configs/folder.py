@@ -9,19 +9,7 @@ from configs import common
 def get_config(variant: str = "ovenet"):
     """`ovenet` (default), `hrnet_ocr` or `hrnet` with HRNet-W18, each also with `_tiny`."""
     config = common.base_config(f"folder-{variant}")
-    w18, tiny = common.hrnet(18), common.tiny_hrnet()
-    common.choose_model(
-        config,
-        variant,
-        {
-            "ovenet": (w18, common.ocr(), True),
-            "hrnet_ocr": (w18, common.ocr(), False),
-            "hrnet": (w18, common.fcn(), False),
-            "ovenet_tiny": (tiny, common.ocr(64), True),
-            "hrnet_ocr_tiny": (tiny, common.ocr(64), False),
-            "hrnet_tiny": (tiny, common.fcn(), False),
-        },
-    )
+    common.choose_model(config, variant, common.small_networks())
     config.model.num_classes = 2
 
     config.data = {

@@ -12,12 +12,7 @@ IMAGES = 4998  # train
 def get_config(variant: str = "ovenet"):
     """`ovenet` (default), `hrnet_ocr` or `hrnet`, each also with `_60`: all that is none of the 59 is a class too."""
     config = common.base_config(f"pascal_context-{variant}")
-    backbone = common.hrnet(48)
-    networks = {
-        "ovenet": (backbone, common.ocr(), True),
-        "hrnet_ocr": (backbone, common.ocr(), False),
-        "hrnet": (backbone, common.fcn(), False),
-    }
+    networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet")
     common.choose_model(
         config, variant, networks | {f"{name}_60": network for name, network in networks.items()}
     )
