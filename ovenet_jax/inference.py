@@ -152,7 +152,7 @@ class Inference:
                     for name, x in output.predictions.items()
                 }
             scores = self._add(scores, output.predictions, other, write, write_parts, size=first.size)
-            if first.whole and first.scale > largest:
+            if all(p.whole for p in same_pass) and first.scale > largest:
                 offset, confidence, largest = output.offset, output.confidence, first.scale
         in_order = {name: scores[name] for name in TITLES if name in scores}  # jit has sorted them by name
         return Segmentation(in_order, offset, confidence)

@@ -23,13 +23,16 @@ MEANS = {
 
 def new_folder(parent: Path, name: str, what: Mapping) -> Path:
     """`parent`/`name`, or with a number where that holds a report on something else than `what` says."""
-    for number in itertools.count(1):
-        folder = parent / (name if number == 1 else f"{name}_{number}")
-        written = folder / "report.json"
-        if not written.exists() or json.loads(written.read_text())["what"] == json.loads(json.dumps(what)):
-            folder.mkdir(parents=True, exist_ok=True)
-            return folder
-    raise AssertionError("there is no last number")
+    numbered = (parent / f"{name}_{number}" for number in itertools.count(2))
+    folder = next(f for f in itertools.chain([parent / name], numbered) if _may_hold(f, what))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _may_hold(folder: Path, what: Mapping) -> bool:
+    """Whether there is no report in `folder` yet, or one on just that."""
+    written = folder / "report.json"
+    return not written.exists() or json.loads(written.read_text())["what"] == json.loads(json.dumps(what))
 
 
 def write(
@@ -60,7 +63,9 @@ def write(
     visualize.write_picture(
         folder / "confusion.png", visualize.confusion_picture(list(matrices.values())[-1], classes)
     )
-    (folder / "report.json").write_text(json.dumps(content, indent=2) + "\n")
+    temporary = folder / "report.json.tmp"
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.replace(folder / "report.json")  # never half of it: the next evaluation reads it
     print(f"Written: {folder}")
 
 

@@ -10,10 +10,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from flax import nnx
 
 from ovenet_jax.errors import UserError
-from ovenet_jax.models import parameters
 
 # Before the names of the network: of DataParallel, of the training script's wrapper.
 PREFIX = r"^(module\.)?(model\.)?"
@@ -82,19 +80,6 @@ def why_ignored(key: str) -> str | None:
 def holds_backbone_only(keys: Iterable[str]) -> bool:
     """Whether these state-dict keys are ImageNet weights: a backbone, no head that is used here."""
     return all(rename(key).startswith("backbone.") for key in keys if why_ignored(key) is None)
-
-
-def load_state_dict(model: nnx.Module, state_dict: Mapping[str, np.ndarray], source: str) -> nnx.Module:
-    """`model` with every parameter and statistic taken from a published `state_dict` (read from `source`).
-
-    Raises:
-      UserError: see `fill`.
-    """
-    graphdef, params, statistics = parameters.split(model)
-    arrays = fill(params | statistics, state_dict, source)
-    return parameters.merge(
-        graphdef, {name: arrays[name] for name in params}, {name: arrays[name] for name in statistics}
-    )
 
 
 def fill(

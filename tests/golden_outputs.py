@@ -17,8 +17,8 @@ from ovenet_jax.models.ocr import OCR, gather_regions
 from ovenet_jax.models.ovenet import OVeNet
 from ovenet_jax.models.segmentor import Logits, Segmentor
 from ovenet_jax.protocol import Protocol
-from ovenet_jax.torch_weights import load_state_dict
 from tests.golden_case import Case, channels_first
+from tests.published_keys import load_state_dict
 
 
 def load_model(case: Case) -> nnx.Module:

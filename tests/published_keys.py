@@ -1,9 +1,13 @@
-"""State dicts in published form, made from our own arrays: the inverse of `ovenet_jax.torch_weights`."""
+"""State dicts in published form, made from our own arrays, the inverse of `ovenet_jax.torch_weights`; and loaded."""
 
 import re
 from collections.abc import Mapping
 
 import numpy as np
+from flax import nnx
+
+from ovenet_jax.models import parameters
+from ovenet_jax.torch_weights import fill
 
 RULES = (
     (r"\.kernel$", ".weight"),
@@ -55,3 +59,12 @@ def published(arrays: Mapping[str, np.ndarray], prefix: str = "") -> dict[str, n
         if key.endswith("running_var"):
             state_dict[key.replace("running_var", "num_batches_tracked")] = np.asarray(7)
     return state_dict
+
+
+def load_state_dict(model: nnx.Module, state_dict: Mapping[str, np.ndarray], source: str) -> nnx.Module:
+    """`model` with every parameter and statistic taken from a published `state_dict` (read from `source`)."""
+    graphdef, params, statistics = parameters.split(model)
+    arrays = fill(params | statistics, state_dict, source)
+    return parameters.merge(
+        graphdef, {name: arrays[name] for name in params}, {name: arrays[name] for name in statistics}
+    )

@@ -14,13 +14,12 @@ from ovenet_jax.models.zoo import create_model
 from ovenet_jax.torch_weights import (
     fill,
     holds_backbone_only,
-    load_state_dict,
     read_pth,
     rename,
     why_ignored,
 )
 from tests.conftest import SHARED
-from tests.published_keys import published
+from tests.published_keys import load_state_dict, published
 
 FAMILY = re.compile("(ovenet|thesis|hrnet_w|hrnetv2_w48_imagenet)")
 MANIFESTS = [
