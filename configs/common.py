@@ -100,16 +100,38 @@ def tiny_hrnet() -> ConfigDict:
     return ConfigDict({**hrnet(12), **tiny})
 
 
+def classifier(hidden_features: int = 0, kernel_size: int = 1, **options) -> ConfigDict:
+    """(convolution, BatchNorm, activation, 1x1 convolution) of auxiliary and plain heads; 0: as many as its input."""
+    published = {
+        "hidden_features": hidden_features,
+        "kernel_size": kernel_size,
+        "bias": True,
+        "output_bias": True,
+        "dropout": 0.0,
+        "activation": "relu",
+        "in_head": True,  # kernels start as PyTorch's do; else like the backbone's
+    }
+    return ConfigDict({**published, **options})
+
+
 def ocr(mid_features: int = 512) -> ConfigDict:
     """MODEL.OCR.MID_CHANNELS, KEY_CHANNELS; dropout is a literal in the published network."""
     return ConfigDict(
-        {"name": "ocr", "mid_features": mid_features, "key_features": mid_features // 2, "dropout": 0.05}
+        {
+            "name": "ocr",
+            "mid_features": mid_features,
+            "key_features": mid_features // 2,
+            "bias": False,
+            "dropout": 0.05,
+            "activation": "relu",
+            "aux": classifier(),
+        }
     )
 
 
 def fcn() -> ConfigDict:
     """The plain head of HRNet."""
-    return ConfigDict({"name": "fcn"})
+    return ConfigDict({"name": "fcn", "classifier": classifier(in_head=False)})
 
 
 def add_offsets(config: ConfigDict, branch: int = 4, modules: tuple[int, ...] = (2,)) -> None:

@@ -11,6 +11,8 @@ import pytest
 from absl import flags
 from ml_collections import ConfigDict
 
+from configs import common
+
 jax.config.update("jax_num_cpu_devices", 8)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -47,7 +49,7 @@ def tiny_model() -> ConfigDict:
                 "stem_width": 8,
                 "he_init": False,
             },
-            "head": {"name": "ocr", "mid_features": 16, "key_features": 8, "dropout": 0.05},
+            "head": common.ocr(16),
             "offset": {
                 "branch": 4,
                 "modules": (1,),

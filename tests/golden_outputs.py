@@ -1,6 +1,6 @@
 """What networks say of the goldens' images: their outputs, and class scores by a test protocol."""
 
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import jax
@@ -10,8 +10,8 @@ from flax import nnx
 from ovenet_jax import parallel
 from ovenet_jax.inference import Inference, Normalisation
 from ovenet_jax.models import parameters
-from ovenet_jax.models.fcn import FCN
-from ovenet_jax.models.hrnet import HRNet, Stage, fuse_resolutions
+from ovenet_jax.models.fcn import FCN, PixelClassifier
+from ovenet_jax.models.hrnet import HRNet, Stage
 from ovenet_jax.models.layers import BatchNorm, InitialValues
 from ovenet_jax.models.ocr import OCR, gather_regions
 from ovenet_jax.models.ovenet import OVeNet
@@ -47,22 +47,24 @@ def build_model(network: dict) -> nnx.Module:
     features, classes = backbone["concat_channels"], network["num_classes"]
     head = network["head"]
     if head["type"] == "conv":
-        head = FCN(features, classes, init=init)
+        head = FCN(PixelClassifier(features, classes, in_head=False, init=init))
     else:
         head = OCR(
             features,
             classes,
+            aux=PixelClassifier(features, classes, init=init),
             mid_features=head["mid_channels"],
             key_features=head["key_channels"],
             dropout=network.get("dropout_in_this_case", head["dropout"]),
             init=init,
         )
     if "offset_head" not in network:
-        return Segmentor(hrnet, head)
+        return Segmentor(hrnet, head, align_corners=network["align_corners"])
     offset = network["offset_head"]
     return OVeNet(
         hrnet,
         head,
+        align_corners=network["align_corners"],
         offset_branch=offset["branch"],
         offset_modules=tuple(stage["modules"] for stage in backbone["offset_stages"].values()),
         threshold=offset["threshold"],
@@ -107,21 +109,20 @@ def _named_logits(logits: Logits, aux: str, main: str) -> dict[str, jax.Array]:
 def _parts(model: OVeNet, image: jax.Array) -> dict[str, jax.Array]:
     """The outputs of the named parts inside an OVeNet, `mid_*`."""
     stages = model.backbone(image)
-    fuse = partial(fuse_resolutions, align_corners=model.align_corners)
     arrays = {"mid_layer1": stages[0][0]}
     for number, maps in enumerate(stages[1:], start=2):
         arrays |= {f"mid_stage{number}_{branch}": x for branch, x in enumerate(maps)}
     offset_stages = model.offset_trunk(stages[model.offset_branch - 2])
     for number, maps in enumerate(offset_stages, start=model.offset_branch):
         arrays |= {f"mid_stage{number}_2_{branch}": x for branch, x in enumerate(maps)}
-    features = fuse(stages[-1])
-    pixels = model.head.pixels(features)
-    regions = gather_regions(pixels, model.head.aux(features))
+    features = model.backbone.features(stages)
+    pixels = model.head.pixels(features.main)
+    regions = gather_regions(pixels, model.head.aux(features.aux))
     return arrays | {
         "mid_conv3x3_ocr": pixels,
         "mid_ocr_gather_head": regions[:, :, None],
         "mid_ocr_distri_head": model.head.augment(pixels, regions),
-        "mid_aux_head_offset": model.offset_head.classifier(fuse(offset_stages[-1])),
+        "mid_aux_head_offset": model.offset_head.classifier(model.backbone.last(offset_stages)),
     }
 
 

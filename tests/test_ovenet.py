@@ -10,6 +10,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 from numpy.testing import assert_allclose
 
+from configs import common
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import BatchNorm
@@ -25,7 +26,8 @@ ROUNDING = (
 def thesis_model(tiny_model) -> ConfigDict:
     """`config.model` with offsets on the plain head."""
     model = copy.deepcopy(tiny_model)
-    model.update({"head": {"name": "fcn"}, "align_corners": False, "norm_momentum": 0.01})
+    model.head = common.fcn()
+    model.update({"align_corners": False, "norm_momentum": 0.01})
     model.offset.default_init = False
     return model
 

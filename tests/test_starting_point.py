@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import camvid
+from configs import camvid, common
 from ovenet_jax import workdir
 from ovenet_jax.checkpoint import Checkpoints, load_model
 from ovenet_jax.errors import UserError
@@ -91,14 +91,14 @@ def test_trunk_and_base_may_come_from_two_runs(tiny_model):
 
 
 def test_a_plain_head_becomes_the_auxiliary_head_of_ocr(tiny_model):
-    base = network(baseline(tiny_model, head={"name": "fcn"}), BASE)
+    base = network(baseline(tiny_model, head=common.fcn()), BASE)
     arrays, origins = take_over(network(baseline(tiny_model), FRESH), Source("hrnet.pth", base))
     assert values(arrays, "head.aux.") == {BASE}
     assert values(arrays, "head.pixels.") == values(arrays, "head.classifier.") == {FRESH}
     assert origins["head.aux.output.bias"] == "loaded from the plain head of hrnet.pth"
 
 
-@pytest.mark.parametrize("head", [None, {"name": "fcn"}])
+@pytest.mark.parametrize("head", [None, common.fcn()])
 def test_last_layers_of_other_classes_stay_as_initialised(tiny_model, head):
     other = network(baseline(tiny_model, head), BASE, num_classes=7)
     arrays, origins = take_over(network(baseline(tiny_model, head), FRESH), Source("base", other))
@@ -217,7 +217,7 @@ def test_keys_that_make_no_sense_together_are_named(mistake):
 
 @pytest.mark.parametrize("unsuitable", ["other classes", "plain head", "ImageNet"])
 def test_a_head_that_nobody_trained_is_not_frozen(tiny_model, tmp_path, unsuitable):
-    model_config = baseline(tiny_model, {"name": "fcn"} if unsuitable == "plain head" else None)
+    model_config = baseline(tiny_model, common.fcn() if unsuitable == "plain head" else None)
     if unsuitable == "other classes":
         model_config.num_classes += 1
     base = save_run(tmp_path / "base", model_config, BASE)

@@ -71,7 +71,7 @@ def test_what_is_ignored_has_a_reason(key, reason):
 def plain_hrnet(tiny_model):
     """HRNet with the plain head, and its arrays by name."""
     del tiny_model.offset
-    tiny_model.head = {"name": "fcn"}
+    tiny_model.head = common.fcn()
     model = create_model(tiny_model)
     _, params, statistics = parameters.split(model)
     return model, params | statistics

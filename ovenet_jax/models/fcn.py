@@ -3,29 +3,55 @@
 import jax
 from flax import nnx
 
-from ovenet_jax.models.layers import Conv, ConvNormAct, InitialValues
-from ovenet_jax.models.segmentor import Logits
+from ovenet_jax.models.layers import Activation, Conv, ConvNormAct, InitialValues
+from ovenet_jax.models.segmentor import Features, Logits
 
 
 class PixelClassifier(nnx.Module):
-    """1x1 convolution, BatchNorm, ReLU, 1x1 convolution, all with biases: [B, H, W, in] -> [B, H, W, out].
+    """Convolution, BatchNorm, activation, dropout of channels, 1x1 convolution: [B, H, W, in] -> [B, H, W, out].
 
-    Also OCR's auxiliary head (soft object regions) and OVeNet's offset head.
+    Also the auxiliary head of the OCNet series (OCR's soft object regions), and OVeNet's offset head. The defaults are
+    HRNet's: 1x1 with as many channels as come in, biases, ReLU, no dropout.
     """
 
-    def __init__(self, in_features: int, out_features: int, *, in_head: bool, init: InitialValues):
-        self.hidden = ConvNormAct(in_features, in_features, 1, bias=True, in_head=in_head, init=init)
-        self.output = Conv(in_features, out_features, 1, bias=True, in_head=in_head, init=init)
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        hidden_features: int | None = None,
+        kernel_size: int = 1,
+        bias: bool = True,
+        output_bias: bool = True,
+        dropout: float = 0.0,
+        activation: Activation | None = jax.nn.relu,
+        in_head: bool = True,
+        init: InitialValues,
+    ):
+        hidden_features = hidden_features or in_features
+        self.hidden = ConvNormAct(
+            in_features,
+            hidden_features,
+            kernel_size,
+            bias=bias,
+            activation=activation,
+            in_head=in_head,
+            init=init,
+        )
+        self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))  # whole channels
+        self.output = Conv(hidden_features, out_features, 1, bias=output_bias, in_head=in_head, init=init)
 
-    def __call__(self, features: jax.Array) -> jax.Array:
-        return self.output(self.hidden(features))
+    def __call__(self, features: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        return self.output(self.dropout(self.hidden(features), rngs=rngs))
 
 
 class FCN(nnx.Module):
-    """Features [B, H, W, C] -> Logits without an auxiliary map."""
+    """Features -> Logits, with an auxiliary map where there is a classifier for it."""
 
-    def __init__(self, in_features: int, num_classes: int, *, init: InitialValues):
-        self.classifier = PixelClassifier(in_features, num_classes, in_head=False, init=init)
+    def __init__(self, classifier: PixelClassifier, aux: PixelClassifier | None = None):
+        self.classifier = classifier
+        self.aux = aux
 
-    def __call__(self, features: jax.Array, rngs: nnx.Rngs | None = None) -> Logits:  # noqa: ARG002
-        return Logits(aux=None, main=self.classifier(features))
+    def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Logits:
+        aux = None if self.aux is None else self.aux(features.aux, rngs)
+        return Logits(aux=aux, main=self.classifier(features.main, rngs))

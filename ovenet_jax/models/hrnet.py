@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
-from ovenet_jax.models.layers import ConvNormAct, InitialValues, resize_bilinear
+from ovenet_jax.models.layers import ConvNormAct, InitialValues, chain, resize_bilinear
+from ovenet_jax.models.segmentor import Features
 
 
 class Stage(NamedTuple):
@@ -33,15 +35,22 @@ class BasicBlock(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """1x1, 3x3, 1x1 convolutions (width, width, 4 * width) and a shortcut, [B, H, W, in] -> [B, H, W, 4 * width]."""
+    """1x1, 3x3, 1x1 convolutions (width, width, 4 * width) and a shortcut.
 
-    def __init__(self, in_features: int, width: int, *, init: InitialValues):
+    [B, H, W, in] -> [B, ceil(H / stride), ceil(W / stride), 4 * width]; stride and dilation are the 3x3's.
+    """
+
+    def __init__(
+        self, in_features: int, width: int, *, stride: int = 1, dilation: int = 1, init: InitialValues
+    ):
         self.conv1 = ConvNormAct(in_features, width, 1, init=init)
-        self.conv2 = ConvNormAct(width, width, 3, init=init)
+        self.conv2 = ConvNormAct(width, width, 3, stride=stride, dilation=dilation, init=init)
         self.conv3 = ConvNormAct(width, 4 * width, 1, activation=None, init=init)
-        project = in_features != 4 * width
+        project = stride != 1 or in_features != 4 * width
         self.downsample = (
-            ConvNormAct(in_features, 4 * width, 1, activation=None, init=init) if project else None
+            ConvNormAct(in_features, 4 * width, 1, stride=stride, activation=None, init=init)
+            if project
+            else None
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -66,7 +75,7 @@ class ExchangeModule(nnx.Module):
         self.align_corners = align_corners
 
     def __call__(self, maps: list[jax.Array]) -> list[jax.Array]:
-        maps = [_chain(blocks, x) for blocks, x in zip(self.branches, maps, strict=True)]
+        maps = [chain(blocks, x) for blocks, x in zip(self.branches, maps, strict=True)]
         return [jax.nn.relu(sum(self._bring(i, j, maps) for j in range(len(maps)))) for i in range(len(maps))]
 
     def _bring(self, i: int, j: int, maps: list[jax.Array]) -> jax.Array:
@@ -75,7 +84,7 @@ class ExchangeModule(nnx.Module):
             return maps[i]
         if j > i:
             return resize_bilinear(layer(maps[j]), maps[i].shape[1:3], align_corners=self.align_corners)
-        return _chain(layer, maps[j])
+        return chain(layer, maps[j])
 
 
 def _fuse_layer(widths: Sequence[int], i: int, j: int, init: InitialValues):
@@ -85,12 +94,6 @@ def _fuse_layer(widths: Sequence[int], i: int, j: int, init: InitialValues):
         return ConvNormAct(widths[j], widths[i], 1, activation=None, init=init)
     steps = [ConvNormAct(widths[j], widths[j], 3, stride=2, init=init) for _ in range(i - j - 1)]
     return nnx.List([*steps, ConvNormAct(widths[j], widths[i], 3, stride=2, activation=None, init=init)])
-
-
-def _chain(layers: Sequence[nnx.Module], x: jax.Array) -> jax.Array:
-    for layer in layers:
-        x = layer(x)
-    return x
 
 
 class Trunk(nnx.Module):
@@ -125,7 +128,7 @@ class Trunk(nnx.Module):
         outputs = []
         for number in self.numbers:
             maps = _apply_transition(getattr(self, f"transition{number - 1}"), maps)
-            maps = _chain(getattr(self, f"stage{number}"), maps)
+            maps = chain(getattr(self, f"stage{number}"), maps)
             outputs.append(maps)
         return outputs
 
@@ -177,15 +180,28 @@ class HRNet(nnx.Module):
         self.stages = tuple(stages)
         self.stage_widths = (tuple(widths[-1:]), *(stage.widths for stage in stages))
         self.align_corners = align_corners
+        self.width = self.aux_width = sum(stages[-1].widths)
 
     def __call__(self, image: jax.Array) -> list[list[jax.Array]]:
         """Image [B, H, W, 3] -> the maps after stages 1 to 4, each from stride 4 down: [B, H / 4, W / 4, C] ..."""
-        x = _chain(self.layer1, self.conv2(self.conv1(image)))
+        x = chain(self.layer1, self.conv2(self.conv1(image)))
         return [[x], *self.trunk([x])]
 
+    def last(self, stages: Sequence[list[jax.Array]]) -> jax.Array:
+        """All branches of the last stage, at the first one's size: [B, H / 4, W / 4, sum of the widths]."""
+        size = stages[-1][0].shape[1:3]
+        resized = [resize_bilinear(x, size, align_corners=self.align_corners) for x in stages[-1]]
+        return jnp.concatenate(resized, axis=-1)
 
-def fuse_resolutions(maps: list[jax.Array], *, align_corners: bool) -> jax.Array:
-    """All branches, brought to the first one's size and concatenated: [B, H / 4, W / 4, sum of the widths]."""
-    size = maps[0].shape[1:3]
-    resized = [resize_bilinear(x, size, align_corners=align_corners) for x in maps]
-    return jax.numpy.concatenate(resized, axis=-1)
+    def features(self, stages: Sequence[list[jax.Array]]) -> Features:
+        """What heads read of the maps after stages 1 to 4: the last, for an auxiliary head too."""
+        last = self.last(stages)
+        return Features(aux=last, main=last)
+
+    def offset_trunk(self, branch: int, modules: Sequence[int], *, init: InitialValues) -> Trunk:
+        """A second copy of the stages from `branch` on, with these numbers of modules (OVeNet)."""
+        stages = [
+            stage._replace(modules=count)
+            for stage, count in zip(self.stages[branch - 2 :], modules, strict=True)
+        ]
+        return Trunk(self.stage_widths[branch - 2], stages, align_corners=self.align_corners, init=init)

@@ -7,13 +7,16 @@ handed: the same for any number of devices, and nothing is compiled to make them
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+
+Activation = Callable[[jax.Array], jax.Array]
 
 
 class InitialValues:
@@ -40,7 +43,7 @@ class InitialValues:
 
 
 class Conv(nnx.Module):
-    """2-D convolution, [B, H, W, in] -> [B, ceil(H / stride), ceil(W / stride), out], padding `k // 2`.
+    """2-D convolution, [B, H, W, in] -> [B, ceil(H / stride), ceil(W / stride), out], padding `dilation * (k // 2)`.
 
     Padding is explicit and symmetric as in PyTorch: "SAME" pads a strided 3x3 on one side only.
     `in_head` chooses PyTorch's default initial kernel instead of the backbone's.
@@ -53,6 +56,7 @@ class Conv(nnx.Module):
         kernel_size: int,
         *,
         stride: int = 1,
+        dilation: int = 1,
         bias: bool = False,
         in_head: bool = False,
         init: InitialValues,
@@ -62,14 +66,16 @@ class Conv(nnx.Module):
         self.kernel = nnx.Param(init.default(shape, fan_in) if in_head else init.backbone_kernel(shape))
         self.bias = nnx.Param(init.default((out_features,), fan_in)) if bias else None
         self.stride = stride
+        self.dilation = dilation
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        padding = self.kernel.shape[0] // 2
+        padding = self.dilation * (self.kernel.shape[0] // 2)
         y = jax.lax.conv_general_dilated(
             x,
             self.kernel.get_value().astype(x.dtype),
             window_strides=(self.stride, self.stride),
             padding=((padding, padding), (padding, padding)),
+            rhs_dilation=(self.dilation, self.dilation),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
         return y if self.bias is None else y + self.bias.get_value().astype(x.dtype)
@@ -110,7 +116,7 @@ class BatchNorm(nnx.Module):
 
 
 class ConvNormAct(nnx.Module):
-    """Convolution, BatchNorm and an activation (None: none)."""
+    """Convolution (with the options of Conv), BatchNorm and an activation (None: none)."""
 
     def __init__(
         self,
@@ -118,21 +124,24 @@ class ConvNormAct(nnx.Module):
         out_features: int,
         kernel_size: int,
         *,
-        stride: int = 1,
-        bias: bool = False,
-        activation: Callable[[jax.Array], jax.Array] | None = jax.nn.relu,
-        in_head: bool = False,
+        activation: Activation | None = jax.nn.relu,
         init: InitialValues,
+        **conv: Any,
     ):
-        self.conv = Conv(
-            in_features, out_features, kernel_size, stride=stride, bias=bias, in_head=in_head, init=init
-        )
+        self.conv = Conv(in_features, out_features, kernel_size, init=init, **conv)
         self.norm = BatchNorm(out_features)
         self.activation = activation
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.norm(self.conv(x))
         return x if self.activation is None else self.activation(x)
+
+
+def chain(layers: Sequence[Callable[[jax.Array], jax.Array]], x: jax.Array) -> jax.Array:
+    """`x` through one layer after the other."""
+    for layer in layers:
+        x = layer(x)
+    return x
 
 
 def resize_bilinear(x: jax.Array, size: tuple[int, int], *, align_corners: bool) -> jax.Array:

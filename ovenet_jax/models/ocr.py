@@ -1,16 +1,18 @@
-"""OCR: a pixel is described by the object regions it belongs to.
+"""OCR and ASP-OCR: a pixel is described by the object regions it belongs to.
 
-Source: Yuan, Chen and Wang, "Object-Contextual Representations for Semantic Segmentation", ECCV 2020, in the
-form of HRNet's own code: mid 512, key 256 channels.
+Source: Yuan, Chen and Wang, "Object-Contextual Representations for Semantic Segmentation", ECCV 2020. Three published
+forms differ in biases, activation and the auxiliary head: HRNet's own code (no biases in attention and fusion, ReLU),
+and openseg's for HRNet and for ResNet. OCNet's "Fast-OC" is the same context under its earlier name.
 """
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ovenet_jax.models.atrous import AtrousPyramid
 from ovenet_jax.models.fcn import PixelClassifier
-from ovenet_jax.models.layers import Conv, ConvNormAct, InitialValues
-from ovenet_jax.models.segmentor import Logits
+from ovenet_jax.models.layers import Activation, Conv, ConvNormAct, InitialValues, chain
+from ovenet_jax.models.segmentor import Features, Logits
 
 
 def gather_regions(features: jax.Array, region_logits: jax.Array) -> jax.Array:
@@ -26,10 +28,15 @@ def gather_regions(features: jax.Array, region_logits: jax.Array) -> jax.Array:
 class ObjectAttention(nnx.Module):
     """Each pixel attends over the K object regions: [B, H, W, C] and [B, K, C] -> context [B, H, W, C]."""
 
-    def __init__(self, features: int, key_features: int, *, init: InitialValues):
+    def __init__(
+        self, features: int, key_features: int, *, bias: bool, activation: Activation, init: InitialValues
+    ):
         def transform(*widths: int) -> nnx.List:
             pairs = zip(widths[:-1], widths[1:], strict=True)
-            return nnx.List(ConvNormAct(i, o, 1, in_head=True, init=init) for i, o in pairs)
+            return nnx.List(
+                ConvNormAct(i, o, 1, bias=bias, activation=activation, in_head=True, init=init)
+                for i, o in pairs
+            )
 
         self.query = transform(features, key_features, key_features)
         self.key = transform(features, key_features, key_features)
@@ -38,47 +45,77 @@ class ObjectAttention(nnx.Module):
 
     def __call__(self, x: jax.Array, regions: jax.Array) -> jax.Array:
         regions = regions[:, None]  # [B, 1, K, C]: a map of one row, for the convolutions
-        query, key, value = x, regions, regions
-        for layer in self.query:
-            query = layer(query)
-        for layer in self.key:
-            key = layer(key)
-        for layer in self.value:
-            value = layer(value)
+        query, key, value = chain(self.query, x), chain(self.key, regions), chain(self.value, regions)
         scores = jnp.einsum("bhwc,bkc->bhwk", query, key[:, 0]) * key.shape[-1] ** -0.5
         weights = jax.nn.softmax(scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), axis=-1)
         context = jnp.einsum("bhwk,bkc->bhwc", weights.astype(value.dtype), value[:, 0])
-        for layer in self.output:
-            context = layer(context)
-        return context
+        return chain(self.output, context)
 
 
 class OCR(nnx.Module):
-    """Features [B, H, W, C] -> Logits(aux: the soft object regions, main: classes from features and context)."""
+    """Features -> Logits(aux: the soft object regions, main: classes from features and context)."""
 
     def __init__(
         self,
         in_features: int,
         num_classes: int,
         *,
+        aux: PixelClassifier,
         mid_features: int = 512,
         key_features: int = 256,
+        bias: bool = False,
+        activation: Activation = jax.nn.relu,
         dropout: float = 0.05,
         init: InitialValues,
     ):
-        self.aux = PixelClassifier(in_features, num_classes, in_head=True, init=init)
-        self.pixels = ConvNormAct(in_features, mid_features, 3, bias=True, in_head=True, init=init)
-        self.attention = ObjectAttention(mid_features, key_features, init=init)
-        self.fusion = ConvNormAct(2 * mid_features, mid_features, 1, in_head=True, init=init)
+        options = {"activation": activation, "init": init}
+        self.aux = aux
+        self.pixels = ConvNormAct(in_features, mid_features, 3, bias=True, in_head=True, **options)
+        self.attention = ObjectAttention(mid_features, key_features, bias=bias, **options)
+        self.fusion = ConvNormAct(2 * mid_features, mid_features, 1, bias=bias, in_head=True, **options)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))  # whole channels
         self.classifier = Conv(mid_features, num_classes, 1, bias=True, in_head=True, init=init)
 
-    def __call__(self, features: jax.Array, rngs: nnx.Rngs | None = None) -> Logits:
-        aux = self.aux(features)
-        pixels = self.pixels(features)
+    def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Logits:
+        aux = self.aux(features.aux, rngs)
+        pixels = self.pixels(features.main)
         augmented = self.augment(pixels, gather_regions(pixels, aux))
         return Logits(aux=aux, main=self.classifier(self.dropout(augmented, rngs=rngs)))
 
     def augment(self, pixels: jax.Array, regions: jax.Array) -> jax.Array:
         """Pixel representations [B, H, W, C] with their context from `regions` [B, K, C] -> [B, H, W, C]."""
         return self.fusion(jnp.concatenate([self.attention(pixels, regions), pixels], axis=-1))
+
+
+class ASPOCR(nnx.Module):
+    """OCR's context beside an atrous pyramid of the raw features: Features -> Logits."""
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        aux: PixelClassifier,
+        mid_features: int = 256,
+        key_features: int = 128,
+        dilations: tuple[int, int, int] = (12, 24, 36),
+        output_bias: bool = True,
+        activation: Activation = jax.nn.relu,
+        dropout: float = 0.1,
+        init: InitialValues,
+    ):
+        options = {"activation": activation, "init": init}
+        self.aux = aux
+        self.pixels = ConvNormAct(in_features, mid_features, 3, bias=True, in_head=True, **options)
+        self.attention = ObjectAttention(mid_features, key_features, bias=True, **options)
+        self.pyramid = AtrousPyramid(in_features, mid_features, dilations, bias=True, **options)
+        self.fusion = ConvNormAct(5 * mid_features, mid_features, 1, bias=True, in_head=True, **options)
+        self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))
+        self.classifier = Conv(mid_features, num_classes, 1, bias=output_bias, in_head=True, init=init)
+
+    def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Logits:
+        aux = self.aux(features.aux, rngs)
+        pixels = self.pixels(features.main)
+        context = self.attention(pixels, gather_regions(pixels, aux))
+        fused = self.fusion(jnp.concatenate([context, self.pyramid(features.main)], axis=-1))
+        return Logits(aux=aux, main=self.classifier(self.dropout(fused, rngs=rngs)))

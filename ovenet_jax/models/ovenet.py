@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ovenet_jax.models.fcn import PixelClassifier
-from ovenet_jax.models.hrnet import HRNet, Trunk, fuse_resolutions
 from ovenet_jax.models.layers import InitialValues
 from ovenet_jax.models.sampling import sample, seed_positions
 from ovenet_jax.models.segmentor import Logits
@@ -52,7 +51,8 @@ class OffsetHead(nnx.Module):
 class OVeNet(nnx.Module):
     """A base segmentor, an offset trunk that leaves its backbone before stage `offset_branch`, and their fusion.
 
-    With the plain head it is the network of the thesis that came before OVeNet.
+    Published with HRNet and OCR; with HRNet's plain head it is the network of the thesis that came before. A backbone's
+    stages are HRNet's, or the four layers of a ResNet; `offset_modules`: exchange modules, or blocks, of the trunk's.
     `refinement`: how often offsets are prolonged by the offset found at their seed (iterative refinement).
     `grid_align_corners` True is the method; False reproduces runs of the published code on PyTorch >= 1.3.
     `logits` False: S_i's main map is turned into probabilities before it is sampled and fused.
@@ -61,9 +61,10 @@ class OVeNet(nnx.Module):
 
     def __init__(
         self,
-        backbone: HRNet,
+        backbone: nnx.Module,
         head: nnx.Module,
         *,
+        align_corners: bool,
         offset_branch: int,
         offset_modules: tuple[int, ...],
         threshold: float = 0.2,
@@ -80,37 +81,26 @@ class OVeNet(nnx.Module):
                 f"offset_branch is 2, 3 or 4, with one number of modules per stage from there to stage 4; "
                 f"got {offset_branch} and {offset_modules}"
             )
-        stages = [
-            stage._replace(modules=modules)
-            for stage, modules in zip(backbone.stages[offset_branch - 2 :], offset_modules, strict=True)
-        ]
-        self.offset_trunk = Trunk(
-            backbone.stage_widths[offset_branch - 2], stages, align_corners=backbone.align_corners, init=init
-        )
-        self.offset_head = OffsetHead(sum(stages[-1].widths), threshold, in_head=default_init, init=init)
+        self.offset_trunk = backbone.offset_trunk(offset_branch, offset_modules, init=init)
+        self.offset_head = OffsetHead(backbone.width, threshold, in_head=default_init, init=init)
+        self.align_corners = align_corners
         self.offset_branch = offset_branch
         self.refinement = refinement
         self.grid_align_corners = grid_align_corners
         self.logits = logits
 
-    @property
-    def align_corners(self) -> bool:
-        """Whether the network resizes its maps with aligned corners; its scores are to be resized alike."""
-        return self.backbone.align_corners
-
     def __call__(self, image: jax.Array, rngs: nnx.Rngs | None = None) -> OVeNetOutput:
-        """Image [B, H, W, 3] -> OVeNetOutput at stride 4; `rngs` (stream "dropout") in training only."""
+        """Image [B, H, W, 3] -> OVeNetOutput at the backbone's stride; `rngs` (stream "dropout") in training only."""
         stages = self.backbone(image)
-        initial = self.head(fuse_resolutions(stages[-1], align_corners=self.align_corners), rngs)
+        initial = self.head(self.backbone.features(stages), rngs)
         initial = Logits(
             *(x if x is None else x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in initial)
         )
         if not self.logits:
             initial = initial._replace(main=jax.nn.softmax(initial.main, axis=-1))
 
-        split = stages[self.offset_branch - 2]
-        offset_features = fuse_resolutions(self.offset_trunk(split)[-1], align_corners=self.align_corners)
-        offset, confidence = self.offset_head(offset_features)
+        offset_stages = self.offset_trunk(stages[self.offset_branch - 2])
+        offset, confidence = self.offset_head(self.backbone.last(offset_stages))
         for _ in range(self.refinement):
             offset = offset + self._sample(offset, seed_positions(offset), padding="zeros")
 

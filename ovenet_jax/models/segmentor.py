@@ -5,7 +5,12 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
-from ovenet_jax.models.hrnet import HRNet, fuse_resolutions
+
+class Features(NamedTuple):
+    """What a backbone gives to a head, [B, h, w, C] each: `main`, and `aux` for an auxiliary head."""
+
+    aux: jax.Array
+    main: jax.Array
 
 
 class Logits(NamedTuple):
@@ -21,18 +26,15 @@ class Logits(NamedTuple):
 
 
 class Segmentor(nnx.Module):
-    """HRNet and a head: image [B, H, W, 3] -> Logits at stride 4."""
+    """Backbone and head: image [B, H, W, 3] -> Logits at the backbone's stride (HRNet 4, dilated ResNet 8).
 
-    def __init__(self, backbone: HRNet, head: nnx.Module):
+    `align_corners`: how the scores are to be resized, like the maps inside.
+    """
+
+    def __init__(self, backbone: nnx.Module, head: nnx.Module, *, align_corners: bool):
         self.backbone = backbone
         self.head = head
-
-    @property
-    def align_corners(self) -> bool:
-        """Whether the network resizes its maps with aligned corners; its scores are to be resized alike."""
-        return self.backbone.align_corners
+        self.align_corners = align_corners
 
     def __call__(self, image: jax.Array, rngs: nnx.Rngs | None = None) -> Logits:
-        maps = self.backbone(image)[-1]
-        features = fuse_resolutions(maps, align_corners=self.align_corners)
-        return self.head(features, rngs)
+        return self.head(self.backbone.features(self.backbone(image)), rngs)

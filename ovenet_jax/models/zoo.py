@@ -2,18 +2,32 @@
 
 from typing import TYPE_CHECKING
 
+import jax
 from flax import nnx
 
 from ovenet_jax.errors import UserError
-from ovenet_jax.models.fcn import FCN
+from ovenet_jax.models.fcn import FCN, PixelClassifier
 from ovenet_jax.models.hrnet import HRNet, Stage
+from ovenet_jax.models.isa import ISA
 from ovenet_jax.models.layers import BatchNorm, InitialValues
-from ovenet_jax.models.ocr import OCR
+from ovenet_jax.models.ocnet import ASPOC, BaseOC, PyramidOC
+from ovenet_jax.models.ocr import ASPOCR, OCR
 from ovenet_jax.models.ovenet import OVeNet
+from ovenet_jax.models.resnet import ResNet, dilated_layers
 from ovenet_jax.models.segmentor import Segmentor
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
+
+HEADS = {  # whose options are the rest of config.model.head
+    "ocr": OCR,
+    "asp_ocr": ASPOCR,
+    "base_oc": BaseOC,
+    "pyramid_oc": PyramidOC,
+    "asp_oc": ASPOC,
+    "isa": ISA,
+}
+ACTIVATIONS = {"relu": jax.nn.relu, "leaky_relu": jax.nn.leaky_relu, "none": None}  # leaky: 0.01
 
 
 def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
@@ -26,20 +40,24 @@ def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
     """
     init = InitialValues(seed, he=model.backbone.he_init)
     backbone = _create_backbone(model, init)
-    head = _create_head(model, sum(backbone.stages[-1].widths), init)
-    network = (
-        Segmentor(backbone, head) if "offset" not in model else _create_ovenet(model, backbone, head, init)
-    )
+    head = _create_head(model, backbone, init)
+    if "offset" in model:
+        network = _create_ovenet(model, backbone, head, init)
+    else:
+        network = Segmentor(backbone, head, align_corners=model.align_corners)
     network.set_attributes(BatchNorm, momentum=model.norm_momentum)
     network.eval()
     return network
 
 
-def _create_ovenet(model: "ConfigDict", backbone: HRNet, head: nnx.Module, init: InitialValues) -> OVeNet:
+def _create_ovenet(
+    model: "ConfigDict", backbone: nnx.Module, head: nnx.Module, init: InitialValues
+) -> OVeNet:
     try:
         return OVeNet(
             backbone,
             head,
+            align_corners=model.align_corners,
             offset_branch=model.offset.branch,
             offset_modules=tuple(model.offset.modules),
             threshold=model.offset.threshold,
@@ -53,10 +71,17 @@ def _create_ovenet(model: "ConfigDict", backbone: HRNet, head: nnx.Module, init:
         raise UserError(f"config.model.offset: {error}.") from error
 
 
-def _create_backbone(model: "ConfigDict", init: InitialValues) -> HRNet:
+def _create_backbone(model: "ConfigDict", init: InitialValues) -> nnx.Module:
     backbone = model.backbone
-    if backbone.name != "hrnet":
-        raise UserError(f"config.model.backbone.name is {backbone.name!r}; known: 'hrnet'.")
+    if backbone.name == "hrnet":
+        return _create_hrnet(model, init)
+    if backbone.name == "resnet":
+        return _create_resnet(model, init)
+    raise UserError(f"config.model.backbone.name is {backbone.name!r}; known: 'hrnet', 'resnet'.")
+
+
+def _create_hrnet(model: "ConfigDict", init: InitialValues) -> HRNet:
+    backbone = model.backbone
     widths = tuple(backbone.width * 2**branch for branch in range(4))
     if len(backbone.modules) != 3:
         raise UserError(
@@ -75,17 +100,51 @@ def _create_backbone(model: "ConfigDict", init: InitialValues) -> HRNet:
     )
 
 
-def _create_head(model: "ConfigDict", in_features: int, init: InitialValues) -> nnx.Module:
-    head = model.head
-    if head.name == "fcn":
-        return FCN(in_features, model.num_classes, init=init)
-    if head.name == "ocr":
-        return OCR(
-            in_features,
-            model.num_classes,
-            mid_features=head.mid_features,
-            key_features=head.key_features,
-            dropout=head.dropout,
-            init=init,
+def _create_resnet(model: "ConfigDict", init: InitialValues) -> ResNet:
+    backbone = model.backbone
+    try:
+        layers = dilated_layers(
+            tuple(backbone.blocks),
+            tuple(backbone.widths),
+            output_stride=backbone.output_stride,
+            multi_grid=tuple(backbone.multi_grid),
+            half_dilation=backbone.half_dilation,
         )
-    raise UserError(f"config.model.head.name is {head.name!r}; known: 'fcn', 'ocr'.")
+    except ValueError as error:
+        raise UserError(f"config.model.backbone: {error}.") from error
+    return ResNet(layers, stem=tuple(backbone.stem), init=init)
+
+
+def _create_head(model: "ConfigDict", backbone: nnx.Module, init: InitialValues) -> nnx.Module:
+    head = model.head
+    if head.name != "fcn" and head.name not in HEADS:
+        known = ", ".join(map(repr, ("fcn", *HEADS)))
+        raise UserError(f"config.model.head.name is {head.name!r}; known: {known}.")
+    aux = _create_classifier(backbone.aux_width, model.num_classes, head.aux, init) if "aux" in head else None
+    if head.name == "fcn":
+        return FCN(_create_classifier(backbone.width, model.num_classes, head.classifier, init), aux)
+    if head.name == "isa" and min(min(block) for block in head.factors) < 1:
+        raise UserError(
+            f"config.model.head.factors is {head.factors}; each is a block's (height, width) in pixels of the "
+            f"map, at least 1, for example ((8, 8),)."
+        )
+    options = {key: head[key] for key in head if key not in ("name", "aux", "activation")}
+    if head.name in ("base_oc", "asp_oc"):
+        options["align_corners"] = model.align_corners
+    return HEADS[head.name](
+        backbone.width,
+        model.num_classes,
+        aux=aux,
+        activation=ACTIVATIONS[head.activation],
+        init=init,
+        **options,
+    )
+
+
+def _create_classifier(
+    in_features: int, num_classes: int, classifier: "ConfigDict", init: InitialValues
+) -> PixelClassifier:
+    options = {key: classifier[key] for key in classifier if key != "activation"}
+    return PixelClassifier(
+        in_features, num_classes, activation=ACTIVATIONS[classifier.activation], init=init, **options
+    )

@@ -1,0 +1,104 @@
+"""ISA: dense attention as two sparse ones, among far pixels and then among near ones.
+
+Source: Huang et al., "Interlaced Sparse Self-Attention for Semantic Segmentation", 2019, in openseg's form.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ovenet_jax.models.attention import SelfAttention
+from ovenet_jax.models.fcn import PixelClassifier
+from ovenet_jax.models.layers import Activation, Conv, ConvNormAct, InitialValues
+from ovenet_jax.models.segmentor import Features, Logits
+
+
+class InterlacedAttention(nnx.Module):
+    """[B, H, W, C] -> context [B, H, W, C]. `block` (P, Q): the map is cut in blocks of P x Q pixels.
+
+    First the pixels at the same place of all blocks attend to each other (long range), then those of one block (short
+    range). A map that does not divide is padded with zeros, which take part.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        key_features: int,
+        block: tuple[int, int],
+        activation: Activation,
+        init: InitialValues,
+    ):
+        def attention() -> SelfAttention:
+            return SelfAttention(
+                features,
+                key_features=key_features,
+                value_features=features,
+                out_features=features,
+                bias=False,
+                project_with_norm=True,
+                activation=activation,
+                init=init,
+            )
+
+        self.long_range = attention()
+        self.short_range = attention()
+        self.block = tuple(block)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, height, width, channels = x.shape
+        p, q = self.block
+        pad_h, pad_w = -height % p, -width % q
+        top, left = pad_h // 2, pad_w // 2
+        x = jnp.pad(x, ((0, 0), (top, pad_h - top), (left, pad_w - left), (0, 0)))
+        rows, columns = x.shape[1] // p, x.shape[2] // q
+
+        x = x.reshape(batch, rows, p, columns, q, channels).transpose(0, 2, 4, 1, 3, 5)
+        x = self.long_range(x.reshape(batch * p * q, rows, columns, channels))
+        x = x.reshape(batch, p, q, rows, columns, channels).transpose(0, 3, 4, 1, 2, 5)
+        x = self.short_range(x.reshape(batch * rows * columns, p, q, channels))
+        x = x.reshape(batch, rows, columns, p, q, channels).transpose(0, 1, 3, 2, 4, 5)
+        x = x.reshape(batch, rows * p, columns * q, channels)
+        return x[:, top : top + height, left : left + width]
+
+
+class ISA(nnx.Module):
+    """Features -> Logits. Several `factors` (blocks, in pixels of the map): their contexts stand side by side."""
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        aux: PixelClassifier,
+        mid_features: int = 512,
+        key_features: int = 256,
+        factors: Sequence[tuple[int, int]] = ((8, 8),),
+        activation: Activation = jax.nn.relu,
+        dropout: float = 0.05,
+        init: InitialValues,
+    ):
+        options = {"in_head": True, "activation": activation, "init": init}
+        self.aux = aux
+        self.pixels = ConvNormAct(in_features, mid_features, 3, **options)
+        self.attentions = nnx.List(
+            InterlacedAttention(
+                mid_features, key_features=key_features, block=block, activation=activation, init=init
+            )
+            for block in factors
+        )
+        wide = len(factors) * mid_features
+        self.widening = ConvNormAct(mid_features, wide, 1, **options) if len(factors) > 1 else None
+        self.fusion = ConvNormAct(2 * wide, mid_features, 1, **options)
+        self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))  # whole channels
+        self.classifier = Conv(mid_features, num_classes, 1, bias=True, in_head=True, init=init)
+
+    def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Logits:
+        pixels = self.pixels(features.main)
+        contexts = [attention(pixels) for attention in self.attentions]
+        wide = pixels if self.widening is None else self.widening(pixels)
+        fused = self.fusion(jnp.concatenate([wide, *contexts], axis=-1))
+        main = self.classifier(self.dropout(fused, rngs=rngs))
+        return Logits(aux=self.aux(features.aux, rngs), main=main)

@@ -1,0 +1,247 @@
+"""OCNet: a pixel's context is the pixels that look alike, in the whole image (Base-OC), in blocks of it (Pyramid-OC),
+or beside an atrous pyramid (ASP-OC).
+
+Source: Yuan et al., "OCNet: Object Context for Semantic Segmentation", IJCV 2021. Two published codes: openseg's, and
+the authors' first release, in which queries and keys are one.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ovenet_jax.errors import UserError
+from ovenet_jax.models.atrous import AtrousPyramid
+from ovenet_jax.models.attention import SelfAttention, attend
+from ovenet_jax.models.fcn import PixelClassifier
+from ovenet_jax.models.layers import (
+    Activation,
+    BatchNorm,
+    Conv,
+    ConvNormAct,
+    InitialValues,
+    resize_bilinear,
+)
+from ovenet_jax.models.segmentor import Features, Logits
+
+
+def at_half_resolution(context: SelfAttention, x: jax.Array, *, align_corners: bool) -> jax.Array:
+    """The context among the maxima of 2x2 pixels, brought back to the size of `x`."""
+    pooled = nnx.max_pool(x, (2, 2), strides=(2, 2))
+    return resize_bilinear(context(pooled), x.shape[1:3], align_corners=align_corners)
+
+
+class BaseOC(nnx.Module):
+    """Every pixel attends to all: Features -> Logits. `half`: among 2x2 pixels, a sixteenth of the work."""
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        aux: PixelClassifier,
+        mid_features: int = 512,
+        key_features: int = 256,
+        value_features: int = 256,
+        first_release: bool = False,
+        half: bool = False,
+        align_corners: bool,
+        activation: Activation = jax.nn.relu,
+        dropout: float = 0.05,
+        init: InitialValues,
+    ):
+        options = {"activation": activation, "init": init}
+        self.aux = aux
+        self.pixels = ConvNormAct(in_features, mid_features, 3, bias=True, in_head=True, **options)
+        self.attention = SelfAttention(
+            mid_features,
+            key_features=key_features,
+            value_features=value_features,
+            out_features=mid_features,
+            layers=1 if first_release else 2,
+            shared=first_release,
+            **options,
+        )
+        self.fusion = ConvNormAct(2 * mid_features, mid_features, 1, bias=True, in_head=True, **options)
+        self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))  # whole channels
+        self.classifier = Conv(mid_features, num_classes, 1, bias=True, in_head=True, init=init)
+        self.half = half
+        self.align_corners = align_corners
+
+    def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Logits:
+        pixels = self.pixels(features.main)
+        if self.half:
+            context = at_half_resolution(self.attention, pixels, align_corners=self.align_corners)
+        else:
+            context = self.attention(pixels)
+        fused = self.fusion(jnp.concatenate([context, pixels], axis=-1))
+        main = self.classifier(self.dropout(fused, rngs=rngs))
+        return Logits(aux=self.aux(features.aux, rngs), main=main)
+
+
+class PyramidOC(nnx.Module):
+    """Pixels attend to those of their block, the map being cut in 1x1, 2x2, 3x3 and 6x6: Features -> Logits.
+
+    Published with the first release only: queries and keys are one, and BatchNorm after the 3x3 has no activation.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        aux: PixelClassifier,
+        mid_features: int = 512,
+        key_features: int = 256,
+        sizes: Sequence[int] = (1, 2, 3, 6),
+        activation: Activation = jax.nn.relu,
+        dropout: float = 0.05,
+        init: InitialValues,
+    ):
+        options = {"activation": activation, "init": init}
+        wide = len(sizes) * mid_features
+        self.aux = aux
+        self.pixels = ConvNormAct(
+            in_features, mid_features, 3, bias=True, activation=None, in_head=True, init=init
+        )
+        self.attentions = nnx.List(
+            SelfAttention(
+                mid_features,
+                key_features=key_features,
+                value_features=mid_features,
+                out_features=mid_features,
+                layers=1,
+                shared=True,
+                **options,
+            )
+            for _ in sizes
+        )
+        self.widening = ConvNormAct(mid_features, wide, 1, bias=True, in_head=True, **options)
+        self.fusion = ConvNormAct(2 * wide, mid_features, 1, bias=True, in_head=True, **options)
+        self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))
+        self.classifier = Conv(mid_features, num_classes, 1, bias=True, in_head=True, init=init)
+        self.sizes = tuple(sizes)
+
+    def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Logits:
+        pixels = self.pixels(features.main)
+        contexts = [
+            attention(pixels, lambda *maps, size=size: attend_in_blocks(*maps, size=size))
+            for attention, size in zip(self.attentions, self.sizes, strict=True)
+        ]
+        fused = self.fusion(jnp.concatenate([self.widening(pixels), *contexts], axis=-1))
+        main = self.classifier(self.dropout(fused, rngs=rngs))
+        return Logits(aux=self.aux(features.aux, rngs), main=main)
+
+
+def attend_in_blocks(query: jax.Array, key: jax.Array, value: jax.Array, *, size: int) -> jax.Array:
+    """Attention inside each of size x size blocks of maps [B, H, W, ...]; the last row and column take what remains.
+
+    Blocks of one shape are computed together: there are at most four shapes.
+
+    Raises:
+      UserError: the map has fewer than `size` pixels along a side.
+    """
+    height, width = value.shape[1:3]
+    if min(height, width) < size:
+        raise UserError(
+            f"Pyramid-OC cuts its map in {size}x{size} blocks, and this one is {height}x{width}; give larger images, "
+            f"or smaller config.model.head.sizes."
+        )
+    rows = [
+        jnp.concatenate(
+            [
+                _attend_in_equal_blocks(
+                    *(x[:, top:bottom, left:right] for x in (query, key, value)), counts=(n, m)
+                )
+                for left, right, m in _runs(width, size)
+            ],
+            axis=2,
+        )
+        for top, bottom, n in _runs(height, size)
+    ]
+    return jnp.concatenate(rows, axis=1)
+
+
+def _runs(length: int, size: int) -> list[tuple[int, int, int]]:
+    """(start, end, number of blocks) of neighbouring blocks of one length."""
+    block = length // size
+    if length % size == 0:
+        return [(0, length, size)]
+    return [(0, block * (size - 1), size - 1), (block * (size - 1), length, 1)]
+
+
+def _attend_in_equal_blocks(*maps: jax.Array, counts: tuple[int, int]) -> jax.Array:
+    """Attention in counts[0] x counts[1] equal blocks."""
+    n, m = counts
+    batch, height, width, _ = maps[-1].shape
+
+    def cut(x: jax.Array) -> jax.Array:
+        x = x.reshape(batch, n, height // n, m, width // m, -1).swapaxes(2, 3)
+        return x.reshape(batch * n * m, height // n, width // m, -1)
+
+    context = attend(*map(cut, maps))
+    context = context.reshape(batch, n, m, height // n, width // m, -1).swapaxes(2, 3)
+    return context.reshape(batch, height, width, -1)
+
+
+class ASPOC(nnx.Module):
+    """Base-OC at half resolution beside an atrous pyramid: Features -> Logits."""
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        aux: PixelClassifier,
+        mid_features: int = 512,
+        branch_features: int = 256,
+        key_features: int = 128,
+        value_features: int = 128,
+        dilations: tuple[int, int, int] = (12, 24, 36),
+        first_release: bool = False,
+        align_corners: bool,
+        activation: Activation = jax.nn.relu,
+        dropout: float = 0.1,
+        init: InitialValues,
+    ):
+        options = {"activation": activation, "init": init}
+        self.aux = aux
+        self.pixels = ConvNormAct(in_features, mid_features, 3, bias=True, in_head=True, **options)
+        self.context_pixels = ConvNormAct(
+            mid_features, branch_features, 3, bias=True, in_head=True, **options
+        )
+        self.attention = SelfAttention(
+            branch_features,
+            key_features=key_features,
+            value_features=value_features,
+            out_features=branch_features,
+            layers=1 if first_release else 2,
+            shared=first_release,
+            **options,
+        )
+        self.pyramid = AtrousPyramid(mid_features, branch_features, dilations, bias=False, **options)
+        self.fusion = ConvNormAct(5 * branch_features, mid_features, 1, in_head=True, **options)
+        self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))
+        self.classifier = Conv(mid_features, num_classes, 1, bias=True, in_head=True, init=init)
+        self.align_corners = align_corners
+        # After the attention: a BatchNorm and activation alone in openseg.
+        self.context_conv = (
+            Conv(branch_features, branch_features, 1, bias=True, in_head=True, init=init)
+            if first_release
+            else None
+        )
+        self.context_norm = BatchNorm(branch_features)
+        self.activation = activation
+
+    def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Logits:
+        pixels = self.pixels(features.main)
+        context = at_half_resolution(
+            self.attention, self.context_pixels(pixels), align_corners=self.align_corners
+        )
+        if self.context_conv is not None:
+            context = self.context_conv(context)
+        context = self.activation(self.context_norm(context))
+        fused = self.fusion(jnp.concatenate([context, self.pyramid(pixels)], axis=-1))
+        main = self.classifier(self.dropout(fused, rngs=rngs))
+        return Logits(aux=self.aux(features.aux, rngs), main=main)

@@ -1,0 +1,137 @@
+"""The dilated ResNet of openseg and OCNet: a deep stem, and strides turned into dilation.
+
+Sources: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016; Yu and Koltun, "Multi-Scale Context
+Aggregation by Dilated Convolutions", ICLR 2016. Attribute paths follow the published state dicts.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+from flax import nnx
+
+from ovenet_jax.models.hrnet import Bottleneck
+from ovenet_jax.models.layers import ConvNormAct, InitialValues, chain
+from ovenet_jax.models.segmentor import Features
+
+
+class Layer(NamedTuple):
+    """Bottlenecks of `width` (4 * width channels out), one per entry of `dilations`; `stride` is the first one's."""
+
+    width: int
+    stride: int
+    dilations: tuple[int, ...]
+
+
+def dilated_layers(
+    blocks: Sequence[int],
+    widths: Sequence[int],
+    *,
+    output_stride: int = 8,
+    multi_grid: Sequence[int] = (1, 1, 1),
+    half_dilation: bool = True,
+) -> tuple[Layer, ...]:
+    """The four layers of a ResNet whose last ones keep the resolution of `output_stride` (8 or 16).
+
+    Where a layer has lost its stride its 3x3s are dilated by 2, and by 4 after another one; layer 4's also by
+    `multi_grid`, a factor per block. `half_dilation`: the block that had the stride takes half of it (openseg), else
+    all (OCNet's first release).
+
+    Raises:
+      ValueError: another output stride, or as many factors as layer 4 has not blocks.
+    """
+    if output_stride not in (8, 16):
+        raise ValueError(f"output_stride is {output_stride}; it must be 8 or 16")
+    if len(multi_grid) != blocks[3] or min(multi_grid) < 1:
+        raise ValueError(
+            f"multi_grid is {tuple(multi_grid)}; it needs one factor of at least 1 for each of the {blocks[3]} blocks "
+            f"of layer 4"
+        )
+    layers = []
+    stride, dilation = 4, 1
+    for number, (count, width) in enumerate(zip(blocks, widths, strict=True), start=1):
+        lost_stride = number > 1 and stride == output_stride
+        if lost_stride:
+            dilation *= 2
+        elif number > 1:
+            stride *= 2
+        dilations = [dilation * factor for factor in (multi_grid if number == 4 else (1,) * count)]
+        if lost_stride and half_dilation:
+            dilations[0] //= 2
+        layers.append(Layer(width, 1 if number == 1 or lost_stride else 2, tuple(dilations)))
+    return tuple(layers)
+
+
+class Layers(nnx.Module):
+    """Layers `first` (1 to 4) to 4: [B, H, W, in] -> the maps after each of them."""
+
+    def __init__(self, in_features: int, layers: Sequence[Layer], *, init: InitialValues):
+        self.numbers = tuple(range(5 - len(layers), 5))
+        for number, layer in zip(self.numbers, layers, strict=True):
+            blocks = []
+            for index, dilation in enumerate(layer.dilations):
+                stride = layer.stride if index == 0 else 1
+                blocks.append(
+                    Bottleneck(in_features, layer.width, stride=stride, dilation=dilation, init=init)
+                )
+                in_features = 4 * layer.width
+            setattr(self, f"layer{number}", nnx.List(blocks))
+
+    def __call__(self, x: jax.Array) -> list[jax.Array]:
+        outputs = []
+        for number in self.numbers:
+            x = chain(getattr(self, f"layer{number}"), x)
+            outputs.append(x)
+        return outputs
+
+
+class ResNet(nnx.Module):
+    """The backbone: three 3x3 convolutions and a max pooling to stride 4, then four layers.
+
+    Published: stem 64, 64, 128; ResNet-101 has 3, 4, 23, 3 blocks of widths 64 to 512, ResNet-50 6 for 23.
+    """
+
+    def __init__(self, layers: Sequence[Layer], *, stem: Sequence[int] = (64, 64, 128), init: InitialValues):
+        self.conv1 = ConvNormAct(3, stem[0], 3, stride=2, init=init)
+        self.conv2 = ConvNormAct(stem[0], stem[1], 3, init=init)
+        self.conv3 = ConvNormAct(stem[1], stem[2], 3, init=init)
+        self.trunk = Layers(stem[2], layers, init=init)
+        self.layers = tuple(layers)
+        self.width, self.aux_width = 4 * layers[3].width, 4 * layers[2].width
+
+    def __call__(self, image: jax.Array) -> list[jax.Array]:
+        """Image [B, H, W, 3] -> the maps after layers 1 to 4, [B, H / 4, W / 4, C] the first."""
+        return self.trunk(max_pool_ceil(self.conv3(self.conv2(self.conv1(image)))))
+
+    def last(self, layers: Sequence[jax.Array]) -> jax.Array:
+        """The map after the last layer."""
+        return layers[-1]
+
+    def features(self, layers: Sequence[jax.Array]) -> Features:
+        """What heads read of the maps after layers 1 to 4: layer 4, and layer 3 for an auxiliary head."""
+        return Features(aux=layers[2], main=layers[3])
+
+    def offset_trunk(self, branch: int, modules: Sequence[int], *, init: InitialValues) -> Layers:
+        """A second copy of the layers from `branch` on, with their first `modules` blocks (OVeNet).
+
+        Raises:
+          ValueError: more blocks than the layer has.
+        """
+        copies = []
+        for layer, count in zip(self.layers[branch - 1 :], modules, strict=True):
+            if not 1 <= count <= len(layer.dilations):
+                raise ValueError(
+                    f"a copy of a layer of {len(layer.dilations)} blocks has from 1 to as many, not {count}"
+                )
+            copies.append(layer._replace(dilations=layer.dilations[:count]))
+        return Layers(4 * self.layers[branch - 2].width, copies, init=init)
+
+
+def max_pool_ceil(x: jax.Array) -> jax.Array:
+    """3x3 max pooling of stride 2 with padding 1, PyTorch's ceil mode: a last window may reach over the padded edge."""
+    padding = []
+    for size in x.shape[1:3]:
+        count = -(-(size - 1) // 2) + 1
+        count -= (count - 1) * 2 >= size + 1  # a window starts inside the map or its left padding
+        padding.append((1, (count - 1) * 2 + 3 - (size + 1)))
+    return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=padding)
