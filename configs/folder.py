@@ -3,13 +3,13 @@
 Nothing here is published. `--config.model.num_classes` must be the number of classes in classes.yaml.
 """
 
-from configs import common
+from configs import common, openseg
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr` or `hrnet` with HRNet-W18, each also with `_tiny`."""
+    """`ovenet` (default), `hrnet_ocr` or `hrnet` with HRNet-W18, each also with `_tiny`, or one of openseg.py."""
     config = common.base_config(f"folder-{variant}")
-    common.choose_model(config, variant, common.small_networks())
+    openseg.choose_model(config, variant, common.small_networks())
     config.model.num_classes = 2
 
     config.data = {
