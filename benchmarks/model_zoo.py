@@ -49,6 +49,7 @@ ROWS = (
     Row("cityscapes", "asp_ocr_r101", "79.89", OPENSEG),
     Row("cityscapes", "ocr_w48", "81.09", OPENSEG),
     Row("cityscapes", "fcn_r101", "", ""),
+    Row("cityscapes", "base_oc_half_r101", "", ""),
     Row("cityscapes", "asp_oc_r101", "", ""),
     Row("cityscapes", "pyramid_oc_r101", "", ""),
     Row("cityscapes", "fcn_w48", "about 80.6", OPENSEG),
@@ -97,9 +98,10 @@ variant is published with `{seven}`.
 
 ## Commands
 
-ImageNet weights of the backbone, as published with the code base, are imported once, for example:
+ImageNet weights of a backbone, as published with the code base, are imported once, with whatever head:
 
     python main.py --config=configs/cityscapes.py:ocr_r101 --mode=import --source=FILE.pth --workdir=runs/imagenet-r101
+    python main.py --config=configs/cityscapes.py:ocr_w48 --mode=import --source=FILE.pth --workdir=runs/imagenet-w48
 
 A row below trains and at the end evaluates at one scale. At seven scales with flip, for example:
 
@@ -117,6 +119,14 @@ OCNet's first release trains on train+val for 80,000 steps and goes on from ther
     python main.py --config=configs/cityscapes.py:ocnet_asp_oc_r101_ohem --config.init.base=runs/imagenet-r101 \\
         --config.data.train_split=train+val --config.steps=80000 --workdir=runs/ocnet-stage1
     python main.py --config=configs/cityscapes.py:ocnet_asp_oc_r101_stage2 --config.init.base=runs/ocnet-stage1
+
+## Where the settings come from
+
+Rates, batches, crops, losses and inputs are those of openseg's scripts and of the first release's code and README; what
+its README alone tells are the 80,000 steps on train+val and the hard pixels of the second stage. openseg feeds its
+networks BGR images. The first release reads BGR and turns it round, so its networks want RGB, with the same numbers.
+openseg's script for COCO-Stuff, like that for PASCAL-Context, trains heads at ten times the rate. The 80.6 of `fcn_w48`
+is from the text of the model zoo, not from its table.
 
 ## What is not as published
 

@@ -53,6 +53,7 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
     if in_place:
         norm = f"in-place ABN in {' and '.join(in_place)}: scales are |weight| + {torch_weights.ABN_EPS}"
     report = {"source": str(source), "form": form, "code_base": code_base.title, "batch_norm": norm}
+    report["input"] = config.model.input.to_dict()
     report |= {"arrays": origins, "ignored": ignored}
     with workdir.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -197,6 +197,14 @@ def describe(names: Iterable[str]) -> str:
     }
     counts = tuple(Counter(stage for stage, _ in sorted(modules)).values())
     kind = "ResNet" if some(r"backbone\.trunk\.layer") else "HRNet"
-    heads = [title for title, pattern in HEADS if some(pattern)]
+    head = describe_head(names)
     offsets = ["offsets"] if some(r"offset_head\.") else []
-    return ", ".join([f"{kind} {counts}" if counts else "no backbone known here", *heads[:1], *offsets])
+    return ", ".join(
+        [f"{kind} {counts}" if counts else "no backbone known here", *([head] if head else []), *offsets]
+    )
+
+
+def describe_head(names: Iterable[str]) -> str:
+    """What head has arrays of these names: "Base-OC"; "" where none is known here."""
+    names = set(names)
+    return next((title for title, pattern in HEADS if any(re.match(pattern, name) for name in names)), "")

@@ -3,8 +3,8 @@
 As published (MODEL.PRETRAINED, and for frozen training two files):
 
 - backbone: all of `base`'s.
-- head: what `base` has under the same names; a plain head (HRNet's `last_layer`) becomes the auxiliary head of OCR.
-  The last layers stay as initialised where the number of classes differs.
+- head: `base`'s, if it is the same head and has been trained; a plain head (HRNet's `last_layer`) becomes the
+  auxiliary head of OCR. The last layers stay as initialised where the number of classes differs.
 - offset trunk and offset head: `trunk`'s, if it is given, else `base`'s, if it has them; else the trunk's transitions
   and the first modules of its stages (of a ResNet, the first blocks of its last layers) are copies of the backbone's,
   and the offset head stays as initialised.
@@ -25,6 +25,7 @@ from ovenet_jax import workdir
 from ovenet_jax.checkpoint import load_model
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
+from ovenet_jax.published_names import describe_head
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -93,7 +94,8 @@ def take_over(
       UserError: naming every array of the backbone, or of offered offset parts, that only one side has, and every
         shape that differs by more than the number of classes.
     """
-    offers = _part(base, "backbone.") | _head(fresh, base)
+    head, why_not = _head(fresh, base)
+    offers = _part(base, "backbone.") | head
     whole: tuple[str, ...] = ("backbone.",)  # parts that have to agree in every array
     if any(name.startswith(OFFSET_PARTS) for name in fresh):
         own = _part(trunk or base, *OFFSET_PARTS)
@@ -103,6 +105,8 @@ def take_over(
         whole += OFFSET_PARTS if own else ()
 
     arrays, origins = dict(fresh), dict.fromkeys(fresh, INITIALISED)
+    if why_not:
+        origins |= {name: f"{INITIALISED}: {why_not}" for name in fresh if name.startswith("head.")}
     titles = " and ".join({source.title: None for source in (base, trunk) if source})
     problems = [
         f"{name} is not in {titles}" for name in fresh.keys() - offers.keys() if name.startswith(whole)
@@ -140,23 +144,28 @@ def _part(source: Source, *prefixes: str) -> dict[str, _Offer]:
     }
 
 
-def _head(fresh: Arrays, base: Source) -> dict[str, _Offer]:
-    """Of the same names; a plain head without an auxiliary one is offered to OCR as that."""
-    offers = _part(base, "head.")
+def _head(fresh: Arrays, base: Source) -> tuple[dict[str, _Offer], str]:
+    """What `base` has of the head, but for what nobody has trained; or nothing, and why."""
+    offers = {name: x for name, x in _part(base, "head.").items() if name not in base.untrained}
+    if not offers:
+        return {}, ""
     becomes_aux = (
         _has(offers, "head.classifier.hidden.")
         and not _has(offers, "head.aux.")
         and _has(fresh, "head.aux.")
         and not _has(fresh, "head.classifier.hidden.")
     )
-    if not becomes_aux:
-        return offers
-    return {
-        name.replace("head.classifier.", "head.aux."): offer._replace(
-            origin=offer.origin.replace("loaded from", "loaded from the plain head of")
-        )
-        for name, offer in offers.items()
-    }
+    if becomes_aux:
+        return {
+            name.replace("head.classifier.", "head.aux."): offer._replace(
+                origin=offer.origin.replace("loaded from", "loaded from the plain head of")
+            )
+            for name, offer in offers.items()
+        }, ""
+    theirs, ours = describe_head(base.arrays), describe_head(fresh)
+    if theirs != ours:
+        return {}, f"{base.title} has another head, {theirs}"
+    return offers, ""
 
 
 def _has(names: Iterable[str], prefix: str) -> bool:

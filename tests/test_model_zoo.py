@@ -4,10 +4,12 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import model_zoo
 from configs import cityscapes
+from ovenet_jax.models.layers import InitialValues
 from ovenet_jax.models.zoo import create_model
 from tests.conftest import SHARED
 
@@ -46,6 +48,20 @@ def test_the_document_is_what_the_program_makes_around_its_numbers():
 
     assert model_zoo.document(as_written) == DOCUMENT.read_text()
     assert not list(written)
+
+
+def test_the_parameters_in_the_document_are_those_of_the_networks(monkeypatch):
+    for draw in ("backbone_kernel", "default"):
+        monkeypatch.setattr(InitialValues, draw, lambda _, shape, *__: np.zeros(shape, np.float32))
+    monkeypatch.setattr(model_zoo, "operations", lambda *_: 0)
+    written = re.findall(
+        r"^\| `(\w+)\.py:(\w+)` .*\| ([\d.]+) \(([\d.]+)\) \| [\d.]+ \(", DOCUMENT.read_text(), re.M
+    )
+    assert len(written) == len(model_zoo.ROWS)
+    for file, variant, *counts in dict.fromkeys(written):
+        for prefix, count in zip(("", "ovenet_"), counts, strict=True):
+            parameters, _ = model_zoo.measure(model_zoo.FILES[file].get_config(prefix + variant))
+            assert f"{parameters / 1e6:.2f}" == count
 
 
 @pytest.mark.slow

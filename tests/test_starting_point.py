@@ -133,6 +133,31 @@ def test_last_layers_of_other_classes_stay_as_initialised(tiny_model, head):
     assert {origins[name] for name in kept} == {"initialised: base has another number of classes"}
 
 
+def test_of_another_head_nothing_is_taken_though_names_coincide(tiny_model):
+    """Both have `attention.key` and `attention.query`, of the same shapes, in other places of the network."""
+    tiny_model.backbone, tiny_model.head = openseg.network("base_oc", "tiny")
+    fresh = network(baseline(tiny_model), FRESH)
+    tiny_model.backbone, tiny_model.head = openseg.network("ocr", "tiny")
+    base = network(baseline(tiny_model), BASE)
+    assert fresh.keys() & base.keys() & {"head.attention.key.0.conv.kernel"}
+    arrays, origins = take_over(fresh, Source("runs/ocr", base))
+    assert values(arrays, "backbone.") == {BASE}
+    assert values(arrays, "head.") == {FRESH}
+    expected = "initialised: runs/ocr has another head, OCR in openseg's form"
+    assert {origin for name, origin in origins.items() if name.startswith("head.")} == {expected}
+
+
+@pytest.mark.parametrize("head", [head for head in openseg.HEADS if head != "ocr"])
+def test_one_import_of_a_backbone_serves_every_head(tiny_model, head):
+    tiny_model.backbone, tiny_model.head = openseg.network("ocr", "r_tiny")
+    base = network(baseline(tiny_model), BASE)
+    imported = Source("imagenet", base, frozenset(name for name in base if name.startswith("head.")))
+    tiny_model.backbone, tiny_model.head = openseg.network(head, "r_tiny")
+    arrays, _ = take_over(network(baseline(tiny_model), FRESH), imported)
+    assert values(arrays, "backbone.") == {BASE}
+    assert values(arrays, "head.") == {FRESH}
+
+
 def test_every_array_of_another_network_is_listed(tiny_model):
     fresh = network(tiny_model, FRESH)
     base = network(baseline(tiny_model), BASE, **{"head.mid_features": 8, "backbone.modules": (1, 2, 1)})
