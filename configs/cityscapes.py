@@ -64,8 +64,8 @@ def _set_openseg(config, variant: str) -> None:
     config.batch_size = 8
     config.steps = 40_000 if config.model.backbone.name == "resnet" else 80_000
     config.evaluate_every = 4000
-    config.loss.ohem.on = "_ohem" in variant or variant.endswith("_stage2")
-    if "ocnet_" in variant:
+    config.loss.ohem.on = variant.endswith(("_ohem", "_stage2"))
+    if variant.removeprefix("ovenet_").startswith("ocnet_"):
         openseg.set_first_release_training(config)
     else:
         openseg.set_training(config)

@@ -2,10 +2,12 @@
 
 Every head of HEADS goes on every backbone of BACKBONES, with offsets or without: the variants `[ovenet_]HEAD_BACKBONE`
 of all data sets, like `base_oc_r101` or `ovenet_isa_w48`. A head has the form that openseg publishes for ResNets or for
-HRNets; where it publishes none for HRNets (base_oc, pyramid_oc, asp_oc, isa), the ResNets' on HRNet's features.
+HRNets; where it publishes none for HRNets (fcn_no_aux, base_oc, pyramid_oc, asp_oc, isa), the ResNets' on HRNet's
+features.
 
 `ocr_w48` is openseg's HRNet + OCR: BGR input, biases in the attention, a 3x3 auxiliary head, in-place ABN's LeakyReLU.
-`hrnet_ocr` is that of HRNet's own code, which OVeNet is built on. What OCNet's paper calls Fast-OC is `ocr`.
+`hrnet_ocr` is that of HRNet's own code, which OVeNet is built on. OCR is OCNet's fast form under its later name: what
+its authors call Fast-OC (Fast OCNet) is `ocr`, and with the atrous pyramid (Fast ASP-OCNet) `asp_ocr`.
 """
 
 from functools import partial
@@ -23,21 +25,6 @@ ACTIVATION = "leaky_relu"  # what in-place ABN puts after BatchNorm, slope 0.01;
 HRNET_INPUT = {"bgr": True, "divisor": 255.0, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 RESNET_INPUT = {"bgr": True, "divisor": 1.0, "mean": (102.9801, 115.9465, 122.7717), "std": (1.0, 1.0, 1.0)}
 FIRST_RELEASE_INPUT = RESNET_INPUT | {"bgr": False}
-
-HEADS = (
-    "fcn",
-    "ocr",
-    "ocr_b",  # narrow: half of the channels
-    "asp_ocr",
-    "base_oc",
-    "base_oc_half",  # attends among 2x2 pixels: a sixteenth of the memory
-    "pyramid_oc",
-    "asp_oc",
-    "isa",
-    "ocnet_base_oc",  # of the first release, in which queries and keys are one
-    "ocnet_pyramid_oc",
-    "ocnet_asp_oc",
-)
 
 
 def resnet(
@@ -79,106 +66,131 @@ BACKBONES = {
 }
 
 
-def network(head: str, backbone: str) -> tuple[ConfigDict, ConfigDict]:
-    """`config.model.backbone` and `config.model.head` of one of HEADS on one of BACKBONES."""
-    below = BACKBONES[backbone]()
-    width = 64 if backbone.endswith("tiny") else 512
-    if head.startswith("ocnet_") and below.name == "resnet":
-        below.half_dilation = False
-    on_top = _head(head, width, on_resnet=below.name == "resnet")
-    if head != "fcn":
-        on_top.activation = ACTIVATION
-    return below, on_top
-
-
-def _head(name: str, width: int, on_resnet: bool) -> ConfigDict:
-    """Its options; `width` is 512 in all published heads, and other channels are shares of it."""
-    half, quarter = width // 2, width // 4
-    if name == "fcn":
-        form = {"output_bias": False, "dropout": 0.1}
-        if not on_resnet:
-            return ConfigDict({"name": "fcn", "classifier": _classifier(0, **form)})
-        return ConfigDict(
-            {"name": "fcn", "classifier": _classifier(width, **form), "aux": _classifier(width, **form)}
-        )
-    if name in ("ocr", "ocr_b"):
-        mid = width if name == "ocr" else half
-        hidden = mid if on_resnet or name == "ocr_b" else 0
-        return ConfigDict(
-            {
-                "name": "ocr",
-                "mid_features": mid,
-                "key_features": mid // 2,
-                "bias": True,
-                "dropout": 0.05,
-                "aux": _classifier(hidden, dropout=0.05 if on_resnet else 0.0),
-            }
-        )
-    if name == "asp_ocr":
-        return ConfigDict(
-            {
-                "name": "asp_ocr",
-                "mid_features": half,
-                "key_features": quarter,
-                "dilations": (12, 24, 36) if on_resnet else (24, 48, 72),
-                "output_bias": on_resnet,
-                "dropout": 0.1,
-                "aux": _classifier(width, output_bias=on_resnet, dropout=0.1 if on_resnet else 0.0),
-            }
-        )
-    if name == "isa":
-        return ConfigDict(
-            {
-                "name": "isa",
-                "mid_features": width,
-                "key_features": half,
-                "factors": ((8, 8),),
-                "dropout": 0.05,
-                "aux": _classifier(width, bias=False, dropout=0.05),
-            }
-        )
-    if name in ("pyramid_oc", "ocnet_pyramid_oc"):  # published with the first release alone
-        return ConfigDict(
-            {
-                "name": "pyramid_oc",
-                "mid_features": width,
-                "key_features": half,
-                "sizes": (1, 2, 3, 6),
-                "dropout": 0.05,
-                "aux": _classifier(width, dropout=0.05, activation="none"),
-            }
-        )
-    first_release = name.startswith("ocnet_")
-    if name in ("asp_oc", "ocnet_asp_oc"):
-        return ConfigDict(
-            {
-                "name": "asp_oc",
-                "mid_features": width,
-                "branch_features": half,
-                "key_features": quarter,
-                "value_features": half if first_release else quarter,
-                "dilations": (12, 24, 36),
-                "first_release": first_release,
-                "dropout": 0.1,
-                "aux": _classifier(width, dropout=0.1 if first_release else 0.0),
-            }
-        )
+# Heads by their width, 512 in all published ones, of which other channels are shares.
+def fcn(width: int, on_resnet: bool = True) -> ConfigDict:
+    form = {"output_bias": False, "dropout": 0.1}
+    if not on_resnet:
+        return ConfigDict({"name": "fcn", "classifier": _classifier(0, **form)})
     return ConfigDict(
-        {
-            "name": "base_oc",
-            "mid_features": width,
-            "key_features": half,
-            "value_features": half,
-            "first_release": first_release,
-            "half": name == "base_oc_half",
-            "dropout": 0.05,
-            "aux": _classifier(width, dropout=0.05 if first_release else 0.0),
-        }
+        {"name": "fcn", "classifier": _classifier(width, **form), "aux": _classifier(width, **form)}
     )
+
+
+def fcn_no_aux(width: int) -> ConfigDict:
+    return ConfigDict({"name": "fcn", "classifier": _classifier(width, dropout=0.1)})
+
+
+def ocr(width: int, on_resnet: bool = True, narrow: bool = False) -> ConfigDict:
+    """`narrow`: half of the channels."""
+    mid = width // 2 if narrow else width
+    return _head(
+        "ocr",
+        mid_features=mid,
+        key_features=mid // 2,
+        bias=True,
+        dropout=0.05,
+        aux=_classifier(mid if on_resnet or narrow else 0, dropout=0.05 if on_resnet else 0.0),
+    )
+
+
+def asp_ocr(width: int, on_resnet: bool = True) -> ConfigDict:
+    return _head(
+        "asp_ocr",
+        mid_features=width // 2,
+        key_features=width // 4,
+        dilations=(12, 24, 36) if on_resnet else (24, 48, 72),
+        output_bias=on_resnet,
+        dropout=0.1,
+        aux=_classifier(width, output_bias=on_resnet, dropout=0.1 if on_resnet else 0.0),
+    )
+
+
+def base_oc(width: int, half: bool = False, first_release: bool = False) -> ConfigDict:
+    """`half`: attends among 2x2 pixels, a sixteenth of the memory."""
+    return _head(
+        "base_oc",
+        mid_features=width,
+        key_features=width // 2,
+        value_features=width // 2,
+        first_release=first_release,
+        half=half,
+        dropout=0.05,
+        aux=_classifier(width, dropout=0.05 if first_release else 0.0),
+    )
+
+
+def pyramid_oc(width: int) -> ConfigDict:
+    """Published with the first release alone."""
+    return _head(
+        "pyramid_oc",
+        mid_features=width,
+        key_features=width // 2,
+        sizes=(1, 2, 3, 6),
+        dropout=0.05,
+        aux=_classifier(width, dropout=0.05, activation="none"),
+    )
+
+
+def asp_oc(width: int, first_release: bool = False) -> ConfigDict:
+    return _head(
+        "asp_oc",
+        mid_features=width,
+        branch_features=width // 2,
+        key_features=width // 4,
+        value_features=width // 2 if first_release else width // 4,
+        dilations=(12, 24, 36),
+        first_release=first_release,
+        dropout=0.1,
+        aux=_classifier(width, dropout=0.1 if first_release else 0.0),
+    )
+
+
+def isa(width: int) -> ConfigDict:
+    return _head(
+        "isa",
+        mid_features=width,
+        key_features=width // 2,
+        factors=((8, 8),),
+        dropout=0.05,
+        aux=_classifier(width, bias=False, dropout=0.05),
+    )
+
+
+def _head(name: str, **options) -> ConfigDict:
+    return ConfigDict({"name": name, "activation": ACTIVATION, **options})
 
 
 def _classifier(hidden_features: int, **options) -> ConfigDict:
     return common.classifier(hidden_features, 3, **{"activation": ACTIVATION, **options})
+
+
+HEADS = {
+    "fcn": fcn,
+    "fcn_no_aux": fcn_no_aux,
+    "ocr": ocr,
+    "ocr_b": partial(ocr, narrow=True),
+    "asp_ocr": asp_ocr,
+    "base_oc": base_oc,
+    "base_oc_half": partial(base_oc, half=True),
+    "pyramid_oc": pyramid_oc,
+    "asp_oc": asp_oc,
+    "isa": isa,
+    "ocnet_base_oc": partial(base_oc, first_release=True),  # in which queries and keys are one
+    "ocnet_pyramid_oc": pyramid_oc,
+    "ocnet_asp_oc": partial(asp_oc, first_release=True),
+}
+HRNET_HEADS = HEADS | {
+    name: partial(HEADS[name], on_resnet=False) for name in ("fcn", "ocr", "ocr_b", "asp_ocr")
+}
+
+
+def network(head: str, backbone: str) -> tuple[ConfigDict, ConfigDict]:
+    """`config.model.backbone` and `config.model.head` of one of HEADS on one of BACKBONES."""
+    below, width = BACKBONES[backbone](), 64 if backbone.endswith("tiny") else 512
+    if below.name == "hrnet":
+        return below, HRNET_HEADS[head](width)
+    below.half_dilation = not head.startswith("ocnet_")
+    return below, HEADS[head](width)
 
 
 def choose_model(
@@ -215,8 +227,9 @@ def choose_model(
         model.input.update(FIRST_RELEASE_INPUT if head.startswith("ocnet_") else RESNET_INPUT)
     if name.startswith("ovenet_"):
         # As much of HRNet's last stage as OVeNet copies, or all blocks of a ResNet's last layer.
-        modules = (2,) if model.backbone.name == "hrnet" else (model.backbone.blocks[3],)
-        common.add_offsets(config, modules=modules)
+        last = model.backbone
+        count = min(2, last.modules[2]) if last.name == "hrnet" else last.blocks[3]
+        common.add_offsets(config, modules=(count,))
 
 
 def set_training(config: ConfigDict) -> None:

@@ -102,7 +102,7 @@ def build_head(network: dict, backbone: nnx.Module, init: InitialValues) -> nnx.
         options |= {"dilations": head["dilations"], "output_bias": head["classifier_bias"]}
         return ASPOCR(features, classes, **options)
     if head["type"] == "isa":
-        return ISA(features, classes, factors=head["factors"], **options)
+        return ISA(features, classes, factors=[tuple(block) for block in head["factors"]], **options)
     if head["type"] == "pyramid_oc":
         return PyramidOC(features, classes, sizes=head["pyramid_sizes"], **options)
     options |= {

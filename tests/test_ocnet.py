@@ -1,5 +1,7 @@
 """The heads of the OCNet series: which pixels a pixel's answer depends on, whatever the weights."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 from numpy.testing import assert_allclose
 
-from configs import common
+from configs import openseg
 from ovenet_jax.errors import UserError
 from ovenet_jax.models.fcn import PixelClassifier
 from ovenet_jax.models.isa import ISA, InterlacedAttention
@@ -61,6 +63,8 @@ def test_half_resolution_attends_among_maxima_and_comes_back():
     x = jnp.arange(20.0).reshape(1, 4, 5, 1)  # maxima 6 8, 16 18; an odd column takes no part
     expected = np.add.outer(np.linspace(6, 16, 4), np.linspace(0, 2, 5))
     assert_allclose(at_half_resolution(lambda y: y, x, align_corners=True)[0, :, :, 0], expected, rtol=1e-6)
+    row = at_half_resolution(lambda y: y, x[:, :1, :4], align_corners=True)  # maxima 1 3
+    assert_allclose(row[0, :, :, 0], [np.linspace(1, 3, 4)], rtol=1e-6)
 
 
 @pytest.mark.parametrize("first_release", [False, True])
@@ -153,26 +157,76 @@ def test_contexts_of_several_factors_stand_side_by_side():
     assert logits.main.shape == logits.aux.shape == (1, 7, 9, 5)
 
 
+NAMES = "choose a whole network by the config's variant instead, --config=configs/FILE.py:HEAD_BACKBONE"
+
+
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("head", "change", "sentence"),
     [
         (
-            {"name": "isa", "factors": ((8, 0),)},
-            r"head.factors is \(\(8, 0\),\); each is a block's .* at least 1",
+            "isa",
+            {"name": "isaa"},
+            "config.model.head.name is 'isaa'; known: 'fcn', .*'pyramid_oc', 'asp_oc', 'isa'",
         ),
+        ("ocr", {"name": "isa"}, f"head of the name 'isa' lacks factors and has no use for bias; {NAMES}"),
         (
-            {"name": "isa", "factors": (8, 8)},
-            r"head.factors is \(8, 8\); each is a block's .* example \(\(8, 8\),\)",
+            "base_oc",
+            {"name": "fcn"},
+            "head of the name 'fcn' lacks classifier and has no use for activation, .*, half",
         ),
-        ({"name": "isa", "factors": ()}, r"config.model.head.factors is \(\); each is a block's"),
-        ({"name": "pyramid_oc", "sizes": (2, 0)}, r"head.sizes is \(2, 0\); each is a number of blocks"),
+        ("fcn", {"name": "ocr"}, "head of the name 'ocr' lacks activation, .* and has no use for classifier"),
+        ("isa", {"activation": "gelu"}, "head.activation is 'gelu'; known: 'relu', 'leaky_relu', 'none'"),
+        ("isa", {"aux": {"activation": "gelu"}}, "head.aux.activation is 'gelu'; known: 'relu'"),
         (
-            {"name": "base_ocr"},
-            "config.model.head.name is 'base_ocr'; known: 'fcn', .*'pyramid_oc', 'asp_oc', 'isa'",
+            "fcn",
+            {"classifier": {"activation": "gelu"}},
+            "head.classifier.activation is 'gelu'; known: 'relu'",
+        ),
+        *(
+            (
+                "isa",
+                {"factors": factors},
+                f"head.factors is {re.escape(str(factors))}; each is a block's .* at least 1",
+            )
+            for factors in [((8, 0),), (8, 8), (), 8, ((8.0, 8),)]
+        ),
+        *(
+            (
+                "pyramid_oc",
+                {"sizes": sizes},
+                "head.sizes is .*; it must be one or more whole numbers of at least 1",
+            )
+            for sizes in [(2, 0), (), 2, (1.5,)]
+        ),
+        *(
+            (
+                "asp_oc",
+                {"dilations": dilations},
+                "head.dilations is .*; it must be 3 whole numbers of at least 1",
+            )
+            for dilations in [(12, 24), (12, 24, 0), 12]
         ),
     ],
 )
-def test_a_head_that_cannot_be_is_named(tiny_model, change, sentence):
-    tiny_model.head = ConfigDict({"activation": "leaky_relu", "aux": common.classifier(), **change})
+def test_a_head_that_cannot_be_is_named(tiny_model, head, change, sentence):
+    _, tiny_model.head = openseg.network(head, "tiny")
+    with tiny_model.ignore_type():
+        tiny_model.head.update(ConfigDict(change))
     with pytest.raises(UserError, match=sentence):
         create_model(tiny_model)
+
+
+def test_ocr_without_its_auxiliary_head_is_named(tiny_model):
+    del tiny_model.head.aux
+    with pytest.raises(UserError, match="config.model.head of the name 'ocr' lacks aux; choose"):
+        create_model(tiny_model)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (4, 64)])
+@pytest.mark.parametrize("head", ["base_oc_half", "asp_oc"])
+def test_a_map_of_one_row_attends_as_it_is(tiny_model, head, size):
+    """Also without an activation, which asp_oc applies to its context by itself."""
+    _, tiny_model.head = openseg.network(head, "tiny")
+    tiny_model.head.activation = "none"
+    output = jax.eval_shape(create_model(tiny_model), jax.ShapeDtypeStruct((1, *size, 3), jnp.float32))
+    assert output.fused.main.shape == (1, 1, size[1] // 4, 5)

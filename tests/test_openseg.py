@@ -13,6 +13,7 @@ from configs import acdc, ade20k, camvid, cityscapes, coco_stuff, demo, folder, 
 from ovenet_jax.errors import UserError
 from ovenet_jax.inference import Normalisation
 from ovenet_jax.models import parameters
+from ovenet_jax.models.layers import InitialValues
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.optimizer import create_optimizer, poly_schedule
 from ovenet_jax.protocol import Protocol, passes
@@ -20,8 +21,8 @@ from ovenet_jax.step import create_loss, init_state, train_step
 
 FILES = [demo, camvid, cityscapes, acdc, ade20k, pascal_context, lip, coco_stuff, folder]
 SMALL = {  # of the kind of backbone: what makes it compile in seconds
-    "tiny": {"width": 4, "blocks": 1, "layer1_blocks": 1, "layer1_width": 4, "stem_width": 8},
-    "r_tiny": {"widths": (4, 4, 8, 8), "stem": (4, 4, 8)},
+    "hrnet": {"width": 4, "blocks": 1, "layer1_blocks": 1, "layer1_width": 4, "stem_width": 8},
+    "resnet": {"widths": (4, 4, 8, 8), "stem": (4, 4, 8)},
 }
 
 
@@ -29,18 +30,15 @@ def small(variant: str) -> ConfigDict:
     """A variant of the demo at a fraction of its width."""
     config = demo.get_config(variant)
     config.batch_size = 2
-    backbone = "r_tiny" if variant.endswith("r_tiny") else "tiny"
-    config.model.backbone.update(SMALL[backbone])
+    config.model.backbone.update(SMALL[config.model.backbone.name])
     for key in ("mid_features", "key_features", "value_features", "branch_features"):
         if key in config.model.head:
             config.model.head[key] //= 8
-    if "offset" in config.model:
-        config.model.offset.modules = (1,)
     return config
 
 
 def step(config: ConfigDict, size: tuple[int, int]):
-    """(train_step of the config, its arguments), on crops of `size`."""
+    """(train_step of the config, its arguments), on a batch of crops of `size`."""
     model = create_model(config.model)
     optimizer = create_optimizer(lambda _: 0.01, weight_decay=0.0)
     graphdef, *_ = parameters.split(model)
@@ -60,8 +58,8 @@ def step(config: ConfigDict, size: tuple[int, int]):
         )
 
     rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (2, *size, 3), np.uint8)
-    label = rng.integers(0, 8, (2, *size), np.uint8)
+    image = rng.integers(0, 256, (config.batch_size, *size, 3), np.uint8)
+    label = rng.integers(0, 8, (config.batch_size, *size), np.uint8)
     return function, init_state(model, optimizer), image, label
 
 
@@ -78,16 +76,15 @@ def take_a_step(variant: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "head", [head for head in openseg.HEADS if head not in ("ocr_b", "ocnet_pyramid_oc")]
+    "head",
+    [
+        *("fcn", "ocr", "asp_ocr", "base_oc_half", "pyramid_oc", "asp_oc", "ocnet_base_oc"),
+        *("ovenet_base_oc", "ovenet_isa"),
+    ],
 )
-def test_every_head_takes_a_step(head):
-    """On a ResNet; the two left out are others with another width and another input."""
+def test_every_kind_of_head_takes_a_step(head):
+    """On a ResNet; those left out are others with another width or option."""
     take_a_step(f"{head}_r_tiny")
-
-
-@pytest.mark.parametrize("variant", ["ovenet_isa_r_tiny", "ovenet_base_oc_tiny"])
-def test_heads_take_a_step_with_offsets(variant):
-    take_a_step(variant)
 
 
 @pytest.mark.slow
@@ -107,6 +104,30 @@ def test_a_step_of_every_head_traces_on_hrnet_with_offsets(head):
     assert state.step.shape == ()
 
 
+def test_a_step_of_full_size_with_offsets_and_its_own_loss_traces(monkeypatch):
+    for draw in ("backbone_kernel", "default"):
+        monkeypatch.setattr(InitialValues, draw, lambda _, shape, *__: np.zeros(shape, np.float32))
+    config = cityscapes.get_config("ovenet_base_oc_r101_ohem")
+    assert (config.batch_size, config.loss.ohem.on, len(config.loss.class_weights)) == (8, True, 19)
+    _, measures = jax.eval_shape(*step(config, config.augment.crop))
+    assert measures["loss_total"].shape == ()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "modules"), [("w48", 2), ("w18_small_v2", 2), ("w18_small_v1", 1), ("tiny", 1), ("r101", 3)]
+)
+def test_the_offset_trunk_copies_no_more_than_the_last_stage_has(backbone, modules):
+    assert demo.get_config(f"ovenet_isa_{backbone}").model.offset.modules == (modules,)
+
+
+def test_fcn_has_either_an_auxiliary_head_or_a_bias():
+    with_aux, alone = (create_model(small(f"{head}_r_tiny").model).head for head in ("fcn", "fcn_no_aux"))
+    assert with_aux.aux is not None
+    assert with_aux.classifier.output.bias is None
+    assert alone.aux is None
+    assert alone.classifier.output.bias is not None
+
+
 @pytest.mark.parametrize("head", openseg.HEADS)
 def test_a_config_as_it_is_saved_makes_the_same_network(head):
     model = small(f"ovenet_{head}_r_tiny").model
@@ -117,7 +138,10 @@ def test_a_config_as_it_is_saved_makes_the_same_network(head):
 
 ROWS = {  # crop, steps, batch, rate, weight decay, OHEM, warm-up, rate of the heads, scales
     (cityscapes, "base_oc_r101"): ((512, 1024), 40_000, 8, 0.01, 5e-4, None, 0, 1, (0.5, 2.0)),
+    (cityscapes, "base_oc_half_r101"): ((512, 1024), 40_000, 8, 0.01, 5e-4, None, 0, 1, (0.5, 2.0)),
     (cityscapes, "isa_r101"): ((512, 1024), 40_000, 8, 0.01, 5e-4, None, 0, 1, (0.5, 2.0)),
+    (cityscapes, "ocr_r101"): ((512, 1024), 40_000, 8, 0.01, 5e-4, None, 0, 1, (0.5, 2.0)),
+    (cityscapes, "asp_ocr_r101"): ((512, 1024), 40_000, 8, 0.01, 5e-4, None, 0, 1, (0.5, 2.0)),
     (cityscapes, "ocr_r101_ohem"): ((512, 1024), 40_000, 8, 0.01, 5e-4, 0.7, 0, 1, (0.5, 2.0)),
     (cityscapes, "ocr_w48"): ((512, 1024), 80_000, 8, 0.01, 5e-4, None, 0, 1, (0.5, 2.0)),
     (pascal_context, "ocr_w48"): ((520, 520), 60_000, 16, 0.001, 1e-4, None, 1000, 10, (0.5, 2.0)),
@@ -127,6 +151,7 @@ ROWS = {  # crop, steps, batch, rate, weight decay, OHEM, warm-up, rate of the h
     (ade20k, "ocr_w48"): ((520, 520), 150_000, 16, 0.02, 1e-4, 0.9, 1000, 1, (0.5, 2.0)),
     (cityscapes, "ocnet_base_oc_r101"): ((769, 769), 40_000, 8, 0.01, 5e-4, None, 0, 1, ()),
     (cityscapes, "ocnet_asp_oc_r101_ohem"): ((769, 769), 40_000, 8, 0.01, 5e-4, 0.7, 0, 1, ()),
+    (cityscapes, "ocnet_base_oc_r101_stage2"): ((769, 769), 100_000, 8, 1e-4, 5e-4, 0.7, 0, 1, ()),
     (cityscapes, "ocnet_asp_oc_r101_stage2"): ((769, 769), 100_000, 8, 1e-4, 5e-4, 0.7, 0, 1, ()),
 }
 
@@ -193,7 +218,7 @@ def test_every_data_set_takes_every_head_and_backbone(file, variant):
 def test_an_unknown_head_or_backbone_is_answered_with_the_known_ones(variant):
     sentence = (
         rf"Config variant '{variant}' is unknown; choose one of ovenet, .*; or \[ovenet_\]HEAD_BACKBONE\[_ohem\].*"
-        "with the head fcn, ocr, .* and the backbone r50, r101, .*, r_tiny."
+        "with the head fcn, fcn_no_aux, ocr, .* and the backbone r50, r101, .*, r_tiny."
     )
     with pytest.raises(UserError, match=sentence):
         cityscapes.get_config(variant)
@@ -201,7 +226,7 @@ def test_an_unknown_head_or_backbone_is_answered_with_the_known_ones(variant):
 
 def test_a_network_fed_blue_first_is_that_fed_red_first_with_its_first_kernel_turned_round():
     config = demo.get_config("fcn_r_tiny")
-    config.model.backbone.update(SMALL["r_tiny"])
+    config.model.backbone.update(SMALL["resnet"])
     blue_first, red_first = create_model(config.model), create_model(config.model)
     kernel = red_first.backbone.conv1.conv.kernel
     kernel.set_value(np.asarray(kernel.get_value())[:, :, ::-1])

@@ -45,7 +45,7 @@ class InterlacedAttention(nnx.Module):
 
         self.long_range = attention()
         self.short_range = attention()
-        self.block = tuple(block)
+        self.block = block
 
     def __call__(self, x: jax.Array) -> jax.Array:
         batch, height, width, channels = x.shape

@@ -27,8 +27,9 @@ from ovenet_jax.models.segmentor import Features, Logits
 
 
 def at_half_resolution(context: SelfAttention, x: jax.Array, *, align_corners: bool) -> jax.Array:
-    """The context among the maxima of 2x2 pixels, brought back to the size of `x`."""
-    pooled = nnx.max_pool(x, (2, 2), strides=(2, 2))
+    """The context among the maxima of 2x2 pixels, brought back to the size of `x`; a side of one pixel stays."""
+    window = tuple(min(2, side) for side in x.shape[1:3])
+    pooled = nnx.max_pool(x, window, strides=window)
     return resize_bilinear(context(pooled), x.shape[1:3], align_corners=align_corners)
 
 

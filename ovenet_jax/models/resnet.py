@@ -39,14 +39,13 @@ def dilated_layers(
     all (OCNet's first release).
 
     Raises:
-      ValueError: another output stride, or as many factors as layer 4 has not blocks.
+      ValueError: another output stride, or not one factor for each block of layer 4.
     """
     if output_stride not in (8, 16):
         raise ValueError(f"output_stride is {output_stride}; it must be 8 or 16")
-    if len(multi_grid) != blocks[3] or min(multi_grid) < 1:
+    if len(multi_grid) != blocks[3]:
         raise ValueError(
-            f"multi_grid is {tuple(multi_grid)}; it needs one factor of at least 1 for each of the {blocks[3]} blocks "
-            f"of layer 4"
+            f"multi_grid is {tuple(multi_grid)}; it needs one factor for each of the {blocks[3]} blocks of layer 4"
         )
     layers = []
     stride, dilation = 4, 1

@@ -1,7 +1,8 @@
 """The only place that knows models by name: config.model -> a model with its initial values."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from inspect import getfullargspec
+from typing import TYPE_CHECKING, Any
 
 import jax
 from flax import nnx
@@ -20,7 +21,8 @@ from ovenet_jax.models.segmentor import Segmentor
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-HEADS = {  # whose options are the rest of config.model.head
+HEADS = {
+    "fcn": FCN,
     "ocr": OCR,
     "asp_ocr": ASPOCR,
     "base_oc": BaseOC,
@@ -28,7 +30,7 @@ HEADS = {  # whose options are the rest of config.model.head
     "asp_oc": ASPOC,
     "isa": ISA,
 }
-ACTIVATIONS = {"relu": jax.nn.relu, "leaky_relu": jax.nn.leaky_relu, "none": None}  # leaky: 0.01
+ACTIVATIONS = {"relu": jax.nn.relu, "leaky_relu": jax.nn.leaky_relu, "none": nnx.identity}  # leaky: 0.01
 
 
 def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
@@ -37,7 +39,8 @@ def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
     In evaluation mode; `model.train()` turns on batch statistics and dropout.
 
     Raises:
-      UserError: an unknown backbone or head, or an offset branch that does not fit.
+      UserError: an unknown backbone or head, one with the keys of another, a value that it cannot have, or an offset
+        branch that does not fit.
     """
     init = InitialValues(seed, he=model.backbone.he_init)
     backbone = _create_backbone(model, init)
@@ -54,13 +57,14 @@ def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
 def _create_ovenet(
     model: "ConfigDict", backbone: nnx.Module, head: nnx.Module, init: InitialValues
 ) -> OVeNet:
+    modules = _numbers("offset.modules", model.offset.modules, "stage from offset.branch to 4, like (2,)")
     try:
         return OVeNet(
             backbone,
             head,
             align_corners=model.align_corners,
             offset_branch=model.offset.branch,
-            offset_modules=tuple(model.offset.modules),
+            offset_modules=modules,
             threshold=model.offset.threshold,
             refinement=model.offset.refinement,
             grid_align_corners=model.offset.grid_align_corners,
@@ -73,92 +77,147 @@ def _create_ovenet(
 
 
 def _create_backbone(model: "ConfigDict", init: InitialValues) -> nnx.Module:
-    backbone = model.backbone
-    if backbone.name == "hrnet":
-        return _create_hrnet(model, init)
-    if backbone.name == "resnet":
-        return _create_resnet(model, init)
-    raise UserError(f"config.model.backbone.name is {backbone.name!r}; known: 'hrnet', 'resnet'.")
+    create = _named("backbone.name", model.backbone.name, BACKBONES)
+    return create(
+        **_options("backbone", model.backbone, create, align_corners=model.align_corners, init=init)
+    )
 
 
-def _create_hrnet(model: "ConfigDict", init: InitialValues) -> HRNet:
-    backbone = model.backbone
-    widths = tuple(backbone.width * 2**branch for branch in range(4))
-    if len(backbone.modules) != 3:
-        raise UserError(
-            f"config.model.backbone.modules needs one number for each of stages 2, 3, 4; got {backbone.modules}."
-        )
+def _create_hrnet(
+    *,
+    width: int,
+    modules: Sequence[int],
+    blocks: int,
+    layer1_blocks: int,
+    layer1_width: int,
+    stem_width: int,
+    align_corners: bool,
+    init: InitialValues,
+) -> HRNet:
+    modules = _numbers("backbone.modules", modules, "of stages 2, 3 and 4, like (1, 4, 3)", count=3)
+    widths = tuple(width * 2**branch for branch in range(4))
     return HRNet(
         stages=[
-            Stage(modules, backbone.blocks, widths[:number])
-            for number, modules in zip((2, 3, 4), backbone.modules, strict=True)
+            Stage(count, blocks, widths[:number]) for number, count in zip((2, 3, 4), modules, strict=True)
         ],
-        layer1_blocks=backbone.layer1_blocks,
-        layer1_width=backbone.layer1_width,
-        stem_width=backbone.stem_width,
-        align_corners=model.align_corners,
+        layer1_blocks=layer1_blocks,
+        layer1_width=layer1_width,
+        stem_width=stem_width,
+        align_corners=align_corners,
         init=init,
     )
 
 
-def _create_resnet(model: "ConfigDict", init: InitialValues) -> ResNet:
-    backbone = model.backbone
+def _create_resnet(
+    *,
+    blocks: Sequence[int],
+    widths: Sequence[int],
+    stem: Sequence[int],
+    output_stride: int,
+    multi_grid: Sequence[int],
+    half_dilation: bool,
+    init: InitialValues,
+) -> ResNet:
     try:
         layers = dilated_layers(
-            tuple(backbone.blocks),
-            tuple(backbone.widths),
-            output_stride=backbone.output_stride,
-            multi_grid=tuple(backbone.multi_grid),
-            half_dilation=backbone.half_dilation,
+            _numbers("backbone.blocks", blocks, "layer, like (3, 4, 23, 3)", count=4),
+            _numbers("backbone.widths", widths, "layer, like (64, 128, 256, 512)", count=4),
+            output_stride=output_stride,
+            multi_grid=_numbers("backbone.multi_grid", multi_grid, "block of layer 4, like (1, 2, 4)"),
+            half_dilation=half_dilation,
         )
     except ValueError as error:
         raise UserError(f"config.model.backbone: {error}.") from error
-    return ResNet(layers, stem=tuple(backbone.stem), init=init)
+    stem = _numbers("backbone.stem", stem, "convolution before layer 1, like (64, 64, 128)")
+    return ResNet(layers, stem=stem, init=init)
+
+
+BACKBONES = {"hrnet": _create_hrnet, "resnet": _create_resnet}
 
 
 def _create_head(model: "ConfigDict", backbone: nnx.Module, init: InitialValues) -> nnx.Module:
-    head = model.head
-    if head.name != "fcn" and head.name not in HEADS:
-        known = ", ".join(map(repr, ("fcn", *HEADS)))
-        raise UserError(f"config.model.head.name is {head.name!r}; known: {known}.")
-    aux = _create_classifier(backbone.aux_width, model.num_classes, head.aux, init) if "aux" in head else None
-    if head.name == "fcn":
-        return FCN(_create_classifier(backbone.width, model.num_classes, head.classifier, init), aux)
-    if head.name == "isa":
-        _check_factors(head.factors)
-    if head.name == "pyramid_oc" and min(head.sizes, default=0) < 1:
-        raise UserError(
-            f"config.model.head.sizes is {head.sizes}; each is a number of blocks along both sides of the map, at "
-            f"least 1, for example (1, 2, 3, 6)."
-        )
-    options = {key: head[key] for key in head if key not in ("name", "aux", "activation")}
-    if head.name in ("base_oc", "asp_oc"):
-        options["align_corners"] = model.align_corners
-    return HEADS[head.name](
-        backbone.width,
-        model.num_classes,
-        aux=aux,
-        activation=ACTIVATIONS[head.activation],
-        init=init,
-        **options,
-    )
-
-
-def _check_factors(factors: Sequence) -> None:
-    blocks = [
-        block for block in factors if isinstance(block, tuple | list) and len(block) == 2 and min(block) >= 1
-    ]
-    if not factors or len(blocks) < len(factors):
-        raise UserError(
-            f"config.model.head.factors is {factors}; each is a block's (height, width) in pixels of the map, at "
-            f"least 1, for example ((8, 8),)."
-        )
+    head, classes = model.head, model.num_classes
+    kind = _named("head.name", head.name, HEADS)
+    if kind is FCN:
+        _check_keys("head", head, {"classifier", *({"aux"} & set(head))})
+        aux = _create_classifier("aux", head, backbone.aux_width, classes, init) if "aux" in head else None
+        return FCN(_create_classifier("classifier", head, backbone.width, classes, init), aux)
+    options = _options("head", head, kind.__init__, align_corners=model.align_corners, init=init)
+    if "dilations" in options:
+        each = "dilated convolution, like (12, 24, 36)"
+        options["dilations"] = _numbers("head.dilations", head.dilations, each, count=3)
+    if "sizes" in options:
+        each = "way to cut both sides of the map in blocks, like (1, 2, 3, 6)"
+        options["sizes"] = _numbers("head.sizes", head.sizes, each)
+    if "factors" in options:
+        options["factors"] = _factors(head.factors)
+    options["aux"] = _create_classifier("aux", head, backbone.aux_width, classes, init)
+    return kind(backbone.width, classes, **options)
 
 
 def _create_classifier(
-    in_features: int, num_classes: int, classifier: "ConfigDict", init: InitialValues
+    key: str, head: "ConfigDict", in_features: int, num_classes: int, init: InitialValues
 ) -> PixelClassifier:
-    options = {key: classifier[key] for key in classifier if key != "activation"}
-    return PixelClassifier(
-        in_features, num_classes, activation=ACTIVATIONS[classifier.activation], init=init, **options
+    options = _options(f"head.{key}", head[key], PixelClassifier.__init__, init=init)
+    return PixelClassifier(in_features, num_classes, **options)
+
+
+def _options(key: str, settings: "ConfigDict", create: Callable, **given: Any) -> dict[str, Any]:
+    """The keyword arguments of `create`: what it takes of `given`, and else the entries of config.model.<key>.
+
+    Raises:
+      UserError: these are entries of something else, or an unknown activation.
+    """
+    taken = getfullargspec(create).kwonlyargs
+    needed = [name for name in taken if name not in given]
+    _check_keys(key, settings, needed)
+    options = {name: settings[name] for name in needed}
+    if "activation" in options:
+        options["activation"] = _named(f"{key}.activation", settings.activation, ACTIVATIONS)
+    return options | {name: value for name, value in given.items() if name in taken}
+
+
+def _check_keys(key: str, settings: "ConfigDict", needed: Iterable[str]) -> None:
+    present = set(settings) - {"name", "he_init"}  # which are read elsewhere
+    missing, unused = sorted(set(needed) - present), sorted(present - set(needed))
+    faults = [f"lacks {', '.join(missing)}"] if missing else []
+    faults += [f"has no use for {', '.join(unused)}"] if unused else []
+    if faults:
+        of_this_name = f" of the name {settings.name!r}" if "name" in settings else ""
+        raise UserError(
+            f"config.model.{key}{of_this_name} {' and '.join(faults)}; choose a whole network by the config's variant "
+            f"instead, --config=configs/FILE.py:HEAD_BACKBONE."
+        )
+
+
+def _named(key: str, name: str, known: dict[str, Any]) -> Any:
+    if name not in known:
+        raise UserError(f"config.model.{key} is {name!r}; known: {', '.join(map(repr, known))}.")
+    return known[name]
+
+
+def _numbers(key: str, value: Any, each: str, count: int | None = None) -> tuple[int, ...]:
+    """`value`, which a config read from JSON holds as a list."""
+    if not _are_numbers(value, count):
+        raise UserError(
+            f"config.model.{key} is {value!r}; it must be {count or 'one or more'} whole numbers of at least 1, "
+            f"one for each {each}."
+        )
+    return tuple(value)
+
+
+def _are_numbers(value: Any, count: int | None) -> bool:
+    return (
+        isinstance(value, tuple | list)
+        and len(value) == (count or max(len(value), 1))
+        and all(isinstance(number, int) and number >= 1 for number in value)
     )
+
+
+def _factors(value: Any) -> tuple[tuple[int, ...], ...]:
+    if not (isinstance(value, tuple | list) and value and all(_are_numbers(block, 2) for block in value)):
+        raise UserError(
+            f"config.model.head.factors is {value!r}; each is a block's (height, width) in whole pixels of the map, at "
+            f"least 1, for example ((8, 8),)."
+        )
+    return tuple(tuple(block) for block in value)
