@@ -75,8 +75,8 @@ Every head on every backbone is a variant `[ovenet_]HEAD_BACKBONE` of every data
 without.
 
 - Heads: `fcn`, `fcn_no_aux` (without its auxiliary head), `ocr` (also what OCNet's paper calls Fast-OC), `ocr_b` (half
-  of its channels), `asp_ocr` (its fast ASP-OC), `base_oc`, `base_oc_half` (attention among 2x2 pixels), `pyramid_oc`, `asp_oc`, `isa`; and those of OCNet's first release,
-  `ocnet_base_oc`, `ocnet_pyramid_oc`, `ocnet_asp_oc`.
+  of its channels), `asp_ocr` (its fast ASP-OC), `base_oc`, `base_oc_half` (attention among 2x2 pixels), `pyramid_oc`,
+  `asp_oc`, `isa`; and those of OCNet's first release, `ocnet_base_oc`, `ocnet_pyramid_oc`, `ocnet_asp_oc`.
 - Backbones: `r50` and `r101`, dilated ResNets of stride 8; `w18_small_v1`, `w18_small_v2`, `w18`, `w32`, `w48` and
   `w64`, HRNets of stride 4; `r_tiny` and `tiny`, one of each for a CPU.
 
