@@ -4,18 +4,19 @@ Source: the experiment files of OVeNet and the thesis for ACDC and their counter
 none: it takes their numbers, and the align_corners of its Cityscapes config.
 """
 
-from configs import cityscapes, common
+from configs import cityscapes, common, segfix
 
 IMAGES = 1600  # train
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr`, `hrnet`, `thesis` (offsets on HRNet, without OCR) or `ovenet_frozen`.
+    """`ovenet` (default), `hrnet_ocr`, `hrnet`, `thesis` (offsets on HRNet, without OCR), `ovenet_frozen` or SegFix.
 
     `ovenet_frozen` trains offset trunk and head alone, on the trained hrnet_ocr of `config.init.base`.
     """
     config = common.base_config(f"acdc-{variant}")
     networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet", "ovenet_frozen", "thesis")
+    networks |= segfix.networks()
     common.choose_model(config, variant, networks)
     config.model.num_classes = 19
     config.loss.class_weights = cityscapes.CLASS_WEIGHTS
@@ -49,4 +50,7 @@ def get_config(variant: str = "ovenet"):
 
     # as MIC and HRDA submit to its server: `to_label_id=False` in their READMEs
     config.predict.ids = "train_ids"
+    if config.model.head.name == "segfix":
+        segfix.set_task(config)
+        segfix.set_training(config)
     return config

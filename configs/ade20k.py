@@ -4,18 +4,19 @@ Source: the experiment files of OVeNet for ADE20K and their counterparts of HRNe
 their training resizes the shorter side to 520, so that its images are resampled twice; ours are once, to the same size.
 """
 
-from configs import common
+from configs import common, segfix
 
 IMAGES = 20_210  # train
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `ovenet_frozen`.
+    """`ovenet` (default), `hrnet_ocr`, `hrnet`, `ovenet_frozen` or SegFix.
 
     `ovenet_frozen` trains offset trunk and head alone, on the trained hrnet_ocr of `config.init.base`.
     """
     config = common.base_config(f"ade20k-{variant}")
     networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet", "ovenet_frozen")
+    networks |= segfix.networks()
     common.choose_model(config, variant, networks)
     config.model.num_classes = 150
     config.freeze_base = variant == "ovenet_frozen"
@@ -51,4 +52,7 @@ def get_config(variant: str = "ovenet"):
     config.eval.parts_align_corners = False
     config.eval.images_per_device = 1
     config.evaluate_every = 10 * (IMAGES // config.batch_size)
+    if config.model.head.name == "segfix":
+        segfix.set_task(config)
+        segfix.set_training(config)
     return config

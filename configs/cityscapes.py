@@ -4,7 +4,7 @@ Source: the experiment files `seg_offset_hrnet_ocr_w48_train_512x1024_sgd_lr1e-2
 and their counterparts of HRNet-OCR, HRNet and the thesis.
 """
 
-from configs import common
+from configs import common, segfix
 
 CLASS_WEIGHTS = (  # of the published criterion, in the order of the train ids
     0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023,
@@ -13,15 +13,19 @@ CLASS_WEIGHTS = (  # of the published criterion, in the order of the train ids
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `thesis` (offsets on HRNet, without OCR)."""
+    """`ovenet` (default), `hrnet_ocr`, `hrnet`, `thesis` (offsets on HRNet, without OCR), or SegFix.
+
+    SegFix (segfix.py) also with `_instance`: it learns the boundaries of instances.
+    """
     config = common.base_config(f"cityscapes-{variant}")
     networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet", "thesis")
+    networks |= segfix.networks("_instance")
     common.choose_model(config, variant, networks)
     config.model.num_classes = 19
     config.loss.class_weights = CLASS_WEIGHTS
 
     split, images = "train+val", 2975 + 500  # as published for the two networks with OCR
-    if config.model.head.name == "fcn":
+    if config.model.head.name in ("fcn", "segfix"):
         split, images = "train", 2975
     if variant == "hrnet":
         config.model.align_corners = False
@@ -49,4 +53,7 @@ def get_config(variant: str = "ovenet"):
     config.eval.window = (1024, 2048)  # TEST.IMAGE_SIZE
     config.eval.images_per_device = 1
     config.evaluate_every = 10 * (images // config.batch_size)
+    if config.model.head.name == "segfix":
+        segfix.set_task(config, regions="instances" if variant.endswith("_instance") else "classes")
+        segfix.set_training(config)
     return config

@@ -4,15 +4,15 @@ Source: the experiment files of HRNet and HRNet-OCR for COCO-Stuff. OVeNet has n
 offsets of its Cityscapes config.
 """
 
-from configs import common
+from configs import common, segfix
 
 IMAGES = 9000  # train
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr` or `hrnet`."""
+    """`ovenet` (default), `hrnet_ocr`, `hrnet` or SegFix."""
     config = common.base_config(f"coco_stuff-{variant}")
-    networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet")
+    networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet") | segfix.networks()
     common.choose_model(config, variant, networks)
     config.model.num_classes = 171
     config.loss.ohem.on = True  # LOSS.USE_OHEM
@@ -44,4 +44,7 @@ def get_config(variant: str = "ovenet"):
     config.eval.bucket = 32
     config.eval.images_per_device = 1
     config.evaluate_every = 10 * (IMAGES // config.batch_size)
+    if config.model.head.name == "segfix":
+        segfix.set_task(config)
+        segfix.set_training(config)
     return config

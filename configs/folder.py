@@ -3,13 +3,13 @@
 Nothing here is published. `--config.model.num_classes` must be the number of classes in classes.yaml.
 """
 
-from configs import common
+from configs import common, segfix
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr` or `hrnet` with HRNet-W18, each also with `_tiny`."""
+    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `segfix` with HRNet-W18, each also with `_tiny`."""
     config = common.base_config(f"folder-{variant}")
-    common.choose_model(config, variant, common.small_networks())
+    common.choose_model(config, variant, common.small_networks() | segfix.small_networks())
     config.model.num_classes = 2
 
     config.data = {
@@ -43,4 +43,6 @@ def get_config(variant: str = "ovenet"):
         config.evaluate_every = 500
         config.checkpoint_every = 100
         config.report_every = 25
+    if config.model.head.name == "segfix":
+        segfix.set_task(config)
     return config

@@ -4,15 +4,15 @@ Source: the experiment files of HRNet and HRNet-OCR for LIP. OVeNet has none: it
 its Cityscapes config. In training and testing each image is resized to 473x473, whatever its shape.
 """
 
-from configs import common
+from configs import common, segfix
 
 IMAGES = 30_462  # train
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr` or `hrnet`."""
+    """`ovenet` (default), `hrnet_ocr`, `hrnet` or SegFix."""
     config = common.base_config(f"lip-{variant}")
-    networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet")
+    networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet") | segfix.networks()
     common.choose_model(config, variant, networks)
     config.model.num_classes = 20
     config.model.align_corners = variant != "hrnet"
@@ -44,4 +44,7 @@ def get_config(variant: str = "ovenet"):
     config.eval.bucket = 32
     config.eval.images_per_device = 1
     config.evaluate_every = 10 * (IMAGES // config.batch_size)
+    if config.model.head.name == "segfix":
+        segfix.set_task(config)
+        segfix.set_training(config)
     return config

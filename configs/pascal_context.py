@@ -4,15 +4,15 @@ Source: the experiment files of HRNet and HRNet-OCR for PASCAL-Context. OVeNet h
 offsets of its Cityscapes config.
 """
 
-from configs import common
+from configs import common, segfix
 
 IMAGES = 4998  # train
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr` or `hrnet`, each also with `_60`: all that is none of the 59 is a class too."""
+    """`ovenet` (default), `hrnet_ocr`, `hrnet` or SegFix, each also with `_60`: all but the 59 is a class too."""
     config = common.base_config(f"pascal_context-{variant}")
-    networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet")
+    networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet") | segfix.networks()
     common.choose_model(
         config, variant, networks | {f"{name}_60": network for name, network in networks.items()}
     )
@@ -47,4 +47,7 @@ def get_config(variant: str = "ovenet"):
     config.eval.bucket = 32
     config.eval.images_per_device = 1
     config.evaluate_every = 10 * (IMAGES // config.batch_size)
+    if config.model.head.name == "segfix":
+        segfix.set_task(config)
+        segfix.set_training(config)
     return config

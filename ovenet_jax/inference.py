@@ -16,13 +16,20 @@ from ovenet_jax.data.labels import Labels
 from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import resize_bilinear
 from ovenet_jax.models.parameters import Arrays
+from ovenet_jax.models.segfix import offset_classes
 from ovenet_jax.protocol import Pass, Protocol, Taps, canvas_size, passes, shapes
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 # The predictions of all models in the order they are shown, the model's answer last.
-TITLES = {"main": "prediction", "initial": "initial S_i", "seed": "seed S_s", "fused": "fused S_f"}
+TITLES = {
+    "main": "prediction",
+    "initial": "initial S_i",
+    "seed": "seed S_s",
+    "fused": "fused S_f",
+    "offset": "offsets",
+}
 PARTS = ("initial", "seed")
 WAITING = 4
 
@@ -43,8 +50,9 @@ class Normalisation(NamedTuple):
 class Segmentation(NamedTuple):
     """What the protocol says of B images on a canvas (H, W); each image lies at its top left.
 
-    scores: float32 [B, H, W, K] by name (see TITLES), the sum over all passes of exp(logits); the last is the model's
-    answer. offset and confidence: OVeNet's on the largest whole pass, at a quarter of its size, else None.
+    scores: float32 [B, H, W, K] by name (see TITLES), the sum over all passes of exp(logits), or of SegFix's scores as
+    they are; the last is the model's answer. offset and confidence: OVeNet's on the largest whole pass, at a quarter of
+    its size, else None.
     """
 
     scores: dict[str, jax.Array]
@@ -201,13 +209,15 @@ def _add(
     align_corners: bool,
     flip_pairs: tuple[tuple[int, int], ...],
 ) -> dict[str, jax.Array]:
-    """Adds one pass of `size` to `scores`: exp of the logits, averaged with those of the mirrored image."""
+    """Adds one pass of `size` to `scores`: exp of the logits, averaged with those of the mirrored image; SegFix's
+    scores as they are."""
     result = {}
     for name, values in logits.items():
         values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
         if mirrored is not None:
             values = (values + _exchanged(mirrored[name][:, :, ::-1], flip_pairs)) / 2
-        values = jnp.exp(resize_bilinear(values, size, align_corners=align_corners))
+        values = resize_bilinear(values, size, align_corners=align_corners)
+        values = values if name == "offset" else jnp.exp(values)
         result[name] = scores[name] + _interpolate(values, write_parts if name in PARTS else write)
     return result
 
@@ -223,8 +233,11 @@ def _exchanged(logits: jax.Array, pairs: tuple[tuple[int, int], ...]) -> jax.Arr
 
 
 def class_maps(predictions: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """The most probable class of each pixel: [B, H, W, K] -> uint8 [B, H, W], by name."""
-    return {name: scores.argmax(-1).astype(jnp.uint8) for name, scores in predictions.items()}
+    """The most probable class of each pixel, or what SegFix's scores mean: [B, H, W, K] -> uint8 [B, H, W], by name."""
+    return {
+        name: offset_classes(scores) if name == "offset" else scores.argmax(-1).astype(jnp.uint8)
+        for name, scores in predictions.items()
+    }
 
 
 def _interpolate(x: jax.Array, taps: tuple[Taps, Taps]) -> jax.Array:

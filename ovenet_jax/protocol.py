@@ -15,7 +15,7 @@ from ovenet_jax.data.augment import scaled_size
 from ovenet_jax.errors import UserError
 from ovenet_jax.models.layers import interpolation_weights
 
-WINDOWS = ("cityscapes", "generic")
+WINDOWS = ("cityscapes", "generic", "overlapping")
 SMALLEST, LARGEST = 4, 32768  # sides of images and windows: the stride of scores, and what no memory holds
 CANVAS_BUCKETS = 4
 
@@ -23,12 +23,14 @@ CANVAS_BUCKETS = 4
 class Protocol(NamedTuple):
     """How an image is tested.
 
+    base_size: the longer side of an image at scale 1; 0: the length it has.
     windows: "cityscapes" (also ACDC, ADE20K): up to scale 1 the whole image, above it windows of size `window`
     (H, W) side by side, the last ones pulled back inside. "generic": windows at every scale, two thirds of their size
-    apart, the last ones filled up with black.
+    apart, the last ones filled up with black. "overlapping": windows at every scale, a third of their size apart, the
+    last ones pulled back inside (SegFix).
     bucket: 1, or a number that the short sides of passes are rounded to multiples of, so that a data set of
     varying image sizes needs few shapes: at most 2 * base_size * scale / bucket for each scale up to 1. Windows of the
-    full size are never touched by it. Images lie on canvases whose sides are multiples of CANVAS_BUCKETS buckets.
+    full size are never touched by it; with "overlapping" it rounds the sides shorter than a window. Images lie on canvases whose sides are multiples of CANVAS_BUCKETS buckets.
     keep_shape: False makes every image a square of base_size * scale, as published for LIP.
     parts_align_corners: of the last resize of S_i and S_s; None: as the network. Published visualisation of ADE20K:
     False, where S_f has True.
@@ -87,13 +89,13 @@ def check_settings(settings) -> None:
         )
     if settings.windows not in WINDOWS:
         raise UserError(f"config.eval.windows is {settings.windows!r}; known: {', '.join(WINDOWS)}.")
-    least = {"base_size": 1, "bucket": 1, "images_per_device": 1, "short_side": 0, "panels": 0, "worst": 0}
+    least = {"base_size": 0, "bucket": 1, "images_per_device": 1, "short_side": 0, "panels": 0, "worst": 0}
     for key, bound in least.items():
         value = getattr(settings, key)
         if value < bound:
             raise UserError(f"config.eval.{key} is {value}; it must be at least {bound}.")
     for scale in scales:
-        if not SMALLEST <= settings.base_size * scale <= LARGEST:
+        if settings.base_size and not SMALLEST <= settings.base_size * scale <= LARGEST:
             raise UserError(
                 f"config.eval.scales: {scale} times base_size {settings.base_size} makes images of "
                 f"{settings.base_size * scale:g} pixels; {SMALLEST} to {LARGEST} can be tested."
@@ -185,10 +187,14 @@ def _scaled(size: tuple[int, int], scale: float, protocol: Protocol) -> tuple[in
 
     It is resized to it: filled up with black instead, accuracy suffered far more (measured on CamVid).
     """
-    long_side = protocol.base_size * scale
+    long_side = (protocol.base_size or max(size)) * scale
     if not protocol.keep_shape:
         return (int(long_side + 0.5),) * 2
     scaled = list(scaled_size(size, long_side))
+    if protocol.windows == "overlapping":
+        bucketed = [max(1, round(side / protocol.bucket)) * protocol.bucket for side in scaled]
+        sides = zip(scaled, bucketed, protocol.window, strict=True)
+        return tuple(side if side >= window else min(near, window) for side, near, window in sides)
     short = int(np.argmin(scaled))
     if protocol.windows == "cityscapes":
         bucketed = max(1, round(scaled[short] / protocol.bucket)) * protocol.bucket
@@ -206,8 +212,11 @@ def _windows(scaled: int, scale: float, protocol: Protocol, axis: int) -> _Windo
         stride = int(window * 2 / 3)
         count = max(0, math.ceil((scaled - window) / stride)) + 1
         return _Windows([stride * i for i in range(count)], window)
-    if scale <= 1 or scaled <= window:
+    if (scale <= 1 and protocol.windows == "cityscapes") or scaled <= window:
         return _Windows([0], scaled)
+    if protocol.windows == "overlapping":
+        starts = list(range(0, scaled - window + 1, window // 3))
+        return _Windows(starts if starts[-1] + window == scaled else [*starts, scaled - window], window)
     count = math.ceil(scaled / window)
     return _Windows([min(window * i, scaled - window) for i in range(count)], window)
 

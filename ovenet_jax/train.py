@@ -17,13 +17,13 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ovenet_jax import parallel, starting_point, workdir
+from ovenet_jax import parallel, starting_point, supervision, workdir
 from ovenet_jax.checkpoint import Checkpoints
 from ovenet_jax.data import pipeline
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import Evaluator, evaluate_checkpoint
 from ovenet_jax.inference import TITLES, Normalisation
-from ovenet_jax.metrics import NO_STEP, Evaluation, scores, training_metrics
+from ovenet_jax.metrics import NO_STEP, Evaluation, offset_scores, scores, training_metrics
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.optimizer import create_optimizer, poly_schedule
@@ -48,7 +48,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
     mesh = parallel.create_mesh()
     parallel.check_divisible(mesh, config.batch_size, "config.batch_size")
     workdir.check(folder, config)
-    pipeline.prepare(config.data)
+    supervision.prepare(config)
 
     model = create_model(config.model, config.seed)
     frozen = BASE if config.freeze_base else ()
@@ -169,7 +169,7 @@ def check_config(config: ConfigDict) -> None:
 
 
 def _batches(config: ConfigDict, first_step: int) -> AbstractContextManager[Iterator[pipeline.Batch]]:
-    source = pipeline.open_split(config.data, config.data.train_split)
+    source = supervision.open_training(config)
     return pipeline.train_batches(
         source,
         pipeline.augmentations(config.augment, source.classes),
@@ -258,6 +258,8 @@ class Reporter:
         for name, matrix in evaluation.matrices.items():
             result = scores(matrix)
             values |= {f"eval_{key}_{name}": result[key] for key in ("miou", "pixel_accuracy")}
+            if name == "offset":
+                values |= {f"eval_{key}": value for key, value in offset_scores(matrix).items()}
         mious = "  ".join(f"{TITLES[n]} {100 * values[f'eval_miou_{n}']:.2f}" for n in evaluation.matrices)
         print(f"step {step}/{self._config.steps}  mIoU [%]: {mious}", flush=True)
         if self._summaries:

@@ -4,7 +4,6 @@ import pytest
 from numpy.testing import assert_array_equal
 from scipy import io
 
-from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.segfix import ground_truth, prepare
 from ovenet_jax.segfix.files import read_ground_truth
@@ -56,17 +55,6 @@ def test_instances_and_the_taxicab_metric(tmp_path):
     assert run(tmp_path, "--instances", "--metric=taxicab") == 0
     expected = ground_truth.of_instances(ids, sum(CITYSCAPES.ids, ()), "taxicab")
     assert_array_equal(read_ground_truth(tmp_path / "out/a.png"), expected)
-
-
-def test_the_ground_truth_of_a_prepared_split_is_named_after_its_samples(tmp_path):
-    data = write_cityscapes(tmp_path)
-    pipeline.prepare(data)
-    source = pipeline.open_split(data, "train")
-    for _ in range(2):  # the second time it is there
-        prepare.prepare_split(source, tmp_path / "boundaries", workers=2)
-    assert len(list((tmp_path / "boundaries").iterdir())) == len(source) == 3
-    truth = read_ground_truth(tmp_path / f"boundaries/{source[1]['name']}.png")
-    assert_array_equal(truth, ground_truth.of_classes(source[1]["label"]))
 
 
 def test_what_is_wrong_is_named_and_the_rest_is_written(tmp_path, capsys):

@@ -19,6 +19,21 @@ class SegFixOutput(NamedTuple):
     boundary: jax.Array
     direction: jax.Array
 
+    @property
+    def predictions(self) -> dict[str, jax.Array]:
+        """Scores to evaluate, [B, h, w, 1 + D]: how much more probable interior is than boundary, then those of the
+        directions. They may be resized and averaged as they are, as published; `offset_classes` says what they mean.
+        """
+        probability = jax.nn.softmax(self.boundary, axis=-1)
+        return {
+            "offset": jnp.concatenate([probability[..., :1] - probability[..., 1:], self.direction], axis=-1)
+        }
+
+
+def offset_classes(scores: jax.Array) -> jax.Array:
+    """0 in the interior, 1 + direction near a boundary: [..., 1 + D] -> uint8 [...]."""
+    return jnp.where(scores[..., 0] < 0, 1 + scores[..., 1:].argmax(-1), 0).astype(jnp.uint8)
+
 
 class SegFix(nnx.Module):
     """A backbone with a boundary and a direction head: image [B, H, W, 3] -> SegFixOutput.

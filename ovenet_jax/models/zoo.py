@@ -14,7 +14,9 @@ from ovenet_jax.models.ocnet import ASPOC, BaseOC, PyramidOC
 from ovenet_jax.models.ocr import ASPOCR, OCR
 from ovenet_jax.models.ovenet import OVeNet
 from ovenet_jax.models.resnet import ResNet, dilated_layers
+from ovenet_jax.models.segfix import SegFix
 from ovenet_jax.models.segmentor import Segmentor
+from ovenet_jax.segfix.directions import COUNTS
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -31,23 +33,42 @@ ACTIVATIONS = {"relu": jax.nn.relu, "leaky_relu": jax.nn.leaky_relu, "none": Non
 
 
 def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
-    """`config.model` -> OVeNet where it has an `offset` part, else the baseline of its backbone and head.
+    """`config.model` -> OVeNet where it has an `offset` part, or SegFix, else the baseline of its backbone and head.
 
     In evaluation mode; `model.train()` turns on batch statistics and dropout.
 
     Raises:
-      UserError: an unknown backbone or head, or an offset branch that does not fit.
+      UserError: an unknown backbone or head, an offset branch that does not fit, or SegFix with other classes than its
+        own.
     """
     init = InitialValues(seed, he=model.backbone.he_init)
     backbone = _create_backbone(model, init)
-    head = _create_head(model, backbone, init)
-    if "offset" in model:
-        network = _create_ovenet(model, backbone, head, init)
+    if model.head.name == "segfix":
+        network = _create_segfix(model, backbone, init)
+    elif "offset" in model:
+        network = _create_ovenet(model, backbone, _create_head(model, backbone, init), init)
     else:
+        head = _create_head(model, backbone, init)
         network = Segmentor(backbone, head, align_corners=model.align_corners)
     network.set_attributes(BatchNorm, momentum=model.norm_momentum)
     network.eval()
     return network
+
+
+def _create_segfix(model: "ConfigDict", backbone: nnx.Module, init: InitialValues) -> SegFix:
+    directions = model.num_classes - 1
+    if directions not in COUNTS:
+        raise UserError(
+            f"config.model.num_classes is {model.num_classes}; of a SegFix it is 1 more than its directions, which are "
+            f"{', '.join(map(str, COUNTS))}."
+        )
+    return SegFix(
+        backbone,
+        hidden_features=model.head.hidden_features,
+        num_directions=directions,
+        align_corners=model.align_corners,
+        init=init,
+    )
 
 
 def _create_ovenet(
@@ -75,29 +96,53 @@ def _create_backbone(model: "ConfigDict", init: InitialValues) -> nnx.Module:
     backbone = model.backbone
     if backbone.name == "hrnet":
         return _create_hrnet(model, init)
+    if backbone.name == "hrnet2x":
+        return _create_hrnet2x(model, init)
     if backbone.name == "resnet":
         return _create_resnet(model, init)
-    raise UserError(f"config.model.backbone.name is {backbone.name!r}; known: 'hrnet', 'resnet'.")
+    raise UserError(f"config.model.backbone.name is {backbone.name!r}; known: 'hrnet', 'hrnet2x', 'resnet'.")
 
 
 def _create_hrnet(model: "ConfigDict", init: InitialValues) -> HRNet:
     backbone = model.backbone
-    widths = tuple(backbone.width * 2**branch for branch in range(4))
-    if len(backbone.modules) != 3:
-        raise UserError(
-            f"config.model.backbone.modules needs one number for each of stages 2, 3, 4; got {backbone.modules}."
-        )
     return HRNet(
-        stages=[
-            Stage(modules, backbone.blocks, widths[:number])
-            for number, modules in zip((2, 3, 4), backbone.modules, strict=True)
-        ],
+        stages=_basic_stages(backbone, branches=(2, 3, 4)),
         layer1_blocks=backbone.layer1_blocks,
         layer1_width=backbone.layer1_width,
         stem_width=backbone.stem_width,
         align_corners=model.align_corners,
         init=init,
     )
+
+
+def _create_hrnet2x(model: "ConfigDict", init: InitialValues) -> HRNet:
+    """The double-resolution form, whose stage 1 takes the place of `layer1`."""
+    backbone = model.backbone
+    first = Stage(
+        1,
+        backbone.layer1_blocks,
+        (4 * backbone.layer1_width, 8 * backbone.layer1_width),
+        bottlenecks=True,
+    )
+    return HRNet(
+        stages=[first, *_basic_stages(backbone, branches=(3, 4, 5))],
+        stem_width=backbone.stem_width,
+        align_corners=model.align_corners,
+        init=init,
+    )
+
+
+def _basic_stages(backbone: "ConfigDict", branches: tuple[int, int, int]) -> list[Stage]:
+    """Stages 2, 3 and 4, with these numbers of branches; each is twice as wide as the one before."""
+    if len(backbone.modules) != 3:
+        raise UserError(
+            f"config.model.backbone.modules needs one number for each of stages 2, 3, 4; got {backbone.modules}."
+        )
+    widths = tuple(backbone.width * 2**branch for branch in range(5))
+    return [
+        Stage(modules, backbone.blocks, widths[:number])
+        for number, modules in zip(branches, backbone.modules, strict=True)
+    ]
 
 
 def _create_resnet(model: "ConfigDict", init: InitialValues) -> ResNet:
@@ -118,7 +163,7 @@ def _create_resnet(model: "ConfigDict", init: InitialValues) -> ResNet:
 def _create_head(model: "ConfigDict", backbone: nnx.Module, init: InitialValues) -> nnx.Module:
     head = model.head
     if head.name != "fcn" and head.name not in HEADS:
-        known = ", ".join(map(repr, ("fcn", *HEADS)))
+        known = ", ".join(map(repr, ("fcn", *HEADS, "segfix")))
         raise UserError(f"config.model.head.name is {head.name!r}; known: {known}.")
     aux = _create_classifier(backbone.aux_width, model.num_classes, head.aux, init) if "aux" in head else None
     if head.name == "fcn":

@@ -76,16 +76,16 @@ def each(work: Callable, items: Sequence, workers: int, title: str) -> Iterator:
 
 
 @contextlib.contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
+def new_folder(target: Path, option: str = "--out") -> Iterator[Path]:
     """For a `with`: a folder to write into, which becomes `target` at the end, unless it is left empty; work that is
-    interrupted leaves nothing.
+    interrupted leaves nothing. option: the flag that chooses it.
 
     Raises:
       UserError: target exists, or cannot be written.
     """
     if target.exists():
         raise UserError(
-            f"{target} exists already and is not overwritten; move it away, or choose another --out."
+            f"{target} exists already and is not overwritten; move it away, or choose another {option}."
         )
     writing = target.with_name(f".{target.name}.incomplete")
     try:
@@ -96,7 +96,7 @@ def new_folder(target: Path) -> Iterator[Path]:
             writing.rename(target)
     except OSError as error:
         raise UserError(
-            f"{target} cannot be written ({error.strerror or error}); free or choose another --out."
+            f"{target} cannot be written ({error.strerror or error}); free or choose another {option}."
         ) from error
     finally:
         shutil.rmtree(writing, ignore_errors=True)

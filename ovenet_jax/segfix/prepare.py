@@ -67,27 +67,6 @@ def prepare(
     return faults
 
 
-def prepare_split(source, out: Path, workers: int = 1) -> None:
-    """Writes the ground truth of all samples of an opened split (`pipeline.open_split`) to out/<name>.png, if `out`
-    is not there already.
-
-    Raises:
-      UserError: a record is damaged, or `out` cannot be written.
-    """
-    if out.exists():
-        return
-
-    with command.new_folder(out) as folder:
-
-        def write(index: int) -> None:
-            sample = source[index]
-            truth = ground_truth.of_classes(sample["label"])
-            write_ground_truth(folder / f"{sample['name']}.png", truth)
-
-        for _ in command.each(write, range(len(source)), workers, "ground truth"):
-            pass
-
-
 def _of_classes(path: Path, meaning: Meaning, metric: str) -> GroundTruth:
     return ground_truth.of_classes(meaning.read(path), metric)
 

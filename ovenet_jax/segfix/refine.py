@@ -25,6 +25,7 @@ from ovenet_jax.segfix.label_maps import LABEL_IDS, Meaning, files_by_name, mean
 from ovenet_jax.segfix.shift import Shift, refined_numbers, seeds_where_sure, shift_by
 
 SEMANTIC_SCALE, INSTANCE_SCALE = 2.0, 1.0  # published
+COLUMNS = ("IoU", *(f"F at {width} px" for width in WIDTHS))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -168,6 +169,12 @@ class Scores(NamedTuple):
         return Scores(*(a + b for a, b in zip(self, other, strict=True)))
 
 
+def no_scores(num_classes: int) -> Scores:
+    """Of no image."""
+    none = BoundaryScores(np.zeros((len(WIDTHS), num_classes)), np.zeros(num_classes, np.int64), 0)
+    return Scores(np.zeros((2, num_classes + 1, num_classes + 1), np.int64), none, none)
+
+
 def scores_of(true: np.ndarray, before: np.ndarray, after: np.ndarray, num_classes: int) -> Scores:
     """Of one image's true label, and of its label before and after, uint8 train ids [H, W]."""
     confusion = np.stack([_confusion(true, label, num_classes) for label in (before, after)])
@@ -180,22 +187,24 @@ def _confusion(true: np.ndarray, label: np.ndarray, num_classes: int) -> np.ndar
     return np.bincount(rows * side + columns, minlength=side**2).reshape(side, side)
 
 
-def table(scores: Scores, names: Sequence[str]) -> str:
-    """IoU and boundary scores of every class, and their means, before and after, in percent."""
+def means(scores: Scores) -> dict[str, np.ndarray]:
+    """Two kinds of means over the classes, of COLUMNS before and after, [columns, 2]."""
     parts = scores.before, scores.after
     iou = np.stack([_iou(matrix) for matrix in scores.confusion])
-    columns = np.concatenate([iou[None], np.stack([part.present for part in parts], axis=1)])
-    occurring = [np.nanmean(iou, axis=-1), *zip(*(part.mean_present for part in parts), strict=True)]
-    published = [np.nan_to_num(iou).mean(-1), *zip(*(part.mean_published for part in parts), strict=True)]
-    rows = [
-        *zip(names, np.moveaxis(columns, -1, 0), strict=True),
-        ("mean of those that occur", occurring),
-        ("mean as published", published),
-    ]
-    titles = ["IoU", *(f"F at {width} px" for width in WIDTHS)]
+    occurring = [np.nanmean(iou, axis=-1), *np.stack([part.mean_present for part in parts], axis=-1)]
+    published = [np.nan_to_num(iou).mean(-1), *np.stack([part.mean_published for part in parts], axis=-1)]
+    return {"mean of those that occur": np.array(occurring), "mean as published": np.array(published)}
+
+
+def table(scores: Scores, names: Sequence[str]) -> str:
+    """IoU and boundary scores of every class, and their means, before and after, in percent."""
+    iou = np.stack([_iou(matrix) for matrix in scores.confusion])
+    boundary = np.stack([part.present for part in (scores.before, scores.after)], axis=1)
+    columns = np.concatenate([iou[None], boundary])
+    rows = [*zip(names, np.moveaxis(columns, -1, 0), strict=True), *means(scores).items()]
     lines = [
-        f"{'[%]':26}" + "".join(f"{title:>19}" for title in titles),
-        " " * 26 + f"{'before':>11}{'after':>8}" * len(titles),
+        f"{'[%]':26}" + "".join(f"{title:>19}" for title in COLUMNS),
+        " " * 26 + f"{'before':>11}{'after':>8}" * len(COLUMNS),
     ]
     for title, pairs in rows:
         cells = (f"{_percent(before):>11}{_percent(after):>8}" for before, after in pairs)
