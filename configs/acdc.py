@@ -1,23 +1,24 @@
 """ACDC, 19 classes of Cityscapes in fog, at night, in rain and snow, 1080x1920: the published configs with HRNet-W48.
 
 Source: the experiment files of OVeNet and the thesis for ACDC and their counterpart of HRNet-OCR. Plain HRNet has
-none: it takes their numbers, and the align_corners of its Cityscapes config.
+none: it takes their numbers, and the align_corners of its Cityscapes config. Nor has openseg: its networks take its
+numbers for Cityscapes, on this data set's crops.
 """
 
-from configs import cityscapes, common, segfix
+from configs import cityscapes, common, openseg, segfix
 
 IMAGES = 1600  # train
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr`, `hrnet`, `thesis` (offsets on HRNet, without OCR), `ovenet_frozen` or SegFix.
+    """`ovenet` (default), `hrnet_ocr`, `hrnet`, `thesis` (offsets on HRNet, without OCR) or `ovenet_frozen`, or one of
+    segfix.py or openseg.py.
 
     `ovenet_frozen` trains offset trunk and head alone, on the trained hrnet_ocr of `config.init.base`.
     """
     config = common.base_config(f"acdc-{variant}")
     networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet", "ovenet_frozen", "thesis")
-    networks |= segfix.networks()
-    common.choose_model(config, variant, networks)
+    openseg.choose_model(config, variant, networks | segfix.networks())
     config.model.num_classes = 19
     config.loss.class_weights = cityscapes.CLASS_WEIGHTS
     config.freeze_base = variant == "ovenet_frozen"
@@ -47,10 +48,14 @@ def get_config(variant: str = "ovenet"):
     config.eval.window = (1080, 1920)  # TEST.IMAGE_SIZE
     config.eval.images_per_device = 1
     config.evaluate_every = 10 * (IMAGES // config.batch_size)
+    if config.model.head.name == "segfix":
+        segfix.set_published(config)
+    elif variant not in networks:
+        openseg.set_training(config)
+        config.batch_size = 8
+        config.evaluate_every = 4000
+        config.steps = 40_000 if config.model.backbone.name == "resnet" else 80_000
 
     # as MIC and HRDA submit to its server: `to_label_id=False` in their READMEs
     config.predict.ids = "train_ids"
-    if config.model.head.name == "segfix":
-        segfix.set_task(config)
-        segfix.set_training(config)
     return config

@@ -1,23 +1,24 @@
-"""ADE20K, 150 classes, images of all sizes: the published configs of OVeNet, HRNet + OCR and HRNet with HRNet-W48.
+"""ADE20K, 150 classes, images of all sizes: the published configs of OVeNet, HRNet + OCR and HRNet with HRNet-W48, and
+of openseg's HRNet + OCR.
 
-Source: the experiment files of OVeNet for ADE20K and their counterparts of HRNet-OCR and HRNet. Before the random scale
-their training resizes the shorter side to 520, so that its images are resampled twice; ours are once, to the same size.
+Source: the experiment files of OVeNet for ADE20K and their counterparts of HRNet-OCR, HRNet and openseg. Before the
+random scale their training resizes the shorter side to 520, so that its images are resampled twice; ours are once, to
+the same size.
 """
 
-from configs import common, segfix
+from configs import common, openseg, segfix
 
 IMAGES = 20_210  # train
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr`, `hrnet`, `ovenet_frozen` or SegFix.
+    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `ovenet_frozen`, or one of segfix.py or openseg.py.
 
     `ovenet_frozen` trains offset trunk and head alone, on the trained hrnet_ocr of `config.init.base`.
     """
     config = common.base_config(f"ade20k-{variant}")
     networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet", "ovenet_frozen")
-    networks |= segfix.networks()
-    common.choose_model(config, variant, networks)
+    openseg.choose_model(config, variant, networks | segfix.networks())
     config.model.num_classes = 150
     config.freeze_base = variant == "ovenet_frozen"
     config.loss.ohem.on = True  # LOSS.USE_OHEM
@@ -49,10 +50,21 @@ def get_config(variant: str = "ovenet"):
     config.eval.base_size = 520
     config.eval.window = (520, 520)  # TEST.IMAGE_SIZE
     config.eval.bucket = 32
-    config.eval.parts_align_corners = False
     config.eval.images_per_device = 1
     config.evaluate_every = 10 * (IMAGES // config.batch_size)
     if config.model.head.name == "segfix":
-        segfix.set_task(config)
-        segfix.set_training(config)
+        segfix.set_published(config)
+    elif variant in networks:
+        config.eval.parts_align_corners = False
+    else:
+        openseg.set_training(config)
+        config.batch_size = 16
+        config.steps = 150_000
+        config.evaluate_every = 10_000
+        config.optimizer.warmup_steps = 1000
+        config.loss.ohem.group = 4  # 16 on 4 GPUs
+        config.eval.short_side = (
+            0  # the shorter side of a pass is base_size; scores are of the image's own size
+        )
+        config.eval.side = "short"
     return config

@@ -4,7 +4,7 @@ Nothing was published for OVeNet on CamVid: rates and sizes here are our own. A 
 CPU, without it HRNet-W18 for a GPU.
 """
 
-from configs import common, segfix
+from configs import common, openseg, segfix
 
 # Of the classes in order, sky to bicyclist: 1 / sqrt(share of the labelled pixels of the train split), mean 1 over
 # the pixels.
@@ -12,9 +12,9 @@ CLASS_WEIGHTS = (0.88, 0.75, 3.63, 0.64, 1.7, 1.15, 3.32, 3.39, 1.49, 4.5, 6.66)
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `segfix`, each also with `_tiny`."""
+    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `segfix`, each also with `_tiny`, or one of openseg.py."""
     config = common.base_config(f"camvid-{variant}")
-    common.choose_model(config, variant, common.small_networks() | segfix.small_networks())
+    openseg.choose_model(config, variant, common.small_networks() | segfix.small_networks())
     config.model.num_classes = 11
 
     config.data = {

@@ -1,10 +1,11 @@
-"""Cityscapes, 19 classes, 1024x2048: the published configs of OVeNet, HRNet + OCR, HRNet and the thesis with HRNet-W48.
+"""Cityscapes, 19 classes, 1024x2048: the published configs of OVeNet, HRNet + OCR, HRNet and the thesis with HRNet-W48,
+and of the OCNet series.
 
 Source: the experiment files `seg_offset_hrnet_ocr_w48_train_512x1024_sgd_lr1e-2_wd5e-4_bs_12_epoch484` of OVeNet
-and their counterparts of HRNet-OCR, HRNet and the thesis.
+and their counterparts of HRNet-OCR, HRNet and the thesis; openseg's `configs/cityscapes`; OCNet's run scripts.
 """
 
-from configs import common, segfix
+from configs import common, openseg, segfix
 
 CLASS_WEIGHTS = (  # of the published criterion, in the order of the train ids
     0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023,
@@ -13,14 +14,17 @@ CLASS_WEIGHTS = (  # of the published criterion, in the order of the train ids
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr`, `hrnet`, `thesis` (offsets on HRNet, without OCR), or SegFix.
+    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `thesis` (offsets on HRNet, without OCR), or one of segfix.py or
+    openseg.py.
 
-    SegFix (segfix.py) also with `_instance`: it learns the boundaries of instances.
+    Those of segfix.py also with `_instance`, which learns the boundaries of instances. Those of openseg.py also with
+    `_ohem`, and with `_stage2`, which OCNet goes on with from the trained network of `config.init.base` for the test
+    server.
     """
     config = common.base_config(f"cityscapes-{variant}")
     networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet", "thesis")
     networks |= segfix.networks("_instance")
-    common.choose_model(config, variant, networks)
+    openseg.choose_model(config, variant, networks, suffixes=("_ohem", "_stage2"))
     config.model.num_classes = 19
     config.loss.class_weights = CLASS_WEIGHTS
 
@@ -54,6 +58,24 @@ def get_config(variant: str = "ovenet"):
     config.eval.images_per_device = 1
     config.evaluate_every = 10 * (images // config.batch_size)
     if config.model.head.name == "segfix":
-        segfix.set_task(config, regions="instances" if variant.endswith("_instance") else "classes")
-        segfix.set_training(config)
+        segfix.set_published(config, regions="instances" if variant.endswith("_instance") else "classes")
+    elif variant not in networks:
+        _set_openseg(config, variant)
     return config
+
+
+def _set_openseg(config, variant: str) -> None:
+    config.data.train_split = "train"
+    config.batch_size = 8
+    config.steps = 40_000 if config.model.backbone.name == "resnet" else 80_000
+    config.evaluate_every = 4000
+    config.loss.ohem.on = "_ohem" in variant or variant.endswith("_stage2")
+    if "ocnet_" in variant:
+        openseg.set_first_release_training(config)
+    else:
+        openseg.set_training(config)
+    if variant.endswith("_stage2"):
+        config.data.train_split = "train+val"
+        config.steps = 100_000
+        config.optimizer.rate = 1e-4
+        config.optimizer.power = 0.0  # the rate stays

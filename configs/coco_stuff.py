@@ -1,19 +1,20 @@
-"""COCO-Stuff 10k, 171 classes, images of all sizes: the published configs of HRNet and HRNet + OCR with HRNet-W48.
+"""COCO-Stuff 10k, 171 classes, images of all sizes: the published configs of HRNet and HRNet + OCR with HRNet-W48, and
+of openseg's HRNet + OCR.
 
-Source: the experiment files of HRNet and HRNet-OCR for COCO-Stuff. OVeNet has none: it takes their numbers, and the
-offsets of its Cityscapes config.
+Source: the experiment files of HRNet, HRNet-OCR and openseg for COCO-Stuff. OVeNet has none: it takes HRNet-OCR's
+numbers, and the offsets of its Cityscapes config.
 """
 
-from configs import common, segfix
+from configs import common, openseg, segfix
 
 IMAGES = 9000  # train
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr`, `hrnet` or SegFix."""
+    """`ovenet` (default), `hrnet_ocr` or `hrnet`, or one of segfix.py or openseg.py."""
     config = common.base_config(f"coco_stuff-{variant}")
-    networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet") | segfix.networks()
-    common.choose_model(config, variant, networks)
+    networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet")
+    openseg.choose_model(config, variant, networks | segfix.networks())
     config.model.num_classes = 171
     config.loss.ohem.on = True  # LOSS.USE_OHEM
 
@@ -45,6 +46,17 @@ def get_config(variant: str = "ovenet"):
     config.eval.images_per_device = 1
     config.evaluate_every = 10 * (IMAGES // config.batch_size)
     if config.model.head.name == "segfix":
-        segfix.set_task(config)
-        segfix.set_training(config)
+        segfix.set_published(config)
+    elif variant not in networks:
+        openseg.set_training(config)
+        config.steps = 60_000
+        config.evaluate_every = 5000
+        config.optimizer.warmup_steps = 1000
+        config.optimizer.head_rate_multiplier = (
+            10.0  # nbb_mult of the script that trained the published network
+        )
+        config.eval.short_side = (
+            0  # the shorter side of a pass is base_size; scores are of the image's own size
+        )
+        config.eval.side = "short"
     return config

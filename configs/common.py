@@ -22,6 +22,11 @@ def base_config(name: str) -> ConfigDict:
     config.model = ConfigDict()
     config.model.align_corners = True  # MODEL.ALIGN_CORNERS, of every resize in the network
     config.model.norm_momentum = 0.1  # of BatchNorm's running statistics, in PyTorch's sense
+    config.model.input = ConfigDict()  # what the network is fed: (pixel / divisor - mean) / std per channel
+    config.model.input.bgr = False  # channels, mean and std in the order blue, green, red; False: red first
+    config.model.input.divisor = 255.0
+    config.model.input.mean = (0.485, 0.456, 0.406)  # of ImageNet
+    config.model.input.std = (0.229, 0.224, 0.225)
 
     config.loss = ConfigDict()
     config.loss.aux_weight = 0.4  # LOSS.BALANCE_WEIGHTS[0]; the main map's is 1
@@ -32,6 +37,9 @@ def base_config(name: str) -> ConfigDict:
     config.loss.ohem.keep = 131072  # LOSS.OHEMKEEP
     config.loss.ohem.group = 2  # images that are ranked together; published: those of one GPU
     config.loss.ohem.softmax_again = True  # also of scores that are probabilities (model.offset.logits False)
+    config.loss.ohem.aux_over_all = (
+        True  # divides the auxiliary term by all pixels; False: by the valid ones' weights
+    )
 
     config.optimizer = ConfigDict()
     config.optimizer.rate = 0.01  # TRAIN.LR
@@ -39,12 +47,18 @@ def base_config(name: str) -> ConfigDict:
     config.optimizer.momentum = 0.9  # TRAIN.MOMENTUM
     config.optimizer.weight_decay = 5e-4  # TRAIN.WD, of every parameter
     config.optimizer.head_rate_multiplier = 1.0  # TRAIN.NONBACKBONE_MULT
+    config.optimizer.warmup_steps = 0  # in which the backbone's rate grows to its full value; 0: none
 
     config.augment = ConfigDict()
     config.augment.scale_factor = 16  # TRAIN.SCALE_FACTOR: scales 0.5, 0.6 ... 0.5 + 16 / 10
+    config.augment.scale_range = ()  # or scales of (least, most), any number between
+    config.augment.aspect_range = ()  # also stretches by (least, most) width for height; (): not
     config.augment.brightness = (
         0  # at most that much is added to all channels; 0 in the published base configs
     )
+    config.augment.brightness_share = 0.5  # of the samples that are given another brightness
+    config.augment.pad_color = (0, 0, 0)  # RGB, where the scaled image is smaller than the crop
+    config.augment.pad_anywhere = False  # on all sides at random; False: at the bottom and right
     config.augment.short_side = 0  # images are first resized to it; 0: not
     config.augment.resize = ()  # or, once mirrored, to these (H, W), whatever their shape: LIP's; (): not
     config.augment.rare_class_crops = 0.0  # share of the crops that lie around a rare class, see augment.py
@@ -57,19 +71,27 @@ def base_config(name: str) -> ConfigDict:
     config.eval.scales = (1.0,)  # TEST.SCALE_LIST; published multi-scale: 0.5 0.75 1 1.25 1.5 1.75
     config.eval.flip = False  # TEST.FLIP_TEST
     config.eval.windows = (
-        "cityscapes"  # "cityscapes", "generic" or "overlapping": how images are cut, see protocol.py
+        "cityscapes"  # "cityscapes", "generic", "whole" or "overlapping": how images are cut, see protocol.py
     )
-    config.eval.bucket = 1  # short sides are rounded to multiples of it, so that few shapes compile; 1: exact
+    config.eval.side = "long"  # or "short": which side of an image is base_size at scale 1
+    config.eval.sum = "exp"  # what passes add up: "exp" of the logits, or the "logits"
+    config.eval.bucket = (
+        1  # the other sides are rounded to multiples of it, so that few shapes compile; 1: exact
+    )
     config.eval.keep_shape = True  # of images that are resized; LIP: False, they become squares
     config.eval.parts_align_corners = config_dict.placeholder(bool)  # of S_i and S_s; none: as the network
-    config.eval.segfix = ""  # workdir of a SegFix that --mode=evaluate refines class maps with; or "own" offsets
+    config.eval.segfix = (
+        ""  # workdir of a SegFix that --mode=evaluate refines class maps with; or "own" offsets
+    )
     config.eval.panels = 8  # pictures of evenly spread images
     config.eval.worst = 8  # and of those with the lowest mIoU, in the final report
 
     config.predict = ConfigDict()
     config.predict.ids = "label_ids"  # what label maps hold: the data set's own "label_ids", or "train_ids"
     config.predict.offsets = False  # also writes OVeNet's offsets and confidence, for segfix.refine
-    config.predict.form = "png"  # of offset files: our own, or "mat" as published with SegFix, without confidence
+    config.predict.form = (
+        "png"  # of offset files: our own, or "mat" as published with SegFix, without confidence
+    )
 
     config.report_every = 50  # steps
     config.checkpoint_every = 1000  # steps

@@ -1,6 +1,6 @@
 """The built-in toy streets and a tiny OVeNet: minutes on a laptop. `make demo` runs it."""
 
-from configs import common, segfix
+from configs import common, openseg, segfix
 
 CLASS_WEIGHTS = (
     1.14,
@@ -15,10 +15,10 @@ CLASS_WEIGHTS = (
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `segfix`, all tiny."""
+    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `segfix`, all tiny, or one of openseg.py."""
     config = common.base_config(f"demo-{variant}")
     backbone = common.tiny_hrnet()
-    common.choose_model(
+    openseg.choose_model(
         config,
         variant,
         {

@@ -1,19 +1,20 @@
-"""LIP, 20 classes, images of all sizes: the published configs of HRNet and HRNet + OCR with HRNet-W48.
+"""LIP, 20 classes, images of all sizes: the published configs of HRNet and HRNet + OCR with HRNet-W48, and of openseg's
+HRNet + OCR.
 
-Source: the experiment files of HRNet and HRNet-OCR for LIP. OVeNet has none: it takes their numbers, and the offsets of
-its Cityscapes config. In training and testing each image is resized to 473x473, whatever its shape.
+Source: the experiment files of HRNet, HRNet-OCR and openseg for LIP. OVeNet has none: it takes HRNet-OCR's numbers, and
+the offsets of its Cityscapes config. In training and testing each image is resized to 473x473, whatever its shape.
 """
 
-from configs import common, segfix
+from configs import common, openseg, segfix
 
 IMAGES = 30_462  # train
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr`, `hrnet` or SegFix."""
+    """`ovenet` (default), `hrnet_ocr` or `hrnet`, or one of segfix.py or openseg.py."""
     config = common.base_config(f"lip-{variant}")
-    networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet") | segfix.networks()
-    common.choose_model(config, variant, networks)
+    networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet")
+    openseg.choose_model(config, variant, networks | segfix.networks())
     config.model.num_classes = 20
     config.model.align_corners = variant != "hrnet"
 
@@ -45,6 +46,14 @@ def get_config(variant: str = "ovenet"):
     config.eval.images_per_device = 1
     config.evaluate_every = 10 * (IMAGES // config.batch_size)
     if config.model.head.name == "segfix":
-        segfix.set_task(config)
-        segfix.set_training(config)
+        segfix.set_published(config)
+    elif variant not in networks:
+        openseg.set_training(config)
+        config.augment.scale_range = (0.5, 1.5)
+        config.batch_size = 32
+        config.steps = 100_000
+        config.evaluate_every = 10_000
+        config.optimizer.warmup_steps = 1000
+        config.loss.ohem.group = 8  # 32 on 4 GPUs
+        config.eval.flip = True  # of the published number
     return config

@@ -1,24 +1,27 @@
-"""PASCAL-Context, 59 or 60 classes, images of all sizes: the published configs of HRNet and HRNet + OCR with HRNet-W48.
+"""PASCAL-Context, 59 or 60 classes, images of all sizes: the published configs of HRNet and HRNet + OCR with HRNet-W48,
+and of openseg's HRNet + OCR.
 
-Source: the experiment files of HRNet and HRNet-OCR for PASCAL-Context. OVeNet has none: it takes their numbers, and the
-offsets of its Cityscapes config.
+Source: the experiment files of HRNet, HRNet-OCR and openseg for PASCAL-Context. OVeNet has none: it takes HRNet-OCR's
+numbers, and the offsets of its Cityscapes config.
 """
 
-from configs import common, segfix
+from configs import common, openseg, segfix
 
 IMAGES = 4998  # train
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr`, `hrnet` or SegFix, each also with `_60`: all but the 59 is a class too."""
+    """`ovenet` (default), `hrnet_ocr` or `hrnet`, or one of segfix.py or openseg.py.
+
+    Each also with `_60`: all that is none of the 59 is a class too.
+    """
     config = common.base_config(f"pascal_context-{variant}")
     networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet") | segfix.networks()
-    common.choose_model(
-        config, variant, networks | {f"{name}_60": network for name, network in networks.items()}
-    )
+    networks |= {f"{name}_60": network for name, network in networks.items()}
+    openseg.choose_model(config, variant, networks, suffixes=("_60",))
     name, classes = ("pascal_context_60", 60) if variant.endswith("_60") else ("pascal_context", 59)
     config.model.num_classes = classes
-    config.model.align_corners = config.model.head.name == "ocr"
+    config.model.align_corners = variant.removesuffix("_60") != "hrnet"
 
     config.data = {
         "name": name,
@@ -48,6 +51,15 @@ def get_config(variant: str = "ovenet"):
     config.eval.images_per_device = 1
     config.evaluate_every = 10 * (IMAGES // config.batch_size)
     if config.model.head.name == "segfix":
-        segfix.set_task(config)
-        segfix.set_training(config)
+        segfix.set_published(config)
+    elif variant not in networks:
+        openseg.set_training(config)
+        config.steps = 60_000
+        config.evaluate_every = 5000
+        config.optimizer.warmup_steps = 1000
+        config.optimizer.head_rate_multiplier = 10.0  # nbb_mult
+        config.eval.short_side = (
+            0  # the shorter side of a pass is base_size; scores are of the image's own size
+        )
+        config.eval.side = "short"
     return config

@@ -4,11 +4,10 @@ Cityscapes, `configs/cityscapes/H_SEGFIX.json` and the scripts of `scripts/citys
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, openseg
 from configs.common import Networks
 
 DIRECTIONS = 8  # dt_num_classes
-INPUT = {"bgr": True, "divisor": 255.0, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 def networks(*suffixes: str) -> Networks:
@@ -31,21 +30,35 @@ def small_networks() -> Networks:
 
 def hrnet2x(width: int) -> ConfigDict:
     """The double-resolution HRNet of SegFix, whose stage 1 has two branches of bottlenecks."""
-    return ConfigDict({**common.hrnet(width), "name": "hrnet2x", "layer1_width": 32})
+    return openseg.hrnet(width, name="hrnet2x", layer1_width=32)
 
 
 def head(hidden_features: int = 256) -> ConfigDict:
     return ConfigDict({"name": "segfix", "hidden_features": hidden_features})
 
 
+def set_published(config: ConfigDict, regions: str = "classes") -> None:
+    """How SegFix is trained on Cityscapes, for want of other numbers on every large data set."""
+    config.augment.crop = (512, 512)  # random_crop.crop_size
+    config.batch_size = 16
+    config.steps = 80_000
+    config.optimizer.rate = 0.04
+    config.optimizer.weight_decay = 5e-4
+    config.evaluate_every = 8000
+    set_task(config, regions)
+
+
 def set_task(config: ConfigDict, regions: str = "classes") -> None:
-    """What a SegFix learns, is fed and is tested on, on every data set."""
+    """What a SegFix learns, is fed and is tested on, on every data set.
+
+    regions: whose boundaries, those of "classes" or of "instances".
+    """
     config.model.num_classes = 1 + DIRECTIONS  # of offsets: none, and one in each direction
     config.model.align_corners = True
-    config.model.input = ConfigDict(INPUT)
+    config.model.input.update(openseg.HRNET_INPUT)
     config.loss.class_weights = ()
     config.loss.ohem.on = False
-    config.data.regions = regions  # whose boundaries: those of "classes" or of "instances"
+    config.data.regions = regions
 
     config.augment.base_size = 0  # images are not scaled
     config.augment.scale_range = (1.0, 1.0)
@@ -53,22 +66,12 @@ def set_task(config: ConfigDict, regions: str = "classes") -> None:
     config.augment.resize = ()
     config.augment.brightness = 10  # random_brightness.shift_value
     config.augment.brightness_share = 1.0  # random_brightness.ratio
+    openseg.pad_with_mean_color(config)
     config.augment.pad_anywhere = True  # pad_mode random
-    config.augment.pad_color = (104, 116, 124)  # RGB; the mean, which is 0 after normalisation
 
-    config.eval.base_size = 0
+    config.eval.base_size = 0  # nor are they tested at another size
     config.eval.short_side = 0
     config.eval.keep_shape = True
     config.eval.windows = "overlapping"  # test.sscrop
     config.eval.window = config.augment.crop
-
-
-def set_training(config: ConfigDict) -> None:
-    """How it is trained where nothing else is said."""
-    config.augment.crop = (512, 512)  # random_crop.crop_size
-    config.eval.window = (512, 512)
-    config.batch_size = 16
-    config.steps = 80_000
-    config.optimizer.rate = 0.04
-    config.optimizer.weight_decay = 5e-4
-    config.evaluate_every = 8000
+    config.eval.sum = "logits"

@@ -2,13 +2,18 @@
 
     create_model(config.model)   a network with its initial values
     load_model(workdir)          the best network of a finished or running training
+    load_normalisation(workdir)  what makes of images the input of that network
 
-Both are imported on first use: the input pipeline's worker processes import this package and must stay without jax.
+All are imported on first use: the input pipeline's worker processes import this package and must stay without jax.
 """
 
 from importlib import import_module
 
-_ROOMS = {"create_model": "ovenet_jax.models.zoo", "load_model": "ovenet_jax.checkpoint"}
+_ROOMS = {
+    "create_model": "ovenet_jax.models.zoo",
+    "load_model": "ovenet_jax.checkpoint",
+    "load_normalisation": "ovenet_jax.checkpoint",
+}
 __all__ = list(_ROOMS)
 
 

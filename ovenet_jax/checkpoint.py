@@ -12,6 +12,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from ovenet_jax import parallel, workdir
 from ovenet_jax.errors import UserError
+from ovenet_jax.inference import Normalisation
 from ovenet_jax.models import parameters
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.models.zoo import create_model
@@ -33,12 +34,25 @@ def load_model(folder: str | Path) -> nnx.Module:
     Raises:
       UserError: the folder holds neither, or no checkpoint.
     """
+    return parameters.merge(*restore_network(_model_of(folder), Path(folder))[1:])
+
+
+def load_normalisation(folder: str | Path) -> Normalisation:
+    """What makes of RGB images the input of the network in `folder`.
+
+    Raises:
+      UserError: the folder holds neither a run nor an import.
+    """
+    return Normalisation.from_config(_model_of(folder).input)
+
+
+def _model_of(folder: str | Path) -> ConfigDict:
     config = workdir.read_config(Path(folder))
     if config is None:
         raise UserError(
             f"{folder} holds no run (no config.json); give the --workdir of a training or an import."
         )
-    return parameters.merge(*restore_network(config.model, Path(folder))[1:])
+    return config.model
 
 
 def restore_network(model: ConfigDict, folder: Path, which: str = "best") -> Network:

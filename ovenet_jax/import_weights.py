@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -12,14 +13,15 @@ from ovenet_jax.checkpoint import Checkpoints
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
+from ovenet_jax.published_names import describe, recognise, why_ignored
 
 
 def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> None:
     """Reads the checkpoint `source` into the configured network and saves that in `folder`, with `import.json`.
 
     A network must be there as a whole. A backbone alone (ImageNet weights) is taken as the starting point of the
-    rest, which starting_point.py tells. The report says of every array where it comes from, and of every key of the
-    file that was left out, why.
+    rest, which starting_point.py tells. The report says which code base has written the file and in which form of
+    BatchNorm, of every array where it comes from, and of every key of the file that was left out, why.
 
     Raises:
       UserError: no file, one that cannot be read or does not fit, or a folder that holds checkpoints.
@@ -29,17 +31,29 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
     if workdir.has_checkpoint(folder) or workdir.is_run(folder):
         raise UserError(f"{folder} holds a run or an import already; choose another --workdir.")
     state_dict = torch_weights.read_pth(source)
-    ignored = {key: reason for key in state_dict if (reason := torch_weights.why_ignored(key))}
+    code_base = recognise(state_dict)
+    ignored = {key: reason for key in state_dict if (reason := why_ignored(key))}
+    names = {key: code_base.rename(key) for key in state_dict if key not in ignored}
     graphdef, params, statistics = parameters.split(create_model(config.model, config.seed))
     fresh = params | statistics
     expected, form = fresh, "a whole network"
-    if torch_weights.holds_backbone_only(state_dict):
+    backbone_only = torch_weights.holds_backbone_only(names.values())
+    if backbone_only:
         expected = {name: value for name, value in fresh.items() if name.startswith("backbone.")}
         form = "a backbone alone, as ImageNet weights are: the starting point of a training"
-    loaded = torch_weights.fill(expected, state_dict, str(source))
+    _check_network(expected, names.values(), source)
+    in_place = sorted({names[key].partition(".")[0] for key in torch_weights.in_place_abn(state_dict)})
+    if not backbone_only:
+        _check_activations(config.model.head, "head" in in_place, source)
+        _compare_input(config.model.input, code_base.input, f"{source}, of {code_base.title},")
+    loaded = torch_weights.fill(expected, torch_weights.fold_in_place_abn(state_dict), str(source))
     arrays, origins = starting_point.take_over(fresh, starting_point.Source(source.name, loaded))
 
-    report = {"source": str(source), "form": form, "arrays": origins, "ignored": ignored}
+    norm = "plain BatchNorm"
+    if in_place:
+        norm = f"in-place ABN in {' and '.join(in_place)}: scales are |weight| + {torch_weights.ABN_EPS}"
+    report = {"source": str(source), "form": form, "code_base": code_base.title, "batch_norm": norm}
+    report |= {"arrays": origins, "ignored": ignored}
     with workdir.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / workdir.IMPORT_REPORT).write_text(json.dumps(report, indent=2) + "\n")
@@ -47,7 +61,44 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
     with closing(Checkpoints(folder / "checkpoints")) as checkpoints:
         checkpoints.save_model({n: arrays[n] for n in params}, {n: arrays[n] for n in statistics})
     print(f"{source} holds {form}.")
+    print(f"Its arrays are named as in {code_base.title}, with {norm}.")
     print(starting_point.summary(origins))
     for reason, count in Counter(ignored.values()).items():
         print(f"ignored: {count} keys, {reason}")
     print(f"Written: {folder}")
+
+
+def _check_network(expected: Iterable[str], names: Iterable[str], source: Path) -> None:
+    """Whether two networks with arrays of these names are alike in backbone, head and offsets."""
+    ours, theirs = describe(expected), describe(names)
+    if ours != theirs:
+        raise UserError(
+            f"{source} does not fit the configured model: the file holds {theirs}, and the config makes {ours}; "
+            f"choose the config's variant of the file's network."
+        )
+
+
+def _check_activations(head: ConfigDict, in_place_abn: bool, source: Path) -> None:
+    """Whether the configured heads have the activation that comes with the file's BatchNorm."""
+    norm, activation, other = (
+        ("in-place ABN", "leaky_relu", "relu") if in_place_abn else ("plain BatchNorm", "relu", "leaky_relu")
+    )
+    parts = {"": head, ".aux": head.get("aux", {}), ".classifier": head.get("classifier", {})}
+    wrong = [
+        f"config.model.head{part}.activation" for part, x in parts.items() if x.get("activation") == other
+    ]
+    if wrong:
+        raise UserError(
+            f"{source} has {norm} in its head, which goes with {activation!r}, and {' and '.join(wrong)} is {other!r}; "
+            f"add {' '.join(f'--{key}={activation}' for key in wrong)}."
+        )
+
+
+def _compare_input(configured: ConfigDict, published: dict, source: str) -> None:
+    """Prints a note where the network would be fed images in another form than the published one was."""
+    other = {key: value for key, value in published.items() if configured[key] != value}
+    if other:
+        wanted = " and ".join(f"{key} {value}" for key, value in other.items())
+        print(
+            f"Note: {source} was trained on images with {wanted} in config.model.input, which says otherwise."
+        )

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from ovenet_jax import parallel
 from ovenet_jax.data.labels import Labels
+from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import resize_bilinear
 from ovenet_jax.models.parameters import Arrays
@@ -37,22 +38,45 @@ Item = TypeVar("Item")
 
 
 class Normalisation(NamedTuple):
-    """(image / 255 - mean) / std per channel, RGB."""
+    """(image / divisor - mean) / std per channel: what a network is fed of an RGB image.
+
+    `bgr`: it is fed blue, green, red, and `mean` and `std` are in that order.
+    """
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    divisor: float = 255.0
+    bgr: bool = False
+
+    @classmethod
+    def from_config(cls, settings: "ConfigDict") -> "Normalisation":
+        """From `config.model.input`.
+
+        Raises:
+          UserError: numbers that are not one per channel, or that nothing can be divided by.
+        """
+        mean, std = tuple(settings.mean), tuple(settings.std)
+        if (len(mean), len(std)) != (3, 3) or 0 in (settings.divisor, *std):
+            raise UserError(
+                f"config.model.input: mean {mean} and std {std} must be three numbers each, one per channel, and no "
+                f"std and not the divisor ({settings.divisor}) may be 0."
+            )
+        return cls(mean, std, settings.divisor, settings.bgr)
 
     def __call__(self, image: jax.Array) -> jax.Array:
-        """Values from 0 to 255 [B, H, W, 3] -> float32 of the same shape."""
-        return (image.astype(jnp.float32) / 255 - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+        """RGB values from 0 to 255 [B, H, W, 3] -> float32 of the same shape, in the network's order of channels."""
+        image = image.astype(jnp.float32)
+        if self.bgr:
+            image = image[..., ::-1]
+        return (image / self.divisor - jnp.asarray(self.mean)) / jnp.asarray(self.std)
 
 
 class Segmentation(NamedTuple):
     """What the protocol says of B images on a canvas (H, W); each image lies at its top left.
 
-    scores: float32 [B, H, W, K] by name (see TITLES), the sum over all passes of exp(logits), or of SegFix's scores as
-    they are; the last is the model's answer. offset and confidence: OVeNet's on the largest whole pass, at a quarter of
-    its size, else None.
+    scores: float32 [B, H, W, K] by name (see TITLES), the sum over all passes of exp(logits), or of the logits; the
+    last is the model's answer. offset and confidence: OVeNet's on the largest whole pass, at the network's stride, else
+    None.
     """
 
     scores: dict[str, jax.Array]
@@ -86,7 +110,7 @@ class Inference:
             graphdef,
             Protocol.from_config(config.eval),
             align_corners=config.model.align_corners,
-            normalisation=Normalisation(),
+            normalisation=Normalisation.from_config(config.model.input),
             mesh=parallel.create_mesh(jax.local_devices()),
             images_per_device=config.eval.images_per_device,
             flip_pairs=classes.flip_pairs,
@@ -113,7 +137,12 @@ class Inference:
         self._read = jax.jit(partial(_read, normalisation=normalisation))
         self._forward = jax.jit(partial(_forward, graphdef=graphdef, answer_only=answer_only))
         self._add = jax.jit(
-            partial(_add, align_corners=align_corners, flip_pairs=tuple(flip_pairs)),
+            partial(
+                _add,
+                align_corners=align_corners,
+                flip_pairs=tuple(flip_pairs),
+                exponentiate=protocol.sum == "exp",
+            ),
             static_argnames="size",
             donate_argnums=0,
         )
@@ -208,16 +237,16 @@ def _add(
     size: tuple[int, int],
     align_corners: bool,
     flip_pairs: tuple[tuple[int, int], ...],
+    exponentiate: bool,
 ) -> dict[str, jax.Array]:
-    """Adds one pass of `size` to `scores`: exp of the logits, averaged with those of the mirrored image; SegFix's
-    scores as they are."""
+    """Adds one pass of `size` to `scores`: the logits, averaged with those of the mirrored image, or exp of that."""
     result = {}
     for name, values in logits.items():
         values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
         if mirrored is not None:
             values = (values + _exchanged(mirrored[name][:, :, ::-1], flip_pairs)) / 2
         values = resize_bilinear(values, size, align_corners=align_corners)
-        values = values if name == "offset" else jnp.exp(values)
+        values = jnp.exp(values) if exponentiate else values
         result[name] = scores[name] + _interpolate(values, write_parts if name in PARTS else write)
     return result
 

@@ -25,13 +25,16 @@ class Ohem(NamedTuple):
     """Online hard example mining: at least `keep` pixels, and all that are less probable than `threshold`.
 
     Ranked within each group of `group` images: the published code ranks within the 2 images of one GPU. `softmax`
-    False: the scores are probabilities and are ranked as they are (the thesis's form).
+    False: the scores are probabilities and are ranked as they are (the thesis's form). `aux_over_all`: the auxiliary
+    term, which mines nothing, is divided by the number of all pixels instead of the summed weights of the valid ones
+    (HRNet-OCR and OVeNet; not openseg and OCNet).
     """
 
     threshold: float
     keep: int
     group: int
     softmax: bool = True
+    aux_over_all: bool = True
 
 
 def cross_entropy(
@@ -91,17 +94,18 @@ def segmentation_loss(
     ohem: Ohem | None = None,
     align_corners: bool,
 ) -> jax.Array:
-    """L(S) = aux_weight * L(aux) + L(main). Source: HRNet-OCR's and OVeNet's criterion.
-
-    With OHEM the published auxiliary term is divided by the number of all pixels instead of the summed weights.
-    """
+    """L(S) = aux_weight * L(aux) + L(main). Source: the criteria of HRNet-OCR, OVeNet and openseg."""
     options = {"class_weights": class_weights, "align_corners": align_corners}
     if ohem is None:
         main = cross_entropy(logits.main, label, **options)
-        aux = 0.0 if logits.aux is None else cross_entropy(logits.aux, label, **options)
     else:
         main = ohem_cross_entropy(logits.main, label, ohem, **options)
-        aux = 0.0 if logits.aux is None else _pixel_losses(logits.aux, label, **options)[0].mean()
+    if logits.aux is None:
+        return main
+    if ohem is not None and ohem.aux_over_all:
+        aux = _pixel_losses(logits.aux, label, **options)[0].mean()
+    else:
+        aux = cross_entropy(logits.aux, label, **options)
     return aux_weight * aux + main
 
 
@@ -168,8 +172,9 @@ def segfix_loss(
 ) -> dict[str, jax.Array]:
     """SegFix's terms and their sum. Source: openseg's SegFix loss.
 
-    boundary (1 near one, 0 in the interior) and direction are labels. Both are cross entropies whose class weights are 1
-    minus the class's share in the batch; that of the direction counts only where a boundary is predicted, true or not.
+    boundary (1 near one, 0 in the interior) and direction are labels. Both are cross entropies whose class weights are
+    1 minus the class's share in the batch; that of the direction counts only where a boundary is predicted, true or
+    not.
     Returns scalars: boundary, direction, total.
     """
     resize = partial(resize_bilinear, size=boundary.shape[1:3], align_corners=align_corners)

@@ -1,4 +1,4 @@
-"""The published optimizer: SGD with momentum under a poly schedule, composed from optax."""
+"""The published optimizers: SGD with momentum under a poly schedule, composed from optax."""
 
 from collections.abc import Sequence
 
@@ -14,27 +14,39 @@ def poly_schedule(base_rate: float, total_steps: int, power: float = 0.9) -> opt
     return lambda step: poly(jnp.asarray(step, jnp.result_type(float)))
 
 
+def warmup(steps: int) -> optax.Schedule:
+    """The share of the rate, from ((t + 1) / steps)^4 to 1. Source: openseg's `warm_lr`."""
+    return lambda step: jnp.minimum((jnp.asarray(step, jnp.result_type(float)) + 1) / steps, 1.0) ** 4
+
+
 def create_optimizer(
     schedule: optax.Schedule,
     *,
     momentum: float = 0.9,
     weight_decay: float,
     head_rate_multiplier: float = 1.0,
+    warmup_steps: int = 0,
     head_prefixes: Sequence[str] = ("head.", "offset_head."),
 ) -> optax.GradientTransformation:
     """SGD without Nesterov; the decay is added to the gradient of every parameter, BatchNorm's and biases too.
 
     `head_rate_multiplier` scales the rate of the parameters whose names start with one of `head_prefixes`
-    (published `NONBACKBONE_MULT`; 10 for PASCAL-Context in openseg).
+    (published `NONBACKBONE_MULT`; 10 for PASCAL-Context in openseg). `warmup_steps`: in so many steps the rate of all
+    others grows to its full value, as in openseg; 0: it has that from the start.
     """
+
+    def in_head(params):
+        return {name: name.startswith(tuple(head_prefixes)) for name in params}
+
+    def in_backbone(params):
+        return {name: not head for name, head in in_head(params).items()}
+
     steps = [
         optax.add_decayed_weights(weight_decay),
         optax.sgd(schedule, momentum=momentum, nesterov=False),
     ]
     if head_rate_multiplier != 1.0:
-
-        def in_head(params):
-            return {name: name.startswith(tuple(head_prefixes)) for name in params}
-
         steps.append(optax.masked(optax.scale(head_rate_multiplier), in_head))
+    if warmup_steps:
+        steps.append(optax.masked(optax.scale_by_schedule(warmup(warmup_steps)), in_backbone))
     return optax.chain(*steps)

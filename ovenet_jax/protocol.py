@@ -1,8 +1,8 @@
-"""The published test protocol as geometry: which parts of an image go through the network, and where they count.
+"""The published test protocols as geometry: which parts of an image go through the network, and where they count.
 
-An image is resized to each scale, the longer side to base_size * scale, and run whole or in windows. The class
-scores of all passes are brought back to the image's own size and summed. Here all of that is numpy on the sizes
-alone; `inference.py` does it to pixels. Source: the test code of HRNet, HRNet-OCR and OVeNet.
+An image is resized to each scale, one side to base_size * scale, and run whole or in windows. The class scores of all
+passes are brought back to the image's own size and summed. Here all of that is numpy on the sizes alone; `inference.py`
+does it to pixels. Source: the test code of HRNet, HRNet-OCR and OVeNet, and of openseg.
 """
 
 import math
@@ -11,11 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ovenet_jax.data.augment import scaled_size
+from ovenet_jax.data.augment import scaled_size, short_side_size
 from ovenet_jax.errors import UserError
 from ovenet_jax.models.layers import interpolation_weights
 
-WINDOWS = ("cityscapes", "generic", "overlapping")
+CHOICES = {
+    "windows": ("cityscapes", "generic", "whole", "overlapping"),
+    "side": ("long", "short"),
+    "sum": ("exp", "logits"),
+}
 SMALLEST, LARGEST = 4, 32768  # sides of images and windows: the stride of scores, and what no memory holds
 CANVAS_BUCKETS = 4
 
@@ -23,14 +27,17 @@ CANVAS_BUCKETS = 4
 class Protocol(NamedTuple):
     """How an image is tested.
 
-    base_size: the longer side of an image at scale 1; 0: the length it has.
     windows: "cityscapes" (also ACDC, ADE20K): up to scale 1 the whole image, above it windows of size `window`
     (H, W) side by side, the last ones pulled back inside. "generic": windows at every scale, two thirds of their size
-    apart, the last ones filled up with black. "overlapping": windows at every scale, a third of their size apart, the
-    last ones pulled back inside (SegFix).
-    bucket: 1, or a number that the short sides of passes are rounded to multiples of, so that a data set of
-    varying image sizes needs few shapes: at most 2 * base_size * scale / bucket for each scale up to 1. Windows of the
-    full size are never touched by it; with "overlapping" it rounds the sides shorter than a window. Images lie on canvases whose sides are multiples of CANVAS_BUCKETS buckets.
+    apart, the last ones filled up with black. "whole": the whole image at every scale (openseg). "overlapping": windows
+    at every scale, a third of their size apart, the last ones pulled back inside (SegFix).
+    side: which side of the image is base_size * scale, "long" or "short". base_size 0: both keep their own length at
+    scale 1.
+    sum: what the passes add up, "exp" of the logits, or the "logits" (openseg, SegFix).
+    bucket: 1, or a number that the other sides of passes are rounded to multiples of, so that a data set of
+    varying image sizes needs few shapes: of short sides at most 2 * base_size * scale / bucket for each scale up to 1.
+    Windows of the full size are never touched by it. Images lie on canvases whose sides are multiples of
+    CANVAS_BUCKETS buckets.
     keep_shape: False makes every image a square of base_size * scale, as published for LIP.
     parts_align_corners: of the last resize of S_i and S_s; None: as the network. Published visualisation of ADE20K:
     False, where S_f has True.
@@ -43,6 +50,8 @@ class Protocol(NamedTuple):
     windows: str = "cityscapes"
     bucket: int = 1
     keep_shape: bool = True
+    side: str = "long"
+    sum: str = "exp"
     parts_align_corners: bool | None = None
 
     @classmethod
@@ -62,6 +71,8 @@ class Protocol(NamedTuple):
             windows=settings.windows,
             bucket=settings.bucket,
             keep_shape=settings.keep_shape,
+            side=settings.side,
+            sum=settings.sum,
             parts_align_corners=settings.parts_align_corners,
         )
 
@@ -87,8 +98,10 @@ def check_settings(settings) -> None:
         raise UserError(
             f"config.eval.window is {window}; it must be (height, width), both at least {SMALLEST}."
         )
-    if settings.windows not in WINDOWS:
-        raise UserError(f"config.eval.windows is {settings.windows!r}; known: {', '.join(WINDOWS)}.")
+    for key, known in CHOICES.items():
+        value = getattr(settings, key)
+        if value not in known:
+            raise UserError(f"config.eval.{key} is {value!r}; known: {', '.join(known)}.")
     least = {"base_size": 0, "bucket": 1, "images_per_device": 1, "short_side": 0, "panels": 0, "worst": 0}
     for key, bound in least.items():
         value = getattr(settings, key)
@@ -183,31 +196,36 @@ class _Windows(NamedTuple):
 
 
 def _scaled(size: tuple[int, int], scale: float, protocol: Protocol) -> tuple[int, int]:
-    """(h, w) of the image at `scale`; a short side that the network would see as it is goes to its bucket.
+    """(h, w) of the image at `scale`; a free side that the network would see as it is goes to its bucket.
 
     It is resized to it: filled up with black instead, accuracy suffered far more (measured on CamVid).
     """
-    long_side = (protocol.base_size or max(size)) * scale
+    sides = {"short": min, "long": max}
+    side = (protocol.base_size or sides[protocol.side](size)) * scale
     if not protocol.keep_shape:
-        return (int(long_side + 0.5),) * 2
-    scaled = list(scaled_size(size, long_side))
-    if protocol.windows == "overlapping":
-        bucketed = [max(1, round(side / protocol.bucket)) * protocol.bucket for side in scaled]
-        sides = zip(scaled, bucketed, protocol.window, strict=True)
-        return tuple(side if side >= window else min(near, window) for side, near, window in sides)
-    short = int(np.argmin(scaled))
-    if protocol.windows == "cityscapes":
-        bucketed = max(1, round(scaled[short] / protocol.bucket)) * protocol.bucket
-        if scale <= 1:
-            scaled[short] = bucketed
-        elif scaled[short] < protocol.window[short]:
-            scaled[short] = min(bucketed, protocol.window[short])
+        return (int(side + 0.5),) * 2
+    if protocol.side == "short":
+        scaled = list(short_side_size(size, int(side + 0.5)))
+        free = [int(np.argmax(scaled))]
+    else:
+        scaled = list(scaled_size(size, side))
+        free = [int(np.argmin(scaled))]
+    if not protocol.base_size:
+        free = [0, 1]
+    for axis in free:
+        bucketed = max(1, round(scaled[axis] / protocol.bucket)) * protocol.bucket
+        if protocol.windows == "whole" or (protocol.windows == "cityscapes" and scale <= 1):
+            scaled[axis] = bucketed
+        elif protocol.windows != "generic" and scaled[axis] < protocol.window[axis]:
+            scaled[axis] = min(bucketed, protocol.window[axis])
     return tuple(scaled)
 
 
 def _windows(scaled: int, scale: float, protocol: Protocol, axis: int) -> _Windows:
     """The windows along an axis of `scaled` pixels."""
     window = protocol.window[axis]
+    if protocol.windows == "whole":
+        return _Windows([0], scaled)
     if protocol.windows == "generic":
         stride = int(window * 2 / 3)
         count = max(0, math.ceil((scaled - window) / stride)) + 1

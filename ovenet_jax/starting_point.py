@@ -6,13 +6,14 @@ As published (MODEL.PRETRAINED, and for frozen training two files):
 - head: what `base` has under the same names; a plain head (HRNet's `last_layer`) becomes the auxiliary head of OCR.
   The last layers stay as initialised where the number of classes differs.
 - offset trunk and offset head: `trunk`'s, if it is given, else `base`'s, if it has them; else the trunk's transitions
-  and the first modules of its stages are copies of the backbone's, and the offset head stays as initialised.
+  and the first modules of its stages (of a ResNet, the first blocks of its last layers) are copies of the backbone's,
+  and the offset head stays as initialised.
 """
 
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -140,10 +141,15 @@ def _part(source: Source, *prefixes: str) -> dict[str, _Offer]:
 
 
 def _head(fresh: Arrays, base: Source) -> dict[str, _Offer]:
-    """Of the same names; a plain head is offered to OCR as its auxiliary head."""
+    """Of the same names; a plain head without an auxiliary one is offered to OCR as that."""
     offers = _part(base, "head.")
-    plain = any(name.startswith("head.classifier.hidden.") for name in offers)
-    if not plain or not any(name.startswith("head.aux.") for name in fresh):
+    becomes_aux = (
+        _has(offers, "head.classifier.hidden.")
+        and not _has(offers, "head.aux.")
+        and _has(fresh, "head.aux.")
+        and not _has(fresh, "head.classifier.hidden.")
+    )
+    if not becomes_aux:
         return offers
     return {
         name.replace("head.classifier.", "head.aux."): offer._replace(
@@ -151,6 +157,10 @@ def _head(fresh: Arrays, base: Source) -> dict[str, _Offer]:
         )
         for name, offer in offers.items()
     }
+
+
+def _has(names: Iterable[str], prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in names)
 
 
 def _copied_trunk(fresh: Arrays, base: Source) -> dict[str, _Offer]:

@@ -67,6 +67,7 @@ def create_loss(config: "ConfigDict") -> Loss:
             config.loss.ohem.keep,
             config.loss.ohem.group,
             softmax=config.loss.ohem.softmax_again or not probabilities,
+            aux_over_all=config.loss.ohem.aux_over_all,
         )
         if config.batch_size % ohem.group:
             raise UserError(

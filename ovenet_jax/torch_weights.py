@@ -1,7 +1,7 @@
 """Published PyTorch weights -> our parameters, by name.
 
-A published state dict (OVeNet, its thesis network, HRNet, HRNet + OCR, ImageNet's HRNet) is renamed by one table and
-transposed to our layout; nothing is guessed: every key must land and every parameter must be filled.
+A published state dict is renamed by the table of its code base (published_names.py) and transposed to our layout;
+nothing is guessed: every key must land and every parameter must be filled.
 """
 
 import re
@@ -12,74 +12,33 @@ import jax
 import numpy as np
 
 from ovenet_jax.errors import UserError
+from ovenet_jax.published_names import recognise, why_ignored
 
-# Before the names of the network: of DataParallel, of the training script's wrapper.
-PREFIX = r"^(module\.)?(model\.)?"
-
-# Keys (without PREFIX) that carry nothing a network here needs, and what they are.
-IGNORED = (
-    (r"^(incre_modules|downsamp_modules|final_layer)\.", "ImageNet classification head"),
-    (r"^classifier\.(weight|bias)$", "ImageNet classification head"),
-    (r"(^|\.)num_batches_tracked$", "BatchNorm's step counters"),
-    (r"^coords$", "stored pixel grid"),
-    (r"^loss\.criterion\.weight$", "class weights of the loss"),
-)
-
-# Applied to each key in this order, each rule as often as it matches.
-RULES = (
-    (PREFIX, ""),
-    # Parts. `_2` marks the offset trunk in the published code.
-    (r"^(transition|stage)(\d)_2\.", r"offset_trunk.\1\2."),
-    (r"^(transition|stage)(\d)\.", r"backbone.trunk.\1\2."),
-    (r"^(conv1|bn1|conv2|bn2|layer1)\.", r"backbone.\1."),
-    (r"^(aux_head_offset|offset_layer)\.", "offset_head.classifier."),
-    (r"^last_layer\.", "head.classifier."),
-    (r"^aux_head\.", "head.aux."),
-    (r"^conv3x3_ocr\.", "head.pixels."),
-    (r"^cls_head\.", "head.classifier."),
-    (r"^ocr_distri_head\.conv_bn_dropout\.", "head.fusion."),
-    (r"^ocr_distri_head\.object_context_block\.f_pixel\.", "head.attention.query."),
-    (r"^ocr_distri_head\.object_context_block\.f_object\.", "head.attention.key."),
-    (r"^ocr_distri_head\.object_context_block\.f_down\.", "head.attention.value."),
-    (r"^ocr_distri_head\.object_context_block\.f_up\.", "head.attention.output."),
-    # A new branch is a sequence of one step, itself a sequence.
-    (r"(transition\d\.\d)\.0\.(?=\d\.)", r"\1."),
-    # Sequences of (conv, BN, act) are numbered on: conv 0, BN 1, conv 2, BN 3; in OCR a BN sits one deeper (1.0).
-    (r"^(head\.attention\.\w+)\.0\.(?=weight)", r"\1.0.conv."),
-    (r"^(head\.attention\.\w+)\.1\.0\.", r"\1.0.norm."),
-    (r"^(head\.attention\.\w+)\.2\.", r"\1.1.conv."),
-    (r"^(head\.attention\.\w+)\.3\.0\.", r"\1.1.norm."),
-    (r"^(head\.fusion)\.1\.0\.", r"\1.norm."),
-    (r"^(head\.aux|(?:head|offset_head)\.classifier)\.3\.", r"\1.output."),
-    (r"^(head\.aux|(?:head|offset_head)\.classifier)\.(?=[01]\.)", r"\1.hidden."),
-    (r"\.(conv\d)\.(?=weight)", r".\1.conv."),
-    (r"\.bn(\d)\.", r".conv\1.norm."),
-    (r"\.0\.(?=(weight|bias)$)", ".conv."),
-    (r"\.1\.(?=(weight|bias|running_mean|running_var)$)", ".norm."),
-    # Leaves.
-    (r"\bnorm\.weight$", "norm.scale"),
-    (r"\.weight$", ".kernel"),
-    (r"\.running_mean$", ".mean"),
-    (r"\.running_var$", ".var"),
-)
+ABN_EPS = 1e-5  # of in-place ABN: added to its scale, and to the variance as in BatchNorm
 
 
-def rename(key: str) -> str:
-    """A published state-dict key -> the name of our array."""
-    for pattern, replacement in RULES:
-        key = re.sub(pattern, replacement, key)
-    return key
+def holds_backbone_only(names: Iterable[str]) -> bool:
+    """Whether arrays of these names are ImageNet weights: a backbone, no head that is used here."""
+    return all(name.startswith("backbone.") for name in names)
 
 
-def why_ignored(key: str) -> str | None:
-    """What an ignored state-dict key is; None where its array belongs to the network."""
-    key = re.sub(PREFIX, "", key)
-    return next((reason for pattern, reason in IGNORED if re.search(pattern, key)), None)
+def in_place_abn(keys: Iterable[str]) -> set[str]:
+    """Of these state-dict keys, the scales of in-place ABN.
+
+    BatchNorm has a step counter beside it, and in heads lies one level deeper, in a sequence with its activation.
+    """
+    keys = set(keys)
+    if not recognise(keys).in_place_abn:
+        return set()
+    norms = {key.removesuffix("running_var") for key in keys if key.endswith(".running_var")}
+    plain = {norm for norm in norms if f"{norm}num_batches_tracked" in keys or re.search(r"\.\d\.0\.$", norm)}
+    return {f"{norm}weight" for norm in norms - plain}
 
 
-def holds_backbone_only(keys: Iterable[str]) -> bool:
-    """Whether these state-dict keys are ImageNet weights: a backbone, no head that is used here."""
-    return all(rename(key).startswith("backbone.") for key in keys if why_ignored(key) is None)
+def fold_in_place_abn(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`state_dict` with in-place ABN's scales as BatchNorm's: the published kernels scale by |weight| + eps."""
+    scales = in_place_abn(state_dict)
+    return {key: np.abs(x) + ABN_EPS if key in scales else x for key, x in state_dict.items()}
 
 
 def fill(
@@ -87,16 +46,18 @@ def fill(
 ) -> dict[str, np.ndarray]:
     """For each of our arrays in `expected`, the published one of that name, in its layout and type.
 
+    A module that is stored under two names fills one array.
+
     Raises:
-      UserError: naming all keys without a target, all arrays left unfilled, all wrong shapes, and all values that
-        are no finite floating-point numbers.
+      UserError: naming all keys without a target, all arrays left unfilled, all wrong shapes, all keys of one array
+        that differ, and all values that are no finite floating-point numbers.
     """
-    found, problems = {}, []
+    code_base, found, problems = recognise(state_dict), {}, []
     for key, value in state_dict.items():
         if why_ignored(key) is None:
-            name = rename(key)
-            if name in found:
-                problems.append(f"{key} and {found[name][0]} are both {name}")
+            name = code_base.rename(key)
+            if name in found and not np.array_equal(found[name][1], value):
+                problems.append(f"{key} and {found[name][0]} are both {name}, and differ")
             found[name] = (key, value)
     problems += [f"{found[name][0]} has no target" for name in found.keys() - expected.keys()]
     problems += [f"nothing fills {name} {expected[name].shape}" for name in expected.keys() - found.keys()]

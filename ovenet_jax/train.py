@@ -61,6 +61,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
         momentum=config.optimizer.momentum,
         weight_decay=config.optimizer.weight_decay,
         head_rate_multiplier=config.optimizer.head_rate_multiplier,
+        warmup_steps=config.optimizer.warmup_steps,
     )
     step_function = jax.jit(
         partial(
@@ -68,7 +69,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
             graphdef=graphdef,
             optimizer=optimizer,
             loss=create_loss(config),
-            normalisation=Normalisation(),
+            normalisation=Normalisation.from_config(config.model.input),
             align_corners=config.model.align_corners,
             seed=config.seed,
             frozen=frozen,
@@ -147,16 +148,22 @@ def check_config(config: ConfigDict) -> None:
             raise UserError(
                 f"config.augment.{key} is {value}; it must be (height, width), for example (360, 480)."
             )
-    for key, least in (("base_size", 1), ("scale_factor", 0), ("brightness", 0), ("short_side", 0)):
+    for key in ("scale_range", "aspect_range"):
+        value = tuple(getattr(config.augment, key))
+        if value and not (len(value) == 2 and 0 < value[0] <= value[1]):
+            raise UserError(
+                f"config.augment.{key} is {value}; it must be (least, most), both above 0, or () for none."
+            )
+    for key, least in (("base_size", 0), ("scale_factor", 0), ("brightness", 0), ("short_side", 0)):
         value = getattr(config.augment, key)
         if value < least:
             raise UserError(f"config.augment.{key} is {value}; it must be at least {least}.")
     if config.augment.short_side and config.augment.resize:
         raise UserError("config.augment has both short_side and resize; only one of them can come first.")
-    if not 0 <= config.augment.rare_class_crops <= 1:
-        raise UserError(
-            f"config.augment.rare_class_crops is {config.augment.rare_class_crops}; it is a share, from 0 to 1."
-        )
+    for key in ("rare_class_crops", "brightness_share"):
+        value = getattr(config.augment, key)
+        if not 0 <= value <= 1:
+            raise UserError(f"config.augment.{key} is {value}; it is a share, from 0 to 1.")
     for key, on in (("init.trunk", config.init.trunk), ("freeze_base", config.freeze_base)):
         if on and "offset" not in config.model:
             raise UserError(

@@ -39,6 +39,12 @@ def tiny_model() -> ConfigDict:
             "num_classes": 5,
             "align_corners": True,
             "norm_momentum": 0.1,
+            "input": {
+                "bgr": False,
+                "divisor": 255.0,
+                "mean": (0.485, 0.456, 0.406),
+                "std": (0.229, 0.224, 0.225),
+            },
             "backbone": {
                 "name": "hrnet",
                 "width": 4,

@@ -12,13 +12,23 @@ from ovenet_jax.inference import Inference, Normalisation
 from ovenet_jax.models import parameters
 from ovenet_jax.models.fcn import FCN, PixelClassifier
 from ovenet_jax.models.hrnet import HRNet, Stage
-from ovenet_jax.models.layers import BatchNorm, InitialValues
-from ovenet_jax.models.ocr import OCR, gather_regions
+from ovenet_jax.models.isa import ISA
+from ovenet_jax.models.layers import BatchNorm, InitialValues, resize_bilinear
+from ovenet_jax.models.ocnet import ASPOC, BaseOC, PyramidOC
+from ovenet_jax.models.ocr import ASPOCR, OCR, gather_regions
 from ovenet_jax.models.ovenet import OVeNet
+from ovenet_jax.models.resnet import Layer, ResNet
 from ovenet_jax.models.segmentor import Logits, Segmentor
 from ovenet_jax.protocol import Protocol
+from ovenet_jax.torch_weights import fold_in_place_abn
 from tests.golden_case import Case, channels_first
 from tests.published_keys import load_state_dict
+
+ACTIVATIONS = {"relu": jax.nn.relu, "leaky_relu_0.01": jax.nn.leaky_relu, "none": None}
+ARCHITECTURES = (
+    *("ovenet_hrnet_ocr", "thesis_offset_hrnet", "hrnet", "hrnet_ocr", "hrnet_asp_ocr"),
+    *("ocr", "asp_ocr", "base_oc", "asp_oc", "isa", "fcn", "pyramid_oc"),
+)
 
 
 def load_model(case: Case) -> nnx.Module:
@@ -34,9 +44,33 @@ def load_model(case: Case) -> nnx.Module:
 def build_model(network: dict) -> nnx.Module:
     """The network that `config.network` describes."""
     init = InitialValues(seed=0)
+    backbone = build_backbone(network, init)
+    head = build_head(network, backbone, init)
+    if "offset_head" not in network:
+        return Segmentor(backbone, head, align_corners=network["align_corners"])
+    offset = network["offset_head"]
+    return OVeNet(
+        backbone,
+        head,
+        align_corners=network["align_corners"],
+        offset_branch=offset["branch"],
+        offset_modules=tuple(stage["modules"] for stage in network["backbone"]["offset_stages"].values()),
+        threshold=offset["threshold"],
+        refinement=offset["refinement"],
+        grid_align_corners=offset["grid_sample_align_corners"],
+        logits=offset["logits"],
+        init=init,
+    )
+
+
+def build_backbone(network: dict, init: InitialValues) -> nnx.Module:
     backbone = network["backbone"]
+    if backbone["type"] == "resnet":
+        numbers = zip(backbone["planes"], backbone["strides"], backbone["dilations"], strict=True)
+        layers = [Layer(width, stride, tuple(dilations)) for width, stride, dilations in numbers]
+        return ResNet(layers, stem=backbone["stem"]["channels"], init=init)
     first, *stages = backbone["stages"]
-    hrnet = HRNet(
+    return HRNet(
         stages=[Stage(s["modules"], s["blocks"][0], tuple(s["channels"])) for s in stages],
         layer1_blocks=first["blocks"][0],
         layer1_width=first["planes"][0],
@@ -44,33 +78,54 @@ def build_model(network: dict) -> nnx.Module:
         align_corners=network["align_corners"],
         init=init,
     )
-    features, classes = backbone["concat_channels"], network["num_classes"]
-    head = network["head"]
+
+
+def build_head(network: dict, backbone: nnx.Module, init: InitialValues) -> nnx.Module:
+    """The head, with the auxiliary one."""
+    head, features, classes = network["head"], backbone.width, network["num_classes"]
+    aux = None
+    if "aux_head" in network:
+        aux = build_classifier(network["aux_head"], backbone.aux_width, init)
     if head["type"] == "conv":
-        head = FCN(PixelClassifier(features, classes, in_head=False, init=init))
-    else:
-        head = OCR(
-            features,
-            classes,
-            aux=PixelClassifier(features, classes, init=init),
-            mid_features=head["mid_channels"],
-            key_features=head["key_channels"],
-            dropout=network.get("dropout_in_this_case", head["dropout"]),
-            init=init,
-        )
-    if "offset_head" not in network:
-        return Segmentor(hrnet, head, align_corners=network["align_corners"])
-    offset = network["offset_head"]
-    return OVeNet(
-        hrnet,
-        head,
-        align_corners=network["align_corners"],
-        offset_branch=offset["branch"],
-        offset_modules=tuple(stage["modules"] for stage in backbone["offset_stages"].values()),
-        threshold=offset["threshold"],
-        refinement=offset["refinement"],
-        grid_align_corners=offset["grid_sample_align_corners"],
-        logits=offset["logits"],
+        return FCN(build_classifier(head, features, init), aux)
+    options = {
+        "aux": aux,
+        "mid_features": head.get("mid_channels", head.get("hidden_channels")),
+        "key_features": head["key_channels"],
+        "activation": ACTIVATIONS[head["activation"]],
+        "dropout": network.get("dropout_in_this_case", head["dropout"]),
+        "init": init,
+    }
+    if head["type"] == "ocr":
+        return OCR(features, classes, bias=head["attention_bias"], **options)
+    if head["type"] == "asp_ocr":
+        options |= {"dilations": head["dilations"], "output_bias": head["classifier_bias"]}
+        return ASPOCR(features, classes, **options)
+    if head["type"] == "isa":
+        return ISA(features, classes, factors=head["factors"], **options)
+    if head["type"] == "pyramid_oc":
+        return PyramidOC(features, classes, sizes=head["pyramid_sizes"], **options)
+    options |= {
+        "value_features": head["value_channels"],
+        "first_release": head["shared_query_key"],
+        "align_corners": network["align_corners"],
+    }
+    if head["type"] == "base_oc":
+        return BaseOC(features, classes, half=head["attention_pool"] == 2, **options)
+    options |= {"branch_features": head["hidden_channels"], "dilations": head["dilations"]}
+    return ASPOC(features, classes, **options)
+
+
+def build_classifier(head: dict, features: int, init: InitialValues) -> PixelClassifier:
+    return PixelClassifier(
+        features,
+        head["out_channels"],
+        hidden_features=head["hidden_channels"],
+        kernel_size=head["hidden_kernel"],
+        bias=head["hidden_bias"],
+        output_bias=head["classifier_bias"],
+        activation=ACTIVATIONS[head["activation"]],
+        dropout=head["dropout"],
         init=init,
     )
 
@@ -84,8 +139,14 @@ def evaluate(case: Case, function=lambda model, image: model(image)) -> Any:
 
 
 def forward(case: Case) -> dict[str, np.ndarray]:
-    """The outputs for the image `x`, and those of the parts inside an OVeNet where the case holds them."""
-    arrays = output_arrays(evaluate(case))
+    """The outputs for the image `x`, at its size where they are, and those of the parts that the case holds."""
+    holds_backbone = "backbone_0" in case.outputs
+    arrays = evaluate(case, _with_backbone) if holds_backbone else output_arrays(evaluate(case))
+    for output in case.network["outputs"]:
+        if output.get("resized_to_input"):
+            x, size = arrays[output["array"]], case.image().shape[1:3]
+            resized = resize_bilinear(x, size, align_corners=case.network["align_corners"])
+            arrays = arrays | {output["array"]: resized}
     if "mid_layer1" in case.outputs:
         arrays |= evaluate(case, _parts)
     return {name: channels_first(x) for name, x in arrays.items()}
@@ -104,6 +165,14 @@ def output_arrays(output) -> dict[str, jax.Array]:
 
 def _named_logits(logits: Logits, aux: str, main: str) -> dict[str, jax.Array]:
     return {main: logits.main} if logits.aux is None else {aux: logits.aux, main: logits.main}
+
+
+def _with_backbone(model: Segmentor, image: jax.Array) -> dict[str, jax.Array]:
+    """The output, and what openseg's heads read: the branches of HRNet's last stage, a ResNet's last two layers."""
+    stages = model.backbone(image)
+    maps = stages[-2:] if isinstance(model.backbone, ResNet) else stages[-1]
+    logits = model.head(model.backbone.features(stages))
+    return output_arrays(logits) | {f"backbone_{number}": x for number, x in enumerate(maps)}
 
 
 def _parts(model: OVeNet, image: jax.Array) -> dict[str, jax.Array]:
@@ -158,3 +227,24 @@ def inference(case: Case) -> dict[str, np.ndarray]:
         if name in case.outputs:
             arrays[name] = list(scores(every_scale._replace(scales=(1.0,), flip=flip)).values())[-1]
     return arrays | {f"{name}_argmax": x.argmax(1) for name, x in arrays.items()}
+
+
+def batch_norm(case: Case) -> dict[str, np.ndarray]:
+    """BatchNorm with the scale as it is and as in-place ABN's, by running and batch statistics, and its activation."""
+    plain = {f"backbone.bn1.{name}": case.io[name] for name in case.spec["inputs"] if name != "x"}
+    states = {"plain": plain, "abs": fold_in_place_abn(plain)}
+    arrays = {}
+    for name in case.outputs:
+        _, scale, mode, activation = name.split("_")
+        state, norm = states[scale], BatchNorm(case.io["x"].shape[1], eps=case.spec["config"]["eps"])
+        for ours, key in (
+            ("scale", "weight"),
+            ("bias", "bias"),
+            ("mean", "running_mean"),
+            ("var", "running_var"),
+        ):
+            getattr(norm, ours).set_value(state[f"backbone.bn1.{key}"])
+        norm.set_attributes(use_running_average=mode == "eval")
+        y = norm(case.image())
+        arrays[name] = channels_first(jax.nn.leaky_relu(y) if activation == "leaky" else y)
+    return arrays

@@ -19,8 +19,8 @@ from ovenet_jax.losses import (
 from ovenet_jax.models import parameters
 from ovenet_jax.models.segmentor import Logits
 from ovenet_jax.optimizer import create_optimizer, poly_schedule
+from ovenet_jax.published_names import HRNET
 from ovenet_jax.step import init_state, loss_and_gradients
-from ovenet_jax.torch_weights import rename
 from tests.golden_case import Case, channels_first, torch_layout
 from tests.golden_outputs import evaluate, load_model, output_arrays
 
@@ -136,7 +136,7 @@ def _row(terms: dict[str, jax.Array]) -> np.ndarray:
 def _our_name(array: str) -> str:
     """grad.model.<published key> -> grad.<our name>, whatever stands before ".model."; other names as they are."""
     prefix, _, key = array.partition(".model.")
-    return f"{prefix}.{rename(key)}" if key else array
+    return f"{prefix}.{HRNET.rename(key)}" if key else array
 
 
 def _ohem_arrays(output, label: jax.Array, ohem: Ohem, align_corners: bool) -> dict[str, np.ndarray]:

@@ -31,14 +31,13 @@ def _topics_without_network(case: Case) -> list[Topic]:
         ("label", "pred_mask", "pred_dir"): golden_segfix.predicted_offsets,
         ("instance_label",): golden_segfix.instance_ground_truth,
         ("label", "offset", "offset_float"): golden_segfix.refinement,
+        ("running_mean", "running_var"): golden_outputs.batch_norm,
     }
     return [topic for inputs, topic in by_inputs.items() if set(inputs) <= set(case.spec["inputs"])]
 
 
 def _topics_of_network(case: Case) -> list[Topic]:
-    ours = case.network["architecture"] in ("ovenet_hrnet_ocr", "thesis_offset_hrnet", "hrnet", "hrnet_ocr")
-    openseg = "key_layout" in case.network  # the same architectures in openseg's form
-    if not ours or openseg:
+    if case.network["architecture"] not in golden_outputs.ARCHITECTURES:
         return []
     asked = {
         golden_outputs.forward: any(x["array"] in case.outputs for x in case.network["outputs"]),

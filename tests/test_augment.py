@@ -130,6 +130,35 @@ def test_the_random_scale_is_of_the_size_that_images_are_first_resized_to(settin
     assert drawn == {scaled_size(first, 30 * (0.5 + i / 10)) for i in range(17)}
 
 
+def test_scale_and_aspect_are_any_number_between_their_bounds():
+    """Of a square the area says the scale, and the sides' ratio the aspect; both uniform, independent."""
+    act = RandomScaleCrop(0, (8, 8), 0, scale_range=(0.5, 2.0), aspect_range=(0.9, 1.1), short_side=4000)
+    rng = np.random.default_rng(16)
+    heights, widths = np.array([act._size((50, 50), rng) for _ in range(2000)]).T
+    scale, aspect = np.sqrt(heights * widths) / 4000, widths / heights
+    for drawn, (least, most) in ((scale, (0.5, 2.0)), (aspect, (0.9, 1.1))):
+        assert least - 0.001 < drawn.min() and drawn.max() < most + 0.001
+        quarters, _ = np.histogram(drawn, np.linspace(least - 0.001, most + 0.001, 5))
+        assert (abs(quarters - 500) < 100).all()
+    assert abs(np.corrcoef(scale, aspect)[0, 1]) < 0.1
+
+
+def test_padding_lies_anywhere_in_its_colour():
+    sample = numbered(3, 5)
+    act = RandomScaleCrop(0, (6, 7), 0, scale_range=(1.0, 1.0), pad_color=(9, 8, 7), pad_anywhere=True)
+    rng, places = np.random.default_rng(17), set()
+    for _ in range(200):
+        padded = act(sample, rng)
+        rows, columns = (np.flatnonzero((padded["label"] != IGNORE).any(axis)) for axis in (1, 0))
+        inside = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        np.testing.assert_array_equal(padded["label"][inside], sample["label"])
+        np.testing.assert_array_equal(padded["image"][inside], sample["image"])
+        outside = padded["label"] == IGNORE
+        assert (padded["image"][outside] == (9, 8, 7)).all() and outside.sum() == 6 * 7 - 3 * 5
+        places.add((int(rows[0]), int(columns[0])))
+    assert places == {(y, x) for y in range(4) for x in range(3)}
+
+
 @pytest.mark.parametrize("zoom", [1, 6])  # 600 pixels: not all of them are counted
 def test_crops_for_rare_classes_hold_them_in_the_share_that_is_asked_for(zoom):
     label = np.zeros((100, 100), np.uint8)
@@ -253,6 +282,15 @@ def test_brightness_adds_one_clipped_number_to_half_of_the_samples():
         shifts.append(shift)
     assert set(shifts) == set(range(-10, 11))
     assert 250 < shifts.count(0) < 390  # half of them, and one of 21 shifts
+
+
+def test_brightness_changes_the_share_of_the_samples_that_is_asked_for():
+    sample = {"image": np.full((2, 2, 3), 100, np.uint8), "label": np.zeros((2, 2), np.uint8)}
+    rng = np.random.default_rng(18)
+    for share in (0.0, 1.0):
+        values = [int(RandomBrightness(10, share)(sample, rng)["image"][0, 0, 0]) for _ in range(630)]
+        changed = np.mean([value != 100 for value in values])
+        assert changed == pytest.approx(share * 20 / 21, abs=0.05)  # one of 21 shifts is none
 
 
 def test_acts_leave_their_input_alone_and_return_uint8():

@@ -23,12 +23,10 @@ needs_goldens = pytest.mark.skipif(not FOLDERS, reason=f"no {SHARED.name}/golden
 
 
 @needs_goldens
-def test_every_case_of_the_ovenet_family_is_covered():
-    """All of groups 01 to 14, and of what follows SegFix without its network."""
+def test_every_case_is_covered():
     covered = [folder.name for folder in FOLDERS if goldens.topics(Case(folder))]
-    around_segfix = [f.name for f in FOLDERS if f.name.startswith(("16b", "16c", "16d", "16f"))]
-    assert covered == [folder.name for folder in FOLDERS if folder.name < "15"] + around_segfix
-    assert len(covered) == 30
+    assert covered == [folder.name for folder in FOLDERS]
+    assert len(covered) == 48
 
 
 @needs_goldens

@@ -11,11 +11,12 @@ import pytest
 from ml_collections import ConfigDict
 
 import ovenet_jax
+from configs import openseg
 from ovenet_jax import workdir
 from ovenet_jax.errors import UserError
 from ovenet_jax.import_weights import import_weights
 from ovenet_jax.models import parameters
-from tests.published_keys import published
+from tests.published_keys import IMAGENET_RESNET, OPENSEG_BASE_OC, OPENSEG_BASE_OC_PLAIN, published
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: .pth files cannot be read here")
 
@@ -99,6 +100,116 @@ def test_imagenet_weights_fill_the_backbone_and_the_offset_trunk(config, tmp_pat
     assert "ignored: 3 keys, ImageNet classification head" in printed
 
 
+@pytest.fixture
+def base_oc(config):
+    """`config` with openseg's Base-OC on a tiny ResNet."""
+    config.model.backbone, config.model.head = openseg.network("base_oc", "r_tiny")
+    config.model.input.update(openseg.RESNET_INPUT)
+    del config.model.offset
+    return config
+
+
+def set_relu(config):
+    config.model.head.activation = config.model.head.aux.activation = "relu"
+
+
+def test_opensegs_in_place_abn_becomes_batch_norm(base_oc, tmp_path, capsys):
+    arrays = trained(base_oc.model)
+    arrays |= {name: -x for name, x in arrays.items() if name.endswith("norm.scale")}
+    state_dict = published(arrays, prefix="module.", rules=OPENSEG_BASE_OC)
+    file = write_pth(
+        tmp_path / "base_oc.pth", state_dict, config_dict={"network": {"bn_type": "inplace_abn"}}
+    )
+    import_weights(base_oc, file, tmp_path / "imported")
+
+    expected = {
+        name: np.abs(x) + np.float32(1e-5) if name.endswith("norm.scale") else x for name, x in arrays.items()
+    }
+    assert_same(arrays_of(ovenet_jax.load_model(tmp_path / "imported")), expected)
+    report = json.loads((tmp_path / "imported" / "import.json").read_text())
+    assert report["code_base"] == "openseg (ResNet)"
+    assert report["batch_norm"] == "in-place ABN in backbone and head: scales are |weight| + 1e-05"
+    printed = capsys.readouterr().out
+    assert f"named as in openseg (ResNet), with {report['batch_norm']}." in printed
+    assert "Note:" not in printed
+
+
+def test_opensegs_plain_batch_norm_comes_back_as_it_is(base_oc, tmp_path, capsys):
+    set_relu(base_oc)
+    arrays = trained(base_oc.model)
+    state_dict = published(arrays, prefix="module.", rules=OPENSEG_BASE_OC_PLAIN)
+    assert "module.oc_module.stages.0.f_query.3.0.running_mean" in state_dict
+    import_weights(base_oc, write_pth(tmp_path / "base_oc.pth", state_dict, epoch=1), tmp_path / "imported")
+    assert_same(arrays_of(ovenet_jax.load_model(tmp_path / "imported")), arrays)
+    assert "Its arrays are named as in openseg (ResNet), with plain BatchNorm." in capsys.readouterr().out
+
+
+def test_heads_need_the_activation_of_their_batch_norm(base_oc, tmp_path):
+    state_dict = published(trained(base_oc.model), rules=OPENSEG_BASE_OC_PLAIN)
+    with pytest.raises(UserError, match="plain BatchNorm in its head, .* add --config.model.head.activation=relu "
+                       "--config.model.head.aux.activation=relu"):  # fmt: skip
+        import_weights(base_oc, write_pth(tmp_path / "plain.pth", state_dict), tmp_path / "imported")
+    set_relu(base_oc)
+    state_dict = published(trained(base_oc.model), rules=OPENSEG_BASE_OC)
+    with pytest.raises(
+        UserError, match="in-place ABN in its head, .*add --config.model.head.activation=leaky_relu"
+    ):
+        import_weights(base_oc, write_pth(tmp_path / "abn.pth", state_dict), tmp_path / "imported")
+
+
+def test_another_form_of_input_is_noted(base_oc, tmp_path, capsys):
+    base_oc.model.input.bgr = False
+    base_oc.model.input.divisor = 255.0
+    file = write_pth(tmp_path / "base_oc.pth", published(trained(base_oc.model), rules=OPENSEG_BASE_OC))
+    import_weights(base_oc, file, tmp_path / "imported")
+    note = f"Note: {file}, of openseg (ResNet), was trained on images with bgr True and divisor 1.0"
+    assert note in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("configured", "ours"),
+    [
+        (("isa", "r_tiny"), r"ResNet \(1, 1, 1, 1\), ISA"),
+        (("ocnet_base_oc", "r_tiny"), r"ResNet \(1, 1, 1, 1\), Base-OC of the first release"),
+        (("base_oc", "tiny"), r"HRNet \(1, 1, 1\), Base-OC"),
+    ],
+)
+def test_another_network_is_named_in_one_sentence(base_oc, tmp_path, configured, ours):
+    file = write_pth(tmp_path / "base_oc.pth", published(trained(base_oc.model), rules=OPENSEG_BASE_OC))
+    base_oc.model.backbone, base_oc.model.head = openseg.network(*configured)
+    theirs = r"the file holds ResNet \(1, 1, 1, 1\), Base-OC"
+    with pytest.raises(
+        UserError, match=f"base_oc.pth .*: {theirs}, and the config makes {ours}; choose"
+    ) as error:
+        import_weights(base_oc, file, tmp_path / "imported")
+    assert len(str(error.value)) < 400
+    assert not (tmp_path / "imported").exists()
+
+
+def test_imagenet_weights_of_a_resnet_fill_the_backbone_and_the_offset_trunk(config, tmp_path, capsys):
+    config.model.backbone, config.model.head = openseg.network("base_oc", "r_tiny")
+    config.model.backbone.blocks = (1, 1, 1, 2)
+    config.model.backbone.multi_grid = (1, 1)
+    arrays = {name: x for name, x in trained(config.model).items() if name.startswith("backbone.")}
+    state_dict = published(arrays, rules=IMAGENET_RESNET) | {
+        "fc.weight": np.zeros((10, 8)),
+        "fc.bias": np.zeros(10),
+    }
+    import_weights(config, write_pth(tmp_path / "imagenet.pth", state_dict), tmp_path / "imported")
+
+    loaded = arrays_of(ovenet_jax.load_model(tmp_path / "imported"))
+    trunk = {name for name in loaded if name.startswith("offset_trunk.")}
+    assert {name.split(".")[1:3][-1] for name in trunk} == {"0"}  # config.model.offset.modules
+    for name in trunk:
+        np.testing.assert_array_equal(loaded[name], arrays[name.replace("offset_trunk.", "backbone.trunk.")])
+    assert_same({name: x for name, x in loaded.items() if name in arrays}, arrays)
+    printed = capsys.readouterr().out
+    assert "Its arrays are named as in ResNet on ImageNet, with plain BatchNorm." in printed
+    assert f"offset_trunk: {len(trunk)} arrays copied from the backbone of imagenet.pth" in printed
+    assert "ignored: 2 keys, ImageNet classification head" in printed
+    assert "Note:" not in printed
+
+
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
 def test_half_precision_is_widened_and_said(config, tmp_path, capsys, kind):
     arrays = trained(config.model)
@@ -149,8 +260,12 @@ def of_baseline(model_config):
 
 
 def of_resnet(_):
-    keys = ("conv1.weight", "layer2.0.conv1.weight", "fc.weight")
+    keys = ("conv1.weight", *(f"layer2.{block}.conv1.weight" for block in range(3)), "fc.weight")
     return {key: np.zeros((3, 3), np.float32) for key in keys}
+
+
+def of_something_else(_):
+    return {"blocks.0.attn.qkv.weight": np.zeros((3, 3), np.float32)}
 
 
 BAD_INPUT = {
@@ -166,8 +281,15 @@ BAD_INPUT = {
         of_other_width,
         r"transition1.0.0.weight has shape \(3, 3, 16, 6\) \(channels last\), .* needs \(3, 3, 16, 4\)",
     ),
-    "no offsets": (of_baseline, "nothing fills offset_head.classifier.output.bias"),
-    "another architecture": (of_resnet, "fc.weight has no target; layer2.0.conv1.weight has no target"),
+    "no offsets": (
+        of_baseline,
+        r"the file holds HRNet \(1, 1, 1\), OCR in HRNet's own form, and the config makes .* form, offsets; choose",
+    ),
+    "another architecture": (
+        of_resnet,
+        r"the file holds ResNet \(3,\), and the config makes HRNet \(1, 1, 1\); choose",
+    ),
+    "something else": (of_something_else, "the file holds no backbone known here, and the config makes"),
     "integers": (
         lambda model: {key: value.astype(np.int8) for key, value in whole(model).items()},
         "conv1.weight holds int8, not floating-point numbers",

@@ -80,6 +80,16 @@ def test_flip_averages_the_logits_with_those_of_the_mirror_image(run):
     assert np.abs(flipped - straight).max() > 1e-3
 
 
+def test_passes_add_up_their_logits_or_exp_of_them(run):
+    image = np.random.default_rng(1).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    whole = PROTOCOL._replace(windows="whole", bucket=1, sum="logits")
+    alone = [run([image], protocol=whole._replace(scales=(s,)))[0].answer[0] for s in whole.scales]
+    together = run([image], protocol=whole)[0].answer[0]
+    np.testing.assert_allclose(together, sum(alone), rtol=1e-4, atol=1e-5)
+    exp = run([image], protocol=whole._replace(scales=(1.0,), sum="exp"))[0].answer[0]
+    np.testing.assert_allclose(np.log(exp), alone[0], rtol=1e-4, atol=1e-5)
+
+
 def test_left_and_right_change_places_in_the_mirror_image(run):
     image = np.random.default_rng(1).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     flipped = PROTOCOL._replace(scales=(1.0,), bucket=1)

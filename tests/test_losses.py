@@ -123,3 +123,14 @@ def test_the_confidence_loss_does_not_move_offsets():
     label, offset = half_and_half()
     gradient = jax.grad(confidence_loss)(offset, jnp.full((1, 2, 4, 1), 0.3), label)
     assert not gradient.any()
+
+
+def test_with_ohem_the_auxiliary_map_mines_nothing_and_has_two_means():
+    """Three pixels, one ignored, weights 3 and 1: openseg divides by the weights, HRNet-OCR by all three."""
+    logits = Logits(logits_of([0.5, 0.25, 0.9]), logits_of([0.5, 0.25, 0.9]))
+    label, weights = jnp.asarray([[[0, 1, 255]]]), (3.0, 1.0)
+    total = 3 * np.log(2) - np.log(0.75)
+    for over_all, divisor in ((True, 3), (False, 4)):
+        ohem = Ohem(0.9, 1, group=1, aux_over_all=over_all)
+        loss = segmentation_loss(logits, label, ohem=ohem, class_weights=weights, align_corners=True)
+        assert_allclose(loss, 0.4 * total / divisor + total / 2, rtol=1e-6)  # main: both are hard, by count

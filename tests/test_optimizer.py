@@ -1,4 +1,5 @@
 import jax.numpy as jnp
+import numpy as np
 import optax
 from numpy.testing import assert_allclose
 
@@ -36,3 +37,21 @@ def test_the_rate_multiplier_reaches_the_heads_only():
         optimizer, dict.fromkeys(names, jnp.asarray(0.0)), dict.fromkeys(names, jnp.asarray(1.0)), 1
     )
     assert_allclose([params[name] for name in names], [-0.1, -1.0, -1.0], rtol=1e-6)
+
+
+def test_the_backbones_rate_grows_with_the_fourth_power_and_the_heads_have_theirs_at_once():
+    optimizer = create_optimizer(
+        lambda _: 0.1, momentum=0.0, weight_decay=0.0, head_rate_multiplier=10.0, warmup_steps=4
+    )
+    names = (
+        "backbone.conv1.conv.kernel",
+        "offset_trunk.layer4.0.conv1.conv.kernel",
+        "head.classifier.kernel",
+    )
+    gradients = dict.fromkeys(names, jnp.asarray(1.0))
+    state, changes = optimizer.init(gradients), []
+    for _ in range(6):
+        updates, state = optimizer.update(gradients, state, gradients)
+        changes.append([updates[name] for name in names])
+    grown = -0.1 * np.array([0.25, 0.5, 0.75, 1, 1, 1]) ** 4
+    assert_allclose(changes, np.stack([grown, grown, np.full(6, -1.0)], -1), rtol=1e-6)

@@ -29,7 +29,7 @@ def test_generic_windows_overlap_by_a_third_and_reach_the_end():
     assert black.tolist() == [False] * 26 + [True] * 22
 
 
-@pytest.mark.parametrize("windows", ["cityscapes", "generic"])
+@pytest.mark.parametrize("windows", ["cityscapes", "generic", "whole"])
 @pytest.mark.parametrize("size", [(48, 96), (83, 60), (31, 97), (64, 64)])
 @pytest.mark.parametrize("bucket", [1, 16])
 def test_every_scale_counts_once_everywhere_in_the_image_and_never_outside(windows, size, bucket):
@@ -79,6 +79,15 @@ def test_a_window_filled_up_with_black_is_not_the_whole_image():
     assert all(p.whole for p in passes((64, 64), protocol._replace(windows="cityscapes"), True))
 
 
+def test_whole_images_may_be_scaled_by_their_short_side_and_buckets_round_the_other():
+    protocol = Protocol(48, (48, 48), scales=(0.5, 1.0, 2.0), windows="whole", side="short", bucket=16)
+    assert [p.size for p in passes((60, 103), protocol, True)] == [(24, 48), (48, 80), (96, 160)]
+    assert [p.size for p in passes((103, 60), protocol, True)] == [(48, 24), (80, 48), (160, 96)]
+    exact = passes((60, 103), protocol._replace(bucket=1), True)
+    assert [p.size for p in exact] == [(24, 41), (48, 82), (96, 165)]
+    assert all(p.whole for p in exact)
+
+
 def test_images_may_become_squares_whatever_their_shape():
     protocol = Protocol(base_size=64, window=(64, 64), windows="generic", keep_shape=False)
     (only,) = passes((30, 90), protocol, True)
@@ -109,7 +118,9 @@ def test_the_config_describes_the_protocol():
         ("scales", (0.0,), r"config\.eval\.scales is \(0\.0,\); it must be positive numbers"),
         ("scales", (float("nan"),), r"config\.eval\.scales is \(nan,\); it must be positive numbers"),
         ("scales", (), r"config\.eval\.scales is \(\); it must be positive numbers"),
-        ("windows", "sliding", "config.eval.windows is 'sliding'; known: cityscapes, generic"),
+        ("windows", "sliding", "config.eval.windows is 'sliding'; known: cityscapes, generic, whole"),
+        ("side", "width", "config.eval.side is 'width'; known: long, short"),
+        ("sum", "softmax", "config.eval.sum is 'softmax'; known: exp, logits"),
         ("window", (512,), r"config\.eval\.window is \(512,\); it must be \(height, width\)"),
         ("bucket", 0, "config.eval.bucket is 0; it must be at least 1"),
         ("images_per_device", 0, "config.eval.images_per_device is 0; it must be at least 1"),

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests import goldens
+from tests import golden_outputs, goldens
 from tests.conftest import SHARED
 
 torch = pytest.importorskip("torch", reason="PyTorch reads .pth files")
@@ -39,6 +39,47 @@ def test_published_weights_give_the_published_label_map(folder, tmp_path):
     reference = case.io["ms_flip_argmax"][0]
     assert found.shape == reference.shape
     assert (found != reference).mean() <= case.rule("ms_flip_argmax")["mismatch_fraction"]
+
+
+OPENSEG = SHARED / "goldens" / "15b_spatial_ocrnet_relu"  # plain BatchNorm, so that nothing is folded
+
+
+@pytest.mark.skipif(not OPENSEG.exists(), reason=f"no {SHARED.name}/goldens beside the project")
+def test_openseg_weights_give_the_label_map_of_the_published_network(tmp_path):
+    case = goldens.Case(OPENSEG)
+    height, width = case.io["x"].shape[2:]
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)  # BGR
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "image.png"), image)
+    config = openseg_network(case)
+    report = main("import", tmp_path, f"--source={OPENSEG / case.spec['weights']['file']}", *config)
+    assert "Its arrays are named as in openseg (ResNet), with plain BatchNorm." in report
+    assert "Note:" not in report
+    main("predict", tmp_path, f"--source={tmp_path / 'images'}", f"--config.eval.base_size={width}", *config)
+    found = cv2.imread(str(tmp_path / "run/predictions/images/label_maps/image.png"), cv2.IMREAD_UNCHANGED)
+
+    case.io["x"] = (image - np.float32([102.9801, 115.9465, 122.7717])).transpose(2, 0, 1)[None]
+    reference = golden_outputs.forward(case)["out"].argmax(1)[0]
+    assert len(np.unique(reference)) > 1
+    assert (found != reference).mean() <= 1e-3  # ties, to rounding
+
+
+def openseg_network(case: goldens.Case) -> list[str]:
+    """The case's ResNet and OCR as a variant of configs/cityscapes.py with overrides."""
+    backbone, head, aux = (case.network[part] for part in ("backbone", "head", "aux_head"))
+    overrides = {
+        "num_classes": case.network["num_classes"],
+        "backbone.blocks": tuple(backbone["blocks"]),
+        "backbone.widths": tuple(backbone["planes"]),
+        "backbone.stem": tuple(backbone["stem"]["channels"]),
+        "head.mid_features": head["mid_channels"],
+        "head.key_features": head["key_channels"],
+        "head.activation": "relu",
+        "head.aux.hidden_features": aux["hidden_channels"],
+        "head.aux.activation": "relu",
+    }
+    values = [f"--config.model.{key}={str(value).replace(' ', '')}" for key, value in overrides.items()]
+    return ["--config=configs/cityscapes.py:ocr_r101", *values]
 
 
 @pytest.mark.slow

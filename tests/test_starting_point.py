@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import camvid, common
+from configs import camvid, common, openseg
 from ovenet_jax import workdir
 from ovenet_jax.checkpoint import Checkpoints, load_model
 from ovenet_jax.errors import UserError
@@ -76,6 +76,22 @@ def test_of_a_copied_trunk_the_first_modules_are_taken(tiny_model):
     assert values(arrays, "offset_trunk.stage4.1.") == {41.0}
 
 
+def test_of_a_resnet_the_first_blocks_of_the_last_layer_are_copied(tiny_model):
+    tiny_model.backbone, tiny_model.head = openseg.network("isa", "r_tiny")
+    tiny_model.backbone.update({"blocks": (1, 1, 1, 3), "multi_grid": (1, 1, 1)})
+    tiny_model.offset.modules = (2,)
+    fresh, base = network(tiny_model, FRESH), network(baseline(tiny_model), BASE)
+    for block in range(3):
+        prefix = f"backbone.trunk.layer4.{block}."
+        base |= {n: np.full_like(x, 10 + block) for n, x in base.items() if n.startswith(prefix)}
+    arrays, origins = take_over(fresh, Source("isa.pth", base))
+    assert {name.split(".")[1] for name in arrays if name.startswith("offset_trunk.")} == {"layer4"}
+    assert values(arrays, "offset_trunk.layer4.0.") == {10.0}
+    assert values(arrays, "offset_trunk.layer4.1.") == {11.0}
+    assert values(arrays, "head.") == {BASE}
+    assert origins["offset_trunk.layer4.0.conv1.conv.kernel"] == "copied from the backbone of isa.pth"
+
+
 def test_an_ovenet_starts_from_another_with_its_own_trunk(tiny_model):
     arrays, origins = take_over(network(tiny_model, FRESH), Source("base", network(tiny_model, BASE)))
     assert values(arrays, "") == {BASE}
@@ -96,6 +112,15 @@ def test_a_plain_head_becomes_the_auxiliary_head_of_ocr(tiny_model):
     assert values(arrays, "head.aux.") == {BASE}
     assert values(arrays, "head.pixels.") == values(arrays, "head.classifier.") == {FRESH}
     assert origins["head.aux.output.bias"] == "loaded from the plain head of hrnet.pth"
+
+
+def test_a_plain_head_with_an_auxiliary_one_stays_what_it_is(tiny_model):
+    tiny_model.backbone, tiny_model.head = openseg.network("fcn", "r_tiny")
+    base = network(baseline(tiny_model), BASE)
+    base |= {name: np.full_like(x, 3.0) for name, x in base.items() if name.startswith("head.aux.")}
+    arrays, _ = take_over(network(baseline(tiny_model), FRESH), Source("fcn.pth", base))
+    assert values(arrays, "head.classifier.") == {BASE}
+    assert values(arrays, "head.aux.") == {3.0}
 
 
 @pytest.mark.parametrize("head", [None, common.fcn()])

@@ -16,7 +16,14 @@ from ovenet_jax.step import BASE, TrainState, create_loss, init_state, loss_and_
 
 
 def config(model, batch_size=8):
-    ohem = {"on": False, "threshold": 0.9, "keep": 100, "group": 2, "softmax_again": True}
+    ohem = {
+        "on": False,
+        "threshold": 0.9,
+        "keep": 100,
+        "group": 2,
+        "softmax_again": True,
+        "aux_over_all": True,
+    }
     loss = {
         "aux_weight": 0.4,
         "class_weights": (),

@@ -1,71 +1,22 @@
-import json
 import os
 import pickle
-import re
 
 import numpy as np
 import pytest
 
-from configs import cityscapes, common
+from configs import common
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
-from ovenet_jax.models.layers import InitialValues
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.torch_weights import (
     fill,
+    fold_in_place_abn,
     holds_backbone_only,
+    in_place_abn,
     read_pth,
-    rename,
-    why_ignored,
 )
 from tests.conftest import SHARED
 from tests.published_keys import load_state_dict, published
-
-FAMILY = re.compile("(ovenet|thesis|hrnet_w|hrnetv2_w48_imagenet)")
-MANIFESTS = [
-    path for path in sorted((SHARED / "goldens" / "manifests").glob("*.json")) if FAMILY.match(path.name)
-]
-
-
-@pytest.mark.parametrize(
-    ("key", "name"),
-    [
-        ("model.conv1.weight", "backbone.conv1.conv.kernel"),
-        ("bn2.running_var", "backbone.conv2.norm.var"),
-        ("module.model.layer1.0.downsample.1.weight", "backbone.layer1.0.downsample.norm.scale"),
-        ("transition1.0.0.weight", "backbone.trunk.transition1.0.conv.kernel"),
-        ("transition3_2.3.0.1.bias", "offset_trunk.transition3.3.norm.bias"),
-        ("stage4.2.branches.1.3.bn2.running_mean", "backbone.trunk.stage4.2.branches.1.3.conv2.norm.mean"),
-        ("stage4_2.0.fuse_layers.0.3.0.weight", "offset_trunk.stage4.0.fuse_layers.0.3.conv.kernel"),
-        ("stage3.0.fuse_layers.2.0.1.1.bias", "backbone.trunk.stage3.0.fuse_layers.2.0.1.norm.bias"),
-        ("last_layer.3.bias", "head.classifier.output.bias"),
-        ("aux_head.0.weight", "head.aux.hidden.conv.kernel"),
-        ("aux_head_offset.1.weight", "offset_head.classifier.hidden.norm.scale"),
-        ("model.offset_layer.3.bias", "offset_head.classifier.output.bias"),
-        ("cls_head.weight", "head.classifier.kernel"),
-        ("ocr_distri_head.object_context_block.f_pixel.3.0.weight", "head.attention.query.1.norm.scale"),
-        ("ocr_distri_head.object_context_block.f_up.0.weight", "head.attention.output.0.conv.kernel"),
-        ("ocr_distri_head.conv_bn_dropout.1.0.bias", "head.fusion.norm.bias"),
-    ],
-)
-def test_published_keys_have_our_names(key, name):
-    assert rename(key) == name
-
-
-@pytest.mark.parametrize(
-    ("key", "reason"),
-    [
-        ("model.stage4.0.branches.0.0.bn1.num_batches_tracked", "BatchNorm's step counters"),
-        ("module.model.coords", "stored pixel grid"),
-        ("loss.criterion.weight", "class weights of the loss"),
-        ("downsamp_modules.0.0.weight", "ImageNet classification head"),
-        ("classifier.bias", "ImageNet classification head"),
-        ("classifier.4.bias", None),
-        ("cls_head.bias", None),
-    ],
-)
-def test_what_is_ignored_has_a_reason(key, reason):
-    assert why_ignored(key) == reason
 
 
 def plain_hrnet(tiny_model):
@@ -101,13 +52,56 @@ def test_everything_that_does_not_fit_is_listed_at_once(tiny_model):
     )
 
 
-def test_two_keys_for_one_array_are_both_named(tiny_model):
-    model, _ = plain_hrnet(tiny_model)
-    state_dict = {"conv1.weight": np.zeros((8, 3, 3, 3)), "model.conv1.weight": np.zeros((8, 3, 3, 3))}
+# The first release's keys and queries are one module.
+SHARED_MODULE = ("context.stages.0.f_key.1.weight", "context.stages.0.f_query.1.weight")
+OF_FIRST_RELEASE = {f"{module}.bias": np.zeros(2, np.float32) for module in ("layer2.0.bn1", "cls")}
+
+
+def test_a_module_stored_under_two_names_is_one():
+    state_dict = OF_FIRST_RELEASE | dict.fromkeys(SHARED_MODULE, np.asarray([1.0, 2.0]))
+    names = (
+        "backbone.trunk.layer2.0.conv1.norm.bias",
+        "head.classifier.bias",
+        "head.attentions.0.key.0.norm.scale",
+    )
+    filled = fill(dict.fromkeys(names, np.zeros(2, np.float32)), state_dict, "weights.pth")
+    np.testing.assert_array_equal(filled["head.attentions.0.key.0.norm.scale"], [1, 2])
+
+
+def test_two_keys_of_one_array_that_differ_are_both_named():
+    key, query = SHARED_MODULE
+    state_dict = OF_FIRST_RELEASE | {key: np.asarray([1.0, 2.0]), query: np.asarray([1.0, 3.0])}
     with pytest.raises(
-        UserError, match="model.conv1.weight and conv1.weight are both backbone.conv1.conv.kernel"
+        UserError, match=f"{query} and {key} are both head.attentions.0.key.0.norm.scale, and differ"
     ):
-        load_state_dict(model, state_dict, "weights.pth")
+        fill({}, state_dict, "weights.pth")
+
+
+BATCH_NORM = {"weight": np.asarray([-0.5, 2.0], np.float32), "running_var": np.ones(2, np.float32)}
+
+
+@pytest.mark.parametrize("module", ["module.backbone.layer2.0.bn1", "backbone.transition1.0.1", "cls_head.1"])
+def test_the_scales_of_in_place_abn_are_folded(module):
+    """|weight| + 1e-5, as its kernels scale; what has a step counter, or is no scale, stays as it is."""
+    state_dict = {f"{module}.{key}": value for key, value in BATCH_NORM.items()}
+    others = {f"backbone.stage2.0.bn2.{key}": value for key, value in BATCH_NORM.items()}
+    others |= {
+        "backbone.stage2.0.bn2.num_batches_tracked": np.asarray(7),
+        "cls_head.3.weight": np.full(2, -1.0),
+    }
+    folded = fold_in_place_abn(state_dict | others)
+    np.testing.assert_array_equal(folded.pop(f"{module}.weight"), np.float32([0.50001, 2.00001]))
+    state_dict.pop(f"{module}.weight")
+    for key, value in (state_dict | others).items():
+        np.testing.assert_array_equal(folded[key], value)
+
+
+@pytest.mark.parametrize(
+    "other", ["last_layer.3.weight", "stage2.0.branches.0.0.conv1.weight", "layer2.0.conv1.weight"]
+)
+def test_what_never_had_in_place_abn_is_not_folded(other):
+    state_dict = {f"bn1.{key}": value for key, value in BATCH_NORM.items()} | {other: np.zeros(1)}
+    assert in_place_abn(state_dict) == set()
 
 
 @pytest.mark.parametrize(
@@ -132,73 +126,17 @@ def test_half_precision_is_widened():
 
 
 def test_a_backbone_alone_is_recognised():
-    backbone = ["conv1.weight", "layer1.0.bn1.weight", "stage2.0.branches.0.0.bn1.num_batches_tracked"]
-    assert holds_backbone_only([*backbone, "final_layer.1.bias", "classifier.weight"])
-    assert not holds_backbone_only([*backbone, "last_layer.0.weight"])
+    backbone = ["backbone.conv1.conv.kernel", "backbone.layer1.0.conv1.norm.scale"]
+    assert holds_backbone_only(backbone)
+    assert not holds_backbone_only([*backbone, "head.classifier.output.bias"])
 
 
-needs_goldens = pytest.mark.skipif(not MANIFESTS, reason=f"no {SHARED.name}/goldens beside the project")
+def folders_with_pth():
+    return sorted(path.parent for path in (SHARED / "goldens").glob("[01]*/weights.pth"))
 
 
-@needs_goldens
-@pytest.mark.parametrize("manifest", MANIFESTS or [None], ids=lambda path: path and path.stem)
-def test_every_key_of_a_full_size_checkpoint_lands(manifest, monkeypatch):
-    # Only shapes are asked for, and drawing a hundred million values takes seconds.
-    monkeypatch.setattr(
-        InitialValues, "backbone_kernel", lambda _, shape: np.broadcast_to(np.float32(0), shape)
-    )
-    monkeypatch.setattr(InitialValues, "default", lambda _, shape, *__: np.broadcast_to(np.float32(0), shape))
-    content = json.loads(manifest.read_text())
-    _, params, statistics = parameters.split(create_model(full_size(content)))
-    expected = {name: value.shape for name, value in {**params, **statistics}.items()}
-    keys = content["keys"] | content.get("additional_keys_in_training_checkpoints", {})
-    found = {}
-    for key, shape in keys.items():
-        if why_ignored(key) is None:
-            assert rename(key) not in found, f"{key} is the second for {rename(key)}"
-            found[rename(key)] = (*shape[2:], shape[1], shape[0]) if len(shape) == 4 else tuple(shape)
-    if holds_backbone_only(keys):
-        assert "imagenet" in content["name"]
-        assert found == {name: shape for name, shape in expected.items() if name.startswith("backbone.")}
-    else:
-        assert found == expected
-        assert sum(value.size for value in params.values()) == content["params_without_coords"]
-
-
-@needs_goldens
-def test_there_are_manifests():
-    assert len(MANIFESTS) == 17
-
-
-def full_size(manifest):
-    """The config of the network that a manifest lists the keys of."""
-    name = manifest["name"]
-    has_offsets, has_ocr = "offset_branch" in manifest, "ocr" in name
-    model = cityscapes.get_config("ovenet" if has_offsets else "hrnet").model
-    model.head = common.ocr() if has_ocr else common.fcn()
-    model.num_classes = manifest.get("num_classes", 19)
-    model.backbone.width = int(re.search(r"w(\d+)", name)[1])
-    if "stages" in manifest:
-        first, *stages = (manifest["stages"][f"STAGE{number}"] for number in (1, 2, 3, 4))
-        model.backbone.layer1_blocks, model.backbone.layer1_width = (
-            first["NUM_BLOCKS"][0],
-            first["NUM_CHANNELS"][0],
-        )
-        model.backbone.width, model.backbone.blocks = stages[0]["NUM_CHANNELS"][0], stages[0]["NUM_BLOCKS"][0]
-        model.backbone.modules = tuple(stage["NUM_MODULES"] for stage in stages)
-    if has_offsets:
-        model.offset.branch = manifest["offset_branch"]
-        modules = {"2": 1, "3": 3, "4": 2}  # stage2_2, stage3_2, stage4_2 as published
-        model.offset.modules = tuple(modules[stage] for stage in "234" if int(stage) >= model.offset.branch)
-    return model
-
-
-def goldens_with_pth():
-    return sorted(path.parent for path in (SHARED / "goldens").glob("0*/weights.pth"))
-
-
-@needs_goldens
-@pytest.mark.parametrize("folder", goldens_with_pth() or [None], ids=lambda path: path and path.name)
+@pytest.mark.skipif(not folders_with_pth(), reason=f"no {SHARED.name}/goldens beside the project")
+@pytest.mark.parametrize("folder", folders_with_pth() or [None], ids=lambda path: path and path.name)
 @pytest.mark.usefixtures("torch")
 def test_a_pth_file_reads_as_the_same_arrays_as_its_npz(folder):
     arrays = np.load(folder / "weights.npz")

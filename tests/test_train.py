@@ -15,9 +15,11 @@ import pytest
 from ml_collections import ConfigDict
 
 import ovenet_jax
-from configs import acdc, ade20k, camvid, cityscapes, coco_stuff, demo, folder, lip, pascal_context
+from configs import acdc, ade20k, camvid, cityscapes, coco_stuff, demo, folder, lip, openseg, pascal_context
+from ovenet_jax import workdir
 from ovenet_jax.checkpoint import Checkpoints
 from ovenet_jax.errors import UserError
+from ovenet_jax.inference import Normalisation
 from ovenet_jax.models import parameters
 from ovenet_jax.predict import predict
 from ovenet_jax.step import TrainState
@@ -29,11 +31,13 @@ def variants(file) -> list[str]:
     """All variants of a config file, as it names them itself."""
     with pytest.raises(UserError) as error:
         file.get_config("?")
-    return re.search("choose one of (.*)\\.$", str(error.value))[1].split(", ")
+    return re.search("choose one of (.*); or", str(error.value))[1].split(", ")
 
 
 FILES = (demo, camvid, cityscapes, acdc, ade20k, pascal_context, lip, coco_stuff, folder)
+OPENSEG = [f"ovenet_{head}_r_tiny" for head in openseg.HEADS] + ["fcn_w48"]
 ALL_CONFIGS = [(file, variant) for file in FILES for variant in variants(file)]
+ALL_CONFIGS += [(file, "ovenet_isa_r_tiny") for file in FILES] + [(camvid, variant) for variant in OPENSEG]
 
 
 class Recording:
@@ -53,6 +57,12 @@ class Recording:
 
     def __contains__(self, name):
         return name in self._config
+
+    def __iter__(self):
+        return iter(self._config)
+
+    def __getitem__(self, name):
+        return getattr(self, name)
 
 
 def leaves(config: ConfigDict, prefix: str = "") -> set[str]:
@@ -92,6 +102,8 @@ def keys_read(run, tmp_path_factory):
     config.loss.ohem.on = True
     assert train(Recording(config, read), folder / "run")
     assert predict(Recording(config, read), folder / "run", None)
+    for variant in [f"ovenet_{head}_r_tiny" for head in openseg.HEADS] + ["fcn_tiny"]:
+        ovenet_jax.create_model(Recording(camvid.get_config(variant).model, read, "model."))
     return read | run[2] | {"name"}  # main.py names the workdir after it
 
 
@@ -139,9 +151,20 @@ def test_the_best_network_loads_by_its_folder(run):
     assert (np.asarray(loaded[name]) != np.asarray(initial[name])).any()
 
 
+def test_a_folder_knows_what_its_network_is_fed(run, tmp_path):
+    folder, config, _ = run
+    assert ovenet_jax.load_normalisation(folder) == Normalisation()
+    config = config.copy_and_resolve_references()
+    config.model.input.update(openseg.RESNET_INPUT)
+    workdir.claim(tmp_path, config)
+    expected = Normalisation((102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0), divisor=1.0, bgr=True)
+    assert ovenet_jax.load_normalisation(tmp_path) == expected
+
+
 def test_loading_from_a_folder_without_a_run_says_so(tmp_path):
-    with pytest.raises(UserError, match="holds no run"):
-        ovenet_jax.load_model(tmp_path)
+    for load in (ovenet_jax.load_model, ovenet_jax.load_normalisation):
+        with pytest.raises(UserError, match="holds no run"):
+            load(tmp_path)
 
 
 def test_a_folder_of_another_config_is_refused(run):
@@ -220,6 +243,9 @@ MISTAKES = {
     "steps": (0, "config.steps is 0; it must be at least 1"),
     "report_every": (0, "config.report_every is 0"),
     "augment.brightness": (-3, "config.augment.brightness is -3; it must be at least 0"),
+    "augment.scale_range": ((2.0, 0.5), "config.augment.scale_range is .2.0, 0.5.; it must be .least, most."),
+    "augment.brightness_share": (-1.0, "config.augment.brightness_share is -1.0; it is a share"),
+    "model.input.divisor": (0.0, "config.model.input: .* not the divisor .0.0. may be 0"),
     "augment.rare_class_crops": (3.0, "config.augment.rare_class_crops is 3.0; it is a share"),
     "augment.resize": ((473,), "config.augment.resize is .473,.; it must be .height, width."),
     "augment.crop": ((192,), "config.augment.crop is .192,.; it must be .height, width."),

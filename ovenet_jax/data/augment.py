@@ -2,10 +2,11 @@
 
 Each act is called with a sample, {'image': uint8 RGB [H, W, 3], 'label': uint8 train ids [H, W]}, and a numpy
 Generator, and returns a new sample; what it is given may be read-only. `resize`, `pad` and `resize_short_side` also
-take samples without label, and keep what else there is in them. As published with HRNet and OVeNet; normalisation
-happens on the device.
+take samples without label, and keep what else there is in them. As published with HRNet and OVeNet, or with openseg
+and OCNet; normalisation happens on the device.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,30 +25,52 @@ Act = Callable[[Sample, np.random.Generator], Sample]
 class RandomScaleCrop:
     """Resize by a random scale, pad to at least `crop`, and cut a window of size `crop` (H, W) at a random place.
 
-    The longer side becomes base_size times 0.5, 0.6, ... 0.5 + scale_factor / 10, each equally likely. Where published
-    training first resizes images to a `short_side` (0: not) or a fixed size, `resize` (H, W; (): not), the sizes drawn
-    are those that follow from it, but pixels are resampled once, and only those that the window shows.
+    The longer side becomes base_size (0: the length it has) times 0.5, 0.6, ... 0.5 + scale_factor / 10, each equally
+    likely, or, with a `scale_range` (least, most), times any number between. `aspect_range` (least, most) stretches by
+    a random a: the width by sqrt(a), the height by 1 / sqrt(a). Where published training first resizes images to a
+    `short_side` (0: not) or a fixed size, `resize` (H, W; (): not), the sizes drawn are those that follow from it, but
+    pixels are resampled once, bilinearly (openseg: bicubically), and only those that the window shows.
 
     rare_class_crops: this share of the windows holds a random pixel of a class that occurs in the image, drawn with
     probabilities inverse to the classes' shares of it.
+    pad_color (RGB) fills what is missing at the bottom and right, or, with pad_anywhere, on all sides at random.
     """
 
     base_size: int
     crop: tuple[int, int]
     scale_factor: int
+    scale_range: tuple[float, float] | tuple[()] = ()
+    aspect_range: tuple[float, float] | tuple[()] = ()
     short_side: int = 0
     resize: tuple[int, int] | tuple[()] = ()
     rare_class_crops: float = 0.0
+    pad_color: tuple[int, int, int] = (0, 0, 0)
+    pad_anywhere: bool = False
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        scale = 0.5 + rng.integers(self.scale_factor, endpoint=True) / 10
-        size = scaled_size(self._first_size(sample["label"].shape), self.base_size * scale)
+        size = self._size(sample["label"].shape, rng)
         first, last = np.zeros(2, int), np.maximum(np.subtract(size, self.crop), 0)
         if self.rare_class_crops and rng.random() < self.rare_class_crops:
             pixel = _pixel_of_rare_class(sample["label"], size, rng)
             first, last = np.clip(pixel - self.crop + 1, first, last), np.clip(pixel, first, last)
         corner = rng.integers(first, last, endpoint=True)
-        return pad(resized_window(sample, size, corner, self.crop), self.crop)
+        place = (0, 0)
+        if self.pad_anywhere:
+            place = tuple(rng.integers(np.maximum(np.subtract(self.crop, size), 0), endpoint=True).tolist())
+        return pad(resized_window(sample, size, corner, self.crop), self.crop, self.pad_color, place)
+
+    def _size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+        """The size (H, W) that an image of `size` is resized to."""
+        if self.scale_range:
+            scale = rng.uniform(*self.scale_range)
+        else:
+            scale = 0.5 + rng.integers(self.scale_factor, endpoint=True) / 10
+        first = self._first_size(size)
+        height, width = scaled_size(first, (self.base_size or max(first)) * scale)
+        if self.aspect_range:
+            stretch = math.sqrt(rng.uniform(*self.aspect_range))
+            height, width = max(1, int(height / stretch + 0.5)), max(1, int(width * stretch + 0.5))
+        return height, width
 
     def _first_size(self, size: tuple[int, int]) -> tuple[int, int]:
         return self.resize or (short_side_size(size, self.short_side) if self.short_side else size)
@@ -55,12 +78,13 @@ class RandomScaleCrop:
 
 @dataclass(frozen=True)
 class RandomBrightness:
-    """In half of all samples add one integer from -shift to shift to all channels, clipped to 0 to 255."""
+    """In this `share` of the samples add one integer from -shift to shift to all channels, clipped to 0 to 255."""
 
     shift: int
+    share: float = 0.5
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        if rng.random() < 0.5:
+        if rng.random() < 1 - self.share:
             return sample
         shift = rng.integers(-self.shift, self.shift, endpoint=True)
         shifted = np.clip(np.arange(256) + shift, 0, 255).astype(np.uint8)
@@ -157,15 +181,22 @@ def resized_window(
     }
 
 
-def pad(sample: Sample, size: tuple[int, int], color: tuple[int, int, int] = (0, 0, 0)) -> Sample:
-    """Pad at the bottom and right to at least (H, W): the image with an RGB colour, the label with IGNORE."""
+def pad(
+    sample: Sample,
+    size: tuple[int, int],
+    color: tuple[int, int, int] = (0, 0, 0),
+    place: tuple[int, int] = (0, 0),
+) -> Sample:
+    """Pad to at least (H, W), the image with an RGB colour, the label with IGNORE; with `place` (rows, columns) of it
+    above and on the left."""
     height, width = sample["image"].shape[:2]
     rows, columns = max(size[0] - height, 0), max(size[1] - width, 0)
     if not rows and not columns:
         return sample
-    fill = {"image": color, "label": IGNORE}
+    (top, left), fill = place, {"image": color, "label": IGNORE}
+    border = (top, rows - top, left, columns - left)
     return sample | {
-        key: cv2.copyMakeBorder(sample[key], 0, rows, 0, columns, cv2.BORDER_CONSTANT, value=fill[key])
+        key: cv2.copyMakeBorder(sample[key], *border, cv2.BORDER_CONSTANT, value=fill[key])
         for key in fill
         if key in sample
     }

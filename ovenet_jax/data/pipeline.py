@@ -152,16 +152,26 @@ class Source:
 
 
 def augmentations(settings: ConfigDict, classes: Labels) -> list[Act]:
-    """The acts that config.augment describes; those of LIP, whose images are resized to a fixed size, flip first."""
+    """The acts that config.augment describes; those of LIP, whose images are resized to a fixed size, flip first.
+
+    openseg always flips before it resizes by `short_side`, changes the brightness before it pads, and pads anywhere:
+    flipping last is then the same in distribution, and a padded edge is as much brighter as the image.
+    """
     crop = RandomScaleCrop(
         settings.base_size,
         tuple(settings.crop),
         settings.scale_factor,
+        scale_range=tuple(settings.scale_range),
+        aspect_range=tuple(settings.aspect_range),
         short_side=settings.short_side,
         resize=tuple(settings.resize),
         rare_class_crops=settings.rare_class_crops,
+        pad_color=tuple(settings.pad_color),
+        pad_anywhere=settings.pad_anywhere,
     )
-    brightness = [RandomBrightness(settings.brightness)] if settings.brightness else []
+    brightness = (
+        [RandomBrightness(settings.brightness, settings.brightness_share)] if settings.brightness else []
+    )
     flip = RandomFlip(classes.flip_pairs)
     return [flip, crop, *brightness] if settings.resize else [crop, *brightness, flip]
 

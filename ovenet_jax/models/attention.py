@@ -1,5 +1,6 @@
 """Attention among the pixels of a map: the block that Base-OC, Pyramid-OC, ASP-OC and ISA share."""
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -11,14 +12,44 @@ from ovenet_jax.models.layers import Activation, Conv, ConvNormAct, InitialValue
 
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
+QUERIES = 512  # that attend at a time: a map of N pixels never holds more than 512 x N scores
+
 
 def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """softmax(q k^T / sqrt(D)) v among all pixels: maps [B, H, W, D], [B, H, W, D], [B, H, W, C] -> [B, H, W, C]."""
-    query, key = (x.reshape(x.shape[0], -1, x.shape[-1]) for x in (query, key))
-    values = value.reshape(value.shape[0], -1, value.shape[-1])
-    scores = jnp.einsum("bqd,bkd->bqk", query, key) * key.shape[-1] ** -0.5
+    """softmax(q k^T / sqrt(D)) v among all pixels: maps [B, H, W, D], [B, H, W, D], [B, H, W, C] -> [B, H, W, C].
+
+    Exact at any size. More than QUERIES pixels attend in turns, and the backward pass computes the scores of each turn
+    again, so that memory grows with N, not with N^2 (Rabe and Staats, "Self-attention Does Not Need O(n^2) Memory",
+    2021). `jax.nn.dot_product_attention` is no alternative: it wants D = C, and float64 becomes float32 in it.
+    """
+    shape = value.shape
+    query, key, value = (x.reshape(shape[0], -1, x.shape[-1]) for x in (query, key, value))
+    if query.shape[1] > QUERIES:
+        return _attend_in_turns(query, key, value).reshape(shape)
+    return softmax_attention(query, key, value).reshape(shape)
+
+
+def _attend_in_turns(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """`softmax_attention` of sequences, in turns of equally many queries, at most QUERIES."""
+    batch, count, features = query.shape
+    turns = math.ceil(count / QUERIES)
+    queries = jnp.pad(query, ((0, 0), (0, -count % turns), (0, 0)))
+    queries = queries.reshape(batch, turns, -1, features).swapaxes(0, 1)
+    # In float32, because the gradients of keys and values are summed over the turns.
+    wide_key, wide_value = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (key, value))
+
+    def turn(queries: jax.Array) -> jax.Array:
+        return softmax_attention(queries, wide_key.astype(key.dtype), wide_value.astype(value.dtype))
+
+    context = jax.lax.map(jax.checkpoint(turn, prevent_cse=False), queries)
+    return context.swapaxes(0, 1).reshape(batch, -1, value.shape[-1])[:, :count]
+
+
+def softmax_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """The formula as it stands: [B, Q, D], [B, N, D], [B, N, C] -> [B, Q, C]; its softmax is in float32 at least."""
+    scores = jnp.einsum("bqd,bnd->bqn", query, key) * key.shape[-1] ** -0.5
     weights = jax.nn.softmax(scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), axis=-1)
-    return jnp.einsum("bqk,bkc->bqc", weights.astype(value.dtype), values).reshape(value.shape)
+    return jnp.einsum("bqn,bnc->bqc", weights.astype(value.dtype), value)
 
 
 class SelfAttention(nnx.Module):

@@ -144,6 +144,7 @@ def chain(layers: Sequence[Callable[[jax.Array], jax.Array]], x: jax.Array) -> j
     return x
 
 
+@jax.named_scope("resize_bilinear")
 def resize_bilinear(x: jax.Array, size: tuple[int, int], *, align_corners: bool) -> jax.Array:
     """Bilinear resize [B, H, W, C] -> [B, size[0], size[1], C], PyTorch's `interpolate` (never antialiased).
 

@@ -5,6 +5,7 @@ Aggregation by Dilated Convolutions", ICLR 2016. Attribute paths follow the publ
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -86,22 +87,24 @@ class Layers(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """The backbone: three 3x3 convolutions and a max pooling to stride 4, then four layers.
+    """The backbone: 3x3 convolutions of the widths `stem` (one: a single 7x7), max pooling to stride 4, four layers.
 
     Published: stem 64, 64, 128; ResNet-101 has 3, 4, 23, 3 blocks of widths 64 to 512, ResNet-50 6 for 23.
     """
 
     def __init__(self, layers: Sequence[Layer], *, stem: Sequence[int] = (64, 64, 128), init: InitialValues):
-        self.conv1 = ConvNormAct(3, stem[0], 3, stride=2, init=init)
-        self.conv2 = ConvNormAct(stem[0], stem[1], 3, init=init)
-        self.conv3 = ConvNormAct(stem[1], stem[2], 3, init=init)
-        self.trunk = Layers(stem[2], layers, init=init)
+        self.conv1 = ConvNormAct(3, stem[0], 7 if len(stem) == 1 else 3, stride=2, init=init)
+        for number, (width, following) in enumerate(pairwise(stem), start=2):
+            setattr(self, f"conv{number}", ConvNormAct(width, following, 3, init=init))
+        self.stem = tuple(f"conv{number}" for number in range(1, len(stem) + 1))
+        self.trunk = Layers(stem[-1], layers, init=init)
         self.layers = tuple(layers)
         self.width, self.aux_width = 4 * layers[3].width, 4 * layers[2].width
 
     def __call__(self, image: jax.Array) -> list[jax.Array]:
         """Image [B, H, W, 3] -> the maps after layers 1 to 4, [B, H / 4, W / 4, C] the first."""
-        return self.trunk(max_pool_ceil(self.conv3(self.conv2(self.conv1(image)))))
+        stem = chain([getattr(self, name) for name in self.stem], image)
+        return self.trunk(max_pool_ceil(stem))
 
     def last(self, layers: Sequence[jax.Array]) -> jax.Array:
         """The map after the last layer."""

@@ -1,5 +1,6 @@
 """The only place that knows models by name: config.model -> a model with its initial values."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import jax
@@ -168,10 +169,12 @@ def _create_head(model: "ConfigDict", backbone: nnx.Module, init: InitialValues)
     aux = _create_classifier(backbone.aux_width, model.num_classes, head.aux, init) if "aux" in head else None
     if head.name == "fcn":
         return FCN(_create_classifier(backbone.width, model.num_classes, head.classifier, init), aux)
-    if head.name == "isa" and min(min(block) for block in head.factors) < 1:
+    if head.name == "isa":
+        _check_factors(head.factors)
+    if head.name == "pyramid_oc" and min(head.sizes, default=0) < 1:
         raise UserError(
-            f"config.model.head.factors is {head.factors}; each is a block's (height, width) in pixels of the "
-            f"map, at least 1, for example ((8, 8),)."
+            f"config.model.head.sizes is {head.sizes}; each is a number of blocks along both sides of the map, at "
+            f"least 1, for example (1, 2, 3, 6)."
         )
     options = {key: head[key] for key in head if key not in ("name", "aux", "activation")}
     if head.name in ("base_oc", "asp_oc"):
@@ -184,6 +187,17 @@ def _create_head(model: "ConfigDict", backbone: nnx.Module, init: InitialValues)
         init=init,
         **options,
     )
+
+
+def _check_factors(factors: Sequence) -> None:
+    blocks = [
+        block for block in factors if isinstance(block, tuple | list) and len(block) == 2 and min(block) >= 1
+    ]
+    if not factors or len(blocks) < len(factors):
+        raise UserError(
+            f"config.model.head.factors is {factors}; each is a block's (height, width) in pixels of the map, at "
+            f"least 1, for example ((8, 8),)."
+        )
 
 
 def _create_classifier(

@@ -1,0 +1,253 @@
+"""The OCNet series, as its two code bases publish it: openseg.pytorch, and OCNet.pytorch, the authors' first release.
+
+Every head of HEADS goes on every backbone of BACKBONES, with offsets or without: the variants `[ovenet_]HEAD_BACKBONE`
+of all data sets, like `base_oc_r101` or `ovenet_isa_w48`. A head has the form that openseg publishes for ResNets or for
+HRNets; where it publishes none for HRNets (base_oc, pyramid_oc, asp_oc, isa), the ResNets' on HRNet's features.
+
+`ocr_w48` is openseg's HRNet + OCR: BGR input, biases in the attention, a 3x3 auxiliary head, in-place ABN's LeakyReLU.
+`hrnet_ocr` is that of HRNet's own code, which OVeNet is built on. What OCNet's paper calls Fast-OC is `ocr`.
+"""
+
+from functools import partial
+
+from ml_collections import ConfigDict
+
+from configs import common
+from configs.common import Networks
+from ovenet_jax.errors import UserError
+
+ACTIVATION = "leaky_relu"  # what in-place ABN puts after BatchNorm, slope 0.01; in the heads alone
+
+# Networks are fed blue first, and HRNets with ImageNet's numbers for red first all the same. The first release turns
+# what OpenCV reads to red first and then subtracts the numbers for blue first.
+HRNET_INPUT = {"bgr": True, "divisor": 255.0, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+RESNET_INPUT = {"bgr": True, "divisor": 1.0, "mean": (102.9801, 115.9465, 122.7717), "std": (1.0, 1.0, 1.0)}
+FIRST_RELEASE_INPUT = RESNET_INPUT | {"bgr": False}
+
+HEADS = (
+    "fcn",
+    "ocr",
+    "ocr_b",  # narrow: half of the channels
+    "asp_ocr",
+    "base_oc",
+    "base_oc_half",  # attends among 2x2 pixels: a sixteenth of the memory
+    "pyramid_oc",
+    "asp_oc",
+    "isa",
+    "ocnet_base_oc",  # of the first release, in which queries and keys are one
+    "ocnet_pyramid_oc",
+    "ocnet_asp_oc",
+)
+
+
+def resnet(
+    blocks: tuple[int, ...],
+    widths: tuple[int, ...] = (64, 128, 256, 512),
+    stem: tuple[int, ...] = (64, 64, 128),
+) -> ConfigDict:
+    """openseg's `deepbase_resnet*_dilated8`."""
+    return ConfigDict(
+        {
+            "name": "resnet",
+            "blocks": blocks,
+            "widths": widths,
+            "stem": stem,
+            "output_stride": 8,
+            "multi_grid": (1,) * blocks[3],
+            "half_dilation": True,  # of the block that lost its stride; the first release: False
+            "he_init": True,
+        }
+    )
+
+
+def hrnet(width: int, **options) -> ConfigDict:
+    """HRNet-W<width>, or with these options one of its small forms."""
+    return ConfigDict({**common.hrnet(width), **options})
+
+
+BACKBONES = {
+    "r50": partial(resnet, (3, 4, 6, 3)),
+    "r101": partial(resnet, (3, 4, 23, 3)),
+    "w18": partial(hrnet, 18),
+    "w18_small_v1": partial(hrnet, 16, modules=(1, 1, 1), blocks=2, layer1_blocks=1, layer1_width=32),
+    "w18_small_v2": partial(hrnet, 18, modules=(1, 3, 2), blocks=2, layer1_blocks=2),
+    "w32": partial(hrnet, 32),
+    "w48": partial(hrnet, 48),
+    "w64": partial(hrnet, 64),
+    "tiny": common.tiny_hrnet,  # these two a CPU trains
+    "r_tiny": partial(resnet, (1, 1, 1, 1), widths=(16, 16, 32, 32), stem=(16, 16, 32)),
+}
+
+
+def network(head: str, backbone: str) -> tuple[ConfigDict, ConfigDict]:
+    """`config.model.backbone` and `config.model.head` of one of HEADS on one of BACKBONES."""
+    below = BACKBONES[backbone]()
+    width = 64 if backbone.endswith("tiny") else 512
+    if head.startswith("ocnet_") and below.name == "resnet":
+        below.half_dilation = False
+    on_top = _head(head, width, on_resnet=below.name == "resnet")
+    if head != "fcn":
+        on_top.activation = ACTIVATION
+    return below, on_top
+
+
+def _head(name: str, width: int, on_resnet: bool) -> ConfigDict:
+    """Its options; `width` is 512 in all published heads, and other channels are shares of it."""
+    half, quarter = width // 2, width // 4
+    if name == "fcn":
+        form = {"output_bias": False, "dropout": 0.1}
+        if not on_resnet:
+            return ConfigDict({"name": "fcn", "classifier": _classifier(0, **form)})
+        return ConfigDict(
+            {"name": "fcn", "classifier": _classifier(width, **form), "aux": _classifier(width, **form)}
+        )
+    if name in ("ocr", "ocr_b"):
+        mid = width if name == "ocr" else half
+        hidden = mid if on_resnet or name == "ocr_b" else 0
+        return ConfigDict(
+            {
+                "name": "ocr",
+                "mid_features": mid,
+                "key_features": mid // 2,
+                "bias": True,
+                "dropout": 0.05,
+                "aux": _classifier(hidden, dropout=0.05 if on_resnet else 0.0),
+            }
+        )
+    if name == "asp_ocr":
+        return ConfigDict(
+            {
+                "name": "asp_ocr",
+                "mid_features": half,
+                "key_features": quarter,
+                "dilations": (12, 24, 36) if on_resnet else (24, 48, 72),
+                "output_bias": on_resnet,
+                "dropout": 0.1,
+                "aux": _classifier(width, output_bias=on_resnet, dropout=0.1 if on_resnet else 0.0),
+            }
+        )
+    if name == "isa":
+        return ConfigDict(
+            {
+                "name": "isa",
+                "mid_features": width,
+                "key_features": half,
+                "factors": ((8, 8),),
+                "dropout": 0.05,
+                "aux": _classifier(width, bias=False, dropout=0.05),
+            }
+        )
+    if name in ("pyramid_oc", "ocnet_pyramid_oc"):  # published with the first release alone
+        return ConfigDict(
+            {
+                "name": "pyramid_oc",
+                "mid_features": width,
+                "key_features": half,
+                "sizes": (1, 2, 3, 6),
+                "dropout": 0.05,
+                "aux": _classifier(width, dropout=0.05, activation="none"),
+            }
+        )
+    first_release = name.startswith("ocnet_")
+    if name in ("asp_oc", "ocnet_asp_oc"):
+        return ConfigDict(
+            {
+                "name": "asp_oc",
+                "mid_features": width,
+                "branch_features": half,
+                "key_features": quarter,
+                "value_features": half if first_release else quarter,
+                "dilations": (12, 24, 36),
+                "first_release": first_release,
+                "dropout": 0.1,
+                "aux": _classifier(width, dropout=0.1 if first_release else 0.0),
+            }
+        )
+    return ConfigDict(
+        {
+            "name": "base_oc",
+            "mid_features": width,
+            "key_features": half,
+            "value_features": half,
+            "first_release": first_release,
+            "half": name == "base_oc_half",
+            "dropout": 0.05,
+            "aux": _classifier(width, dropout=0.05 if first_release else 0.0),
+        }
+    )
+
+
+def _classifier(hidden_features: int, **options) -> ConfigDict:
+    return common.classifier(hidden_features, 3, **{"activation": ACTIVATION, **options})
+
+
+def choose_model(
+    config: ConfigDict, variant: str, networks: Networks, suffixes: tuple[str, ...] = ()
+) -> None:
+    """Sets the network of `variant` and its input: one of `networks`, or [ovenet_]HEAD_BACKBONE.
+
+    `suffixes`: what may stand behind HEAD_BACKBONE, one after the other in this order.
+
+    Raises:
+      UserError: neither of the two.
+    """
+    if variant in networks:
+        common.choose_model(config, variant, networks)
+        return
+    name = variant
+    for suffix in reversed(suffixes):
+        name = name.removesuffix(suffix)
+    parts = name.removeprefix("ovenet_")
+    found = [(h, b) for h in HEADS for b in BACKBONES if f"{h}_{b}" == parts]
+    if not found:
+        optional = "".join(f"[{suffix}]" for suffix in suffixes)
+        raise UserError(
+            f"Config variant {variant!r} is unknown; choose one of {', '.join(networks)}; or "
+            f"[ovenet_]HEAD_BACKBONE{optional} with the head {', '.join(HEADS)} and the backbone "
+            f"{', '.join(BACKBONES)}."
+        )
+    ((head, backbone),) = found
+    model = config.model
+    model.backbone, model.head = network(head, backbone)
+    if model.backbone.name == "hrnet":
+        model.input.update(HRNET_INPUT)
+    else:
+        model.input.update(FIRST_RELEASE_INPUT if head.startswith("ocnet_") else RESNET_INPUT)
+    if name.startswith("ovenet_"):
+        # As much of HRNet's last stage as OVeNet copies, or all blocks of a ResNet's last layer.
+        modules = (2,) if model.backbone.name == "hrnet" else (model.backbone.blocks[3],)
+        common.add_offsets(config, modules=modules)
+
+
+def set_training(config: ConfigDict) -> None:
+    """How openseg trains and tests on every data set; steps, rates and sizes are the data set's."""
+    config.augment.base_size = 0  # scales are of the image's own size
+    config.augment.scale_range = (0.5, 2.0)  # random_resize.scale_range
+    config.augment.aspect_range = (0.9, 1.1)  # random_resize.aspect_range
+    config.augment.brightness = 10  # random_brightness.shift_value
+    config.augment.brightness_share = 1.0  # random_brightness.ratio
+    pad_with_mean_color(config)
+    config.augment.pad_anywhere = True  # pad_mode random
+
+    config.loss.ohem.threshold = 0.7 if config.model.backbone.name == "resnet" else 0.9  # ohem_thresh
+    config.loss.ohem.keep = 100_000  # ohem_minkeep
+    config.loss.ohem.aux_over_all = False
+
+    config.eval.windows = "whole"
+    config.eval.sum = "logits"
+
+
+def set_first_release_training(config: ConfigDict) -> None:
+    """How OCNet's first release trains on Cityscapes, and tests: HRNet's windows and scales, logits summed."""
+    config.augment.crop = (769, 769)  # INPUT_SIZE
+    pad_with_mean_color(config)
+    config.loss.ohem.threshold = 0.7  # OHEMTHRES
+    config.loss.ohem.keep = 100_000  # OHEMKEEP, as its README says
+    config.loss.ohem.aux_over_all = False  # CriterionOhemDSN_single
+    config.eval.sum = "logits"
+
+
+def pad_with_mean_color(config: ConfigDict) -> None:
+    """Padding is 0 after normalisation there, the colour of the mean."""
+    mean = [round(config.model.input.divisor * value) for value in config.model.input.mean]
+    config.augment.pad_color = tuple(reversed(mean) if config.model.input.bgr else mean)

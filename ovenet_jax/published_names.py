@@ -1,0 +1,202 @@
+"""State-dict keys of the published PyTorch code bases -> names of our arrays: one table of few rules for each.
+
+Nothing is guessed: which code base has written a state dict is told by its keys, and every key either has a name here
+or is ignored for a reason.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+Rules = tuple[tuple[str, str], ...]
+
+# Before the names of the network: of DataParallel, of the training script's wrapper.
+PREFIX = r"^(module\.)?(model\.)?"
+
+# Keys (without PREFIX) that carry nothing a network here needs, and what they are.
+IGNORED = (
+    (r"^(incre_modules|downsamp_modules|final_layer|fc)\.", "ImageNet classification head"),
+    (r"^classifier\.(weight|bias)$", "ImageNet classification head"),
+    (r"(^|\.)num_batches_tracked$", "BatchNorm's step counters"),
+    (r"^coords$", "stored pixel grid"),
+    (r"^loss\.criterion\.weight$", "class weights of the loss"),
+)
+
+# The tables: each rule is applied once, in this order. First come the parts.
+HRNET_BACKBONE: Rules = (
+    (r"^(transition|stage)(\d)_2\.", r"offset_trunk.\1\2."),  # `_2` marks the offset trunk
+    (r"^(?:backbone\.)?(transition|stage)(\d)\.", r"backbone.trunk.\1\2."),
+    (r"^(?:backbone\.)?(conv1|bn1|conv2|bn2|layer1)\.", r"backbone.\1."),
+    # A new branch is a sequence of one step, itself a sequence.
+    (r"(transition\d\.\d)\.0\.(?=\d\.)", r"\1."),
+)
+RESNET_BACKBONE: Rules = (
+    (r"^(?:backbone\.)?(?:resinit\.)?((?:conv|bn)\d)\.", r"backbone.\1."),
+    (r"^(?:backbone\.)?(layer[1-4])\.", r"backbone.trunk.\1."),
+)
+HRNET_HEADS: Rules = (
+    (r"^(aux_head_offset|offset_layer)\.", "offset_head.classifier."),
+    (r"^(last_layer|cls_head)\.", "head.classifier."),
+    (r"^aux_head\.", "head.aux."),
+    (r"^conv3x3_ocr\.", "head.pixels."),
+    (r"^ocr_distri_head\.object_context_block\.", "head.attention."),
+    (r"^ocr_distri_head\.conv_bn_dropout\.", "head.fusion."),
+)
+OPENSEG_HEADS: Rules = (
+    (r"^(cls|head|cls_head)\.(?=(weight|bias)$)", "head.classifier."),
+    (r"^cls_head\.", "head.classifier."),
+    (r"^(dsn|dsn_head|aux_head)\.", "head.aux."),
+    (r"^(conv_3x3|conv3x3|oc_module_pre|isa_head|context|asp_ocr_head\.context)\.(?=[01]\.)", "head.pixels."),
+    (
+        r"^(spatial_ocr_head|ocr_distri_head|asp_ocr_head\.context\.2)\.object_context_block\.",
+        "head.attention.",
+    ),
+    (r"^(oc_module|context\.2|context\.2\.context\.2)\.stages\.0\.", "head.attention."),
+    (r"^(context|isa_head\.2)\.stages\.", "head.attentions."),
+    (r"\b(long|short)_range_sa\.", r"\1_range."),
+    (r"^context\.2\.context\.2\.conv_bn_dropout\.0\.", "head.context_norm."),
+    (r"^context\.2\.context\.(?=[01]\.)", "head.context_pixels."),
+    (r"^(context\.2|asp_ocr_head)\.conv2\.", "head.pyramid.branches.0."),
+    (r"^(context\.2|asp_ocr_head)\.conv3\.", "head.pyramid.branches.1."),
+    (r"^(context\.2|asp_ocr_head)\.conv4\.", "head.pyramid.branches.2."),
+    (r"^(context\.2|asp_ocr_head)\.conv5\.", "head.pyramid.branches.3."),
+    (r"^(\w+_head|oc_module|context|context\.2)\.conv_bn_dropout\.", "head.fusion."),
+    (r"^isa_head\.2\.conv_bn\.", "head.fusion."),
+    (r"^isa_head\.2\.up_conv\.", "head.widening."),
+)
+# The first release names alike, but for:
+OCNET_HEADS: Rules = (
+    (r"\.f_query\.", ".f_key."),  # queries and keys are one module, stored under both names
+    (r"^context\.2\.context\.2\.conv_bn_dropout\.0\.", "head.context_conv."),
+    (r"^context\.2\.context\.2\.conv_bn_dropout\.1\.", "head.context_norm."),
+    (r"^layer5\.", "head.pixels."),
+    (r"^context\.up_dr\.", "head.widening."),
+    *OPENSEG_HEADS,
+)
+
+# A BatchNorm with its activation is a sequence of its own in the plain form of heads: conv 0, BN 1.0.
+PLAIN_NORM: Rules = ((r"^(?!backbone\.|stage|transition)(.*\.\d)\.0\.(?=[a-z_]+$)", r"\1."),)
+COMMON: Rules = (
+    # Sequences of (conv, BN, act) are numbered on: conv 0, BN 1, conv 2, BN 3.
+    (r"\.(f_\w+)\.0\.", r".\1.0.conv."),
+    (r"\.(f_\w+)\.1\.", r".\1.0.norm."),
+    (r"\.(f_\w+)\.2\.", r".\1.1.conv."),
+    (r"\.(f_\w+)\.3\.", r".\1.1.norm."),
+    (r"\.f_(pixel|query)\.", ".query."),
+    (r"\.f_(object|key)\.", ".key."),
+    (r"\.f_(down|value)\.", ".value."),
+    (r"\.(f_up|W)\.", ".output."),
+    (r"^(\w*head\.(?:aux|classifier))\.[23]\.", r"\1.output."),
+    (r"^(\w*head\.(?:aux|classifier))\.(?=[01]\.)", r"\1.hidden."),
+    (r"\.(conv\d)\.(?=weight)", r".\1.conv."),
+    (r"\.bn(\d)\.", r".conv\1.norm."),
+    (r"\.0\.(?=(weight|bias)$)", ".conv."),
+    (r"\.1\.(?=(weight|bias|running_mean|running_var)$)", ".norm."),
+    # Leaves.
+    (r"norm\.weight$", "norm.scale"),
+    (r"\.weight$", ".kernel"),
+    (r"\.running_mean$", ".mean"),
+    (r"\.running_var$", ".var"),
+)
+
+IMAGENET_COLOURS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+CAFFE_COLOURS = {"mean": (102.9801, 115.9465, 122.7717), "std": (1.0, 1.0, 1.0)}
+
+
+class CodeBase(NamedTuple):
+    """What has written a state dict: its title, its names, what its networks are fed, its form of BatchNorm.
+
+    `input` has the keys of config.model.input, and is None for a backbone alone. `in_place_abn`: some of its networks
+    have in-place ABN where others have BatchNorm.
+    """
+
+    title: str
+    rules: Rules
+    input: dict[str, Any] | None
+    in_place_abn: bool
+
+    def rename(self, key: str) -> str:
+        """A state-dict key -> the name of our array."""
+        for pattern, replacement in ((PREFIX, ""), *PLAIN_NORM, *self.rules, *COMMON):
+            key = re.sub(pattern, replacement, key)
+        return key
+
+
+HRNET = CodeBase(
+    "HRNet, HRNet + OCR or OVeNet",
+    HRNET_BACKBONE + HRNET_HEADS,
+    {"bgr": False, "divisor": 255.0, **IMAGENET_COLOURS},
+    in_place_abn=False,
+)
+OPENSEG_HRNET = CodeBase(
+    "openseg (HRNet)",
+    HRNET_BACKBONE + OPENSEG_HEADS,
+    {"bgr": True, "divisor": 255.0, **IMAGENET_COLOURS},
+    in_place_abn=True,
+)
+OPENSEG_RESNET = CodeBase(
+    "openseg (ResNet)",
+    RESNET_BACKBONE + OPENSEG_HEADS,
+    {"bgr": True, "divisor": 1.0, **CAFFE_COLOURS},
+    in_place_abn=True,
+)
+OCNET = CodeBase(
+    "OCNet's first release",
+    RESNET_BACKBONE + OCNET_HEADS,
+    {"bgr": False, "divisor": 1.0, **CAFFE_COLOURS},
+    in_place_abn=True,
+)
+IMAGENET_RESNET = CodeBase("ResNet on ImageNet", RESNET_BACKBONE, None, in_place_abn=False)
+
+
+def recognise(keys: Iterable[str]) -> CodeBase:
+    """The code base whose names these state-dict keys are."""
+    keys = {re.sub(PREFIX, "", key) for key in keys}
+
+    def some(pattern: str) -> bool:
+        return any(re.match(pattern, key) for key in keys)
+
+    if some(r"backbone\."):
+        return OPENSEG_RESNET if some(r"backbone\.layer2\.") else OPENSEG_HRNET
+    if some(r"layer2\."):
+        return OCNET if some(r"(cls|dsn)\.") else IMAGENET_RESNET
+    return HRNET
+
+
+def why_ignored(key: str) -> str | None:
+    """What an ignored state-dict key is; None where its array belongs to the network."""
+    key = re.sub(PREFIX, "", key)
+    return next((reason for pattern, reason in IGNORED if re.search(pattern, key)), None)
+
+
+# Heads by the arrays that only they have: of those that are there, the first.
+HEADS = (
+    ("ASP-OC of the first release", r"head\.context_conv\."),
+    ("ASP-OC", r"head\.context_norm\."),
+    ("ASP-OCR", r"head\.pyramid\."),
+    ("OCR in openseg's form", r"head\.attention\.value\.0\.conv\.bias"),
+    ("OCR in HRNet's own form", r"head\.attention\.value\.0\."),
+    ("Base-OC", r"head\.attention\.query\."),
+    ("Base-OC of the first release", r"head\.attention\."),
+    ("ISA", r"head\.attentions\.0\.long_range\."),
+    ("Pyramid-OC", r"head\.attentions\."),
+    ("a plain head", r"head\.classifier\.hidden\."),
+)
+
+
+def describe(names: Iterable[str]) -> str:
+    """What network has arrays of these names: "ResNet (3, 4, 23, 3), Base-OC, offsets"."""
+    names = set(names)
+
+    def some(pattern: str) -> bool:
+        return any(re.match(pattern, name) for name in names)
+
+    modules = {
+        m.groups() for name in names if (m := re.match(r"backbone\.trunk\.((?:stage|layer)\d)\.(\d+)", name))
+    }
+    counts = tuple(Counter(stage for stage, _ in sorted(modules)).values())
+    kind = "ResNet" if some(r"backbone\.trunk\.layer") else "HRNet"
+    heads = [title for title, pattern in HEADS if some(pattern)]
+    offsets = ["offsets"] if some(r"offset_head\.") else []
+    return ", ".join([f"{kind} {counts}" if counts else "no backbone known here", *heads[:1], *offsets])

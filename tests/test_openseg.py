@@ -1,0 +1,220 @@
+"""The OCNet series of configs/openseg.py: every head trains on both kinds of backbone, every row is as published."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from numpy.testing import assert_allclose
+
+from configs import acdc, ade20k, camvid, cityscapes, coco_stuff, demo, folder, lip, openseg, pascal_context
+from ovenet_jax.errors import UserError
+from ovenet_jax.inference import Normalisation
+from ovenet_jax.models import parameters
+from ovenet_jax.models.zoo import create_model
+from ovenet_jax.optimizer import create_optimizer, poly_schedule
+from ovenet_jax.protocol import Protocol, passes
+from ovenet_jax.step import create_loss, init_state, train_step
+
+FILES = [demo, camvid, cityscapes, acdc, ade20k, pascal_context, lip, coco_stuff, folder]
+SMALL = {  # of the kind of backbone: what makes it compile in seconds
+    "tiny": {"width": 4, "blocks": 1, "layer1_blocks": 1, "layer1_width": 4, "stem_width": 8},
+    "r_tiny": {"widths": (4, 4, 8, 8), "stem": (4, 4, 8)},
+}
+
+
+def small(variant: str) -> ConfigDict:
+    """A variant of the demo at a fraction of its width."""
+    config = demo.get_config(variant)
+    config.batch_size = 2
+    backbone = "r_tiny" if variant.endswith("r_tiny") else "tiny"
+    config.model.backbone.update(SMALL[backbone])
+    for key in ("mid_features", "key_features", "value_features", "branch_features"):
+        if key in config.model.head:
+            config.model.head[key] //= 8
+    if "offset" in config.model:
+        config.model.offset.modules = (1,)
+    return config
+
+
+def step(config: ConfigDict, size: tuple[int, int]):
+    """(train_step of the config, its arguments), on crops of `size`."""
+    model = create_model(config.model)
+    optimizer = create_optimizer(lambda _: 0.01, weight_decay=0.0)
+    graphdef, *_ = parameters.split(model)
+    loss, normalisation = create_loss(config), Normalisation.from_config(config.model.input)
+
+    def function(state, image, label):
+        return train_step(
+            state,
+            image,
+            label,
+            graphdef=graphdef,
+            optimizer=optimizer,
+            loss=loss,
+            normalisation=normalisation,
+            align_corners=config.model.align_corners,
+            seed=0,
+        )
+
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (2, *size, 3), np.uint8)
+    label = rng.integers(0, 8, (2, *size), np.uint8)
+    return function, init_state(model, optimizer), image, label
+
+
+def take_a_step(variant: str) -> None:
+    """On maps of 10x14 pixels (HRNet: 18x26), which the heads' blocks do not divide; every array takes part in it."""
+    function, before, image, label = step(small(variant), (72, 104))
+    after, measures = jax.jit(function)(before, image, label)
+    assert np.isfinite(measures["loss_total"])
+    still = {name for name, x in before.params.items() if np.array_equal(x, after.params[name])}
+    # BatchNorm takes a bias away again, and what OCNet's attention finds is at first multiplied by 0.
+    attention = r"head\.attentions?\.(\d\.)?((query|key|value)\..*|output\.bias)"
+    hidden = re.compile(rf".*conv\.bias|{attention}|head\.context_.*")
+    assert not [name for name in still if not hidden.fullmatch(name)]
+
+
+@pytest.mark.parametrize(
+    "head", [head for head in openseg.HEADS if head not in ("ocr_b", "ocnet_pyramid_oc")]
+)
+def test_every_head_takes_a_step(head):
+    """On a ResNet; the two left out are others with another width and another input."""
+    take_a_step(f"{head}_r_tiny")
+
+
+@pytest.mark.parametrize("variant", ["ovenet_isa_r_tiny", "ovenet_base_oc_tiny"])
+def test_heads_take_a_step_with_offsets(variant):
+    take_a_step(variant)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["tiny", "r_tiny"])
+@pytest.mark.parametrize("head", openseg.HEADS)
+@pytest.mark.parametrize("prefix", ["", "ovenet_"])
+def test_every_head_takes_a_step_on_every_backbone(prefix, head, backbone):
+    """pytest -m slow tests/test_openseg.py"""
+    take_a_step(f"{prefix}{head}_{backbone}")
+
+
+@pytest.mark.parametrize("head", openseg.HEADS)
+def test_a_step_of_every_head_traces_on_hrnet_with_offsets(head):
+    """Shapes only, which is what a backbone changes for a head."""
+    state, measures = jax.eval_shape(*step(small(f"ovenet_{head}_tiny"), (72, 104)))
+    assert measures["loss_total"].shape == ()
+    assert state.step.shape == ()
+
+
+@pytest.mark.parametrize("head", openseg.HEADS)
+def test_a_config_as_it_is_saved_makes_the_same_network(head):
+    model = small(f"ovenet_{head}_r_tiny").model
+    saved = ConfigDict(json.loads(json.dumps(model.to_dict())))
+    ours, theirs = (parameters.split(create_model(m))[1] for m in (model, saved))
+    assert {name: x.shape for name, x in ours.items()} == {name: x.shape for name, x in theirs.items()}
+
+
+ROWS = {  # crop, steps, batch, rate, weight decay, OHEM, warm-up, rate of the heads, scales
+    (cityscapes, "base_oc_r101"): ((512, 1024), 40_000, 8, 0.01, 5e-4, None, 0, 1, (0.5, 2.0)),
+    (cityscapes, "isa_r101"): ((512, 1024), 40_000, 8, 0.01, 5e-4, None, 0, 1, (0.5, 2.0)),
+    (cityscapes, "ocr_r101_ohem"): ((512, 1024), 40_000, 8, 0.01, 5e-4, 0.7, 0, 1, (0.5, 2.0)),
+    (cityscapes, "ocr_w48"): ((512, 1024), 80_000, 8, 0.01, 5e-4, None, 0, 1, (0.5, 2.0)),
+    (pascal_context, "ocr_w48"): ((520, 520), 60_000, 16, 0.001, 1e-4, None, 1000, 10, (0.5, 2.0)),
+    (pascal_context, "ocr_w48_60"): ((520, 520), 60_000, 16, 0.001, 1e-4, None, 1000, 10, (0.5, 2.0)),
+    (lip, "ocr_w48"): ((473, 473), 100_000, 32, 0.007, 5e-4, None, 1000, 1, (0.5, 1.5)),
+    (coco_stuff, "ocr_w48"): ((520, 520), 60_000, 16, 0.001, 1e-4, 0.9, 1000, 10, (0.5, 2.0)),
+    (ade20k, "ocr_w48"): ((520, 520), 150_000, 16, 0.02, 1e-4, 0.9, 1000, 1, (0.5, 2.0)),
+    (cityscapes, "ocnet_base_oc_r101"): ((769, 769), 40_000, 8, 0.01, 5e-4, None, 0, 1, ()),
+    (cityscapes, "ocnet_asp_oc_r101_ohem"): ((769, 769), 40_000, 8, 0.01, 5e-4, 0.7, 0, 1, ()),
+    (cityscapes, "ocnet_asp_oc_r101_stage2"): ((769, 769), 100_000, 8, 1e-4, 5e-4, 0.7, 0, 1, ()),
+}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0].__name__}:{row[1]}")
+def test_a_row_trains_and_is_tested_as_published(row):
+    file, variant = row
+    crop, steps, batch, rate, decay, threshold, warmup, heads, scales = ROWS[row]
+    config = file.get_config(variant)
+    assert (config.augment.crop, config.steps, config.batch_size) == (crop, steps, batch)
+    assert (config.optimizer.rate, config.optimizer.weight_decay) == (rate, decay)
+    assert (config.optimizer.warmup_steps, config.optimizer.head_rate_multiplier) == (warmup, heads)
+    assert config.loss.ohem.on == (threshold is not None)
+    assert threshold in (None, config.loss.ohem.threshold)
+    assert (config.loss.ohem.keep, config.loss.ohem.aux_over_all) == (100_000, False)
+    assert (config.loss.aux_weight, config.augment.scale_range) == (0.4, scales)
+    assert bool(config.loss.class_weights) == (file is cityscapes)
+    assert (config.eval.sum, config.model.align_corners) == ("logits", True)
+    assert config.data.train_split == ("train+val" if "stage2" in variant else "train")
+    with_offsets = file.get_config(f"ovenet_{variant}").to_dict()
+    assert with_offsets["model"].pop("offset")["default_init"]
+    for key in ("confidence_weight", "include_ignored"):
+        del with_offsets["loss"][key]
+    assert with_offsets | {"name": config.name} == config.to_dict()
+
+
+def test_the_second_stage_keeps_its_rate():
+    settings = cityscapes.get_config("ocnet_asp_oc_r101_stage2").optimizer
+    schedule = poly_schedule(settings.rate, 100_000, settings.power)
+    assert_allclose([schedule(step) for step in (0, 50_000, 99_999)], 1e-4, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("variant", "color"),
+    [("ocr_r101", (123, 116, 103)), ("ocr_w48", (104, 116, 124)), ("ocnet_base_oc_r101", (103, 116, 123))],
+)
+def test_padding_is_about_0_in_the_network(variant, color):
+    config = cityscapes.get_config(variant)
+    assert config.augment.pad_color == color
+    normalisation = Normalisation.from_config(config.model.input)
+    padding = np.asarray(color, np.uint8).reshape(1, 1, 1, 3)
+    half_a_level = 0.51 / (normalisation.divisor * min(normalisation.std))
+    assert_allclose(normalisation(padding), 0, atol=half_a_level)
+
+
+def test_images_of_all_sizes_are_tested_whole_by_their_short_side():
+    protocol = Protocol.from_config(ade20k.get_config("ocr_w48").eval)._replace(
+        scales=(0.5, 1.0, 2.0), bucket=1
+    )
+    assert [p.size for p in passes((512, 683), protocol, True)] == [(260, 347), (520, 694), (1040, 1387)]
+    assert all(p.whole for p in passes((512, 683), protocol, True))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.__name__)
+@pytest.mark.parametrize("variant", ["base_oc_tiny", "ovenet_isa_r_tiny", "ovenet_pyramid_oc_w18_small_v1"])
+def test_every_data_set_takes_every_head_and_backbone(file, variant):
+    config = file.get_config(variant)
+    assert config.name.endswith(variant)
+    assert ("offset" in config.model) == variant.startswith("ovenet_")
+    assert config.model.input.bgr
+
+
+@pytest.mark.parametrize("variant", ["ocr_w49", "ocnet_isa_r101", "tiny", "ocr"])
+def test_an_unknown_head_or_backbone_is_answered_with_the_known_ones(variant):
+    sentence = (
+        rf"Config variant '{variant}' is unknown; choose one of ovenet, .*; or \[ovenet_\]HEAD_BACKBONE\[_ohem\].*"
+        "with the head fcn, ocr, .* and the backbone r50, r101, .*, r_tiny."
+    )
+    with pytest.raises(UserError, match=sentence):
+        cityscapes.get_config(variant)
+
+
+def test_a_network_fed_blue_first_is_that_fed_red_first_with_its_first_kernel_turned_round():
+    config = demo.get_config("fcn_r_tiny")
+    config.model.backbone.update(SMALL["r_tiny"])
+    blue_first, red_first = create_model(config.model), create_model(config.model)
+    kernel = red_first.backbone.conv1.conv.kernel
+    kernel.set_value(np.asarray(kernel.get_value())[:, :, ::-1])
+    settings = config.model.input
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
+    ours = blue_first(Normalisation.from_config(settings)(image)).main
+    settings.update({"bgr": False, "mean": settings.mean[::-1], "std": settings.std[::-1]})
+    assert_allclose(ours, red_first(Normalisation.from_config(settings)(image)).main, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("key", "value"), [("mean", (1.0, 2.0)), ("std", (1.0, 0.0, 1.0)), ("divisor", 0.0)])
+def test_an_input_that_no_network_can_have_is_named(key, value):
+    settings = demo.get_config().model.input
+    settings[key] = value
+    with pytest.raises(UserError, match="config.model.input: mean .* one per channel"):
+        Normalisation.from_config(settings)

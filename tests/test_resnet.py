@@ -1,0 +1,131 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from ovenet_jax.errors import UserError
+from ovenet_jax.models.layers import InitialValues
+from ovenet_jax.models.resnet import ResNet, dilated_layers, max_pool_ceil
+from ovenet_jax.models.zoo import create_model
+
+WIDTHS = (4, 4, 6, 8)
+
+
+@pytest.mark.parametrize(
+    ("options", "strides", "dilations"),
+    [
+        ({}, (1, 2, 1, 1), ((1, 1), (1, 1), (1, 2), (2, 4, 4))),
+        ({"half_dilation": False}, (1, 2, 1, 1), ((1, 1), (1, 1), (2, 2), (4, 4, 4))),
+        ({"multi_grid": (1, 2, 4)}, (1, 2, 1, 1), ((1, 1), (1, 1), (1, 2), (2, 8, 16))),
+        ({"output_stride": 16}, (1, 2, 2, 1), ((1, 1), (1, 1), (1, 1), (1, 2, 2))),
+        (
+            {"output_stride": 16, "multi_grid": (1, 2, 4), "half_dilation": False},
+            (1, 2, 2, 1),
+            ((1, 1), (1, 1), (1, 1), (2, 4, 8)),
+        ),
+    ],
+)
+def test_strides_become_dilation(options, strides, dilations):
+    layers = dilated_layers((2, 2, 2, 3), WIDTHS, **options)
+    assert tuple(layer.stride for layer in layers) == strides
+    assert tuple(layer.dilations for layer in layers) == dilations
+
+
+def test_the_3x3_of_each_block_has_the_stride_and_dilation_of_its_layer():
+    trunk = ResNet(dilated_layers((1, 2, 2, 3), WIDTHS), stem=(4, 4, 6), init=InitialValues(0)).trunk
+    convs = [block.conv2.conv for name in ("layer2", "layer4") for block in getattr(trunk, name)]
+    assert [(conv.stride, conv.dilation) for conv in convs] == [(2, 1), (1, 1), (1, 2), (1, 4), (1, 4)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"output_stride": 4}, "output_stride is 4; it must be 8 or 16"),
+        (
+            {"multi_grid": (1, 2)},
+            r"multi_grid is \(1, 2\); it needs one factor .* each of the 3 blocks of layer 4",
+        ),
+        ({"multi_grid": (1, 0, 1)}, r"multi_grid is \(1, 0, 1\); it needs one factor of at least 1"),
+    ],
+)
+def test_layers_that_cannot_be_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        dilated_layers((1, 1, 1, 3), WIDTHS, **options)
+
+
+@pytest.mark.parametrize(
+    ("size", "output_stride", "sizes"),
+    [
+        ((64, 96), 8, [(17, 25), (9, 13), (9, 13), (9, 13)]),
+        ((64, 96), 16, [(17, 25), (9, 13), (5, 7), (5, 7)]),
+        ((65, 97), 8, [(17, 25), (9, 13), (9, 13), (9, 13)]),
+        ((63, 58), 8, [(17, 15), (9, 8), (9, 8), (9, 8)]),
+    ],
+)
+def test_output_sizes(size, output_stride, sizes):
+    layers = dilated_layers((1, 1, 1, 3), WIDTHS, output_stride=output_stride)
+    model = ResNet(layers, stem=(4, 4, 6), init=InitialValues(0))
+    maps = jax.eval_shape(model, jax.ShapeDtypeStruct((2, *size, 3), jnp.float32))
+    assert [x.shape for x in maps] == [(2, *s, 4 * w) for s, w in zip(sizes, WIDTHS, strict=True)]
+    features = model.features(maps)
+    assert (features.aux.shape[-1], features.main.shape[-1]) == (model.aux_width, model.width) == (24, 32)
+
+
+@pytest.mark.parametrize("size", [(5, 12), (11, 6), (7, 10), (9, 8)])
+def test_max_pooling_in_ceil_mode_is_pytorchs(size):
+    torch = pytest.importorskip("torch")
+    x = (
+        np.random.default_rng(0).normal(-5, 1, (1, *size, 2)).astype(np.float32)
+    )  # zeros at the border would show
+    pool = torch.nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True)
+    expected = pool(torch.from_numpy(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_array_equal(max_pool_ceil(jnp.asarray(x)), expected)
+
+
+@pytest.fixture
+def resnet_model(tiny_model) -> ConfigDict:
+    """`config.model` of an OVeNet on a tiny dilated ResNet."""
+    tiny_model.backbone = ConfigDict(
+        {
+            "name": "resnet",
+            "blocks": (1, 1, 1, 2),
+            "widths": WIDTHS,
+            "stem": (4, 4, 6),
+            "output_stride": 8,
+            "multi_grid": (1, 1),
+            "half_dilation": True,
+            "he_init": False,
+        }
+    )
+    return tiny_model
+
+
+def test_ovenet_copies_the_last_layer(resnet_model):
+    model = create_model(resnet_model)
+    assert len(model.offset_trunk.layer4) == 1
+    output = jax.eval_shape(model, jax.ShapeDtypeStruct((1, 64, 96, 3), jnp.float32))
+    assert output.fused.main.shape == (1, 9, 13, 5)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            {"backbone": {"output_stride": 32}},
+            "config.model.backbone: output_stride is 32; it must be 8 or 16",
+        ),
+        (
+            {"backbone": {"multi_grid": (1, 2, 4)}},
+            r"config.model.backbone: multi_grid is \(1, 2, 4\); .* 2 blocks",
+        ),
+        (
+            {"offset": {"modules": (3,)}},
+            "config.model.offset: a copy of a layer of 2 blocks has from 1 to as many",
+        ),
+    ],
+)
+def test_a_resnet_that_cannot_be_is_named(resnet_model, change, sentence):
+    resnet_model.update(ConfigDict(change))
+    with pytest.raises(UserError, match=sentence):
+        create_model(resnet_model)
