@@ -29,6 +29,7 @@ def _topics_without_network(case: Case) -> list[Topic]:
         ("label", "pred"): golden_data.metrics,
         ("label", "ramp"): golden_segfix.class_ground_truth,
         ("label", "pred_mask", "pred_dir"): golden_segfix.predicted_offsets,
+        ("pred_mask", "pred_dir"): golden_training.segfix_losses,
         ("instance_label",): golden_segfix.instance_ground_truth,
         ("label", "offset", "offset_float"): golden_segfix.refinement,
         ("running_mean", "running_var"): golden_outputs.batch_norm,
