@@ -106,6 +106,10 @@ class Inference:
         Raises:
           UserError: settings that no test can have.
         """
+        if config.model.head.name == "segfix" and config.eval.sum != "logits":
+            raise UserError(
+                f"config.eval.sum is {config.eval.sum!r}; a SegFix's scores add up as they are, so it must be 'logits'."
+            )
         return cls(
             graphdef,
             Protocol.from_config(config.eval),

@@ -63,6 +63,9 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
         f"Predicting {len(images)} images of {name} with step {network.step} of {folder}, {inference.protocol}."
     )
     with workdir.writing(target):
+        if jax.process_index() == 0:
+            shutil.rmtree(writing, ignore_errors=True)  # of a prediction that did not come to its end
+        parallel.gather("ready")
         unreadable, wrong = _write_all(images, inference, network, parts, config)
         unreadable, wrong = (sum(parallel.gather(faults), []) for faults in (unreadable, wrong))
         if wrong:
@@ -71,8 +74,8 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
             visualize.write_picture(writing / "legend.png", visualize.legend(classes))
             writing.rename(target)
     if jax.process_index() == 0:
-        written = ", ".join(part.folder.name for part in parts)
-        print(f"Written and checked: {written} of {len(images) - len(unreadable)} images in {target}")
+        written = " and ".join(part.folder.name.replace("_", " ") for part in parts)
+        print(f"Written and checked: {len(images) - len(unreadable)} {written} in {target}")
         if unreadable:
             print(
                 f"Left out: {len(unreadable)} of {len(images)} images, which cannot be read:{listed(unreadable)}"
@@ -87,12 +90,7 @@ def _write_all(
     parts: Sequence["_Part"],
     config: ConfigDict,
 ) -> tuple[list[str], list[str]]:
-    """This process's share of the images; returns what is wrong with images, and with files read again."""
-    if jax.process_index() == 0:
-        shutil.rmtree(
-            parts[0].folder.parent, ignore_errors=True
-        )  # of a prediction that did not come to its end
-    parallel.gather("ready")
+    """Writes this process's share; returns what is wrong with images, and with files that are read again."""
     arrays = parallel.to_local(inference.mesh, (network.params, network.statistics))
     seeds_wanted = any(isinstance(part, _SeedOffsets) for part in parts)
     unreadable: list[str] = []
@@ -122,8 +120,10 @@ def _write_all(
 
 
 def _classes(config: ConfigDict, any_count: bool) -> Labels:
-    """The class table of the data set, or one that only counts where the model has another number of classes; of a
-    SegFix that of its offsets."""
+    """The class table of the data set, or one that only counts where the model has another number of classes.
+
+    That of a SegFix is of its offsets.
+    """
     if supervision.is_segfix(config.model):
         return offset_classes(supervision.directions_of(config.model))
     classes = pipeline.classes(config.data)

@@ -19,7 +19,7 @@ MEANS = {
     "pixel_accuracy": "pixel accuracy",
     "mean_accuracy": "mean accuracy",
     "boundary_f": "F of boundary pixels",
-    "direction_accuracy": "right directions of those found",
+    "direction_accuracy": "direction accuracy",
 }
 
 
@@ -84,7 +84,7 @@ def write_panels(panels: Mapping[str, np.ndarray], folder: Path) -> None:
 
 def table(matrices: Mapping[str, np.ndarray], names: Sequence[str]) -> str:
     """IoU per class and the means of each prediction side by side, in percent."""
-    results = [_scores(*item) for item in matrices.items()]
+    results = [scores_of(*item) for item in matrices.items()]
     rows = [("IoU [%]", [TITLES[name] for name in matrices])]
     rows += [(name, [_percent(r["iou"][i]) for r in results]) for i, name in enumerate(names)]
     rows += [None]
@@ -102,16 +102,16 @@ def group_table(groups: Mapping[str, Mapping[str, np.ndarray]]) -> str:
     return _aligned(rows)
 
 
+def scores_of(prediction: str, matrix: np.ndarray) -> dict:
+    """The scores of its confusion matrix; SegFix's offsets have some more."""
+    return scores(matrix) | (offset_scores(matrix) if prediction == "offset" else {})
+
+
 def _aligned(rows: list[tuple[str, list[str]] | None]) -> str:
     """Lines with a title and right-aligned cells; None is a rule."""
     width = max(len(row[0]) for row in rows if row)
     lines = [row and row[0].ljust(width) + "".join(cell.rjust(14) for cell in row[1]) for row in rows]
     return "\n".join(line or "-" * len(lines[0]) for line in lines)
-
-
-def _scores(name: str, matrix: np.ndarray) -> dict:
-    """Of the prediction `name`; SegFix's offsets have scores of their own besides."""
-    return scores(matrix) | (offset_scores(matrix) if name == "offset" else {})
 
 
 def _percent(share: float | None) -> str:
@@ -122,7 +122,7 @@ def _results(matrices: Mapping[str, np.ndarray], classes: Labels) -> dict:
     """Scores and counts of each prediction, by class name; fit for JSON."""
     content = {}
     for name, matrix in matrices.items():
-        result = _scores(name, matrix)
+        result = scores_of(name, matrix)
         per_class = {
             key: dict(zip(classes.names, result.pop(key).tolist(), strict=True))
             for key in ("iou", "accuracy")
