@@ -6,14 +6,17 @@ import cv2
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from scipy.io import loadmat
 
 from configs import cityscapes
 from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import evaluate
+from ovenet_jax.inference import Segmentation
 from ovenet_jax.predict import predict
-from ovenet_jax.refinement import refined_maps
+from ovenet_jax.refinement import refined_maps, seeds_of
 from ovenet_jax.segfix import refine
+from ovenet_jax.segfix.files import read_offsets
 from ovenet_jax.segfix.shift import refined_numbers, shift_by
 from tests import trees
 from tests.untrained import save_untrained, tiny
@@ -41,10 +44,14 @@ def runs(tmp_path_factory):
     for path in (folder / "source/gtFine/val").glob("*/*labelIds.png"):
         blocks = rng.choice([7, 8, 11, 21, 26, 0], (3, 6)).astype(np.uint8)
         cv2.imwrite(str(path), np.kron(blocks, np.ones((8, 8), np.uint8)))
+    for path in (folder / "source/leftImg8bit/val").glob("*/*.png"):
+        blocks = rng.integers(0, 256, (3, 6, 3), np.uint8)
+        cv2.imwrite(str(path), np.kron(blocks, np.ones((8, 8, 1), np.uint8)))
     found = []
     for variant in ("ovenet", "segfix_w48"):
         config = tiny(cityscapes.get_config(variant), data)
         config.data.test_split = "val"
+        config.seed = 4
         found.append((config, save_untrained(config, folder / variant)))
     return found
 
@@ -89,18 +96,20 @@ def open_text(path):
     return path.read_text()
 
 
-@pytest.mark.parametrize("form", ["png", "mat"])
-def test_refinement_in_one_go_is_that_of_files(runs, label_maps, tmp_path, form):
+def test_refinement_in_one_go_is_that_of_files(runs, label_maps, tmp_path):
     (config, folder), (segfix_config, segfix) = runs
-    segfix_config = segfix_config.copy_and_resolve_references()
-    segfix_config.predict.form = form
     assert predict(segfix_config, segfix, None)
-    (segfix / "predictions" / "val").rename(tmp_path / "predicted")
-    files = sorted((tmp_path / "predicted" / "offsets").iterdir())
-    assert [file.suffix for file in files] == [f".{form}"] * 2
-    means, changed = offline(label_maps, tmp_path / "predicted" / "offsets", tmp_path / "out")
+    offsets = (segfix / "predictions" / "val").rename(tmp_path / "png") / "offsets"
+    means, changed = offline(label_maps, offsets, tmp_path / "out")
     assert changed
     assert_same(reported(config, folder, segfix), means)
+
+    segfix_config = segfix_config.copy_and_resolve_references()
+    segfix_config.predict.form = "mat"
+    assert predict(segfix_config, segfix, None)
+    for file in (segfix / "predictions" / "val" / "offsets").iterdir():
+        png = offsets / f"{file.stem}.png"
+        assert_array_equal(loadmat(file)["mat"], read_offsets(png).offset)
 
 
 def test_own_offsets_are_those_that_are_written(runs, label_maps, tmp_path):
@@ -125,10 +134,8 @@ def test_what_cannot_refine_is_named(runs):
         reported(config, folder, folder / "nowhere")
     with pytest.raises(UserError, match="this network finds boundaries; leave it out"):
         reported(segfix_config, segfix, segfix)
-    windows = config.copy_and_resolve_references()
-    windows.eval.scales = (1.5,)
     with pytest.raises(UserError, match="leave none; add the scale 1"):
-        reported(windows, folder, "own")
+        seeds_of([np.zeros((8, 8, 3), np.uint8)], Segmentation({}, None, None), config.model)
 
 
 def test_predictions_that_a_network_cannot_make_are_named(runs):
