@@ -80,18 +80,14 @@ def base_config(name: str) -> ConfigDict:
     )
     config.eval.keep_shape = True  # of images that are resized; LIP: False, they become squares
     config.eval.parts_align_corners = config_dict.placeholder(bool)  # of S_i and S_s; none: as the network
-    config.eval.segfix = (
-        ""  # workdir of a SegFix that --mode=evaluate refines class maps with; or "own" offsets
-    )
+    config.eval.segfix = ""  # workdir of a SegFix or OVeNet that --mode=evaluate refines class maps with
     config.eval.panels = 8  # pictures of evenly spread images
     config.eval.worst = 8  # and of those with the lowest mIoU, in the final report
 
     config.predict = ConfigDict()
     config.predict.ids = "label_ids"  # what label maps hold: the data set's own "label_ids", or "train_ids"
     config.predict.offsets = False  # also writes OVeNet's offsets and confidence, for segfix.refine
-    config.predict.form = (
-        "png"  # of offset files: our own, or "mat" as published with SegFix, without confidence
-    )
+    config.predict.form = "png"  # of offset files; or "mat" as published with SegFix, without confidence
 
     config.report_every = 50  # steps
     config.checkpoint_every = 1000  # steps

@@ -28,7 +28,7 @@ PENDING = 2  # batches whose counts are not fetched yet: the device works ahead
 def evaluate(config: ConfigDict, folder: Path) -> None:
     """Restores a checkpoint of the run or import in `folder`, evaluates it, prints the table, saves the report.
 
-    With config.eval.segfix it is evaluated before and after refinement.
+    With config.eval.segfix it is evaluated before and after refinement, see refinement.py.
 
     Raises:
       UserError: the folder holds no run or no checkpoint, or one of another model; what no test can have.

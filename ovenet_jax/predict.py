@@ -23,7 +23,7 @@ from ovenet_jax.errors import UserError, listed
 from ovenet_jax.inference import Inference, class_maps
 from ovenet_jax.refinement import seeds_of
 from ovenet_jax.segfix.files import Offsets, read_offsets, write_offsets
-from ovenet_jax.segfix.labels import offset_classes, offset_of_class
+from ovenet_jax.segfix.labels import offset_of_class
 
 FORMS = ("png", "mat")  # of offset files
 
@@ -120,13 +120,8 @@ def _write_all(
 
 
 def _classes(config: ConfigDict, any_count: bool) -> Labels:
-    """The class table of the data set, or one that only counts where the model has another number of classes.
-
-    That of a SegFix is of its offsets.
-    """
-    if supervision.is_segfix(config.model):
-        return offset_classes(supervision.directions_of(config.model))
-    classes = pipeline.classes(config.data)
+    """The class table of what is predicted, or one that only counts where the model has another number of classes."""
+    classes = supervision.predicted_classes(config)
     count = config.model.num_classes
     if len(classes.names) == count:
         return classes

@@ -1,6 +1,6 @@
-"""Label maps refined where a network's offsets point to, on the device; and what that is worth on a split.
+"""Label maps refined where another network's offsets point to, on the device; and what that is worth on a split.
 
-The offsets are those of a SegFix, or an OVeNet's own where it is sure of its seeds. Nothing is written but a report;
+The offsets are a SegFix's, or an OVeNet's where it is sure of its seeds. Nothing is written but a report;
 `python -m ovenet_jax.segfix.refine` does the same to files.
 """
 
@@ -22,11 +22,9 @@ from ovenet_jax.inference import Inference, Segmentation, class_maps
 from ovenet_jax.models.layers import interpolation_weights
 from ovenet_jax.models.sampling import sample
 from ovenet_jax.segfix.files import Offsets
-from ovenet_jax.segfix.labels import offset_classes, offset_of_class
+from ovenet_jax.segfix.labels import offset_of_class
 from ovenet_jax.segfix.refine import COLUMNS, SEMANTIC_SCALE, Scores, means, no_scores, scores_of, table
 from ovenet_jax.segfix.shift import seed_offsets, seeds_where_sure
-
-OWN = "own"  # config.eval.segfix: the evaluated network's offsets
 
 
 @jax.jit
@@ -77,11 +75,12 @@ def _resized(x: np.ndarray, size: tuple[int, int], align_corners: bool) -> np.nd
 
 
 def evaluate_refined(config: ConfigDict, folder: Path) -> None:
-    """Scores the class maps of the network in `folder` before and after refinement by config.eval.segfix: OWN, or the
-    workdir of a SegFix. Prints the scores of segfix/refine.py and writes them as report.json.
+    """Scores the class maps of the network in `folder` before and after refinement by that in config.eval.segfix, the
+    workdir of a SegFix or an OVeNet. Prints the scores of segfix/refine.py and writes them as report.json.
 
     Raises:
-      UserError: no checkpoint, or one of another model; no SegFix, or no offsets, where there must be.
+      UserError: no checkpoint, or one of another model; a network whose maps are no classes, or one without offsets,
+        where there must be.
     """
     if supervision.is_segfix(config.model):
         raise UserError(
@@ -90,16 +89,17 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
     network = restore_network(config.model, folder, config.eval.checkpoint)
     source = supervision.open_evaluation(config)
     inference = Inference.from_config(config, network.graphdef, source.classes, answer_only=True)
-    offsets = OwnOffsets(config.model) if config.eval.segfix == OWN else SegFixOffsets(config)
+    refiner = Refiner(config)
     what = {"split": config.data.eval_split, "step": network.step, "eval": config.eval.to_dict()}
-    print(
-        f"Refining what step {network.step} of {folder} says of {what['split']}, by {offsets}: {len(source)} images, "
-        f"{inference.protocol}."
-    )
-    scores = _scores(config, source, network, inference, offsets)
+    if jax.process_index() == 0:
+        print(
+            f"Refining what step {network.step} of {folder} says of {what['split']} by {refiner.name}: {len(source)} "
+            f"images, {inference.protocol}."
+        )
+    scores = _scores(config, source, network, inference, refiner)
     if jax.process_index() == 0:
         print(table(scores, source.classes.names))
-        content = {"what": what, "images": int(scores.before.images)}
+        content = {"what": what, "refiner": refiner.name, "images": int(scores.before.images)}
         for title, mean in means(scores).items():
             columns = {c: {"before": b, "after": a} for c, (b, a) in zip(COLUMNS, mean.tolist(), strict=True)}
             content[title] = columns
@@ -110,12 +110,47 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
         print(f"Written: {target}")
 
 
+class Refiner:
+    """The network in the workdir config.eval.segfix, tested as its own config says: a SegFix, whose offsets have the
+    published scale, or an OVeNet, whose seeds count where its confidence is above one half."""
+
+    def __init__(self, config: ConfigDict):
+        folder = Path(config.eval.segfix).expanduser()
+        its = workdir.read_config(folder)
+        if its is None or not (supervision.is_segfix(its.model) or "offset" in its.model):
+            raise UserError(
+                f"config.eval.segfix is {config.eval.segfix!r}; it must be the workdir of a SegFix or an OVeNet."
+            )
+        its.eval.images_per_device = config.eval.images_per_device
+        network = restore_network(its.model, folder, its.eval.checkpoint)
+        self.name = f"step {network.step} of {folder}"
+        self._model = its.model
+        self._inference = Inference.from_config(
+            its, network.graphdef, supervision.predicted_classes(its), answer_only=True
+        )
+        self._arrays = parallel.to_local(self._inference.mesh, (network.params, network.statistics))
+
+    def in_batches(self, samples: Sequence[dict]) -> Iterator[list[dict]]:
+        """Those that can be run together."""
+        return self._inference.in_batches(samples, _image)
+
+    def __call__(self, images: Sequence[np.ndarray]) -> jax.Array | np.ndarray:
+        """(row, column) in pixels to read each image's label at, [rows, h, w, 2]."""
+        segmentation = self._inference(*self._arrays, images)
+        if supervision.is_segfix(self._model):
+            (classes,) = class_maps(segmentation.scores).values()
+            return (
+                SEMANTIC_SCALE * jnp.asarray(offset_of_class(supervision.directions_of(self._model)))[classes]
+            )
+        offset = np.zeros((*segmentation.answer.shape[:3], 2), np.int32)
+        for row, seeds in enumerate(seeds_of(images, segmentation, self._model)):
+            height, width = images[row].shape[:2]
+            offset[row, :height, :width] = seeds_where_sure(*seeds)
+        return offset
+
+
 def _scores(
-    config: ConfigDict,
-    source: pipeline.Source,
-    network: Network,
-    inference: Inference,
-    offsets: "SegFixOffsets | OwnOffsets",
+    config: ConfigDict, source: pipeline.Source, network: Network, inference: Inference, refiner: Refiner
 ) -> Scores:
     """Of all images, each refined by one process."""
     num_classes = config.model.num_classes
@@ -133,11 +168,10 @@ def _scores(
 
         bar = tqdm(samples, "refining", len(mine), unit=" images", mininterval=1, leave=False)
         for alike in inference.in_batches(bar, _image):
-            for batch in offsets.in_batches(alike):
+            for batch in refiner.in_batches(alike):
                 images = [_image(sample) for sample in batch]
-                segmentation = inference(*arrays, images)
-                (before,) = class_maps(segmentation.scores).values()
-                offset = _on_canvas(offsets(images, segmentation), before.shape)
+                (before,) = class_maps(inference(*arrays, images).scores).values()
+                offset = _on_canvas(refiner(images), before.shape)
                 sizes = np.ones((len(before), 2), np.int32)
                 sizes[: len(images)] = [image.shape[:2] for image in images]
                 maps = jax.device_get((before, refined_maps(before, offset, sizes)))
@@ -147,67 +181,6 @@ def _scores(
     return jax.tree.unflatten(
         structure, [sum(map(np.asarray, parts)) for parts in zip(*gathered, strict=True)]
     )
-
-
-class SegFixOffsets:
-    """Of the SegFix in the workdir config.eval.segfix, tested as that run's config says, at the published scale."""
-
-    def __init__(self, config: ConfigDict):
-        folder = Path(config.eval.segfix).expanduser()
-        its = workdir.read_config(folder)
-        if its is None or not supervision.is_segfix(its.model):
-            raise UserError(
-                f"config.eval.segfix is {config.eval.segfix!r}; it must be the workdir of a SegFix, or {OWN!r} for the "
-                f"offsets of an OVeNet itself."
-            )
-        its.eval.images_per_device = config.eval.images_per_device
-        directions = supervision.directions_of(its.model)
-        network = restore_network(its.model, folder, its.eval.checkpoint)
-        self._name = f"step {network.step} of {folder}"
-        self._inference = Inference.from_config(its, network.graphdef, offset_classes(directions))
-        self._arrays = parallel.to_local(self._inference.mesh, (network.params, network.statistics))
-        self._offset_of_class = jnp.asarray(SEMANTIC_SCALE * offset_of_class(directions))
-
-    def __str__(self) -> str:
-        return self._name
-
-    def in_batches(self, samples: Sequence[dict]) -> Iterator[list[dict]]:
-        """Those that can be run together."""
-        return self._inference.in_batches(samples, _image)
-
-    def __call__(self, images: Sequence[np.ndarray], segmentation: Segmentation) -> jax.Array:
-        """(row, column) in pixels to read each image's label at, [rows, h, w, 2]."""
-        del segmentation
-        (classes,) = class_maps(self._inference(*self._arrays, images).scores).values()
-        return self._offset_of_class[classes]
-
-
-class OwnOffsets:
-    """Of the evaluated OVeNet, where its confidence is above one half."""
-
-    def __init__(self, model: ConfigDict):
-        if "offset" not in model:
-            raise UserError(
-                f"config.eval.segfix is {OWN!r}, but this network has no offsets; name a SegFix's workdir."
-            )
-        self._model = model
-
-    def __str__(self) -> str:
-        return "its own offsets"
-
-    def in_batches(self, samples: Sequence[dict]) -> Iterator[list[dict]]:
-        """All of them."""
-        yield list(samples)
-
-    def __call__(self, images: Sequence[np.ndarray], segmentation: Segmentation) -> np.ndarray:
-        """(row, column) in pixels to read each image's label at, [rows, H, W, 2]."""
-        offset = np.zeros((*segmentation.answer.shape[:3], 2), np.int32)
-        for row, (image, own) in enumerate(
-            zip(images, seeds_of(images, segmentation, self._model), strict=True)
-        ):
-            height, width = image.shape[:2]
-            offset[row, :height, :width] = seeds_where_sure(*own)
-        return offset
 
 
 def _on_canvas(offset: jax.Array | np.ndarray, canvas: tuple[int, int, int]) -> jax.Array:

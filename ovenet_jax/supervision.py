@@ -23,6 +23,16 @@ def directions_of(model: ConfigDict) -> int:
     return model.num_classes - 1
 
 
+def predicted_classes(config: ConfigDict) -> Labels:
+    """What the classes of the model's answer are: those of its data set, or of a SegFix's offsets.
+
+    Raises:
+      UserError: an unknown data set, or one whose class table cannot be read.
+    """
+    model = config.model
+    return offset_classes(directions_of(model)) if is_segfix(model) else pipeline.classes(config.data)
+
+
 def prepare(config: ConfigDict) -> dict:
     """Prepares data set and boundaries, unless they are there already; returns the inventory of `pipeline.prepare`.
 

@@ -9,6 +9,7 @@ from numpy.testing import assert_array_equal
 from scipy.io import loadmat
 
 from configs import cityscapes
+from ovenet_jax import workdir
 from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import evaluate
@@ -116,7 +117,7 @@ def test_own_offsets_are_those_that_are_written(runs, label_maps, tmp_path):
     config, folder = runs[0]
     means, changed = offline(label_maps, label_maps / "offsets", tmp_path / "out")
     assert changed
-    assert_same(reported(config, folder, "own"), means)
+    assert_same(reported(config, folder, folder), means)
 
 
 def assert_same(report, means):
@@ -126,12 +127,15 @@ def assert_same(report, means):
         np.testing.assert_allclose(found, values, rtol=1e-12)
 
 
-def test_what_cannot_refine_is_named(runs):
+def test_what_cannot_refine_is_named(runs, tmp_path):
     (config, folder), (segfix_config, segfix) = runs
-    with pytest.raises(UserError, match="segfix is '.*ovenet'; it must be the workdir of a SegFix, or 'own'"):
-        reported(config, folder, folder)
-    with pytest.raises(UserError, match="it must be the workdir of a SegFix"):
-        reported(config, folder, folder / "nowhere")
+    baseline = cityscapes.get_config("hrnet_ocr")
+    workdir.claim(tmp_path, baseline)
+    for other in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(
+            UserError, match="segfix is '.*'; it must be the workdir of a SegFix or an OVeNet"
+        ):
+            reported(config, folder, other)
     with pytest.raises(UserError, match="this network finds boundaries; leave it out"):
         reported(segfix_config, segfix, segfix)
     with pytest.raises(UserError, match="leave none; add the scale 1"):
