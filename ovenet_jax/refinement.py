@@ -37,7 +37,7 @@ def refined_maps(label: jax.Array, offset: jax.Array, size: jax.Array) -> jax.Ar
     height, width = label.shape[1:]
     own = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), axis=-1)
     pixel = jnp.clip(own + offset, 0, size[:, None, None, :] - 1)
-    position = pixel * (2 / jnp.array([height - 1, width - 1])) - 1
+    position = pixel * (2 / np.maximum(1, (height - 1, width - 1))) - 1
     numbers = sample(label[..., None].astype(jnp.float32), position[..., ::-1])
     return jnp.round(numbers[..., 0]).astype(jnp.uint8)
 

@@ -12,7 +12,7 @@ from ovenet_jax.data.image_files import read_label
 from ovenet_jax.data.labels import IGNORE, Labels
 from ovenet_jax.data.pipeline import Source
 from ovenet_jax.data.prepare import File, Sample, alone
-from ovenet_jax.errors import UserError
+from ovenet_jax.errors import UserError, listed
 from ovenet_jax.segfix import command, ground_truth
 from ovenet_jax.segfix.files import read_ground_truth, write_ground_truth
 from ovenet_jax.segfix.ground_truth import GroundTruth
@@ -25,26 +25,32 @@ def prepare_samples(samples: Sequence[Sample], classes: Labels, regions: str, ou
     already; other processes wait meanwhile. regions: what has boundaries, one of REGIONS.
 
     Raises:
-      UserError: instance maps are missing, a file is damaged, or `out` cannot be written.
+      UserError: naming all instance maps that are missing and all damaged files; or `out` cannot be written.
     """
     truth_of = partial(REGIONS[regions], classes=classes)
 
-    def write(sample: Sample) -> None:
+    def write(sample: Sample) -> str | None:
+        """What is wrong with the sample."""
         try:
             truth = truth_of(sample.label)
         except (OSError, ValueError) as error:
-            raise UserError(
-                f"{sample.label}: no ground truth of its {regions} can be made ({error})."
-            ) from error
+            return f"{sample.label}: {error}"
         write_ground_truth(folder / f"{sample.name}.png", truth)
+        return None
 
     with alone(out.parent, out.name):
         if out.exists():
             return
         try:
             with command.new_folder(out, option="--config.data.prepared") as folder:
-                for _ in command.each(write, samples, os.cpu_count(), f"boundaries of {regions}"):
-                    pass
+                faults = list(
+                    filter(None, command.each(write, samples, os.cpu_count(), f"boundaries of {regions}"))
+                )
+                if faults:
+                    raise UserError(
+                        f"{len(faults)} of {len(samples)} labels have no boundaries of {regions}, mend them or choose "
+                        f"another --config.data.regions:{listed(faults)}"
+                    )
         except KeyboardInterrupt:
             raise UserError("The preparation of boundaries was interrupted; nothing of it is kept.") from None
 
