@@ -28,8 +28,8 @@ def main(_: list[str]) -> int | None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     logging.set_verbosity(logging.ERROR)  # the libraries' own chatter
-    from ovenet_jax import browse, evaluate, import_weights, predict, train
-    from ovenet_jax.data import inventory, pipeline
+    from ovenet_jax import browse, evaluate, import_weights, predict, supervision, train
+    from ovenet_jax.data import inventory
 
     config = CONFIG.value
     folder = Path(WORKDIR.value or Path("runs") / config.name)
@@ -38,7 +38,7 @@ def main(_: list[str]) -> int | None:
         "train": lambda: 0 if train.train(config, folder) else EXIT_INTERRUPTED,
         "evaluate": lambda: evaluate.evaluate(config, folder),
         "predict": lambda: 0 if predict.predict(config, folder, source) else EXIT_INCOMPLETE,
-        "prepare": lambda: print(inventory.as_text(pipeline.prepare(config.data))),
+        "prepare": lambda: print(inventory.as_text(supervision.prepare(config))),
         "browse": lambda: browse.browse(config, folder),
         "import": lambda: import_weights.import_weights(config, source, folder),
     }

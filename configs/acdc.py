@@ -5,20 +5,20 @@ none: it takes their numbers, and the align_corners of its Cityscapes config. No
 numbers for Cityscapes, on this data set's crops.
 """
 
-from configs import cityscapes, common, openseg
+from configs import cityscapes, common, openseg, segfix
 
 IMAGES = 1600  # train
 
 
 def get_config(variant: str = "ovenet"):
     """`ovenet` (default), `hrnet_ocr`, `hrnet`, `thesis` (offsets on HRNet, without OCR) or `ovenet_frozen`, or one of
-    openseg.py.
+    segfix.py or openseg.py.
 
     `ovenet_frozen` trains offset trunk and head alone, on the trained hrnet_ocr of `config.init.base`.
     """
     config = common.base_config(f"acdc-{variant}")
     networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet", "ovenet_frozen", "thesis")
-    openseg.choose_model(config, variant, networks)
+    openseg.choose_model(config, variant, networks | segfix.networks())
     config.model.num_classes = 19
     config.loss.class_weights = cityscapes.CLASS_WEIGHTS
     config.freeze_base = variant == "ovenet_frozen"
@@ -48,7 +48,9 @@ def get_config(variant: str = "ovenet"):
     config.eval.window = (1080, 1920)  # TEST.IMAGE_SIZE
     config.eval.images_per_device = 1
     config.evaluate_every = 10 * (IMAGES // config.batch_size)
-    if variant not in networks:
+    if config.model.head.name == "segfix":
+        segfix.set_published(config)
+    elif variant not in networks:
         openseg.set_training(config)
         config.batch_size = 8
         config.evaluate_every = 4000

@@ -6,19 +6,19 @@ random scale their training resizes the shorter side to 520, so that its images 
 the same size.
 """
 
-from configs import common, openseg
+from configs import common, openseg, segfix
 
 IMAGES = 20_210  # train
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `ovenet_frozen`, or one of openseg.py.
+    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `ovenet_frozen`, or one of segfix.py or openseg.py.
 
     `ovenet_frozen` trains offset trunk and head alone, on the trained hrnet_ocr of `config.init.base`.
     """
     config = common.base_config(f"ade20k-{variant}")
     networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet", "ovenet_frozen")
-    openseg.choose_model(config, variant, networks)
+    openseg.choose_model(config, variant, networks | segfix.networks())
     config.model.num_classes = 150
     config.freeze_base = variant == "ovenet_frozen"
     config.loss.ohem.on = True  # LOSS.USE_OHEM
@@ -52,7 +52,9 @@ def get_config(variant: str = "ovenet"):
     config.eval.bucket = 32
     config.eval.images_per_device = 1
     config.evaluate_every = 10 * (IMAGES // config.batch_size)
-    if variant in networks:
+    if config.model.head.name == "segfix":
+        segfix.set_published(config)
+    elif variant in networks:
         config.eval.parts_align_corners = False
     else:
         openseg.set_training(config)

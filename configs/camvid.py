@@ -4,7 +4,7 @@ Nothing was published for OVeNet on CamVid: rates and sizes here are our own. A 
 CPU, without it HRNet-W18 for a GPU.
 """
 
-from configs import common, openseg
+from configs import common, openseg, segfix
 
 # Of the classes in order, sky to bicyclist: 1 / sqrt(share of the labelled pixels of the train split), mean 1 over
 # the pixels.
@@ -12,9 +12,9 @@ CLASS_WEIGHTS = (0.88, 0.75, 3.63, 0.64, 1.7, 1.15, 3.32, 3.39, 1.49, 4.5, 6.66)
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr` or `hrnet`, each also with `_tiny`, or one of openseg.py."""
+    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `segfix`, each also with `_tiny`, or one of openseg.py."""
     config = common.base_config(f"camvid-{variant}")
-    openseg.choose_model(config, variant, common.small_networks())
+    openseg.choose_model(config, variant, common.small_networks() | segfix.small_networks())
     config.model.num_classes = 11
 
     config.data = {
@@ -49,4 +49,6 @@ def get_config(variant: str = "ovenet"):
         config.evaluate_every = 850
         config.checkpoint_every = 100
         config.report_every = 25
+    if config.model.head.name == "segfix":
+        segfix.set_task(config)
     return config

@@ -5,7 +5,7 @@ Source: the experiment files `seg_offset_hrnet_ocr_w48_train_512x1024_sgd_lr1e-2
 and their counterparts of HRNet-OCR, HRNet and the thesis; openseg's `configs/cityscapes`; OCNet's run scripts.
 """
 
-from configs import common, openseg
+from configs import common, openseg, segfix
 
 CLASS_WEIGHTS = (  # of the published criterion, in the order of the train ids
     0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023,
@@ -14,19 +14,22 @@ CLASS_WEIGHTS = (  # of the published criterion, in the order of the train ids
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `thesis` (offsets on HRNet, without OCR), or one of openseg.py.
+    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `thesis` (offsets on HRNet, without OCR), or one of segfix.py or
+    openseg.py.
 
-    Those of openseg.py also with `_ohem`, and with `_stage2`, which OCNet goes on with from the trained network of
-    `config.init.base` for the test server.
+    Those of segfix.py also with `_instance`, which learns the boundaries of instances. Those of openseg.py also with
+    `_ohem`, and with `_stage2`, which OCNet goes on with from the trained network of `config.init.base` for the test
+    server.
     """
     config = common.base_config(f"cityscapes-{variant}")
     networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet", "thesis")
+    networks |= segfix.networks("_instance")
     openseg.choose_model(config, variant, networks, suffixes=("_ohem", "_stage2"))
     config.model.num_classes = 19
     config.loss.class_weights = CLASS_WEIGHTS
 
     split, images = "train+val", 2975 + 500  # as published for the two networks with OCR
-    if config.model.head.name == "fcn":
+    if config.model.head.name in ("fcn", "segfix"):
         split, images = "train", 2975
     if variant == "hrnet":
         config.model.align_corners = False
@@ -54,7 +57,9 @@ def get_config(variant: str = "ovenet"):
     config.eval.window = (1024, 2048)  # TEST.IMAGE_SIZE
     config.eval.images_per_device = 1
     config.evaluate_every = 10 * (images // config.batch_size)
-    if variant not in networks:
+    if config.model.head.name == "segfix":
+        segfix.set_published(config, regions="instances" if variant.endswith("_instance") else "classes")
+    elif variant not in networks:
         _set_openseg(config, variant)
     return config
 

@@ -5,16 +5,16 @@ Source: the experiment files of HRNet, HRNet-OCR and openseg for COCO-Stuff. OVe
 numbers, and the offsets of its Cityscapes config.
 """
 
-from configs import common, openseg
+from configs import common, openseg, segfix
 
 IMAGES = 9000  # train
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr` or `hrnet`, or one of openseg.py."""
+    """`ovenet` (default), `hrnet_ocr` or `hrnet`, or one of segfix.py or openseg.py."""
     config = common.base_config(f"coco_stuff-{variant}")
     networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet")
-    openseg.choose_model(config, variant, networks)
+    openseg.choose_model(config, variant, networks | segfix.networks())
     config.model.num_classes = 171
     config.loss.ohem.on = True  # LOSS.USE_OHEM
 
@@ -45,7 +45,9 @@ def get_config(variant: str = "ovenet"):
     config.eval.bucket = 32
     config.eval.images_per_device = 1
     config.evaluate_every = 10 * (IMAGES // config.batch_size)
-    if variant not in networks:
+    if config.model.head.name == "segfix":
+        segfix.set_published(config)
+    elif variant not in networks:
         openseg.set_training(config)
         config.steps = 60_000
         config.evaluate_every = 5000

@@ -71,7 +71,7 @@ def base_config(name: str) -> ConfigDict:
     config.eval.scales = (1.0,)  # TEST.SCALE_LIST; published multi-scale: 0.5 0.75 1 1.25 1.5 1.75
     config.eval.flip = False  # TEST.FLIP_TEST
     config.eval.windows = (
-        "cityscapes"  # "cityscapes", "generic" or "whole": how images are cut, see protocol.py
+        "cityscapes"  # "cityscapes", "generic", "whole" or "overlapping": how images are cut, see protocol.py
     )
     config.eval.side = "long"  # or "short": which side of an image is base_size at scale 1
     config.eval.sum = "exp"  # what passes add up: "exp" of the logits, or the "logits"
@@ -80,11 +80,14 @@ def base_config(name: str) -> ConfigDict:
     )
     config.eval.keep_shape = True  # of images that are resized; LIP: False, they become squares
     config.eval.parts_align_corners = config_dict.placeholder(bool)  # of S_i and S_s; none: as the network
+    config.eval.segfix = ""  # workdir of a SegFix or OVeNet that --mode=evaluate refines class maps with
     config.eval.panels = 8  # pictures of evenly spread images
     config.eval.worst = 8  # and of those with the lowest mIoU, in the final report
 
     config.predict = ConfigDict()
     config.predict.ids = "label_ids"  # what label maps hold: the data set's own "label_ids", or "train_ids"
+    config.predict.offsets = False  # also writes OVeNet's offsets and confidence, for segfix.refine
+    config.predict.form = "png"  # of offset files; or "mat" as published with SegFix, without confidence
 
     config.report_every = 50  # steps
     config.checkpoint_every = 1000  # steps

@@ -1,6 +1,6 @@
 """The built-in toy streets and a tiny OVeNet: minutes on a laptop. `make demo` runs it."""
 
-from configs import common, openseg
+from configs import common, openseg, segfix
 
 CLASS_WEIGHTS = (
     1.14,
@@ -15,7 +15,7 @@ CLASS_WEIGHTS = (
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr` or `hrnet`, all tiny, or one of openseg.py."""
+    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `segfix`, all tiny, or one of openseg.py."""
     config = common.base_config(f"demo-{variant}")
     backbone = common.tiny_hrnet()
     openseg.choose_model(
@@ -25,6 +25,7 @@ def get_config(variant: str = "ovenet"):
             "ovenet": (backbone, common.ocr(32), True),
             "hrnet_ocr": (backbone, common.ocr(32), False),
             "hrnet": (backbone, common.fcn(), False),
+            "segfix": (backbone, segfix.head(32), False),
         },
     )
     config.model.num_classes = 8
@@ -52,4 +53,6 @@ def get_config(variant: str = "ovenet"):
     config.eval.images_per_device = 8
     config.evaluate_every = 250
     config.report_every = 20
+    if config.model.head.name == "segfix":
+        segfix.set_task(config)
     return config

@@ -1,15 +1,16 @@
 """Your own data set, see ovenet_jax/data/folder.py: sizes and steps to begin with, for a GPU, or `_tiny` for a CPU.
 
-Nothing here is published. `--config.model.num_classes` must be the number of classes in classes.yaml.
+Nothing here is published. `--config.model.num_classes` must be the number of classes in classes.yaml; of
+`segfix` it stays as it is.
 """
 
-from configs import common, openseg
+from configs import common, openseg, segfix
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr` or `hrnet` with HRNet-W18, each also with `_tiny`, or one of openseg.py."""
+    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `segfix` with HRNet-W18, each also with `_tiny`, or of openseg.py."""
     config = common.base_config(f"folder-{variant}")
-    openseg.choose_model(config, variant, common.small_networks())
+    openseg.choose_model(config, variant, common.small_networks() | segfix.small_networks())
     config.model.num_classes = 2
 
     config.data = {
@@ -43,4 +44,6 @@ def get_config(variant: str = "ovenet"):
         config.evaluate_every = 500
         config.checkpoint_every = 100
         config.report_every = 25
+    if config.model.head.name == "segfix":
+        segfix.set_task(config)
     return config

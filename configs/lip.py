@@ -5,16 +5,16 @@ Source: the experiment files of HRNet, HRNet-OCR and openseg for LIP. OVeNet has
 the offsets of its Cityscapes config. In training and testing each image is resized to 473x473, whatever its shape.
 """
 
-from configs import common, openseg
+from configs import common, openseg, segfix
 
 IMAGES = 30_462  # train
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr` or `hrnet`, or one of openseg.py."""
+    """`ovenet` (default), `hrnet_ocr` or `hrnet`, or one of segfix.py or openseg.py."""
     config = common.base_config(f"lip-{variant}")
     networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet")
-    openseg.choose_model(config, variant, networks)
+    openseg.choose_model(config, variant, networks | segfix.networks())
     config.model.num_classes = 20
     config.model.align_corners = variant != "hrnet"
 
@@ -45,7 +45,9 @@ def get_config(variant: str = "ovenet"):
     config.eval.bucket = 32
     config.eval.images_per_device = 1
     config.evaluate_every = 10 * (IMAGES // config.batch_size)
-    if variant not in networks:
+    if config.model.head.name == "segfix":
+        segfix.set_published(config)
+    elif variant not in networks:
         openseg.set_training(config)
         config.augment.scale_range = (0.5, 1.5)
         config.batch_size = 32

@@ -239,7 +239,7 @@ def set_training(config: ConfigDict) -> None:
     config.augment.aspect_range = (0.9, 1.1)  # random_resize.aspect_range
     config.augment.brightness = 10  # random_brightness.shift_value
     config.augment.brightness_share = 1.0  # random_brightness.ratio
-    _pad_with_mean_color(config)
+    pad_with_mean_color(config)
     config.augment.pad_anywhere = True  # pad_mode random
 
     config.loss.ohem.threshold = 0.7 if config.model.backbone.name == "resnet" else 0.9  # ohem_thresh
@@ -253,14 +253,14 @@ def set_training(config: ConfigDict) -> None:
 def set_first_release_training(config: ConfigDict) -> None:
     """How OCNet's first release trains on Cityscapes, and tests: HRNet's windows and scales, logits summed."""
     config.augment.crop = (769, 769)  # INPUT_SIZE
-    _pad_with_mean_color(config)
+    pad_with_mean_color(config)
     config.loss.ohem.threshold = 0.7  # OHEMTHRES
     config.loss.ohem.keep = 100_000  # OHEMKEEP, as its README says
     config.loss.ohem.aux_over_all = False  # CriterionOhemDSN_single
     config.eval.sum = "logits"
 
 
-def _pad_with_mean_color(config: ConfigDict) -> None:
+def pad_with_mean_color(config: ConfigDict) -> None:
     """Padding is 0 after normalisation there, the colour of the mean."""
     mean = [round(config.model.input.divisor * value) for value in config.model.input.mean]
     config.augment.pad_color = tuple(reversed(mean) if config.model.input.bgr else mean)

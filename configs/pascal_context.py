@@ -5,18 +5,18 @@ Source: the experiment files of HRNet, HRNet-OCR and openseg for PASCAL-Context.
 numbers, and the offsets of its Cityscapes config.
 """
 
-from configs import common, openseg
+from configs import common, openseg, segfix
 
 IMAGES = 4998  # train
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr`, `hrnet` or one of openseg.py.
+    """`ovenet` (default), `hrnet_ocr` or `hrnet`, or one of segfix.py or openseg.py.
 
     Each also with `_60`: all that is none of the 59 is a class too.
     """
     config = common.base_config(f"pascal_context-{variant}")
-    networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet")
+    networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet") | segfix.networks()
     networks |= {f"{name}_60": network for name, network in networks.items()}
     openseg.choose_model(config, variant, networks, suffixes=("_60",))
     name, classes = ("pascal_context_60", 60) if variant.endswith("_60") else ("pascal_context", 59)
@@ -50,7 +50,9 @@ def get_config(variant: str = "ovenet"):
     config.eval.bucket = 32
     config.eval.images_per_device = 1
     config.evaluate_every = 10 * (IMAGES // config.batch_size)
-    if variant not in networks:
+    if config.model.head.name == "segfix":
+        segfix.set_published(config)
+    elif variant not in networks:
         openseg.set_training(config)
         config.steps = 60_000
         config.evaluate_every = 5000

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from ovenet_jax import visualize
+from ovenet_jax import supervision, visualize
 from ovenet_jax.data import pipeline
 from ovenet_jax.train import check_config
 
@@ -20,8 +20,8 @@ def browse(config: ConfigDict, folder: Path) -> None:
       UserError: what the user can mend in config or data.
     """
     check_config(config)
-    pipeline.prepare(config.data)
-    source = pipeline.open_split(config.data, config.data.train_split)
+    supervision.prepare(config)
+    source = supervision.open_training(config)
     acts = pipeline.augmentations(config.augment, source.classes)
     # How many there are to a batch makes no difference to the samples and their order.
     with pipeline.train_batches(source, acts, batch_size=COUNT, seed=config.seed, first_step=0) as batches:

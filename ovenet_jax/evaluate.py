@@ -12,11 +12,10 @@ from flax import nnx
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ovenet_jax import parallel, report, visualize, workdir
+from ovenet_jax import parallel, refinement, report, supervision, visualize, workdir
 from ovenet_jax.checkpoint import restore_network
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import IGNORE
-from ovenet_jax.errors import UserError
 from ovenet_jax.inference import TITLES, Inference, class_maps, on_canvas
 from ovenet_jax.metrics import ConfusionMatrix, Evaluation, ImageScore, scores
 from ovenet_jax.models import parameters
@@ -29,11 +28,16 @@ PENDING = 2  # batches whose counts are not fetched yet: the device works ahead
 def evaluate(config: ConfigDict, folder: Path) -> None:
     """Restores a checkpoint of the run or import in `folder`, evaluates it, prints the table, saves the report.
 
+    With config.eval.segfix it is evaluated before and after refinement, see refinement.py.
+
     Raises:
       UserError: the folder holds no run or no checkpoint, or one of another model; what no test can have.
     """
     workdir.note_differences(folder, config)
-    pipeline.prepare(config.data)
+    supervision.prepare(config)
+    if config.eval.segfix:
+        refinement.evaluate_refined(config, folder)
+        return
     graphdef, *_ = parameters.split(create_model(config.model))
     evaluate_checkpoint(Evaluator(config, graphdef), config, folder)
 
@@ -66,8 +70,7 @@ class Evaluator:
 
     def __init__(self, config: ConfigDict, graphdef: nnx.GraphDef):
         self.split = config.data.eval_split
-        self.source = pipeline.open_split(config.data, self.split)
-        self._check_source(config)
+        self.source = supervision.open_evaluation(config)
         self.inference = Inference.from_config(config, graphdef, self.source.classes)
         self.protocol = self.inference.protocol
         spread = np.linspace(0, len(self.source) - 1, config.eval.panels, dtype=int)
@@ -136,19 +139,6 @@ class Evaluator:
         for row, sample in enumerate(batch):
             labels[row] = on_canvas(sample["label"], canvas, IGNORE)
         return jax.device_put(labels, answer.sharding)
-
-    def _check_source(self, config: ConfigDict) -> None:
-        classes = len(self.source.classes.names)
-        if not self.source.has_labels:
-            raise UserError(
-                f"Split {self.split!r} of {config.data.name} has no labels; use --mode=predict, or another "
-                f"--config.data.eval_split."
-            )
-        if classes != config.model.num_classes:
-            raise UserError(
-                f"config.model.num_classes={config.model.num_classes}, but {config.data.name} has {classes} classes; "
-                f"set --config.model.num_classes={classes}."
-            )
 
 
 def _image(sample: dict) -> np.ndarray:

@@ -17,13 +17,20 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import resize_bilinear
 from ovenet_jax.models.parameters import Arrays
+from ovenet_jax.models.segfix import offset_classes
 from ovenet_jax.protocol import Pass, Protocol, Taps, canvas_size, passes, shapes
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 # The predictions of all models in the order they are shown, the model's answer last.
-TITLES = {"main": "prediction", "initial": "initial S_i", "seed": "seed S_s", "fused": "fused S_f"}
+TITLES = {
+    "main": "prediction",
+    "initial": "initial S_i",
+    "seed": "seed S_s",
+    "fused": "fused S_f",
+    "offset": "offsets",
+}
 PARTS = ("initial", "seed")
 WAITING = 4
 
@@ -99,6 +106,10 @@ class Inference:
         Raises:
           UserError: settings that no test can have.
         """
+        if config.model.head.name == "segfix" and config.eval.sum != "logits":
+            raise UserError(
+                f"config.eval.sum is {config.eval.sum!r}; a SegFix's scores add up as they are, so it must be 'logits'."
+            )
         return cls(
             graphdef,
             Protocol.from_config(config.eval),
@@ -255,8 +266,11 @@ def _exchanged(logits: jax.Array, pairs: tuple[tuple[int, int], ...]) -> jax.Arr
 
 
 def class_maps(predictions: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """The most probable class of each pixel: [B, H, W, K] -> uint8 [B, H, W], by name."""
-    return {name: scores.argmax(-1).astype(jnp.uint8) for name, scores in predictions.items()}
+    """The most probable class of each pixel, or what SegFix's scores mean: [B, H, W, K] -> uint8 [B, H, W], by name."""
+    return {
+        name: offset_classes(scores) if name == "offset" else scores.argmax(-1).astype(jnp.uint8)
+        for name, scores in predictions.items()
+    }
 
 
 def _interpolate(x: jax.Array, taps: tuple[Taps, Taps]) -> jax.Array:

@@ -17,6 +17,7 @@ from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.models.layers import resize_bilinear
 from ovenet_jax.models.ovenet import OVeNetOutput
 from ovenet_jax.models.sampling import pixel_grid, sample
+from ovenet_jax.models.segfix import SegFixOutput
 from ovenet_jax.models.segmentor import Logits
 
 
@@ -40,7 +41,7 @@ def cross_entropy(
     logits: jax.Array,
     label: jax.Array,
     *,
-    class_weights: Sequence[float] | None = None,
+    class_weights: Sequence[float] | jax.Array | None = None,
     align_corners: bool,
 ) -> jax.Array:
     """Mean over the valid pixels, weighted by the weight of their class (divided by the summed weights)."""
@@ -164,6 +165,40 @@ def ovenet_loss(
     )
     total = 0.5 * terms["initial"] + 0.5 * terms["seed"] + terms["fused"] + terms["confidence"]
     return {**terms, "total": total}
+
+
+def segfix_loss(
+    output: SegFixOutput, boundary: jax.Array, direction: jax.Array, *, align_corners: bool
+) -> dict[str, jax.Array]:
+    """SegFix's terms and their sum. Source: openseg's SegFix loss.
+
+    boundary (1 near one, 0 in the interior) and direction are labels. Both are cross entropies whose class weights are
+    1 minus the class's share in the batch; that of the direction counts only where a boundary is predicted, true or
+    not.
+    Returns scalars: boundary, direction, total.
+    """
+    resize = partial(resize_bilinear, size=boundary.shape[1:3], align_corners=align_corners)
+    predicted = jax.nn.softmax(resize(output.boundary), axis=-1)[..., 1] > 0.5
+    direction = jnp.where(predicted & (boundary != IGNORE), direction, IGNORE)
+    terms = {
+        name: cross_entropy(
+            scores,
+            label,
+            class_weights=_rarity(label, scores.shape[-1]),
+            align_corners=align_corners,
+        )
+        for name, scores, label in (
+            ("boundary", output.boundary, boundary),
+            ("direction", output.direction, direction),
+        )
+    }
+    return {**terms, "total": terms["boundary"] + terms["direction"]}
+
+
+def _rarity(label: jax.Array, num_classes: int) -> jax.Array:
+    """1 minus each class's share of the valid pixels, [K] float32."""
+    counts = jnp.stack([(label == k).sum() for k in range(num_classes)]).astype(jnp.float32)
+    return 1 - _ratio(counts, counts.sum())
 
 
 def _pixel_losses(

@@ -62,6 +62,20 @@ def scores(matrix: np.ndarray) -> dict[str, np.ndarray | float | None]:
     }
 
 
+def offset_scores(matrix: np.ndarray) -> dict[str, float]:
+    """Scores of a confusion matrix [1 + D, 1 + D] of SegFix's offsets, of which class 0 is none.
+
+    boundary_f: of all pixels near a boundary 2 * found / (true + predicted), the harmonic mean of precision and recall.
+    direction_accuracy: of those found, the share with the right direction.
+    """
+    matrix = np.asarray(matrix, np.float64)
+    found, right = matrix[1:, 1:].sum(), np.trace(matrix[1:, 1:])
+    return {
+        "boundary_f": float(2 * found / max(1.0, matrix[1:].sum() + matrix[:, 1:].sum())),
+        "direction_accuracy": float(right / max(1.0, found)),
+    }
+
+
 class ImageScore(NamedTuple):
     """The answer's mIoU on one image, over the classes that occur in it; None where nothing is labelled."""
 

@@ -1,10 +1,12 @@
-"""Label maps and coloured overlays of images without labels: a folder's, or a test split's for its server."""
+"""Label maps and overlays of images without labels, a folder's or a test split's for its server; and offset maps."""
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import jax
@@ -12,13 +14,18 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ovenet_jax import parallel, visualize, workdir
+from ovenet_jax import parallel, supervision, visualize, workdir
 from ovenet_jax.checkpoint import Network, restore_network
 from ovenet_jax.data import labels, pipeline
 from ovenet_jax.data.image_folder import ImageFolder
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.errors import UserError, listed
 from ovenet_jax.inference import Inference, class_maps
+from ovenet_jax.refinement import seeds_of
+from ovenet_jax.segfix.files import Offsets, read_offsets, write_offsets
+from ovenet_jax.segfix.labels import offset_of_class
+
+FORMS = ("png", "mat")  # of offset files
 
 
 def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
@@ -26,8 +33,9 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
 
     Of all images under the folder `source`, or of config.data.test_split, whose label maps are what its test server
     takes: 8-bit PNGs named like the images, in the ids of config.predict.ids. Images are read as they are, without
-    the resizing of validation images that config.eval.short_side asks for. The folder appears when all is written and
-    checked.
+    the resizing of validation images that config.eval.short_side asks for. With config.predict.offsets also an OVeNet's
+    offsets/<image>.png; a SegFix writes these, or .mat as config.predict.form says, instead of label maps. The folder
+    appears when all is written and checked.
 
     Returns whether every image could be read; the others are named and skipped.
 
@@ -42,31 +50,32 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
     else:
         images, name = ImageFolder(source), source.resolve().name
     classes = _classes(config, any_count=source is not None)
-    ids = _ids_to_write(classes, config.predict.ids)
+    target = folder / "predictions" / name
+    writing = target.with_name(f".{name}.incomplete")
+    parts = _parts(config, classes, writing)
     network = restore_network(config.model, folder, config.eval.checkpoint)
     inference = Inference.from_config(config, network.graphdef, classes, answer_only=True)
-    target = folder / "predictions" / name
     if any(parallel.gather(target.exists())):
         raise UserError(
             f"{target} exists already and is not overwritten; move it away, or choose another --workdir."
         )
-
     print(
         f"Predicting {len(images)} images of {name} with step {network.step} of {folder}, {inference.protocol}."
     )
-    writing = target.with_name(f".{name}.incomplete")
     with workdir.writing(target):
-        unreadable, wrong = _write_all(images, inference, network, classes, ids, writing, config.data.workers)
+        if jax.process_index() == 0:
+            shutil.rmtree(writing, ignore_errors=True)  # of a prediction that did not come to its end
+        parallel.gather("ready")
+        unreadable, wrong = _write_all(images, inference, network, parts, config)
         unreadable, wrong = (sum(parallel.gather(faults), []) for faults in (unreadable, wrong))
         if wrong:
-            raise UserError(
-                f"{len(wrong)} label maps are not as they should be: {wrong[0]}; is the disk full?"
-            )
+            raise UserError(f"{len(wrong)} files are not as they should be: {wrong[0]}; is the disk full?")
         if jax.process_index() == 0:
             visualize.write_picture(writing / "legend.png", visualize.legend(classes))
             writing.rename(target)
     if jax.process_index() == 0:
-        print(f"Written and checked: {len(images) - len(unreadable)} label maps and overlays in {target}")
+        written = " and ".join(part.folder.name.replace("_", " ") for part in parts)
+        print(f"Written and checked: {len(images) - len(unreadable)} {written} in {target}")
         if unreadable:
             print(
                 f"Left out: {len(unreadable)} of {len(images)} images, which cannot be read:{listed(unreadable)}"
@@ -78,34 +87,41 @@ def _write_all(
     images: pipeline.Source | ImageFolder,
     inference: Inference,
     network: Network,
-    classes: Labels,
-    ids: np.ndarray,
-    folder: Path,
-    workers: int,
+    parts: Sequence["_Part"],
+    config: ConfigDict,
 ) -> tuple[list[str], list[str]]:
-    """This process's share of the images; returns what is wrong with images, and with label maps read again."""
-    if jax.process_index() == 0:
-        shutil.rmtree(folder, ignore_errors=True)  # of a prediction that did not come to its end
-    parallel.gather("ready")
+    """Writes this process's share; returns what is wrong with images, and with files that are read again."""
     arrays = parallel.to_local(inference.mesh, (network.params, network.statistics))
-    write = partial(_write, classes=classes, ids=ids, folder=folder)
+    seeds_wanted = any(isinstance(part, _SeedOffsets) for part in parts)
     unreadable: list[str] = []
     mine = range(jax.process_index(), len(images), jax.process_count())
     written = []
-    with pipeline.samples(images, mine, workers=workers) as samples, ThreadPoolExecutor() as threads:
+
+    def write(sample: dict, class_map: np.ndarray, seeds: Offsets | None) -> tuple[str, tuple[int, int]]:
+        height, width = size = sample["image"].shape[:2]
+        answer = _Answer(sample["image"], class_map[:height, :width], seeds)
+        for part in parts:
+            part.write(sample["name"], answer)
+        return sample["name"], size
+
+    with (
+        pipeline.samples(images, mine, workers=config.data.workers) as samples,
+        ThreadPoolExecutor() as threads,
+    ):
         bar = tqdm(samples, "predicting", len(mine), unit=" images", mininterval=1)
         for batch in inference.in_batches(_readable(bar, unreadable), lambda sample: sample["image"]):
-            scores = inference(*arrays, [sample["image"] for sample in batch]).scores
-            (maps,) = jax.device_get(class_maps(scores)).values()
-            written += threads.map(write, batch, maps)
-        allowed = set(ids[: len(classes.names)].tolist())
-        faults = list(threads.map(lambda item: _fault_of(*item, allowed), written))
-    return unreadable, [fault for fault in faults if fault]
+            pictures = [sample["image"] for sample in batch]
+            segmentation = inference(*arrays, pictures)
+            (maps,) = jax.device_get(class_maps(segmentation.scores)).values()
+            seeds = seeds_of(pictures, segmentation, config.model) if seeds_wanted else repeat(None)
+            written += threads.map(write, batch, maps, seeds)
+        faults = threads.map(lambda item: [part.fault_of(*item) for part in parts], written)
+        return unreadable, [fault for found in faults for fault in found if fault]
 
 
 def _classes(config: ConfigDict, any_count: bool) -> Labels:
-    """The class table of the data set, or one that only counts where the model has another number of classes."""
-    classes = pipeline.classes(config.data)
+    """The class table of what is predicted, or one that only counts where the model has another number of classes."""
+    classes = supervision.predicted_classes(config)
     count = config.model.num_classes
     if len(classes.names) == count:
         return classes
@@ -137,17 +153,89 @@ def _readable(samples: Iterable[dict], faults: list[str]) -> Iterator[dict]:
             yield sample
 
 
-def _write(
-    sample: dict, class_map: np.ndarray, *, classes: Labels, ids: np.ndarray, folder: Path
-) -> tuple[Path, tuple[int, int]]:
-    """One label map and its overlay; returns the label map's file and size."""
-    height, width = sample["image"].shape[:2]
-    class_map = class_map[:height, :width]
-    file = folder / "label_maps" / f"{sample['name']}.png"
-    overlay = visualize.overlay(sample["image"], class_map, classes)
-    visualize.write_picture(file, ids[class_map])
-    visualize.write_picture(folder / "overlays" / f"{sample['name']}.jpg", overlay)
-    return file, (height, width)
+# ---- what is written of each image ----
+
+
+class _Answer(NamedTuple):
+    """image: uint8 [H, W, 3]. class_map: uint8 [H, W]. seeds: an OVeNet's offsets, where they are wanted."""
+
+    image: np.ndarray
+    class_map: np.ndarray
+    seeds: Offsets | None
+
+
+def _parts(config: ConfigDict, classes: Labels, target: Path) -> list["_Part"]:
+    """The folders of a prediction in `target`."""
+    form, wanted = config.predict.form, config.predict.offsets
+    if form not in FORMS:
+        raise UserError(f"config.predict.form is {form!r}; known: {', '.join(FORMS)}.")
+    overlays = _Overlays(target / "overlays", classes)
+    if supervision.is_segfix(config.model):
+        table = offset_of_class(supervision.directions_of(config.model))
+        return [_BoundaryOffsets(target / "offsets", form, table), overlays]
+    label_maps = _LabelMaps(
+        target / "label_maps", _ids_to_write(classes, config.predict.ids), len(classes.names)
+    )
+    if not wanted:
+        return [label_maps, overlays]
+    if "offset" not in config.model or form != "png":
+        raise UserError(
+            "config.predict.offsets needs a network with offsets, and the form 'png', which holds their confidence."
+        )
+    return [label_maps, overlays, _SeedOffsets(target / "offsets")]
+
+
+@dataclass(frozen=True)
+class _LabelMaps:
+    folder: Path
+    ids: np.ndarray  # lookup table from train ids to those of the files
+    num_classes: int
+
+    def write(self, name: str, answer: _Answer) -> None:
+        visualize.write_picture(self.folder / f"{name}.png", self.ids[answer.class_map])
+
+    def fault_of(self, name: str, size: tuple[int, int]) -> str | None:
+        return _fault_of(self.folder / f"{name}.png", size, set(self.ids[: self.num_classes].tolist()))
+
+
+@dataclass(frozen=True)
+class _Overlays:
+    folder: Path
+    classes: Labels
+
+    def write(self, name: str, answer: _Answer) -> None:
+        overlay = visualize.overlay(answer.image, answer.class_map, self.classes)
+        visualize.write_picture(self.folder / f"{name}.jpg", overlay)
+
+    def fault_of(self, name: str, size: tuple[int, int]) -> None:
+        """For people: not read again."""
+
+
+@dataclass(frozen=True)
+class _BoundaryOffsets:
+    folder: Path
+    form: str
+    offset_of_class: np.ndarray
+
+    def write(self, name: str, answer: _Answer) -> None:
+        write_offsets(self.folder / f"{name}.{self.form}", Offsets(self.offset_of_class[answer.class_map]))
+
+    def fault_of(self, name: str, size: tuple[int, int]) -> str | None:
+        return _fault_of_offsets(self.folder / f"{name}.{self.form}", size)
+
+
+@dataclass(frozen=True)
+class _SeedOffsets:
+    folder: Path
+
+    def write(self, name: str, answer: _Answer) -> None:
+        write_offsets(self.folder / f"{name}.png", answer.seeds)
+
+    def fault_of(self, name: str, size: tuple[int, int]) -> str | None:
+        return _fault_of_offsets(self.folder / f"{name}.png", size)
+
+
+_Part = _LabelMaps | _Overlays | _BoundaryOffsets | _SeedOffsets
 
 
 def _fault_of(file: Path, size: tuple[int, int], allowed: set[int]) -> str | None:
@@ -159,3 +247,12 @@ def _fault_of(file: Path, size: tuple[int, int], allowed: set[int]) -> str | Non
         return f"{file} is {label.dtype} {list(label.shape)}, expected uint8 {list(size)}"
     unknown = set(np.unique(label).tolist()) - allowed
     return f"{file} holds ids {sorted(unknown)}" if unknown else None
+
+
+def _fault_of_offsets(file: Path, size: tuple[int, int]) -> str | None:
+    """Reads an offset file again: it must have the image's size."""
+    try:
+        found = read_offsets(file).offset.shape[:2]
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None if found == size else f"{file} is for {list(found)} pixels, expected {list(size)}"

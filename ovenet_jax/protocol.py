@@ -16,7 +16,7 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.models.layers import interpolation_weights
 
 CHOICES = {
-    "windows": ("cityscapes", "generic", "whole"),
+    "windows": ("cityscapes", "generic", "whole", "overlapping"),
     "side": ("long", "short"),
     "sum": ("exp", "logits"),
 }
@@ -29,9 +29,11 @@ class Protocol(NamedTuple):
 
     windows: "cityscapes" (also ACDC, ADE20K): up to scale 1 the whole image, above it windows of size `window`
     (H, W) side by side, the last ones pulled back inside. "generic": windows at every scale, two thirds of their size
-    apart, the last ones filled up with black. "whole": the whole image at every scale (openseg).
-    side: which side of the image is base_size * scale, "long" or "short".
-    sum: what the passes add up, "exp" of the logits, or the "logits" (openseg).
+    apart, the last ones filled up with black. "whole": the whole image at every scale (openseg). "overlapping": windows
+    at every scale, a third of their size apart, the last ones pulled back inside (SegFix).
+    side: which side of the image is base_size * scale, "long" or "short". base_size 0: both keep their own length at
+    scale 1.
+    sum: what the passes add up, "exp" of the logits, or the "logits" (openseg, SegFix).
     bucket: 1, or a number that the other sides of passes are rounded to multiples of, so that a data set of
     varying image sizes needs few shapes: of short sides at most 2 * base_size * scale / bucket for each scale up to 1.
     Windows of the full size are never touched by it. Images lie on canvases whose sides are multiples of
@@ -100,13 +102,13 @@ def check_settings(settings) -> None:
         value = getattr(settings, key)
         if value not in known:
             raise UserError(f"config.eval.{key} is {value!r}; known: {', '.join(known)}.")
-    least = {"base_size": 1, "bucket": 1, "images_per_device": 1, "short_side": 0, "panels": 0, "worst": 0}
+    least = {"base_size": 0, "bucket": 1, "images_per_device": 1, "short_side": 0, "panels": 0, "worst": 0}
     for key, bound in least.items():
         value = getattr(settings, key)
         if value < bound:
             raise UserError(f"config.eval.{key} is {value}; it must be at least {bound}.")
     for scale in scales:
-        if not SMALLEST <= settings.base_size * scale <= LARGEST:
+        if settings.base_size and not SMALLEST <= settings.base_size * scale <= LARGEST:
             raise UserError(
                 f"config.eval.scales: {scale} times base_size {settings.base_size} makes images of "
                 f"{settings.base_size * scale:g} pixels; {SMALLEST} to {LARGEST} can be tested."
@@ -198,20 +200,24 @@ def _scaled(size: tuple[int, int], scale: float, protocol: Protocol) -> tuple[in
 
     It is resized to it: filled up with black instead, accuracy suffered far more (measured on CamVid).
     """
-    side = protocol.base_size * scale
+    sides = {"short": min, "long": max}
+    side = (protocol.base_size or sides[protocol.side](size)) * scale
     if not protocol.keep_shape:
         return (int(side + 0.5),) * 2
     if protocol.side == "short":
         scaled = list(short_side_size(size, int(side + 0.5)))
-        free = int(np.argmax(scaled))
+        free = [int(np.argmax(scaled))]
     else:
         scaled = list(scaled_size(size, side))
-        free = int(np.argmin(scaled))
-    bucketed = max(1, round(scaled[free] / protocol.bucket)) * protocol.bucket
-    if protocol.windows == "whole" or (protocol.windows == "cityscapes" and scale <= 1):
-        scaled[free] = bucketed
-    elif protocol.windows == "cityscapes" and scaled[free] < protocol.window[free]:
-        scaled[free] = min(bucketed, protocol.window[free])
+        free = [int(np.argmin(scaled))]
+    if not protocol.base_size:
+        free = [0, 1]
+    for axis in free:
+        bucketed = max(1, round(scaled[axis] / protocol.bucket)) * protocol.bucket
+        if protocol.windows == "whole" or (protocol.windows == "cityscapes" and scale <= 1):
+            scaled[axis] = bucketed
+        elif protocol.windows != "generic" and scaled[axis] < protocol.window[axis]:
+            scaled[axis] = min(bucketed, protocol.window[axis])
     return tuple(scaled)
 
 
@@ -224,8 +230,11 @@ def _windows(scaled: int, scale: float, protocol: Protocol, axis: int) -> _Windo
         stride = int(window * 2 / 3)
         count = max(0, math.ceil((scaled - window) / stride)) + 1
         return _Windows([stride * i for i in range(count)], window)
-    if scale <= 1 or scaled <= window:
+    if (scale <= 1 and protocol.windows == "cityscapes") or scaled <= window:
         return _Windows([0], scaled)
+    if protocol.windows == "overlapping":
+        starts = list(range(0, scaled - window + 1, window // 3))
+        return _Windows(starts if starts[-1] + window == scaled else [*starts, scaled - window], window)
     count = math.ceil(scaled / window)
     return _Windows([min(window * i, scaled - window) for i in range(count)], window)
 

@@ -64,6 +64,8 @@ OPENSEG_HEADS: Rules = (
     (r"^(\w+_head|oc_module|context|context\.2)\.conv_bn_dropout\.", "head.fusion."),
     (r"^isa_head\.2\.conv_bn\.", "head.fusion."),
     (r"^isa_head\.2\.up_conv\.", "head.widening."),
+    (r"^mask_head\.", "boundary_head."),
+    (r"^dir_head\.", "direction_head."),
 )
 # The first release names alike, but for:
 OCNET_HEADS: Rules = (
@@ -87,8 +89,8 @@ COMMON: Rules = (
     (r"\.f_(object|key)\.", ".key."),
     (r"\.f_(down|value)\.", ".value."),
     (r"\.(f_up|W)\.", ".output."),
-    (r"^(\w*head\.(?:aux|classifier))\.[23]\.", r"\1.output."),
-    (r"^(\w*head\.(?:aux|classifier))\.(?=[01]\.)", r"\1.hidden."),
+    (r"^(\w*head\.(?:aux|classifier)|(?:boundary|direction)_head)\.[23]\.", r"\1.output."),
+    (r"^(\w*head\.(?:aux|classifier)|(?:boundary|direction)_head)\.(?=[01]\.)", r"\1.hidden."),
     (r"\.(conv\d)\.(?=weight)", r".\1.conv."),
     (r"\.bn(\d)\.", r".conv\1.norm."),
     (r"\.0\.(?=(weight|bias)$)", ".conv."),
@@ -182,6 +184,7 @@ HEADS = (
     ("ISA", r"head\.attentions\.0\.long_range\."),
     ("Pyramid-OC", r"head\.attentions\."),
     ("a plain head", r"head\.classifier\.hidden\."),
+    ("boundaries and directions", r"boundary_head\."),
 )
 
 

@@ -11,13 +11,15 @@ import numpy as np
 from ovenet_jax import visualize
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.inference import TITLES
-from ovenet_jax.metrics import Evaluation, ImageScore, scores
+from ovenet_jax.metrics import Evaluation, ImageScore, offset_scores, scores
 
 MEANS = {
     "miou": "mIoU, all classes",
     "miou_present": "mIoU, official",
     "pixel_accuracy": "pixel accuracy",
     "mean_accuracy": "mean accuracy",
+    "boundary_f": "F of boundary pixels",
+    "direction_accuracy": "direction accuracy",
 }
 
 
@@ -63,10 +65,15 @@ def write(
     visualize.write_picture(
         folder / "confusion.png", visualize.confusion_picture(list(matrices.values())[-1], classes)
     )
+    write_json(content, folder)
+    print(f"Written: {folder}")
+
+
+def write_json(content: Mapping, folder: Path) -> None:
+    """report.json, never half of it: the next evaluation reads it."""
     temporary = folder / "report.json.tmp"
     temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(folder / "report.json")  # never half of it: the next evaluation reads it
-    print(f"Written: {folder}")
+    temporary.replace(folder / "report.json")
 
 
 def write_panels(panels: Mapping[str, np.ndarray], folder: Path) -> None:
@@ -77,11 +84,13 @@ def write_panels(panels: Mapping[str, np.ndarray], folder: Path) -> None:
 
 def table(matrices: Mapping[str, np.ndarray], names: Sequence[str]) -> str:
     """IoU per class and the means of each prediction side by side, in percent."""
-    results = [scores(matrix) for matrix in matrices.values()]
+    results = [scores_of(*item) for item in matrices.items()]
     rows = [("IoU [%]", [TITLES[name] for name in matrices])]
     rows += [(name, [_percent(r["iou"][i]) for r in results]) for i, name in enumerate(names)]
     rows += [None]
-    rows += [(title, [_percent(r[key]) for r in results]) for key, title in MEANS.items()]
+    rows += [
+        (title, [_percent(r[key]) for r in results]) for key, title in MEANS.items() if key in results[0]
+    ]
     return _aligned(rows)
 
 
@@ -91,6 +100,11 @@ def group_table(groups: Mapping[str, Mapping[str, np.ndarray]]) -> str:
     rows = [("mIoU [%]", [TITLES[name] for name in predictions])]
     rows += [(key, [_percent(scores(m)["miou"]) for m in group.values()]) for key, group in groups.items()]
     return _aligned(rows)
+
+
+def scores_of(prediction: str, matrix: np.ndarray) -> dict:
+    """The scores of its confusion matrix; SegFix's offsets have some more."""
+    return scores(matrix) | (offset_scores(matrix) if prediction == "offset" else {})
 
 
 def _aligned(rows: list[tuple[str, list[str]] | None]) -> str:
@@ -108,7 +122,7 @@ def _results(matrices: Mapping[str, np.ndarray], classes: Labels) -> dict:
     """Scores and counts of each prediction, by class name; fit for JSON."""
     content = {}
     for name, matrix in matrices.items():
-        result = scores(matrix)
+        result = scores_of(name, matrix)
         per_class = {
             key: dict(zip(classes.names, result.pop(key).tolist(), strict=True))
             for key in ("iou", "accuracy")

@@ -12,10 +12,12 @@ from flax import nnx
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.errors import UserError
 from ovenet_jax.inference import Normalisation, class_maps
-from ovenet_jax.losses import Ohem, ovenet_loss, segmentation_loss
+from ovenet_jax.losses import Ohem, ovenet_loss, segfix_loss, segmentation_loss
 from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import resize_bilinear
 from ovenet_jax.models.parameters import Arrays
+from ovenet_jax.models.segfix import SegFixOutput
+from ovenet_jax.segfix.labels import boundary_and_direction
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -36,9 +38,17 @@ class TrainState(NamedTuple):
 def create_loss(config: "ConfigDict") -> Loss:
     """The loss that `config.loss` describes, for the kind of output that `config.model` gives.
 
+    SegFix has its own, which weights classes by their rarity in the batch.
+
     Raises:
-      UserError: weights for another number of classes, or a batch that OHEM cannot rank in groups.
+      UserError: weights for another number of classes, or a batch that OHEM cannot rank in groups; either for SegFix.
     """
+    if config.model.head.name == "segfix":
+        if config.loss.class_weights or config.loss.ohem.on:
+            raise UserError(
+                "config.loss.class_weights and config.loss.ohem are not for SegFix; leave them out."
+            )
+        return partial(_segfix_loss, align_corners=config.model.align_corners)
     options = {
         "aux_weight": config.loss.aux_weight,
         "class_weights": config.loss.class_weights or None,
@@ -74,6 +84,11 @@ def create_loss(config: "ConfigDict") -> Loss:
         grid_align_corners=config.model.offset.grid_align_corners,
         **options,
     )
+
+
+def _segfix_loss(output: SegFixOutput, label: jax.Array, align_corners: bool) -> dict[str, jax.Array]:
+    truth = boundary_and_direction(label, output.direction.shape[-1])
+    return segfix_loss(output, *truth, align_corners=align_corners)
 
 
 def init_state(
@@ -148,11 +163,15 @@ def _without(params: Arrays, frozen: Sequence[str]) -> Arrays:
 
 
 def _measures(output: Any, label: jax.Array, align_corners: bool) -> dict[str, jax.Array]:
-    """Pixel accuracy of each prediction; for OVeNet mean confidence and mean offset length in label pixels."""
+    """Pixel accuracy of each prediction; for OVeNet mean confidence and mean offset length in label pixels; for SegFix
+    those of its offsets."""
     valid = label != IGNORE
     measures = {}
     resize = partial(resize_bilinear, size=label.shape[1:3], align_corners=align_corners)
-    for name, class_map in class_maps({k: resize(x) for k, x in output.predictions.items()}).items():
+    maps = class_maps({k: resize(x) for k, x in output.predictions.items()})
+    if isinstance(output, SegFixOutput):
+        return _offset_measures(maps["offset"], *boundary_and_direction(label, output.direction.shape[-1]))
+    for name, class_map in maps.items():
         correct = (class_map == label) & valid
         measures[f"accuracy_{name}"] = correct.sum() / jnp.maximum(valid.sum(), 1)
     if hasattr(output, "offset"):
@@ -161,3 +180,16 @@ def _measures(output: Any, label: jax.Array, align_corners: bool) -> dict[str, j
         measures["confidence"] = output.confidence.mean()
         measures["offset_length"] = jnp.linalg.norm(pixels, axis=-1).mean()
     return measures
+
+
+def _offset_measures(
+    offset_class: jax.Array, boundary: jax.Array, direction: jax.Array
+) -> dict[str, jax.Array]:
+    """As `metrics.offset_scores`, of the maps of a batch [B, H, W]."""
+    true, found = boundary == 1, (offset_class > 0) & (boundary != IGNORE)
+    both = true & found
+    right = both & (offset_class - 1 == direction)
+    return {
+        "boundary_f": 2 * both.sum() / jnp.maximum(true.sum() + found.sum(), 1),
+        "direction_accuracy": right.sum() / jnp.maximum(both.sum(), 1),
+    }

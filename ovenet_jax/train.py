@@ -17,20 +17,22 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ovenet_jax import parallel, starting_point, workdir
+from ovenet_jax import parallel, starting_point, supervision, workdir
 from ovenet_jax.checkpoint import Checkpoints
 from ovenet_jax.data import pipeline
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import Evaluator, evaluate_checkpoint
 from ovenet_jax.inference import TITLES, Normalisation
-from ovenet_jax.metrics import NO_STEP, Evaluation, scores, training_metrics
+from ovenet_jax.metrics import NO_STEP, Evaluation, training_metrics
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.optimizer import create_optimizer, poly_schedule
 from ovenet_jax.protocol import check_settings
-from ovenet_jax.report import write_panels
+from ovenet_jax.report import MEANS, scores_of, write_panels
 from ovenet_jax.step import BASE, TrainState, create_loss, init_state, train_step
 from ovenet_jax.summaries import Summaries
+
+WATCHED = ("miou", "pixel_accuracy", "boundary_f", "direction_accuracy")  # of validation
 
 
 def train(config: ConfigDict, folder: Path) -> bool:
@@ -48,7 +50,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
     mesh = parallel.create_mesh()
     parallel.check_divisible(mesh, config.batch_size, "config.batch_size")
     workdir.check(folder, config)
-    pipeline.prepare(config.data)
+    supervision.prepare(config)
 
     model = create_model(config.model, config.seed)
     frozen = BASE if config.freeze_base else ()
@@ -176,7 +178,7 @@ def check_config(config: ConfigDict) -> None:
 
 
 def _batches(config: ConfigDict, first_step: int) -> AbstractContextManager[Iterator[pipeline.Batch]]:
-    source = pipeline.open_split(config.data, config.data.train_split)
+    source = supervision.open_training(config)
     return pipeline.train_batches(
         source,
         pipeline.augmentations(config.augment, source.classes),
@@ -263,10 +265,13 @@ class Reporter:
         """mIoU and pixel accuracy of each prediction, and the panels, which are made on process 0 alone."""
         values = {}
         for name, matrix in evaluation.matrices.items():
-            result = scores(matrix)
-            values |= {f"eval_{key}_{name}": result[key] for key in ("miou", "pixel_accuracy")}
-        mious = "  ".join(f"{TITLES[n]} {100 * values[f'eval_miou_{n}']:.2f}" for n in evaluation.matrices)
-        print(f"step {step}/{self._config.steps}  mIoU [%]: {mious}", flush=True)
+            result = scores_of(name, matrix)
+            values |= {f"eval_{key}_{name}": result[key] for key in WATCHED if key in result}
+        shown = [f"{TITLES[name]} {100 * values[f'eval_miou_{name}']:.2f}" for name in evaluation.matrices]
+        if "offset" in evaluation.matrices:
+            of_offsets = ("boundary_f", "direction_accuracy")
+            shown += [f"{MEANS[key]} {100 * values[f'eval_{key}_offset']:.2f}" for key in of_offsets]
+        print(f"step {step}/{self._config.steps}  mIoU [%]: {'  '.join(shown)}", flush=True)
         if self._summaries:
             self._summaries.scalars(step, values)
             pictures = panels()

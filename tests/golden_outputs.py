@@ -18,6 +18,7 @@ from ovenet_jax.models.ocnet import ASPOC, BaseOC, PyramidOC
 from ovenet_jax.models.ocr import ASPOCR, OCR, gather_regions
 from ovenet_jax.models.ovenet import OVeNet
 from ovenet_jax.models.resnet import Layer, ResNet
+from ovenet_jax.models.segfix import SegFix, SegFixOutput
 from ovenet_jax.models.segmentor import Logits, Segmentor
 from ovenet_jax.protocol import Protocol
 from ovenet_jax.torch_weights import fold_in_place_abn
@@ -27,7 +28,7 @@ from tests.published_keys import load_state_dict
 ACTIVATIONS = {"relu": jax.nn.relu, "leaky_relu_0.01": jax.nn.leaky_relu, "none": None}
 ARCHITECTURES = (
     *("ovenet_hrnet_ocr", "thesis_offset_hrnet", "hrnet", "hrnet_ocr", "hrnet_asp_ocr"),
-    *("ocr", "asp_ocr", "base_oc", "asp_oc", "isa", "fcn", "pyramid_oc"),
+    *("ocr", "asp_ocr", "base_oc", "asp_oc", "isa", "fcn", "pyramid_oc", "segfix"),
 )
 
 
@@ -45,6 +46,14 @@ def build_model(network: dict) -> nnx.Module:
     """The network that `config.network` describes."""
     init = InitialValues(seed=0)
     backbone = build_backbone(network, init)
+    if network["architecture"] == "segfix":
+        return SegFix(
+            backbone,
+            hidden_features=network["head"]["mid_channels"],
+            num_directions=network["head"]["num_directions"],
+            align_corners=network["align_corners"],
+            init=init,
+        )
     head = build_head(network, backbone, init)
     if "offset_head" not in network:
         return Segmentor(backbone, head, align_corners=network["align_corners"])
@@ -69,9 +78,13 @@ def build_backbone(network: dict, init: InitialValues) -> nnx.Module:
         numbers = zip(backbone["planes"], backbone["strides"], backbone["dilations"], strict=True)
         layers = [Layer(width, stride, tuple(dilations)) for width, stride, dilations in numbers]
         return ResNet(layers, stem=backbone["stem"]["channels"], init=init)
-    first, *stages = backbone["stages"]
+    stages = [
+        Stage(s["modules"], s["blocks"][0], tuple(s["channels"]), bottlenecks=s["block"] == "bottleneck")
+        for s in backbone["stages"]
+    ]
+    first = backbone["stages"][0]
     return HRNet(
-        stages=[Stage(s["modules"], s["blocks"][0], tuple(s["channels"])) for s in stages],
+        stages=stages if backbone["type"] == "hrnet2x" else stages[1:],
         layer1_blocks=first["blocks"][0],
         layer1_width=first["planes"][0],
         stem_width=backbone["stem"]["channels"][0],
@@ -156,6 +169,8 @@ def output_arrays(output) -> dict[str, jax.Array]:
     """A network's output under the goldens' names, channels last."""
     if isinstance(output, Logits):
         return _named_logits(output, aux="aux", main="out")
+    if isinstance(output, SegFixOutput):
+        return {"mask_map": output.boundary, "dir_map": output.direction}
     arrays = {"offset": output.offset, "confidence": output.confidence}
     for prefix, logits in (("s_i", output.initial), ("s_s", output.seed), ("s_f", output.fused)):
         main = prefix if logits.aux is None else f"{prefix}_out"  # the thesis has no auxiliary map
@@ -167,12 +182,11 @@ def _named_logits(logits: Logits, aux: str, main: str) -> dict[str, jax.Array]:
     return {main: logits.main} if logits.aux is None else {aux: logits.aux, main: logits.main}
 
 
-def _with_backbone(model: Segmentor, image: jax.Array) -> dict[str, jax.Array]:
+def _with_backbone(model: Segmentor | SegFix, image: jax.Array) -> dict[str, jax.Array]:
     """The output, and what openseg's heads read: the branches of HRNet's last stage, a ResNet's last two layers."""
     stages = model.backbone(image)
     maps = stages[-2:] if isinstance(model.backbone, ResNet) else stages[-1]
-    logits = model.head(model.backbone.features(stages))
-    return output_arrays(logits) | {f"backbone_{number}": x for number, x in enumerate(maps)}
+    return output_arrays(model(image)) | {f"backbone_{number}": x for number, x in enumerate(maps)}
 
 
 def _parts(model: OVeNet, image: jax.Array) -> dict[str, jax.Array]:

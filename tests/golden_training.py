@@ -11,15 +11,20 @@ import numpy as np
 from ovenet_jax.losses import (
     Ohem,
     _pixel_losses,
+    _rarity,
     confidence_loss,
     ohem_bound,
     ovenet_loss,
+    segfix_loss,
     segmentation_loss,
 )
 from ovenet_jax.models import parameters
+from ovenet_jax.models.segfix import SegFixOutput
 from ovenet_jax.models.segmentor import Logits
 from ovenet_jax.optimizer import create_optimizer, poly_schedule
 from ovenet_jax.published_names import HRNET
+from ovenet_jax.segfix.ground_truth import GroundTruth
+from ovenet_jax.segfix.labels import boundary_and_direction, training_label
 from ovenet_jax.step import init_state, loss_and_gradients
 from tests.golden_case import Case, channels_first, torch_layout
 from tests.golden_outputs import evaluate, load_model, output_arrays
@@ -59,6 +64,29 @@ def criteria(case: Case) -> dict[str, np.ndarray]:
         arrays |= {f"grad_{name}.{k}": torch_layout(x) for k, x in gradients.items()}
         arrays |= {f"stats1.{k}": x for k, x in after.items()}
     return {name: arrays[_our_name(name)] for name in case.outputs if _our_name(name) in arrays}
+
+
+def segfix_losses(case: Case) -> dict[str, np.ndarray]:
+    """SegFix's terms for the maps that the case gives, of the ground truth it gives; and their gradients."""
+    truth = GroundTruth(case.io["depth"], case.io["dir_deg"])
+    label = training_label(truth, case.io["seg_label"] < 0, directions=8)[None]
+    boundary, direction = boundary_and_direction(jnp.asarray(label, jnp.int32), directions=8)
+
+    def loss(output):
+        terms = segfix_loss(output, boundary, direction, align_corners=True)
+        return terms["total"], terms
+
+    (total, terms), gradients = jax.value_and_grad(loss, has_aux=True)(
+        SegFixOutput(case.image("pred_mask"), case.image("pred_dir"))
+    )
+    return {
+        "loss": total,
+        "loss_mask": terms["boundary"],
+        "loss_dir": terms["direction"],
+        "grad_mask": channels_first(gradients.boundary),
+        "grad_dir": channels_first(gradients.direction),
+        "mask_class_weights": _rarity(boundary, 2),
+    }
 
 
 def training(case: Case) -> dict[str, np.ndarray]:

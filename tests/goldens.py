@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests import golden_data, golden_outputs, golden_training
+from tests import golden_data, golden_outputs, golden_segfix, golden_training
 from tests.golden_case import Case, Comparison, compare
 
 Topic = Callable[[Case], dict[str, np.ndarray]]  # computes arrays of a case, in the reference's layout
@@ -27,6 +27,11 @@ def _topics_without_network(case: Case) -> list[Topic]:
         ("aux", "main", "offset", "f"): golden_training.loss_values,
         ("image", "label", "crop_yx"): golden_data.preprocessing,
         ("label", "pred"): golden_data.metrics,
+        ("label", "ramp"): golden_segfix.class_ground_truth,
+        ("label", "pred_mask", "pred_dir"): golden_segfix.predicted_offsets,
+        ("pred_mask", "pred_dir"): golden_training.segfix_losses,
+        ("instance_label",): golden_segfix.instance_ground_truth,
+        ("label", "offset", "offset_float"): golden_segfix.refinement,
         ("running_mean", "running_var"): golden_outputs.batch_norm,
     }
     return [topic for inputs, topic in by_inputs.items() if set(inputs) <= set(case.spec["inputs"])]

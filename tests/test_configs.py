@@ -74,6 +74,34 @@ def test_the_other_data_sets_train_as_hrnet_published(
         assert ("offset" in config.model) == (variant == "ovenet")
 
 
+@pytest.mark.parametrize(
+    "variant", ["segfix_w48", "segfix_hx20", "segfix_w48_instance", "segfix_hx20_instance"]
+)
+def test_segfix_trains_as_published(variant):
+    config = cityscapes.get_config(variant)
+    assert (config.augment.crop, config.augment.base_size, config.augment.scale_range) == (
+        (512, 512),
+        0,
+        (1.0, 1.0),
+    )
+    assert (config.optimizer.rate, config.optimizer.weight_decay) == (0.04, 5e-4)
+    assert (config.batch_size, config.steps, config.data.train_split) == (16, 80_000, "train")
+    assert (config.eval.windows, config.eval.window, config.eval.base_size) == ("overlapping", (512, 512), 0)
+    assert (config.model.input.bgr, config.model.align_corners) == (True, True)
+    assert config.augment.pad_color == (104, 116, 124)  # RGB; 0 after the normalisation
+    assert config.data.regions == ("instances" if variant.endswith("_instance") else "classes")
+    assert (config.model.num_classes, config.loss.class_weights) == (1 + 8, ())
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.__name__)
+def test_every_data_set_has_a_segfix(file):
+    small = file in (demo, camvid, folder)
+    config = file.get_config("segfix" if small else "segfix_hx20")
+    assert (config.data.regions, config.eval.sum, config.eval.base_size) == ("classes", "logits", 0)
+    assert config.eval.window == config.augment.crop
+    assert (config.batch_size == 16) or file is demo
+
+
 @pytest.mark.parametrize("variant", ["ovenet_60", "hrnet_ocr_60", "hrnet_60"])
 def test_pascal_context_has_variants_of_60_classes(variant):
     config = pascal_context.get_config(variant)

@@ -29,11 +29,12 @@ def test_generic_windows_overlap_by_a_third_and_reach_the_end():
     assert black.tolist() == [False] * 26 + [True] * 22
 
 
-@pytest.mark.parametrize("windows", ["cityscapes", "generic", "whole"])
+@pytest.mark.parametrize("windows", ["cityscapes", "generic", "whole", "overlapping"])
 @pytest.mark.parametrize("size", [(48, 96), (83, 60), (31, 97), (64, 64)])
 @pytest.mark.parametrize("bucket", [1, 16])
-def test_every_scale_counts_once_everywhere_in_the_image_and_never_outside(windows, size, bucket):
-    protocol = SMALL._replace(windows=windows, bucket=bucket)
+@pytest.mark.parametrize("base_size", [96, 0])
+def test_every_scale_counts_once_everywhere_in_the_image_and_never_outside(windows, size, bucket, base_size):
+    protocol = SMALL._replace(windows=windows, bucket=bucket, base_size=base_size)
     expected = np.zeros(canvas_size(size, protocol))
     expected[: size[0], : size[1]] = 1
     for align_corners in (True, False):
@@ -65,6 +66,26 @@ def test_windows_of_full_size_are_not_touched_by_buckets():
 def test_a_bucket_never_cuts_an_image_in_more_windows():
     protocol = Protocol(base_size=400, window=(500, 500), scales=(1.5,), bucket=64)
     assert [p.size for p in passes((490, 600), protocol, True)] == [(500, 500)] * 2  # not 512
+
+
+def test_windows_of_segfix_are_a_third_of_their_size_apart_and_pulled_back_inside():
+    protocol = Protocol.from_config(cityscapes.get_config("segfix_w48").eval)
+    found = passes((1024, 2048), protocol, True)
+    assert {p.size for p in found} == {(512, 512)}
+    assert len(found) == 5 * 11  # from 0, 170, 340, 510 and 512; from 0 to 1530 and 1536
+    assert [int(p.read[0].index[0, 0]) for p in found[::11]] == [0, 170, 340, 510, 512]
+    assert [int(p.read[1].index[0, 0]) for p in found[9:11]] == [1530, 1536]
+
+
+def test_images_may_keep_their_sizes_which_windows_cut_and_buckets_round():
+    protocol = Protocol(base_size=0, window=(64, 64), windows="overlapping", bucket=16)
+    assert [p.size for p in passes((41, 60), protocol, True)] == [(48, 64)]
+    assert {p.size for p in passes((70, 41), protocol, True)} == {(64, 48)}
+    exact = protocol._replace(bucket=1)
+    assert [p.size for p in passes((41, 60), exact, True)] == [(41, 60)]
+    assert [p.size for p in passes((41, 60), exact._replace(windows="whole", side="short"), True)] == [
+        (41, 60)
+    ]
 
 
 @pytest.mark.parametrize("windows", ["cityscapes", "generic"])
@@ -118,10 +139,15 @@ def test_the_config_describes_the_protocol():
         ("scales", (0.0,), r"config\.eval\.scales is \(0\.0,\); it must be positive numbers"),
         ("scales", (float("nan"),), r"config\.eval\.scales is \(nan,\); it must be positive numbers"),
         ("scales", (), r"config\.eval\.scales is \(\); it must be positive numbers"),
-        ("windows", "sliding", "config.eval.windows is 'sliding'; known: cityscapes, generic, whole"),
+        (
+            "windows",
+            "sliding",
+            "config.eval.windows is 'sliding'; known: cityscapes, generic, whole, overlapping",
+        ),
         ("side", "width", "config.eval.side is 'width'; known: long, short"),
         ("sum", "softmax", "config.eval.sum is 'softmax'; known: exp, logits"),
         ("window", (512,), r"config\.eval\.window is \(512,\); it must be \(height, width\)"),
+        ("base_size", -1, "config.eval.base_size is -1; it must be at least 0"),
         ("bucket", 0, "config.eval.bucket is 0; it must be at least 1"),
         ("images_per_device", 0, "config.eval.images_per_device is 0; it must be at least 1"),
         ("panels", -1, "config.eval.panels is -1; it must be at least 0"),

@@ -21,11 +21,7 @@ from ovenet_jax.published_names import (
 from ovenet_jax.torch_weights import holds_backbone_only, in_place_abn
 from tests.conftest import SHARED
 
-MANIFESTS = [
-    path
-    for path in sorted((SHARED / "goldens" / "manifests").glob("*.json"))
-    if not path.name.startswith("openseg_segfix")
-]
+MANIFESTS = sorted((SHARED / "goldens" / "manifests").glob("*.json"))
 
 
 @pytest.mark.parametrize(
@@ -73,6 +69,9 @@ def test_keys_of_hrnet_and_ovenet_have_our_names(key, name):
         (OPENSEG_RESNET, "cls_head.bias", "head.classifier.bias"),
         (OPENSEG_RESNET, "cls_head.3.weight", "head.classifier.output.kernel"),
         (OPENSEG_HRNET, "aux_head.2.bias", "head.aux.output.bias"),
+        (OPENSEG_HRNET, "module.dir_head.1.running_var", "direction_head.hidden.norm.var"),
+        (OPENSEG_HRNET, "mask_head.2.weight", "boundary_head.output.kernel"),
+        (OPENSEG_HRNET, "backbone.transition0.1.0.1.bias", "backbone.trunk.transition0.1.norm.bias"),
     ],
 )  # fmt: skip
 def test_keys_of_the_ocnet_series_have_our_names(code_base, key, name):
@@ -116,6 +115,12 @@ def test_a_network_is_described_by_its_arrays(tiny_model, head, title):
 def test_an_ovenet_is_described_with_its_offsets(tiny_model):
     tiny_model.backbone.modules = (1, 1, 2)
     assert describe(names_of(tiny_model)) == "HRNet (1, 1, 2), OCR in HRNet's own form, offsets"
+
+
+def test_a_segfix_is_described_by_its_heads_and_stages():
+    model = cityscapes.get_config("segfix_hx20").model
+    model.backbone.update({"width": 4, "blocks": 1, "layer1_width": 4, "modules": (1, 2, 1)})
+    assert describe(names_of(model)) == "HRNet (1, 1, 2, 1), boundaries and directions"
 
 
 def names_of(model_config):
@@ -174,7 +179,7 @@ def test_every_key_of_a_full_size_checkpoint_lands(manifest, monkeypatch):
 
 @needs_goldens
 def test_there_are_manifests():
-    assert len(MANIFESTS) == 32
+    assert len(MANIFESTS) == 34
 
 
 OPENSEG = {
@@ -195,6 +200,8 @@ OPENSEG = {
 
 def parts_with_in_place_abn(name):
     """openseg's HRNet backbone has in-place ABN even under plain heads."""
+    if name.startswith("openseg_segfix"):
+        return {"backbone", "boundary_head", "direction_head"}
     if name.removesuffix("_torchsyncbn") not in OPENSEG:
         return set()
     if name.endswith("_torchsyncbn"):
@@ -206,6 +213,8 @@ def full_size(manifest):
     """The config of the network that a manifest lists the keys of."""
     name = manifest["name"]
     has_offsets, has_ocr = "offset_branch" in manifest, "ocr" in name
+    if name.startswith("openseg_segfix"):
+        return cityscapes.get_config("segfix_hx20" if "2x" in name else "segfix_w48").model
     model = cityscapes.get_config("ovenet" if has_offsets else "hrnet").model
     model.num_classes = manifest.get("num_classes", 19)
     if name.removesuffix("_torchsyncbn") in OPENSEG:

@@ -19,6 +19,7 @@ from configs import acdc, ade20k, camvid, cityscapes, coco_stuff, demo, folder, 
 from ovenet_jax import workdir
 from ovenet_jax.checkpoint import Checkpoints
 from ovenet_jax.errors import UserError
+from ovenet_jax.evaluate import evaluate
 from ovenet_jax.inference import Normalisation
 from ovenet_jax.models import parameters
 from ovenet_jax.predict import predict
@@ -96,15 +97,26 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def keys_read(run, tmp_path_factory):
+def segfix(tmp_path_factory):
+    """As `run`, of a SegFix."""
+    folder = tmp_path_factory.mktemp("segfix")
+    config, read = shrunk(camvid.get_config("segfix_tiny"), folder), set()
+    assert train(Recording(config, read), folder / "run")
+    return folder / "run", config, read
+
+
+@pytest.fixture(scope="module")
+def keys_read(run, segfix, tmp_path_factory):
     folder, read = tmp_path_factory.mktemp("hrnet"), set()
     config = shrunk(camvid.get_config("hrnet_tiny"), folder)
     config.loss.ohem.on = True
+    config.eval.segfix = str(segfix[0])
     assert train(Recording(config, read), folder / "run")
+    evaluate(Recording(config, read), folder / "run")
     assert predict(Recording(config, read), folder / "run", None)
     for variant in [f"ovenet_{head}_r_tiny" for head in openseg.HEADS] + ["fcn_tiny"]:
         ovenet_jax.create_model(Recording(camvid.get_config(variant).model, read, "model."))
-    return read | run[2] | {"name"}  # main.py names the workdir after it
+    return read | run[2] | segfix[2] | {"name"}  # main.py names the workdir after it
 
 
 @pytest.mark.parametrize(("file", "variant"), ALL_CONFIGS, ids=lambda x: getattr(x, "__name__", x))
@@ -139,6 +151,25 @@ def test_a_run_leaves_a_report_of_every_image_and_pixel(run):
     assert [path.stem for path in (evaluation / "worst").iterdir()] == [worst["name"]]
     assert (evaluation / "confusion.png").exists()
     assert (folder / "panels" / "step_000002" / "val_00.png").exists()
+
+
+def test_a_segfix_leaves_scores_of_its_boundaries(segfix):
+    folder, *_ = segfix
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    _, report, _, evaluation = lines
+    assert {"loss_boundary", "loss_direction", "boundary_f", "direction_accuracy"} <= report.keys()
+    assert {
+        "eval_miou_offset",
+        "eval_boundary_f_offset",
+        "eval_direction_accuracy_offset",
+    } <= evaluation.keys()
+    written = json.loads((folder / "evaluation" / "val" / "report.json").read_text())["offset"]
+    assert len(written["iou"]) == 9
+    matrix = np.array(written["confusion"])
+    found, true = matrix[1:, 1:].sum(), matrix[1:].sum()
+    assert true > 0
+    assert written["boundary_f"] == pytest.approx(2 * found / (true + matrix[:, 1:].sum()))
+    assert evaluation["eval_boundary_f_offset"] == written["boundary_f"]
 
 
 def test_the_best_network_loads_by_its_folder(run):

@@ -38,7 +38,7 @@ from ovenet_jax.data import (
 )
 from ovenet_jax.data.augment import Act, RandomBrightness, RandomFlip, RandomScaleCrop, resize_short_side
 from ovenet_jax.data.labels import TOY_STREETS, Labels
-from ovenet_jax.data.prepare import Builder, write_records
+from ovenet_jax.data.prepare import Builder, Sample, write_records
 from ovenet_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -80,6 +80,17 @@ def classes(data: ConfigDict) -> Labels:
       UserError: an unknown name; of a `folder`, that it does not describe its classes.
     """
     return TOY_STREETS if data.name == toy_streets.NAME else _tree(data).labels
+
+
+def labelled_samples(data: ConfigDict) -> list[Sample]:
+    """The files of all samples that have labels, each name once, of the data set that config.data describes.
+
+    Raises:
+      UserError: an unknown name, or a root that is no folder.
+    """
+    data_set = _builder(data).data_set
+    labelled = [samples for split, samples in data_set.splits.items() if split not in data_set.unlabelled]
+    return list({sample.name: sample for samples in labelled for sample in samples}.values())
 
 
 def open_split(data: ConfigDict, split: str) -> "Source":

@@ -204,7 +204,7 @@ def write_records(builder: Builder) -> dict:
     folder = Path(builder.data_dir)
     try:
         if not folder.exists():
-            with _alone(builder):
+            with alone(builder.prepared, builder.name):
                 if not folder.exists():  # otherwise another process has prepared it meanwhile
                     _write_records(builder)
         report = json.loads((folder / REPORT).read_text())
@@ -230,16 +230,14 @@ def _write_records(builder: Builder) -> None:
 
 
 @contextlib.contextmanager
-def _alone(builder: Builder) -> Iterator[None]:
-    """Keeps other processes from preparing this data set meanwhile; the system frees the lock of a killed one."""
-    builder.prepared.mkdir(parents=True, exist_ok=True)
-    with (builder.prepared / f".{builder.name}.lock").open("w") as file:
+def alone(folder: Path, name: str) -> Iterator[None]:
+    """Keeps other processes from preparing `name` in `folder` meanwhile; the system frees the lock of a killed one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f".{name}.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(
-                f"Another process prepares {builder.name} in {builder.prepared}; waiting for it.", flush=True
-            )
+            print(f"Another process prepares {name} in {folder}; waiting for it.", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

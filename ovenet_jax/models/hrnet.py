@@ -16,11 +16,15 @@ from ovenet_jax.models.segmentor import Features
 
 
 class Stage(NamedTuple):
-    """`modules` exchange modules with `blocks` residual blocks on each branch; `widths`: channels per branch."""
+    """`modules` exchange modules with `blocks` residual blocks on each branch; `widths`: channels per branch.
+
+    The blocks are basic ones, or with `bottlenecks` those of ResNet, of a quarter of the branch's channels inside.
+    """
 
     modules: int
     blocks: int
     widths: tuple[int, ...]
+    bottlenecks: bool = False
 
 
 class BasicBlock(nnx.Module):
@@ -65,10 +69,14 @@ class ExchangeModule(nnx.Module):
     coarser branch, i - j strided 3x3 convolutions from a finer one.
     """
 
-    def __init__(self, blocks: int, widths: Sequence[int], *, align_corners: bool, init: InitialValues):
-        self.branches = nnx.List(
-            nnx.List(BasicBlock(width, init=init) for _ in range(blocks)) for width in widths
-        )
+    def __init__(self, stage: Stage, *, align_corners: bool, init: InitialValues):
+        def block(width: int) -> nnx.Module:
+            if stage.bottlenecks:
+                return Bottleneck(width, width // 4, init=init)
+            return BasicBlock(width, init=init)
+
+        widths = stage.widths
+        self.branches = nnx.List(nnx.List(block(width) for _ in range(stage.blocks)) for width in widths)
         self.fuse_layers = nnx.List(
             nnx.List(_fuse_layer(widths, i, j, init) for j in range(len(widths))) for i in range(len(widths))
         )
@@ -97,7 +105,7 @@ def _fuse_layer(widths: Sequence[int], i: int, j: int, init: InitialValues):
 
 
 class Trunk(nnx.Module):
-    """The transitions and stages from stage `first` (2, 3 or 4) to stage 4.
+    """The transitions and `stages` up to stage 4, each with one branch more than the maps before it.
 
     HRNet runs one from stage 2; OVeNet's offset trunk is a second one that starts at the split.
     `in_widths` are the widths of the maps of the stage before.
@@ -113,12 +121,13 @@ class Trunk(nnx.Module):
     ):
         self.numbers = tuple(range(5 - len(stages), 5))
         for number, stage in zip(self.numbers, stages, strict=True):
-            if len(stage.widths) != number:
-                raise ValueError(f"stage {number} has {number} branches, got widths {stage.widths}")
+            if len(stage.widths) != len(in_widths) + 1:
+                raise ValueError(
+                    f"stage {number} has {len(in_widths) + 1} branches, got widths {stage.widths}"
+                )
             setattr(self, f"transition{number - 1}", _transition(in_widths, stage.widths, init))
             modules = (
-                ExchangeModule(stage.blocks, stage.widths, align_corners=align_corners, init=init)
-                for _ in range(stage.modules)
+                ExchangeModule(stage, align_corners=align_corners, init=init) for _ in range(stage.modules)
             )
             setattr(self, f"stage{number}", nnx.List(modules))
             in_widths = stage.widths
@@ -160,6 +169,10 @@ class HRNet(nnx.Module):
 
     `layer1_blocks`, `layer1_width`: 4 and 64 in all published W18 to W64 but the small forms.
     `stages`: stages 2, 3 and 4. Published W48: widths 48, 96, 192, 384; modules 1, 4, 3; 4 blocks.
+
+    With four `stages` it is the double-resolution form of SegFix, "hrnet2x": a stem to stride 2, no `layer1`, and from
+    stage 1 on one branch more. Published 2x20: bottlenecks of 128 and 256 channels, then widths 20 to 320; modules 1,
+    1, 4, 3; 4 blocks.
     """
 
     def __init__(
@@ -173,18 +186,27 @@ class HRNet(nnx.Module):
         init: InitialValues,
     ):
         self.conv1 = ConvNormAct(3, stem_width, 3, stride=2, init=init)
-        self.conv2 = ConvNormAct(stem_width, stem_width, 3, stride=2, init=init)
-        widths = [stem_width, *[4 * layer1_width] * layer1_blocks]
-        self.layer1 = nnx.List(Bottleneck(width, layer1_width, init=init) for width in widths[:-1])
+        double_resolution = len(stages) == 4
+        widths = [stem_width]
+        if not double_resolution:
+            self.conv2 = ConvNormAct(stem_width, stem_width, 3, stride=2, init=init)
+            widths += [4 * layer1_width] * layer1_blocks
+            self.layer1 = nnx.List(Bottleneck(width, layer1_width, init=init) for width in widths[:-1])
         self.trunk = Trunk(widths[-1:], stages, align_corners=align_corners, init=init)
         self.stages = tuple(stages)
-        self.stage_widths = (tuple(widths[-1:]), *(stage.widths for stage in stages))
+        self.stage_widths = (tuple(widths[-1:]), *(stage.widths for stage in stages))[
+            -4:
+        ]  # after stages 1 to 4
+        self.double_resolution = double_resolution
         self.align_corners = align_corners
         self.width = self.aux_width = sum(stages[-1].widths)
 
     def __call__(self, image: jax.Array) -> list[list[jax.Array]]:
-        """Image [B, H, W, 3] -> the maps after stages 1 to 4, each from stride 4 down: [B, H / 4, W / 4, C] ..."""
-        x = chain(self.layer1, self.conv2(self.conv1(image)))
+        """Image [B, H, W, 3] -> the maps after stages 1 to 4, each from stride 4 or 2 down: [B, H / 4, W / 4, C] ..."""
+        x = self.conv1(image)
+        if self.double_resolution:
+            return self.trunk([x])
+        x = chain(self.layer1, self.conv2(x))
         return [[x], *self.trunk([x])]
 
     def last(self, stages: Sequence[list[jax.Array]]) -> jax.Array:
@@ -202,6 +224,6 @@ class HRNet(nnx.Module):
         """A second copy of the stages from `branch` on, with these numbers of modules (OVeNet)."""
         stages = [
             stage._replace(modules=count)
-            for stage, count in zip(self.stages[branch - 2 :], modules, strict=True)
+            for stage, count in zip(self.stages[branch - 5 :], modules, strict=True)
         ]
         return Trunk(self.stage_widths[branch - 2], stages, align_corners=self.align_corners, init=init)

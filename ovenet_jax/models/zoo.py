@@ -16,7 +16,9 @@ from ovenet_jax.models.ocnet import ASPOC, BaseOC, PyramidOC
 from ovenet_jax.models.ocr import ASPOCR, OCR
 from ovenet_jax.models.ovenet import OVeNet
 from ovenet_jax.models.resnet import ResNet, dilated_layers
+from ovenet_jax.models.segfix import SegFix
 from ovenet_jax.models.segmentor import Segmentor
+from ovenet_jax.segfix.directions import COUNTS
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -34,24 +36,37 @@ ACTIVATIONS = {"relu": jax.nn.relu, "leaky_relu": jax.nn.leaky_relu, "none": nnx
 
 
 def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
-    """`config.model` -> OVeNet where it has an `offset` part, else the baseline of its backbone and head.
+    """`config.model` -> OVeNet where it has an `offset` part, or SegFix, else the baseline of its backbone and head.
 
     In evaluation mode; `model.train()` turns on batch statistics and dropout.
 
     Raises:
-      UserError: an unknown backbone or head, one with the keys of another, a value that it cannot have, or an offset
-        branch that does not fit.
+      UserError: an unknown backbone or head, one with the keys of another, a value that it cannot have, an offset
+        branch that does not fit, or SegFix with other classes than its own.
     """
     init = InitialValues(seed, he=model.backbone.he_init)
     backbone = _create_backbone(model, init)
-    head = _create_head(model, backbone, init)
-    if "offset" in model:
-        network = _create_ovenet(model, backbone, head, init)
+    if model.head.name == "segfix":
+        network = _create_segfix(model, backbone, init)
+    elif "offset" in model:
+        network = _create_ovenet(model, backbone, _create_head(model, backbone, init), init)
     else:
+        head = _create_head(model, backbone, init)
         network = Segmentor(backbone, head, align_corners=model.align_corners)
     network.set_attributes(BatchNorm, momentum=model.norm_momentum)
     network.eval()
     return network
+
+
+def _create_segfix(model: "ConfigDict", backbone: nnx.Module, init: InitialValues) -> SegFix:
+    directions = model.num_classes - 1
+    if directions not in COUNTS:
+        raise UserError(
+            f"config.model.num_classes is {model.num_classes}; of a SegFix it is 1 more than its directions, which are "
+            f"{', '.join(map(str, COUNTS))}."
+        )
+    given = {"num_directions": directions, "align_corners": model.align_corners, "init": init}
+    return SegFix(backbone, **_options("head", model.head, SegFix.__init__, **given))
 
 
 def _create_ovenet(
@@ -94,18 +109,44 @@ def _create_hrnet(
     align_corners: bool,
     init: InitialValues,
 ) -> HRNet:
-    modules = _numbers("backbone.modules", modules, "of stages 2, 3 and 4, like (1, 4, 3)", count=3)
-    widths = tuple(width * 2**branch for branch in range(4))
     return HRNet(
-        stages=[
-            Stage(count, blocks, widths[:number]) for number, count in zip((2, 3, 4), modules, strict=True)
-        ],
+        stages=_basic_stages(width, modules, blocks, branches=(2, 3, 4)),
         layer1_blocks=layer1_blocks,
         layer1_width=layer1_width,
         stem_width=stem_width,
         align_corners=align_corners,
         init=init,
     )
+
+
+def _create_hrnet2x(
+    *,
+    width: int,
+    modules: Sequence[int],
+    blocks: int,
+    layer1_blocks: int,
+    layer1_width: int,
+    stem_width: int,
+    align_corners: bool,
+    init: InitialValues,
+) -> HRNet:
+    """The double-resolution form, whose stage 1 takes the place of `layer1`."""
+    first = Stage(1, layer1_blocks, (4 * layer1_width, 8 * layer1_width), bottlenecks=True)
+    return HRNet(
+        stages=[first, *_basic_stages(width, modules, blocks, branches=(3, 4, 5))],
+        stem_width=stem_width,
+        align_corners=align_corners,
+        init=init,
+    )
+
+
+def _basic_stages(
+    width: int, modules: Sequence[int], blocks: int, branches: tuple[int, int, int]
+) -> list[Stage]:
+    """Stages 2, 3 and 4, with these numbers of branches; each is twice as wide as the one before."""
+    modules = _numbers("backbone.modules", modules, "of stages 2, 3 and 4, like (1, 4, 3)", count=3)
+    widths = tuple(width * 2**branch for branch in range(5))
+    return [Stage(count, blocks, widths[:number]) for number, count in zip(branches, modules, strict=True)]
 
 
 def _create_resnet(
@@ -132,7 +173,7 @@ def _create_resnet(
     return ResNet(layers, stem=stem, init=init)
 
 
-BACKBONES = {"hrnet": _create_hrnet, "resnet": _create_resnet}
+BACKBONES = {"hrnet": _create_hrnet, "hrnet2x": _create_hrnet2x, "resnet": _create_resnet}
 
 
 def _create_head(model: "ConfigDict", backbone: nnx.Module, init: InitialValues) -> nnx.Module:

@@ -1,0 +1,94 @@
+"""The boundary F-score: whether predicted outlines run where the true ones do, to within a few pixels.
+
+Per image and class: the outlines of the true and the predicted mask are one pixel wide; precision is the share of the
+predicted outline within `width` pixels of the true one, recall the share of the true one within `width` of the
+predicted one, F = 2 * precision * recall / (precision + recall). Ignored pixels are in neither mask. A class's score is
+its mean over images, not one of pooled pixels, and the score the mean over classes. An image in which a class has no
+outline, neither true nor predicted, counts 1 in the published scores, which so rise with the number of absent classes;
+`mean_present` leaves it out.
+
+Source: Perazzi et al., "A benchmark dataset and evaluation methodology for video object segmentation", CVPR 2016, as
+taken up for Cityscapes by Takikawa et al., "Gated-SCNN", ICCV 2019, and SegFix (1, 3 and 5 pixels).
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from ovenet_jax.data.labels import IGNORE
+
+WIDTHS = (1, 3, 5)
+
+
+class BoundaryScores(NamedTuple):
+    """Of any number of images, to be added up with `+`.
+
+    total: sum of F over the images in which a class has an outline, [W, K] for W widths. occurring: how many those are,
+    [K]. images: how many there are in all.
+    """
+
+    total: np.ndarray
+    occurring: np.ndarray
+    images: int
+
+    def __add__(self, other: "BoundaryScores") -> "BoundaryScores":
+        return BoundaryScores(*(a + b for a, b in zip(self, other, strict=True)))
+
+    @property
+    def present(self) -> np.ndarray:
+        """F of each class over the images in which it has an outline, [W, K]; nan where there is none."""
+        return self.total / np.where(self.occurring, self.occurring, np.nan)
+
+    @property
+    def mean_present(self) -> np.ndarray:
+        """Mean of `present` over the classes that occur, [W]."""
+        return self.present[:, self.occurring > 0].mean(axis=-1)
+
+    @property
+    def mean_published(self) -> np.ndarray:
+        """Mean over all classes and images, [W]: 1 for every class in every image where it has no outline."""
+        return ((self.total + self.images - self.occurring) / self.images).mean(axis=-1)
+
+
+def boundary_scores(label: np.ndarray, predicted: np.ndarray, num_classes: int) -> BoundaryScores:
+    """Scores of one image: true and predicted train ids, uint8 [H, W], IGNORE where there is no truth."""
+    predicted = np.where(label == IGNORE, IGNORE, predicted)
+    total, occurring = np.zeros((len(WIDTHS), num_classes)), np.zeros(num_classes, np.int64)
+    occur = np.bincount(label.ravel(), minlength=256) + np.bincount(predicted.ravel(), minlength=256)
+    for class_id in np.flatnonzero(occur[:num_classes]):
+        box = _box(label, predicted, class_id)
+        true, found = (_outline(part[box] == class_id) for part in (label, predicted))
+        if true.any() or found.any():
+            total[:, class_id] = [_f_score(true, found, width) for width in WIDTHS]
+            occurring[class_id] = 1
+    return BoundaryScores(total, occurring, 1)
+
+
+def _box(label: np.ndarray, predicted: np.ndarray, class_id: int) -> tuple[slice, slice]:
+    """What a class covers in both, and a pixel around, where its outlines may lie."""
+    x, y, width, height = cv2.boundingRect(((label == class_id) | (predicted == class_id)).view(np.uint8))
+    return slice(max(y - 1, 0), y + height + 1), slice(max(x - 1, 0), x + width + 1)
+
+
+def _outline(mask: np.ndarray) -> np.ndarray:
+    """The pixels that differ from that to the right, below, or right below: bool [H, W]."""
+    beside = np.pad(mask, ((0, 1), (0, 1)), "edge")
+    return (mask != beside[:-1, 1:]) | (mask != beside[1:, :-1]) | (mask != beside[1:, 1:])
+
+
+def _f_score(true: np.ndarray, found: np.ndarray, width: int) -> float:
+    """Of two outlines, one of which is not empty; one that is empty is right and finds nothing: 0."""
+    precision, recall = _share(found, near=true, width=width), _share(true, near=found, width=width)
+    return 2 * precision * recall / max(precision + recall, 1e-12)
+
+
+def _share(outline: np.ndarray, near: np.ndarray, width: int) -> float:
+    """The share of an outline within `width` pixels of another; 1 of an empty one."""
+    close = cv2.dilate(near.view(np.uint8), _disk(width)).astype(bool)
+    return float((outline & close).sum() / outline.sum()) if outline.any() else 1.0
+
+
+def _disk(radius: int) -> np.ndarray:
+    y, x = np.indices((2 * radius + 1, 2 * radius + 1)) - radius
+    return (y**2 + x**2 <= radius**2).astype(np.uint8)

@@ -1,0 +1,72 @@
+"""SegFix: where boundaries are, and in which direction the object's interior lies.
+
+Source: Yuan, Xie, Chen and Wang, "SegFix: Model-Agnostic Boundary Refinement for Segmentation", ECCV 2020.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ovenet_jax.models.fcn import PixelClassifier
+from ovenet_jax.models.layers import InitialValues
+
+
+class SegFixOutput(NamedTuple):
+    """Scores at the backbone's stride: `boundary` [B, h, w, 2] (interior, boundary), `direction` [B, h, w, D]."""
+
+    boundary: jax.Array
+    direction: jax.Array
+
+    @property
+    def predictions(self) -> dict[str, jax.Array]:
+        """Scores to evaluate, [B, h, w, 1 + D]: how much more probable interior is than boundary, then those of the
+        directions. They may be resized and averaged as they are, as published; `offset_classes` says what they mean.
+        """
+        probability = jax.nn.softmax(self.boundary, axis=-1)
+        return {
+            "offset": jnp.concatenate([probability[..., :1] - probability[..., 1:], self.direction], axis=-1)
+        }
+
+
+def offset_classes(scores: jax.Array) -> jax.Array:
+    """0 in the interior, 1 + direction near a boundary: [..., 1 + D] -> uint8 [...]."""
+    return jnp.where(scores[..., 0] < 0, 1 + scores[..., 1:].argmax(-1), 0).astype(jnp.uint8)
+
+
+class SegFix(nnx.Module):
+    """A backbone with a boundary and a direction head: image [B, H, W, 3] -> SegFixOutput.
+
+    Published: HRNet-W48 or 2x20, 256 hidden channels, 8 directions, no biases, LeakyReLU(0.01) (in-place ABN).
+    """
+
+    def __init__(
+        self,
+        backbone: nnx.Module,
+        *,
+        hidden_features: int = 256,
+        num_directions: int = 8,
+        align_corners: bool,
+        init: InitialValues,
+    ):
+        def head(out_features: int) -> PixelClassifier:
+            return PixelClassifier(
+                backbone.width,
+                out_features,
+                hidden_features=hidden_features,
+                bias=False,
+                output_bias=False,
+                activation=jax.nn.leaky_relu,
+                init=init,
+            )
+
+        self.backbone = backbone
+        self.boundary_head = head(2)
+        self.direction_head = head(num_directions)
+        self.align_corners = align_corners
+
+    def __call__(self, image: jax.Array, rngs: nnx.Rngs | None = None) -> SegFixOutput:  # noqa: ARG002
+        features = self.backbone.features(self.backbone(image)).main
+        scores = self.boundary_head(features), self.direction_head(features)
+        return SegFixOutput(*(x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in scores))

@@ -1,0 +1,173 @@
+"""Offsets and ground truth as files: our own form, and the published one.
+
+Ours is a PNG of one grey channel that holds several maps of an image, each as large as that: lossless, as small as the
+published form, and one call of OpenCV or any other library reads it.
+
+| holds | bits | maps |
+|---|---|---|
+| ground truth | 8 | distance above direction, see ground_truth.py |
+| boundary offsets | 8 | rows + 128, beside it columns + 128, in pixels |
+| seed offsets | 16 | rows + 32768, columns + 32768, in pixels, and confidence * 255, side by side |
+
+The published form is MATLAB's: `mat` [H, W, 2] (row, column) of offsets; `depth`, `dir_deg`, `deg_reduce` of the ground
+truth. Nothing in a file is executed; of a .mat the array `mat` alone is read.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from scipy import io
+
+from ovenet_jax.data.image_files import MAX_PIXELS, decode_label, read_header
+from ovenet_jax.segfix.ground_truth import GroundTruth
+from ovenet_jax.segfix.mat_file import read_array
+
+OFFSET_SUFFIXES = (".png", ".mat")
+FARTHEST = 2**15  # pixels
+SMALL = (cv2.IMWRITE_PNG_COMPRESSION, 6)  # OpenCV's default is faster, for twice the size and more
+
+
+class Offsets(NamedTuple):
+    """offset: in pixels, (row, column), [H, W, 2]: integers, or float32 where a .mat holds fractions.
+
+    confidence: None of boundary offsets, which are 0 where nothing is to be refined and may be scaled. Of seed offsets
+    how surely the pixel there belongs to the same object, float32 [H, W], 0 to 1; what they point to is one pixel.
+    """
+
+    offset: np.ndarray
+    confidence: np.ndarray | None = None
+
+
+def write_offsets(path: Path, offsets: Offsets) -> None:
+    """Writes whole offsets as .png, those of boundaries also as .mat; never half a file.
+
+    Raises:
+      ValueError: the form of the file does not hold them.
+      OSError: the file system refuses.
+    """
+    offset, confidence = offsets
+    if path.suffix == ".mat":
+        if confidence is not None:
+            raise ValueError(f"{path}: a .mat holds no confidence; write a .png")
+        _write_mat(path, {"mat": _within(offset, np.int8, path).astype(np.int8)})
+    elif confidence is None:
+        rows_columns = np.moveaxis(_within(offset, np.int8, path), -1, 0)
+        write_png(path, np.hstack(rows_columns + 2**7).astype(np.uint8), SMALL)
+    else:
+        rows_columns = np.moveaxis(_within(offset, np.int16, path), -1, 0)
+        maps = [*(rows_columns + 2**15), np.rint(confidence * 255)]
+        write_png(path, np.hstack(maps).astype(np.uint16), SMALL)
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """For a `with`: what is found to be wrong meanwhile is said of the file `path`."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_offsets(path: Path) -> Offsets:
+    """Reads any offset file; what it holds is told by its content.
+
+    Raises:
+      ValueError: it holds no offsets, or is damaged.
+      OSError: the file system refuses.
+    """
+    with named(path):
+        data = path.read_bytes()
+        return Offsets(_mat_offset(data)) if path.suffix == ".mat" else _png_offsets(data)
+
+
+def _png_offsets(data: bytes) -> Offsets:
+    if read_header(data).depth == 8:
+        rows_columns = _maps(decode_label(data), 2, axis=1)
+        return Offsets(np.moveaxis(np.stack(rows_columns).astype(np.int16) - 2**7, 0, -1))
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if picture is None or picture.dtype != np.uint16 or picture.ndim != 2:
+        raise ValueError("no PNG of one grey channel of 8 or 16 bits, in which offsets are kept")
+    *rows_columns, confidence = _maps(picture, 3, axis=1)
+    offset = np.moveaxis(np.stack(rows_columns).astype(np.int32) - 2**15, 0, -1)
+    return Offsets(offset, confidence.astype(np.float32) / 255)
+
+
+def _mat_offset(data: bytes) -> np.ndarray:
+    """Integers or float32 [H, W, 2], in MATLAB's order."""
+    offset = read_array(data, "mat", max_numbers=2 * MAX_PIXELS)
+    if offset.ndim != 3 or offset.shape[2] != 2:
+        raise ValueError(f"its field 'mat' has the size {list(offset.shape)}; expected [H, W, 2]")
+    if not (offset.min(initial=0) >= -FARTHEST and offset.max(initial=0) <= FARTHEST):  # nan is neither
+        raise ValueError(f"its field 'mat' holds other numbers than offsets of at most {FARTHEST} pixels")
+    if offset.dtype.kind == "f":
+        return offset.astype(np.float32 if np.any(offset % 1) else np.int32)
+    return offset
+
+
+def write_ground_truth(path: Path, truth: GroundTruth) -> None:
+    """Writes it as .png or .mat; never half a file.
+
+    Raises:
+      OSError: the file system refuses.
+    """
+    if path.suffix == ".mat":
+        _write_mat(path, {"depth": truth.distance, "dir_deg": truth.direction, "deg_reduce": 2})
+    else:
+        write_png(path, np.vstack(truth), SMALL)
+
+
+def read_ground_truth(path: Path) -> GroundTruth:
+    """Reads what `write_ground_truth` wrote as .png.
+
+    Raises:
+      ValueError: it holds no ground truth, or is damaged.
+      OSError: the file system refuses.
+    """
+    with named(path):
+        return GroundTruth(*_maps(decode_label(path.read_bytes()), 2, axis=0))
+
+
+def write_png(path: Path, picture: np.ndarray, parameters: Sequence[int] = ()) -> None:
+    """Writes one grey channel, uint8 or uint16 [h, w], making its folders; never half a file.
+
+    Raises:
+      OSError: the file system refuses.
+    """
+    _, encoded = cv2.imencode(".png", picture, parameters)
+    _replace(path, lambda file: file.write_bytes(encoded))
+
+
+def _maps(picture: np.ndarray, count: int, axis: int) -> list[np.ndarray]:
+    if picture.shape[axis] % count:
+        height, width = picture.shape
+        raise ValueError(f"{width}x{height} pixels, which are not {count} maps of one size")
+    return np.split(picture, count, axis)
+
+
+def _within(offset: np.ndarray, kind: type, path: Path) -> np.ndarray:
+    limits = np.iinfo(kind)
+    if offset.min(initial=0) < limits.min or offset.max(initial=0) > limits.max:
+        raise ValueError(
+            f"{path}: offsets from {offset.min()} to {offset.max()} pixels; this form holds {limits.min} to "
+            f"{limits.max}"
+        )
+    return offset.astype(np.int32)
+
+
+def _write_mat(path: Path, fields: dict) -> None:
+    _replace(path, lambda file: io.savemat(file, fields, do_compression=True, appendmat=False))
+
+
+def _replace(path: Path, write: Callable[[Path], None]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

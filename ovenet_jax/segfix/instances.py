@@ -1,0 +1,77 @@
+"""Instance predictions as Cityscapes takes them: refined, and their average precision.
+
+Per image a list <name>_pred.txt, in each line the path of a mask, beside the list or below, its label id and a score.
+A mask is a PNG, in which whatever is not 0 belongs to the instance. Refined masks are 0 and 255. An image without any
+instance has an empty list.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePath
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+
+from ovenet_jax.data.image_files import read_label
+from ovenet_jax.errors import UserError
+from ovenet_jax.segfix.files import named, write_png
+from ovenet_jax.segfix.shift import Shift, refined_mask
+
+LIST_END = "_pred"
+
+
+def read_masks(file: Path) -> dict[str, np.ndarray]:
+    """The masks of a list by their paths, bool [H, W].
+
+    Raises:
+      ValueError: a line or a mask is not as it should be.
+      OSError: list or mask cannot be read.
+    """
+    masks = {}
+    with named(file):
+        lines = file.read_text().splitlines()
+    for number, line in enumerate(lines, 1):
+        path, *rest = line.split() or [""]
+        if len(rest) != 2 or PurePath(path).is_absolute() or ".." in PurePath(path).parts:
+            raise ValueError(
+                f"{file}, line {number}: expected a path below the list's folder, a label id and a score"
+            )
+        with named(file.parent / path):
+            masks[path] = read_label((file.parent / path).read_bytes()).array > 0
+    return masks
+
+
+def write_refined(file: Path, masks: Mapping[str, np.ndarray], shift: Shift | None, folder: Path) -> None:
+    """Writes the masks after `shift` into `folder`, and then their list; `shift` may be None where there are none."""
+    for path, mask in masks.items():
+        write_png(folder / path, 255 * refined_mask(mask, shift).astype(np.uint8))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / file.name).write_bytes(file.read_bytes())
+
+
+def average_precision(lists: Sequence[Path], truth: Sequence[Path], root: Path) -> tuple[float, float]:
+    """AP, and AP at 50 % overlap, of lists under `root` against their instance maps, by Cityscapes' own evaluation."""
+    evaluation, instances2dict = official_evaluation()
+    options = evaluation.args
+    options.predictionPath, options.quiet = str(root.resolve()), True
+    evaluation.setInstanceLabels(options)
+    predicted, true = ([str(path.resolve()) for path in paths] for paths in (lists, truth))
+    matches = evaluation.matchGtWithPreds(predicted, true, instances2dict(true), options)
+    averages = evaluation.computeAverages(evaluation.evaluateMatches(matches, options), options)
+    return averages["allAp"], averages["allAp50%"]
+
+
+def official_evaluation() -> tuple[ModuleType, Callable]:
+    """Cityscapes' evaluation of instances, and its reader of the truth.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    try:
+        from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling as evaluation  # noqa: N813
+        from cityscapesscripts.evaluation.instances2dict import instances2dict
+    except ImportError as error:
+        raise UserError(
+            "--truth of instances needs Cityscapes' own evaluation; pip install cityscapesscripts, or leave it out."
+        ) from error
+    evaluation.np = SimpleNamespace(**{**vars(np), "in1d": np.isin})  # it calls what NumPy 2.4 has removed
+    return evaluation, instances2dict

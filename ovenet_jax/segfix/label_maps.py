@@ -1,0 +1,145 @@
+"""Folders of label maps from any tool: what the ids in them mean, and which files belong together."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from ovenet_jax.data import folder
+from ovenet_jax.data.image_files import read_header, read_label
+from ovenet_jax.data.labels import IGNORE, Labels
+from ovenet_jax.errors import UserError
+from ovenet_jax.segfix.files import named
+
+LABEL_IDS, TRAIN_IDS = "label_ids", "train_ids"
+
+
+class Meaning(NamedTuple):
+    """What label maps hold: `ids` of `classes`, or numbers of which nothing is known but that IGNORE is no class.
+
+    ends: what a data set adds to a sample's name to name its image, its label and its instance map.
+    """
+
+    classes: Labels | None = None
+    ids: str = LABEL_IDS
+    ends: tuple[str, str, str] = ("", "", "")
+
+    def to_numbers(self) -> np.ndarray:
+        """Lookup table uint8 [256] from ids to train ids, IGNORE for those of no class."""
+        return self.classes.train_ids() if self._has_label_ids else np.arange(256, dtype=np.uint8)
+
+    def from_numbers(self) -> np.ndarray:
+        """Lookup table uint8 [256] back, to the first id of each class; IGNORE for every number that is no class."""
+        table = np.full(256, IGNORE, np.uint8)
+        count = len(self.classes.ids) if self.classes else 256
+        table[:count] = self.classes.label_ids()[:count] if self._has_label_ids else np.arange(count)
+        return table
+
+    def read(self, path: Path) -> np.ndarray:
+        """The label map `path` as train ids, uint8 [H, W].
+
+        Raises:
+          ValueError: it is no label map, or holds ids that are not in the class table.
+          OSError: it cannot be read.
+        """
+        with named(path):
+            label = read_label(path.read_bytes()).array
+        if self.classes:
+            unknown = label[cv2.LUT(label, self._unknown()).view(bool)]
+            if unknown.size:
+                values = ", ".join(map(str, np.unique(unknown)))
+                raise ValueError(f"{path}: values {values} are not among the {self.ids} of the class table")
+        return cv2.LUT(label, self.to_numbers())
+
+    @property
+    def _has_label_ids(self) -> bool:
+        return self.classes is not None and self.ids == LABEL_IDS
+
+    def _unknown(self) -> np.ndarray:
+        known = self.classes.known_ids() if self._has_label_ids else range(len(self.classes.ids))
+        table = np.ones(256, np.uint8)
+        table[[*known, IGNORE]] = 0
+        return table
+
+
+def meaning_of(data_set: str | None, ids: str) -> Meaning:
+    """What the ids of label maps mean that follow `data_set`: its name, a classes.yaml, or None if it is unknown.
+
+    Raises:
+      UserError: there is no such data set, or the file does not describe one.
+    """
+    if data_set is None:
+        return Meaning()
+    if data_set.endswith(".yaml"):
+        return Meaning(folder.read_classes(Path(data_set).expanduser()), ids)
+    from ovenet_jax.data.pipeline import TREES  # which is slow to import
+
+    tree = next((tree for tree in TREES if tree.name == data_set), None)
+    if tree is None:
+        known = ", ".join(tree.name for tree in TREES)
+        raise UserError(f"--dataset={data_set} is unknown; choose one of {known}, or give a classes.yaml.")
+    first = next(iter(tree.splits(Path()).values()))[0]
+    ends = first.image_end, first.label_end, first.label_end.replace("labelIds", "instanceIds")
+    return Meaning(tree.labels, ids, ends)
+
+
+def read_instance_ids(path: Path) -> np.ndarray:
+    """The instance map `path`, uint8 or uint16 [H, W].
+
+    Raises:
+      ValueError: it has other than one channel of 8 or 16 bits, or does not decode.
+      OSError: it cannot be read.
+    """
+    with named(path):
+        data = path.read_bytes()
+        read_header(data)
+        ids = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if ids is None or ids.ndim != 2:
+            raise ValueError("does not decode as an instance map of one channel")
+    return ids
+
+
+def files_by_name(
+    folder: Path, suffixes: Sequence[str], ends: Sequence[str] = (), only: str = ""
+) -> dict[str, Path]:
+    """The files under `folder` by the names of their samples: path in the folder, without suffix and all of `ends`.
+
+    Where some end in `only`, the others beside them are left alone: Cityscapes' label maps lie among other PNGs.
+
+    Raises:
+      UserError: no such folder, no such file in it, or two of the same name.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder.")
+    found = sorted(path for path in folder.rglob("*") if path.suffix in suffixes and path.name[0] != ".")
+    found = [path for path in found if path.stem.endswith(only)] or found
+    if not found:
+        raise UserError(f"{folder} holds no file {' or '.join(suffixes)}; give a folder that does.")
+    files: dict[str, Path] = {}
+    for path in found:
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        for end in ends:
+            name = name.removesuffix(end)
+        other = files.setdefault(name, path)
+        if other != path:
+            raise UserError(
+                f"{folder} holds both {other.name} and {path.name}, which are one sample; keep one."
+            )
+    return files
+
+
+def partner(file: Path, name: str, files: dict[str, Path], what: str) -> Path:
+    """Which of `files` has the name of `file`, also where only one of both lies in a subfolder.
+
+    Raises:
+      ValueError: none.
+    """
+    bare = Path(name).name
+    same = [files[key] for key in (name, bare) if key in files]
+    if not same and bare == name:
+        same = [file for key, file in files.items() if Path(key).name == name]
+    if not same:
+        raise ValueError(f"{file}: there is no {what} {name}")
+    return same[0]

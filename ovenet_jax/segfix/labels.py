@@ -1,0 +1,78 @@
+"""SegFix's ground truth as one class per pixel: it is cropped, mirrored, drawn and scored like any other label.
+
+In training a class says whether a pixel is near a boundary, and the direction, which counts wherever a boundary is
+predicted: of D directions, `direction` in the interior and D + `direction` near a boundary. What is tested are offsets:
+0 none, 1 + `direction` near a boundary.
+"""
+
+import colorsys
+
+import cv2
+import numpy as np
+
+from ovenet_jax.data.labels import IGNORE, Labels
+from ovenet_jax.segfix.directions import MAX_DISTANCE, direction_classes, offset_table, stored_angle
+from ovenet_jax.segfix.ground_truth import GroundTruth
+
+NO_OFFSET_COLOR = (255, 255, 255)
+
+
+def training_classes(directions: int) -> Labels:
+    """Classes 0 to 2D - 1, interior before boundary; opposite directions change places in a mirror."""
+    return Labels(
+        names=tuple(f"{where} {name}" for where in ("inside", "near") for name in _names(directions)),
+        colors=(*_colors(directions, saturation=0.2), *_colors(directions, saturation=1.0)),
+        ids=tuple((class_id,) for class_id in range(2 * directions)),
+        flip_pairs=_mirrored(directions, first=0) + _mirrored(directions, first=directions),
+    )
+
+
+def offset_classes(directions: int) -> Labels:
+    """Classes 0 to D; their ids are the training classes."""
+    return Labels(
+        names=("none", *_names(directions)),
+        colors=(NO_OFFSET_COLOR, *_colors(directions, saturation=1.0)),
+        ids=(tuple(range(directions)), *((directions + direction,) for direction in range(directions))),
+        flip_pairs=_mirrored(directions, first=1),
+    )
+
+
+def offset_of_class(directions: int) -> np.ndarray:
+    """The offset (row, column) of each of `offset_classes`, int8 [1 + D, 2]."""
+    return np.concatenate([np.zeros((1, 2), np.int8), offset_table(directions)])
+
+
+def training_label(truth: GroundTruth, ignored: np.ndarray, directions: int) -> np.ndarray:
+    """The training class of every pixel, IGNORE where `ignored` [H, W]: uint8 [H, W]."""
+    stored = np.arange(256)
+    near = np.where(stored <= MAX_DISTANCE, directions, 0).astype(np.uint8)
+    direction = direction_classes(stored_angle(stored), directions).astype(np.uint8)
+    label = cv2.LUT(truth.distance, near) + cv2.LUT(truth.direction, direction)
+    label[ignored] = IGNORE
+    return label
+
+
+def boundary_and_direction(label, directions: int):
+    """What training classes [...] say, of numpy or jax: 1 near a boundary, else 0; and the direction. Both are IGNORE
+    where the label is."""
+    xp = label.__array_namespace__()
+    known = label != IGNORE
+    return xp.where(known, label // directions, IGNORE), xp.where(known, label % directions, IGNORE)
+
+
+def _names(directions: int) -> tuple[str, ...]:
+    return tuple(f"({row}, {column})" for row, column in offset_table(directions).tolist())
+
+
+def _colors(directions: int, saturation: float) -> tuple[tuple[int, int, int], ...]:
+    """The hue is the direction's, as in the pictures of OVeNet's offsets: right red, down yellow-green, left cyan."""
+    angles = np.degrees(np.arctan2(*np.moveaxis(offset_table(directions).astype(float), -1, 0)))
+    colors = [colorsys.hsv_to_rgb(angle % 360 / 360, saturation, 1.0) for angle in angles]
+    return tuple(tuple(round(255 * channel) for channel in color) for color in colors)
+
+
+def _mirrored(directions: int, first: int) -> tuple[tuple[int, int], ...]:
+    """The pairs of classes whose offsets are mirror images, direction 0 having the class `first`."""
+    table = offset_table(directions).tolist()
+    mirrored = [table.index([row, -column]) for row, column in table]
+    return tuple((first + a, first + b) for a, b in enumerate(mirrored) if a < b)

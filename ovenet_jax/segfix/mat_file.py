@@ -1,0 +1,96 @@
+"""One array of numbers out of a MATLAB 5 file, which anyone may have made.
+
+SciPy's reader is compiled code that trusts the file: a single wrong byte can end the process (SciPy 1.17). Nothing here
+can do more than raise, and no more is unpacked than the array's size allows.
+
+Source: "MAT-File Format", The MathWorks.
+"""
+
+import struct
+import zlib
+
+import numpy as np
+
+LITTLE_ENDIAN = b"\x00\x01IM"  # version and byte order, at the end of the file's header of 128 bytes
+INT8, INT32, UINT32, MATRIX, COMPRESSED = 1, 5, 6, 14, 15  # types of elements
+TYPES = {
+    INT8: "i1", 2: "u1", 3: "<i2", 4: "<u2", INT32: "<i4", UINT32: "<u4", 7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"
+}  # fmt: skip
+NUMERIC = range(6, 16)  # classes of arrays: double, single, and integers of 8 to 64 bits
+COMPLEX_OR_LOGICAL = 0x0A00  # flags of arrays
+HEAD = 1024  # bytes, more than what stands before an array's numbers: their kind, size and name
+LARGEST = 8  # bytes of a number
+
+
+def read_array(data: bytes, name: str, max_numbers: int) -> np.ndarray:
+    """The array `name` of a file's bytes, of its own type and shape.
+
+    Raises:
+      ValueError: the file has no such array of at most max_numbers real numbers, or is damaged.
+    """
+    if data[124:128] != LITTLE_ENDIAN:
+        raise ValueError("no MATLAB file of version 5 (.mat of versions 5 to 7, not 7.3)")
+    names = []
+    try:
+        at = 128
+        while at < len(data):
+            kind, start, end = _tag(data, at)
+            found, array = _matrix(kind, data[start:end], name, max_numbers)
+            if array is not None:
+                return array
+            names.append(found)
+            at = end
+    except (struct.error, zlib.error, KeyError, IndexError, UnicodeDecodeError) as error:
+        raise ValueError(f"a damaged MATLAB file ({error})") from error
+    raise ValueError(f"no field {name!r}; it has {', '.join(names) or 'none'}")
+
+
+def _tag(data: bytes, at: int) -> tuple[int, int, int]:
+    """Type of the element at `at`, start and end of its content."""
+    kind, size = struct.unpack_from("<II", data, at)
+    start = at + 8
+    if kind >> 16:  # the short form: up to four bytes, behind type and size in two bytes each
+        kind, size, start = kind & 0xFFFF, kind >> 16, at + 4
+    if start + size > len(data):
+        raise IndexError("it ends too early")
+    return kind, start, start + size
+
+
+def _matrix(kind: int, content: bytes, name: str, max_numbers: int) -> tuple[str, np.ndarray | None]:
+    """The name of the array in an element of the file and, if it is `name`, the array."""
+    head, compressed = content, kind == COMPRESSED
+    if compressed:
+        head = zlib.decompressobj().decompress(content, HEAD)
+        kind, head = struct.unpack_from("<I", head)[0], head[8:]
+    if kind != MATRIX:
+        raise IndexError(f"an element of type {kind}")
+    _, start, end = _tag(head, 0)
+    (flags,) = struct.unpack_from("<I", head, start)
+    _, start, end = _tag(head, _padded(end))
+    shape = struct.unpack_from(f"<{(end - start) // 4}i", head, start)
+    _, start, end = _tag(head, _padded(end))
+    found = head[start:end].decode("ascii")
+    if found != name:
+        return found, None
+    if flags & 0xFF not in NUMERIC or flags & COMPLEX_OR_LOGICAL:
+        raise ValueError(f"its field {name!r} holds no real numbers")
+    count = int(np.prod(shape, dtype=object))
+    if min(shape, default=0) < 0 or count > max_numbers:
+        raise ValueError(
+            f"its field {name!r} has the size {list(shape)}; at most {max_numbers} numbers are read"
+        )
+    if compressed:
+        inflater = zlib.decompressobj()
+        content = memoryview(inflater.decompress(content, HEAD + LARGEST * count))[8:]
+        if not inflater.eof:
+            raise IndexError("it goes on, or ends, where it should not")
+    kind, start, end = _tag(content, _padded(end))
+    dtype = np.dtype(TYPES[kind])
+    if end - start != count * dtype.itemsize:
+        raise IndexError(f"{end - start} bytes for {count} numbers of {dtype.itemsize}")
+    return found, np.frombuffer(content, dtype, count, start).reshape(shape, order="F")
+
+
+def _padded(at: int) -> int:
+    """Where the next element starts: at a multiple of 8 bytes."""
+    return -(-at // 8) * 8

@@ -1,0 +1,287 @@
+"""Refines label maps of any tool: python -m ovenet_jax.segfix.refine --labels=DIR --offsets=DIR --out=DIR ...
+
+Every label map is read where the offsets of the file of the same name point to: SegFix's, also the .mat files of its
+published archives, or OVeNet's seeds where they are sure. With --instances the folder holds instance predictions as
+Cityscapes takes them. With --truth, scores before and after are printed. What cannot be refined is named and left out.
+
+Without --dataset, labels are numbers, of which 255 is no class. Between pixels (with a --scale that is not whole) they
+are averaged and rounded, as published: labels of other classes may come out.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from ovenet_jax.boundary import WIDTHS, BoundaryScores, boundary_scores
+from ovenet_jax.data.labels import IGNORE
+from ovenet_jax.errors import UserError
+from ovenet_jax.segfix import command, instances
+from ovenet_jax.segfix.files import OFFSET_SUFFIXES, read_offsets, write_png
+from ovenet_jax.segfix.label_maps import LABEL_IDS, Meaning, files_by_name, meaning_of, partner
+from ovenet_jax.segfix.shift import Shift, refined_numbers, seeds_where_sure, shift_by
+
+SEMANTIC_SCALE, INSTANCE_SCALE = 2.0, 1.0  # published
+COLUMNS = ("IoU", *(f"F at {width} px" for width in WIDTHS))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = command.parser("ovenet_jax.segfix.refine", __doc__)
+    parser.add_argument("--offsets", type=command.folder, required=True, help="folder of offset files")
+    parser.add_argument(
+        "--instances", action="store_true", help="the labels are lists and masks of instances"
+    )
+    parser.add_argument(
+        "--scale", type=command.number, help="of boundary offsets (default: 2, with --instances 1)"
+    )
+    parser.add_argument(
+        "--threshold", type=command.number, default=0.5, help="of the confidence of seeds (default: 0.5)"
+    )
+    parser.add_argument(
+        "--outer_edges",
+        action="store_true",
+        help="mix labels as the published scripts do on PyTorch since 1.3, which is not what they mean",
+    )
+    parser.add_argument(
+        "--truth", type=command.folder, help="folder of true labels, of label ids or instances"
+    )
+    given = parser.parse_args(arguments)
+    if given.scale is None:
+        given.scale = INSTANCE_SCALE if given.instances else SEMANTIC_SCALE
+    reading = Reading(given.scale, given.threshold, align_corners=not given.outer_edges)
+    refine = refine_instances if given.instances else refine_label_maps
+    return command.run(
+        lambda: refine(
+            given.labels,
+            given.offsets,
+            given.out,
+            meaning_of(given.dataset, given.ids),
+            reading,
+            truth=given.truth,
+            workers=given.workers,
+        )
+    )
+
+
+class Reading(NamedTuple):
+    """How offsets are taken: the scale of those of boundaries; above which confidence seeds are; see shift.py."""
+
+    scale: float = SEMANTIC_SCALE
+    threshold: float = 0.5
+    align_corners: bool = True
+
+    def shift_of(self, file: Path, size: tuple[int, int]) -> Shift:
+        """What the offsets of a file do to maps of `size` (H, W).
+
+        Raises:
+          ValueError: it holds no offsets, or of another size.
+          OSError: it cannot be read.
+        """
+        offset, confidence = read_offsets(file)
+        check_size(file, offset.shape[:2], size)
+        if confidence is None:
+            return shift_by(offset, self.scale, self.align_corners)
+        return shift_by(
+            seeds_where_sure(offset, confidence, self.threshold), align_corners=self.align_corners
+        )
+
+
+def check_size(file: Path, found: tuple[int, int], expected: tuple[int, int]) -> None:
+    """Raises ValueError where what `file` holds is of another size (H, W) than expected."""
+    if found != expected:
+        (height, width), (expected_height, expected_width) = found, expected
+        raise ValueError(f"{file}: for {width}x{height} pixels, expected {expected_width}x{expected_height}")
+
+
+# ---- label maps ----
+
+
+def refine_label_maps(
+    labels: Path,
+    offsets: Path,
+    out: Path,
+    meaning: Meaning,
+    reading: Reading,
+    *,
+    truth: Path | None = None,
+    workers: int = 1,
+) -> list[str]:
+    """Writes all label maps under `labels`, refined, into the new folder `out`; with `truth` prints scores.
+
+    Returns:
+      one sentence for each label map that is left out.
+
+    Raises:
+      UserError: no label maps or offsets, `out` exists or cannot be written, or truth without a class table.
+    """
+    if truth and not meaning.classes:
+        raise UserError("--truth needs to know the classes; name the data set by --dataset.")
+    end = meaning.ends[1]
+    label_of = files_by_name(labels, (".png",), meaning.ends, only=end)
+    offset_of = files_by_name(offsets, OFFSET_SUFFIXES, meaning.ends)
+    true_of = files_by_name(truth, (".png",), meaning.ends, only=end) if truth else None
+    ids, numbers, in_label_ids = meaning.from_numbers(), meaning.to_numbers(), meaning._replace(ids=LABEL_IDS)
+
+    def refine(item: tuple[str, Path]) -> tuple[str | None, Scores | None]:
+        name, file = item
+        scores = None
+        try:
+            label = meaning.read(file)
+            shift = reading.shift_of(partner(file, name, offset_of, "offset file"), label.shape)
+            refined = cv2.LUT(refined_numbers(label, shift), ids)
+            if true_of:
+                true_file = partner(file, name, true_of, "true label")
+                true = in_label_ids.read(true_file)
+                check_size(true_file, true.shape, label.shape)
+                scores = scores_of(true, label, cv2.LUT(refined, numbers), len(meaning.classes.names))
+        except (OSError, ValueError) as error:
+            return str(error), None
+        write_png(folder / file.relative_to(labels), refined)
+        return None, scores
+
+    faults, total = [], None
+    with command.new_folder(out) as folder:
+        for fault, scores in command.each(refine, list(label_of.items()), workers, "refining"):
+            faults += [fault] if fault else []
+            if scores:
+                total = total + scores if total else scores
+    print(f"Written: {len(label_of) - len(faults)} of {len(label_of)} label maps in {out}")
+    if total:
+        print(table(total, meaning.classes.names))
+    return faults
+
+
+# ---- scores ----
+
+
+class Scores(NamedTuple):
+    """Of any number of images, before and after. confusion: pixel counts int64 [2, K + 1, K + 1], rows true classes,
+    the last row and column no class."""
+
+    confusion: np.ndarray
+    before: BoundaryScores
+    after: BoundaryScores
+
+    def __add__(self, other: "Scores") -> "Scores":
+        return Scores(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+def no_scores(num_classes: int) -> Scores:
+    """Of no image."""
+    none = BoundaryScores(np.zeros((len(WIDTHS), num_classes)), np.zeros(num_classes, np.int64), 0)
+    return Scores(np.zeros((2, num_classes + 1, num_classes + 1), np.int64), none, none)
+
+
+def scores_of(true: np.ndarray, before: np.ndarray, after: np.ndarray, num_classes: int) -> Scores:
+    """Of one image's true label, and of its label before and after, uint8 train ids [H, W]."""
+    confusion = np.stack([_confusion(true, label, num_classes) for label in (before, after)])
+    return Scores(confusion, *(boundary_scores(true, label, num_classes) for label in (before, after)))
+
+
+def _confusion(true: np.ndarray, label: np.ndarray, num_classes: int) -> np.ndarray:
+    side = num_classes + 1
+    rows, columns = (np.minimum(part[true != IGNORE], num_classes).astype(np.intp) for part in (true, label))
+    return np.bincount(rows * side + columns, minlength=side**2).reshape(side, side)
+
+
+def means(scores: Scores) -> dict[str, np.ndarray]:
+    """Two kinds of means over the classes, of COLUMNS before and after, [columns, 2]."""
+    parts = scores.before, scores.after
+    iou = np.stack([_iou(matrix) for matrix in scores.confusion])
+    occurring = [np.nanmean(iou, axis=-1), *np.stack([part.mean_present for part in parts], axis=-1)]
+    published = [np.nan_to_num(iou).mean(-1), *np.stack([part.mean_published for part in parts], axis=-1)]
+    return {"mean of those that occur": np.array(occurring), "mean as published": np.array(published)}
+
+
+def table(scores: Scores, names: Sequence[str]) -> str:
+    """IoU and boundary scores of every class, and their means, before and after, in percent."""
+    iou = np.stack([_iou(matrix) for matrix in scores.confusion])
+    boundary = np.stack([part.present for part in (scores.before, scores.after)], axis=1)
+    columns = np.concatenate([iou[None], boundary])
+    rows = [*zip(names, np.moveaxis(columns, -1, 0), strict=True), *means(scores).items()]
+    lines = [
+        f"{'[%]':26}" + "".join(f"{title:>19}" for title in COLUMNS),
+        " " * 26 + f"{'before':>11}{'after':>8}" * len(COLUMNS),
+    ]
+    for title, pairs in rows:
+        cells = (f"{_percent(before):>11}{_percent(after):>8}" for before, after in pairs)
+        lines.append(f"{title:26}" + "".join(cells))
+    return "\n".join(lines)
+
+
+def _iou(confusion: np.ndarray) -> np.ndarray:
+    """Of each class, [K]; nan where it does not occur."""
+    correct, union = np.diag(confusion), confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
+    return (correct / np.where(union, union, np.nan))[:-1]
+
+
+def _percent(share: float) -> str:
+    return "-" if np.isnan(share) else f"{100 * share:.2f}"
+
+
+# ---- instances ----
+
+
+def refine_instances(
+    labels: Path,
+    offsets: Path,
+    out: Path,
+    meaning: Meaning,
+    reading: Reading,
+    *,
+    truth: Path | None = None,
+    workers: int = 1,
+) -> list[str]:
+    """Writes all instance lists under `labels` with their masks, refined, into the new folder `out`; with `truth`
+    prints average precision.
+
+    Returns:
+      one sentence for each list that is left out.
+
+    Raises:
+      UserError: no lists or offsets, `out` exists or cannot be written, or Cityscapes' evaluation is not installed.
+    """
+    ends = (instances.LIST_END, *meaning.ends)
+    end = meaning.ends[2]
+    list_of = files_by_name(labels, (".txt",), ends, only=instances.LIST_END)
+    offset_of = files_by_name(offsets, OFFSET_SUFFIXES, ends)
+    true_of = files_by_name(truth, (".png",), ends, only=end) if truth else None
+    if true_of:
+        instances.official_evaluation()  # or it is said at once that there is none
+
+    def refine(item: tuple[str, Path]) -> str | None:
+        name, file = item
+        try:
+            masks = instances.read_masks(file)
+            if masks:
+                size = next(iter(masks.values())).shape
+                for path, mask in masks.items():
+                    check_size(file.parent / path, mask.shape, size)
+                shift = reading.shift_of(partner(file, name, offset_of, "offset file"), size)
+            if true_of:
+                partner(file, name, true_of, "true instance map")
+        except (OSError, ValueError) as error:
+            return str(error)
+        instances.write_refined(
+            file, masks, shift if masks else None, folder / file.parent.relative_to(labels)
+        )
+        return None
+
+    with command.new_folder(out) as folder:
+        faults = list(command.each(refine, list(list_of.items()), workers, "refining"))
+    written = {name: file for (name, file), fault in zip(list_of.items(), faults, strict=True) if not fault}
+    print(f"Written: {len(written)} of {len(list_of)} lists in {out}")
+    if true_of and written:
+        true = [partner(file, name, true_of, "true instance map") for name, file in written.items()]
+        for title, root in (("before", labels), ("after", out)):
+            lists = [root / file.relative_to(labels) for file in written.values()]
+            precision, at_half = instances.average_precision(lists, true, root)
+            print(f"AP {title}: {_percent(precision)} %, at 50 % overlap {_percent(at_half)} %")
+    return [fault for fault in faults if fault]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""SegFix's ground truth of a prepared data set: written once, and read as the labels of its samples."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+
+from ovenet_jax.data.image_files import read_label
+from ovenet_jax.data.labels import IGNORE, Labels
+from ovenet_jax.data.pipeline import Source
+from ovenet_jax.data.prepare import File, Sample, alone
+from ovenet_jax.errors import UserError, listed
+from ovenet_jax.segfix import command, ground_truth
+from ovenet_jax.segfix.files import read_ground_truth, write_ground_truth
+from ovenet_jax.segfix.ground_truth import GroundTruth
+from ovenet_jax.segfix.label_maps import read_instance_ids
+from ovenet_jax.segfix.labels import training_label
+
+
+def prepare_samples(samples: Sequence[Sample], classes: Labels, regions: str, out: Path) -> None:
+    """Writes the ground truth of a prepared data set's labelled samples to out/<name>.png, unless `out` is there
+    already; other processes wait meanwhile. regions: what has boundaries, one of REGIONS.
+
+    Raises:
+      UserError: naming all instance maps that are missing and all damaged files; or `out` cannot be written.
+    """
+    truth_of = partial(REGIONS[regions], classes=classes)
+
+    def write(sample: Sample) -> str | None:
+        """What is wrong with the sample."""
+        try:
+            truth = truth_of(sample.label)
+        except (OSError, ValueError) as error:
+            return f"{sample.label}: {error}"
+        write_ground_truth(folder / f"{sample.name}.png", truth)
+        return None
+
+    with alone(out.parent, out.name):
+        if out.exists():
+            return
+        try:
+            with command.new_folder(out, option="--config.data.prepared") as folder:
+                faults = list(
+                    filter(None, command.each(write, samples, os.cpu_count(), f"boundaries of {regions}"))
+                )
+                if faults:
+                    raise UserError(
+                        f"{len(faults)} of {len(samples)} labels have no boundaries of {regions}, mend them or choose "
+                        f"another --config.data.regions:{listed(faults)}"
+                    )
+        except KeyboardInterrupt:
+            raise UserError("The preparation of boundaries was interrupted; nothing of it is kept.") from None
+
+
+def _of_label(file: File, classes: Labels) -> GroundTruth:
+    return ground_truth.of_classes(cv2.LUT(read_label(file.read_bytes()).array, classes.train_ids()))
+
+
+def _of_instances_beside(file: File, classes: Labels) -> GroundTruth:
+    """Cityscapes' instance maps lie beside the label maps."""
+    path = Path(str(file))
+    beside = path.with_name(path.name.replace("labelIds", "instanceIds"))
+    if beside == path or not beside.exists():
+        raise ValueError("there is no instance map beside it, as Cityscapes has them")
+    return ground_truth.of_instances(read_instance_ids(beside), sum(classes.ids, ()))
+
+
+REGIONS = {"classes": _of_label, "instances": _of_instances_beside}
+
+
+@dataclass(frozen=True, eq=False)
+class BoundarySource:
+    """A split whose labels are boundaries; to be used like the `source` it is made of. Can be pickled.
+
+    truth: folder of ground truth files. classes: those of segfix/labels.py, for training or for testing.
+    """
+
+    source: Source
+    truth: Path
+    directions: int
+    classes: Labels
+
+    @property
+    def folder(self) -> Path:
+        return self.source.folder
+
+    @property
+    def has_labels(self) -> bool:
+        return self.source.has_labels
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict:
+        """The source's sample, its label in `classes`; ignored where the source's is.
+
+        Raises:
+          UserError: record or ground truth is damaged.
+        """
+        sample = self.source[index]
+        file = self.truth / f"{sample['name']}.png"
+        try:
+            truth = read_ground_truth(file)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{error}; delete {self.truth}, and all in it is made anew.") from error
+        label = training_label(truth, sample["label"] == IGNORE, self.directions)
+        return sample | {"label": cv2.LUT(label, self.classes.train_ids())}

@@ -1,0 +1,94 @@
+"""Maps read where offsets point to: the label of a pixel at a boundary is taken from inside of its object.
+
+A map is sampled bilinearly at position + offset, positions beyond the image at its edge, and what comes out is made a
+label again: numbers are rounded (a half to the even one), masks hold where they are above 0.5. With whole offsets that
+is the value of one pixel, so that only the pixels that move need be looked at, which is what is done.
+
+Source: the refinement scripts of SegFix's code. They normalise positions so that -1 and 1 are the centres of the outer
+pixels, which PyTorch's `grid_sample` took them for then; newer versions take them for the outer edges, which
+`align_corners` False reproduces: it mixes labels all over the image.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+Shift = Callable[[np.ndarray], np.ndarray]
+
+
+def shift_by(offset: np.ndarray, scale: float = 1.0, align_corners: bool = True) -> Shift:
+    """A function of maps [H, W] of numbers, that samples them by `scale` * `offset` [H, W, 2], (row, column) in pixels.
+
+    It returns maps of the same type where offsets are integers and the scale is whole, else float32.
+    """
+    if offset.dtype.kind in "iu" and float(scale).is_integer() and align_corners:
+        return _shift_by_pixels(offset, int(scale))
+    return _shift_between_pixels(offset * np.float32(scale), align_corners)
+
+
+def seed_offsets(offset: np.ndarray, align_corners: bool = True) -> np.ndarray:
+    """OVeNet's offsets [H, W, 2], normalised, x first, as whole offsets (row, column) to the pixel nearest to each
+    seed, int32 [H, W, 2]; seeds beyond the image lie at its edge. `align_corners`: as the network samples its scores.
+    """
+    size = np.array(offset.shape[:2])
+    own = np.moveaxis(np.indices(size), 0, -1)
+    position = np.clip(own * (2 / (size - 1)) - 1 + offset[..., ::-1], -1, 1)
+    pixel = (position + 1) / 2 * (size - 1) if align_corners else (position + 1) / 2 * size - 0.5
+    return (np.rint(np.clip(pixel, 0, size - 1)) - own).astype(np.int32)
+
+
+def seeds_where_sure(offset: np.ndarray, confidence: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """Seed offsets [H, W, 2] where their confidence [H, W] is above `threshold`, and (0, 0) elsewhere.
+
+    Labels sampled by them are the seed's there, the pixel's own elsewhere: OVeNet's fusion with a confidence of 1 or 0.
+    """
+    return np.where(confidence[..., None] > threshold, offset, 0)
+
+
+def refined_numbers(label: np.ndarray, shift: Shift) -> np.ndarray:
+    """Train ids, as numbers, uint8 [H, W], after `shift`. Between pixels, numbers of other classes may come out."""
+    shifted = shift(label)
+    return shifted if shifted.dtype == np.uint8 else np.rint(shifted).astype(np.uint8)
+
+
+def refined_mask(mask: np.ndarray, shift: Shift) -> np.ndarray:
+    """Mask, bool [H, W], after `shift`."""
+    return shift(mask.astype(np.uint8)) > 0.5
+
+
+def _shift_by_pixels(offset: np.ndarray, scale: int) -> Shift:
+    height, width = offset.shape[:2]
+    rows, columns = (offset[..., axis] for axis in (0, 1))
+    order = "F" if rows.flags.f_contiguous else "C"  # MATLAB's, or that of all else: as they lie in memory
+    rows, columns = rows.ravel(order), columns.ravel(order)
+    moved = np.flatnonzero((rows | columns) != 0)
+    y, x = np.unravel_index(moved, (height, width), order)
+    source_y = np.clip(y + scale * rows[moved].astype(np.intp), 0, height - 1)
+    source_x = np.clip(x + scale * columns[moved].astype(np.intp), 0, width - 1)
+    moved, source = y * width + x, source_y * width + source_x
+
+    def shift(values: np.ndarray) -> np.ndarray:
+        shifted = values.copy()
+        shifted.ravel()[moved] = values.ravel()[source]
+        return shifted
+
+    return shift
+
+
+def _shift_between_pixels(offset: np.ndarray, align_corners: bool) -> Shift:
+    size = np.array(offset.shape[:2], np.float32).reshape(2, 1, 1)
+    position = np.indices(offset.shape[:2]) + np.moveaxis(offset, -1, 0)
+    if not align_corners:
+        position = position * (size / (size - 1)) - 0.5
+    position = np.clip(position, 0, size - 1)
+    first = np.floor(position)
+    weight_y, weight_x = (position - first).astype(np.float32)
+    (top, left), (bottom, right) = (p.astype(np.intp) for p in (first, np.minimum(first + 1, size - 1)))
+
+    def shift(values: np.ndarray) -> np.ndarray:
+        values = values.astype(np.float32)
+        upper = values[top, left] * (1 - weight_x) + values[top, right] * weight_x
+        lower = values[bottom, left] * (1 - weight_x) + values[bottom, right] * weight_x
+        return upper * (1 - weight_y) + lower * weight_y
+
+    return shift

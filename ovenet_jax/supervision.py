@@ -1,0 +1,91 @@
+"""What a network is trained on and tested against: the classes of its data set or, of a SegFix, their boundaries."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from ovenet_jax.data import pipeline
+from ovenet_jax.data.labels import Labels
+from ovenet_jax.data.pipeline import Source
+from ovenet_jax.errors import UserError
+from ovenet_jax.segfix.labels import offset_classes, training_classes
+from ovenet_jax.segfix.samples import REGIONS, BoundarySource, prepare_samples
+
+
+def is_segfix(model: ConfigDict) -> bool:
+    """Whether `config.model` is a SegFix."""
+    return model.head.name == "segfix"
+
+
+def directions_of(model: ConfigDict) -> int:
+    """How many directions a SegFix tells apart: its classes are no offset, and one in each direction."""
+    return model.num_classes - 1
+
+
+def predicted_classes(config: ConfigDict) -> Labels:
+    """What the classes of the model's answer are: those of its data set, or of a SegFix's offsets.
+
+    Raises:
+      UserError: an unknown data set, or one whose class table cannot be read.
+    """
+    model = config.model
+    return offset_classes(directions_of(model)) if is_segfix(model) else pipeline.classes(config.data)
+
+
+def prepare(config: ConfigDict) -> dict:
+    """Prepares data set and boundaries, unless they are there already; returns the inventory of `pipeline.prepare`.
+
+    Raises:
+      UserError: every fault of the source files at once; regions that the data set does not have.
+    """
+    inventory = pipeline.prepare(config.data)
+    if is_segfix(config.model):
+        out = _truth(Path(inventory["folder"]), config.data)
+        samples, classes = pipeline.labelled_samples(config.data), pipeline.classes(config.data)
+        prepare_samples(samples, classes, config.data.regions, out)
+    return inventory
+
+
+def open_training(config: ConfigDict) -> Source | BoundarySource:
+    """The split to train on. Raises UserError as `pipeline.open_split` does."""
+    return _open(config, config.data.train_split, training_classes)
+
+
+def open_evaluation(config: ConfigDict) -> Source | BoundarySource:
+    """The split to test on.
+
+    Raises:
+      UserError: as `pipeline.open_split`; a split without labels, or with other classes than the model's.
+    """
+    source = _open(config, config.data.eval_split, offset_classes)
+    if not source.has_labels:
+        raise UserError(
+            f"Split {config.data.eval_split!r} of {config.data.name} has no labels; use --mode=predict, or another "
+            f"--config.data.eval_split."
+        )
+    classes = len(source.classes.names)
+    if classes != config.model.num_classes:
+        raise UserError(
+            f"config.model.num_classes={config.model.num_classes}, but {config.data.name} has {classes} classes; "
+            f"set --config.model.num_classes={classes}."
+        )
+    return source
+
+
+def _open(
+    config: ConfigDict, split: str, boundary_classes: Callable[[int], Labels]
+) -> Source | BoundarySource:
+    source = pipeline.open_split(config.data, split)
+    if not is_segfix(config.model):
+        return source
+    directions = directions_of(config.model)
+    return BoundarySource(
+        source, _truth(source.folder, config.data), directions, boundary_classes(directions)
+    )
+
+
+def _truth(records: Path, data: ConfigDict) -> Path:
+    if data.regions not in REGIONS:
+        raise UserError(f"config.data.regions is {data.regions!r}; choose one of {', '.join(REGIONS)}.")
+    return records / f"boundaries_of_{data.regions}"

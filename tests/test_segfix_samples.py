@@ -1,0 +1,99 @@
+"""SegFix's ground truth of a prepared data set, as the labels of its samples."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from configs import cityscapes
+from ovenet_jax import supervision
+from ovenet_jax.data import pipeline
+from ovenet_jax.data.labels import CITYSCAPES, IGNORE
+from ovenet_jax.errors import UserError
+from ovenet_jax.segfix import ground_truth
+from ovenet_jax.segfix.files import read_ground_truth
+from ovenet_jax.segfix.samples import prepare_samples
+from tests.trees import write_cityscapes
+
+
+def test_all_labelled_samples_of_a_data_set_are_prepared_once(tmp_path):
+    samples = pipeline.labelled_samples(write_cityscapes(tmp_path))
+    prepare_samples(samples, CITYSCAPES, "classes", tmp_path / "boundaries")
+    assert {file.stem for file in (tmp_path / "boundaries").iterdir()} == {sample.name for sample in samples}
+    assert len(samples) == 3 + 2  # those of train and val
+    label = CITYSCAPES.train_ids()[cv2.imread(str(samples[1].label), -1)]
+    written = tmp_path / f"boundaries/{samples[1].name}.png"
+    assert_array_equal(read_ground_truth(written), ground_truth.of_classes(label))
+    written.write_bytes(b"left alone")
+    prepare_samples(samples, CITYSCAPES, "classes", tmp_path / "boundaries")
+    assert written.read_bytes() == b"left alone"
+
+
+def test_instance_maps_are_found_beside_the_labels(tmp_path):
+    data = write_cityscapes(tmp_path)
+    samples = pipeline.labelled_samples(data)
+    ids = np.full((24, 48), 7, np.uint16)
+    ids[4:12, 4:12] = 26001
+    beside = str(samples[0].label).replace("labelIds", "instanceIds")
+    cv2.imwrite(beside, ids)
+    prepare_samples(samples, CITYSCAPES, "instances", tmp_path / "boundaries")
+    expected = ground_truth.of_instances(ids, sum(CITYSCAPES.ids, ()))
+    assert_array_equal(read_ground_truth(tmp_path / f"boundaries/{samples[0].name}.png"), expected)
+
+
+def test_a_data_set_without_instance_maps_is_refused_and_nothing_is_kept(tmp_path):
+    samples = pipeline.labelled_samples(write_cityscapes(tmp_path))
+    for sample in samples[1:3]:
+        Path(str(sample.label).replace("labelIds", "instanceIds")).unlink()
+    with pytest.raises(
+        UserError,
+        match="(?s)2 of 5 labels have no boundaries of instances.*bochum.*there is no instance map.*ulm",
+    ):
+        prepare_samples(samples, CITYSCAPES, "instances", tmp_path / "boundaries")
+    assert not (tmp_path / "boundaries").exists()
+
+
+@pytest.mark.parametrize("regions", ["classes", "instances"])
+def test_labels_are_boundaries_of_what_the_config_says(tmp_path, regions):
+    config = cityscapes.get_config("segfix_w48" if regions == "classes" else "segfix_w48_instance")
+    config.data.update(write_cityscapes(tmp_path))
+    label_file, *_ = (sample.label for sample in pipeline.labelled_samples(config.data))
+    rows, columns = np.indices((24, 48))
+    label, ids = (
+        np.where(rows > 9, 7, 0).astype(np.uint8),
+        np.where(columns > 20, 26001, 26002).astype(np.uint16),
+    )
+    cv2.imwrite(str(label_file), label)
+    cv2.imwrite(str(label_file).replace("labelIds", "instanceIds"), ids)
+    supervision.prepare(config)
+    sample = supervision.open_training(config)[0]
+    assert sample["image"].shape == (24, 48, 3)
+    assert (sample["label"][label == 0] == IGNORE).all()
+    inside = (rows > 9) & (rows < 21) & (columns > 2) & (columns < 45)  # away from the image's edge
+    names = np.array(supervision.open_training(config).classes.names)[sample["label"][inside]]
+    near = np.strings.startswith(names, "near")
+    distance = rows[inside] - 9 if regions == "classes" else np.abs(columns[inside] - 20.5) + 0.5
+    assert_array_equal(near, distance <= 5)
+    assert set(names[near]) == ({"near (1, 0)"} if regions == "classes" else {"near (0, 1)", "near (0, -1)"})
+
+
+def test_damaged_ground_truth_is_named_with_what_to_do(tmp_path):
+    config = cityscapes.get_config("segfix_w48")
+    config.data.update(write_cityscapes(tmp_path))
+    supervision.prepare(config)
+    source = supervision.open_training(config)
+    (source.truth / f"{source[0]['name']}.png").write_bytes(b"")
+    with pytest.raises(
+        UserError, match="boundaries_of_classes.*; delete .*boundaries_of_classes, and all in it"
+    ):
+        source[0]
+
+
+def test_unknown_regions_are_refused(tmp_path):
+    config = cityscapes.get_config("segfix_w48")
+    config.data.update(write_cityscapes(tmp_path))
+    config.data.regions = "objects"
+    with pytest.raises(UserError, match="config.data.regions is 'objects'; choose one of classes, instances"):
+        supervision.prepare(config)
