@@ -21,6 +21,7 @@ from ovenet_jax.data.image_folder import ImageFolder
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.errors import UserError, listed
 from ovenet_jax.inference import Inference, class_maps
+from ovenet_jax.models.zoo import directions_of
 from ovenet_jax.refinement import seeds_of
 from ovenet_jax.segfix.files import Offsets, read_offsets, write_offsets
 from ovenet_jax.segfix.labels import offset_of_class
@@ -171,7 +172,7 @@ def _parts(config: ConfigDict, classes: Labels, target: Path) -> list["_Part"]:
         raise UserError(f"config.predict.form is {form!r}; known: {', '.join(FORMS)}.")
     overlays = _Overlays(target / "overlays", classes)
     if supervision.is_segfix(config.model):
-        table = offset_of_class(supervision.directions_of(config.model))
+        table = offset_of_class(directions_of(config.model))
         return [_BoundaryOffsets(target / "offsets", form, table), overlays]
     label_maps = _LabelMaps(
         target / "label_maps", _ids_to_write(classes, config.predict.ids), len(classes.names)

@@ -21,6 +21,7 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.inference import Inference, Segmentation, class_maps
 from ovenet_jax.models.layers import interpolation_weights
 from ovenet_jax.models.sampling import sample
+from ovenet_jax.models.zoo import directions_of
 from ovenet_jax.segfix.files import Offsets
 from ovenet_jax.segfix.labels import offset_of_class
 from ovenet_jax.segfix.refine import COLUMNS, SEMANTIC_SCALE, Scores, means, no_scores, scores_of, table
@@ -139,9 +140,7 @@ class Refiner:
         segmentation = self._inference(*self._arrays, images)
         if supervision.is_segfix(self._model):
             (classes,) = class_maps(segmentation.scores).values()
-            return (
-                SEMANTIC_SCALE * jnp.asarray(offset_of_class(supervision.directions_of(self._model)))[classes]
-            )
+            return SEMANTIC_SCALE * jnp.asarray(offset_of_class(directions_of(self._model)))[classes]
         offset = np.zeros((*segmentation.answer.shape[:3], 2), np.int32)
         for row, seeds in enumerate(seeds_of(images, segmentation, self._model)):
             height, width = images[row].shape[:2]

@@ -9,6 +9,7 @@ from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.data.pipeline import Source
 from ovenet_jax.errors import UserError
+from ovenet_jax.models.zoo import directions_of
 from ovenet_jax.segfix.labels import offset_classes, training_classes
 from ovenet_jax.segfix.samples import REGIONS, BoundarySource, prepare_samples
 
@@ -18,16 +19,11 @@ def is_segfix(model: ConfigDict) -> bool:
     return model.head.name == "segfix"
 
 
-def directions_of(model: ConfigDict) -> int:
-    """How many directions a SegFix tells apart: its classes are no offset, and one in each direction."""
-    return model.num_classes - 1
-
-
 def predicted_classes(config: ConfigDict) -> Labels:
     """What the classes of the model's answer are: those of its data set, or of a SegFix's offsets.
 
     Raises:
-      UserError: an unknown data set, or one whose class table cannot be read.
+      UserError: an unknown data set, one whose class table cannot be read, or other classes than a SegFix can have.
     """
     model = config.model
     return offset_classes(directions_of(model)) if is_segfix(model) else pipeline.classes(config.data)

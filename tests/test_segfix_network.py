@@ -7,6 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from configs import camvid
+from ovenet_jax import supervision
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.errors import UserError
 from ovenet_jax.inference import class_maps
@@ -93,5 +94,8 @@ def test_what_a_segfix_cannot_have_is_named():
     ):
         create_loss(config)
     config.model.num_classes = 11
-    with pytest.raises(UserError, match="num_classes is 11; of a SegFix it is 1 more than its directions"):
-        create_model(config.model)
+    for use in (lambda: create_model(config.model), lambda: supervision.predicted_classes(config)):
+        with pytest.raises(
+            UserError, match="num_classes is 11; of a SegFix it is 1 more than its directions"
+        ):
+            use()

@@ -27,8 +27,10 @@ def test_all_labelled_samples_of_a_data_set_are_prepared_once(tmp_path):
     written = tmp_path / f"boundaries/{samples[1].name}.png"
     assert_array_equal(read_ground_truth(written), ground_truth.of_classes(label))
     written.write_bytes(b"left alone")
+    (tmp_path / ".boundaries.lock").unlink()  # what is there needs none: the folder may be read only
     prepare_samples(samples, CITYSCAPES, "classes", tmp_path / "boundaries")
     assert written.read_bytes() == b"left alone"
+    assert not (tmp_path / ".boundaries.lock").exists()
 
 
 def test_instance_maps_are_found_beside_the_labels(tmp_path):

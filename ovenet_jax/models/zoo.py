@@ -58,14 +58,23 @@ def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
     return network
 
 
-def _create_segfix(model: "ConfigDict", backbone: nnx.Module, init: InitialValues) -> SegFix:
+def directions_of(model: "ConfigDict") -> int:
+    """How many directions the SegFix `config.model` tells apart: its classes are no offset, and one in each direction.
+
+    Raises:
+      UserError: other classes than a SegFix can have.
+    """
     directions = model.num_classes - 1
     if directions not in COUNTS:
         raise UserError(
             f"config.model.num_classes is {model.num_classes}; of a SegFix it is 1 more than its directions, which are "
             f"{', '.join(map(str, COUNTS))}."
         )
-    given = {"num_directions": directions, "align_corners": model.align_corners, "init": init}
+    return directions
+
+
+def _create_segfix(model: "ConfigDict", backbone: nnx.Module, init: InitialValues) -> SegFix:
+    given = {"num_directions": directions_of(model), "align_corners": model.align_corners, "init": init}
     return SegFix(backbone, **_options("head", model.head, SegFix.__init__, **given))
 
 

@@ -38,8 +38,10 @@ def prepare_samples(samples: Sequence[Sample], classes: Labels, regions: str, ou
         write_ground_truth(folder / f"{sample.name}.png", truth)
         return None
 
+    if out.exists():
+        return
     with alone(out.parent, out.name):
-        if out.exists():
+        if out.exists():  # another process has prepared it meanwhile
             return
         try:
             with command.new_folder(out, option="--config.data.prepared") as folder:
