@@ -13,7 +13,7 @@ import numpy as np
 
 from ovenet_jax.data.augment import scaled_size
 from ovenet_jax.errors import UserError
-from ovenet_jax.models.layers import interpolation_weights
+from ovenet_jax.models.layers import PRECISIONS, interpolation_weights
 
 WINDOWS = ("cityscapes", "generic")
 SMALLEST, LARGEST = 4, 32768  # sides of images and windows: the stride of scores, and what no memory holds
@@ -87,6 +87,8 @@ def check_settings(settings) -> None:
         )
     if settings.windows not in WINDOWS:
         raise UserError(f"config.eval.windows is {settings.windows!r}; known: {', '.join(WINDOWS)}.")
+    if settings.precision not in PRECISIONS:
+        raise UserError(f"config.eval.precision is {settings.precision!r}; known: {', '.join(PRECISIONS)}.")
     least = {"base_size": 1, "bucket": 1, "images_per_device": 1, "short_side": 0, "panels": 0, "worst": 0}
     for key, bound in least.items():
         value = getattr(settings, key)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ovenet_jax.models.layers import Activation, Conv, ConvNormAct, InitialValues, chain
+from ovenet_jax.models.layers import Activation, Conv, ConvNormAct, InitialValues, at_least_float32, chain
 
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -16,8 +16,8 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """softmax(q k^T / sqrt(D)) v among all pixels: maps [B, H, W, D], [B, H, W, D], [B, H, W, C] -> [B, H, W, C]."""
     query, key = (x.reshape(x.shape[0], -1, x.shape[-1]) for x in (query, key))
     values = value.reshape(value.shape[0], -1, value.shape[-1])
-    scores = jnp.einsum("bqd,bkd->bqk", query, key) * key.shape[-1] ** -0.5
-    weights = jax.nn.softmax(scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), axis=-1)
+    scores = at_least_float32(jnp.einsum("bqd,bkd->bqk", query, key)) * key.shape[-1] ** -0.5
+    weights = jax.nn.softmax(scores, axis=-1)
     return jnp.einsum("bqk,bkc->bqc", weights.astype(value.dtype), values).reshape(value.shape)
 
 
