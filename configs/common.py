@@ -14,6 +14,11 @@ def base_config(name: str) -> ConfigDict:
     config.name = name  # of the default workdir, runs/<name>
     config.seed = 0  # of initial values, dropout, order of the data and augmentation
 
+    config.precision = "float32"  # of the network in training; "bfloat16" is faster and takes half the memory
+    config.rematerialise = False  # computes parts of the network twice, to keep less in memory
+    config.accumulate = 1  # micro-batches that a batch is split into, to keep less in memory
+    config.ema = 0.0  # decay of moving averages of the network, which are then evaluated; 0: none
+
     config.init = ConfigDict()  # where a new run takes its initial values from; "": the model's own
     config.init.base = ""  # workdir of an import or a run (MODEL.PRETRAINED)
     config.init.trunk = ""  # another one, for offset trunk and offset head; "": from `base`
@@ -65,6 +70,7 @@ def base_config(name: str) -> ConfigDict:
 
     config.eval = ConfigDict()
     config.eval.checkpoint = "best"  # of the run's: "best" or "latest"
+    config.eval.precision = "float32"  # or "bfloat16", whatever the network was trained in
     config.eval.short_side = (
         0  # validation images are first resized to it and padded to multiples of 8; 0: not
     )

@@ -69,7 +69,8 @@ def restore_network(model: ConfigDict, folder: Path, which: str = "best") -> Net
 
 
 class Checkpoints:
-    """The checkpoints of a run under `folder`: each holds "model" (params, statistics) and "training" (the rest).
+    """The checkpoints of a run under `folder`: each holds "model", the params and statistics that are evaluated, and
+    "training", the rest of the state: where averages are evaluated also the params and statistics that go on training.
     An import's only one, of step 0, holds "model" alone.
 
     Saving is asynchronous. The latest and the best are kept, older ones are deleted only when a newer one is
@@ -106,11 +107,11 @@ class Checkpoints:
 
     def save(self, state: TrainState, miou: float | None = None) -> None:
         """Starts saving `state` under its step, with its validation mIoU where it has been evaluated."""
+        model, training = _items(state)
         self._manager.save(
             int(state.step),
             args=ocp.args.Composite(
-                model=ocp.args.StandardSave({"params": state.params, "statistics": state.statistics}),
-                training=ocp.args.StandardSave({"step": state.step, "opt_state": state.opt_state}),
+                model=ocp.args.StandardSave(model), training=ocp.args.StandardSave(training)
             ),
             metrics=None if miou is None else {"miou": miou},
             force=True,
@@ -139,9 +140,12 @@ class Checkpoints:
 
     def restore_state(self, step: int, like: TrainState) -> TrainState:
         """The whole training state of `step`, with the shapes and shardings of `like`."""
-        model = self._restore(step, "model", {"params": like.params, "statistics": like.statistics})
-        training = self._restore(step, "training", {"step": like.step, "opt_state": like.opt_state})
-        return TrainState(training["step"], model["params"], model["statistics"], training["opt_state"])
+        model, training = (
+            self._restore(step, item, tree)
+            for item, tree in zip(("model", "training"), _items(like), strict=True)
+        )
+        ema = (model["params"], model["statistics"]) if like.ema else None
+        return TrainState(**model | training, ema=ema)
 
     def restore_model(self, step: int, params: Arrays, statistics: Arrays) -> tuple[Arrays, Arrays]:
         """Parameters and statistics of `step`, with the shapes and shardings of these."""
@@ -186,3 +190,12 @@ class Checkpoints:
                 f"Checkpoint {step} in {self.folder} is of another model: {len(differences)} arrays differ, the first "
                 f"being {'; '.join(differences[:3])}; use the config it was trained with, or another --workdir."
             )
+
+
+def _items(state: TrainState) -> tuple[dict, dict]:
+    """What a checkpoint of `state` holds as "model" and as "training"."""
+    params, statistics = state.evaluated
+    training = {"step": state.step, "opt_state": state.opt_state}
+    if state.ema:
+        training |= {"params": state.params, "statistics": state.statistics}
+    return {"params": params, "statistics": statistics}, training

@@ -25,11 +25,12 @@ from ovenet_jax.evaluate import Evaluator, evaluate_checkpoint
 from ovenet_jax.inference import TITLES, Normalisation
 from ovenet_jax.metrics import NO_STEP, Evaluation, scores, training_metrics
 from ovenet_jax.models import parameters
+from ovenet_jax.models.layers import PRECISIONS
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.optimizer import create_optimizer, poly_schedule
 from ovenet_jax.protocol import check_settings
 from ovenet_jax.report import write_panels
-from ovenet_jax.step import BASE, TrainState, create_loss, init_state, train_step
+from ovenet_jax.step import BASE, TrainState, create_loss, init_state, ranked_together, train_step
 from ovenet_jax.summaries import Summaries
 
 
@@ -47,6 +48,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
     check_settings(config.eval)
     mesh = parallel.create_mesh()
     parallel.check_divisible(mesh, config.batch_size, "config.batch_size")
+    check_micro_batches(config, mesh.shape["data"])
     workdir.check(folder, config)
     pipeline.prepare(config.data)
 
@@ -54,6 +56,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
     frozen = BASE if config.freeze_base else ()
     if config.init.base and not workdir.has_checkpoint(folder):
         model = starting_point.start_from(model, config.init, frozen)
+    model.set_attributes(rematerialise=config.rematerialise)
     graphdef, *_ = parameters.split(model)
     schedule = poly_schedule(config.optimizer.rate, config.steps, config.optimizer.power)
     optimizer = create_optimizer(
@@ -73,11 +76,15 @@ def train(config: ConfigDict, folder: Path) -> bool:
             align_corners=config.model.align_corners,
             seed=config.seed,
             frozen=frozen,
+            precision=config.precision,
+            accumulate=config.accumulate,
+            group=ranked_together(config),
+            ema=config.ema,
         ),
         out_shardings=parallel.replicated(mesh),
         donate_argnums=0,
     )
-    state = jax.device_put(init_state(model, optimizer, frozen), parallel.replicated(mesh))
+    state = jax.device_put(init_state(model, optimizer, frozen, config.ema), parallel.replicated(mesh))
     evaluator = Evaluator(config, graphdef)
     workdir.claim(folder, config)
     with closing(Checkpoints(folder / "checkpoints")) as checkpoints:
@@ -108,10 +115,10 @@ def _loop(
 
         def evaluate(step: int) -> float | None:
             """The mIoU; None if interrupted meanwhile."""
-            evaluation = evaluator.run(state.params, state.statistics, interrupted)
+            evaluation = evaluator.run(*state.evaluated, interrupted)
             if evaluation is None:
                 return None
-            shown = partial(evaluator.panels, state.params, state.statistics, evaluator.shown)
+            shown = partial(evaluator.panels, *state.evaluated, evaluator.shown)
             reporter.report_evaluation(step, evaluation, shown)
             return evaluation.miou
 
@@ -139,10 +146,16 @@ def _loop(
 def check_config(config: ConfigDict) -> None:
     """Raises UserError for values that no run can have."""
     intervals = ("report_every", "evaluate_every", "checkpoint_every")
-    for key in ("steps", "batch_size", *intervals):
+    for key in ("steps", "batch_size", "accumulate", *intervals):
         value = operator.attrgetter(key)(config)
         if value < 1:
             raise UserError(f"config.{key} is {value}; it must be at least 1.")
+    if config.precision not in PRECISIONS:
+        raise UserError(f"config.precision is {config.precision!r}; known: {', '.join(PRECISIONS)}.")
+    if not 0 <= config.ema < 1:
+        raise UserError(
+            f"config.ema is {config.ema}; it is a decay from 0 (no averages) to below 1, for example 0.9999."
+        )
     for key, value in (("crop", config.augment.crop), ("resize", config.augment.resize or (1, 1))):
         if len(value) != 2 or min(value) < 1:
             raise UserError(
@@ -173,6 +186,19 @@ def check_config(config: ConfigDict) -> None:
             raise UserError(
                 f"config.{key} needs a trained base network; name its folder in config.init.base."
             )
+
+
+def check_micro_batches(config: ConfigDict, devices: int) -> None:
+    """Raises UserError where the batch cannot be split into micro-batches, and these evenly over the devices."""
+    together = ranked_together(config)
+    least = config.accumulate * devices * together
+    if config.accumulate > 1 and config.batch_size % least:
+        groups = "" if together == 1 else f" in the groups of {together} images that OHEM ranks together"
+        raise UserError(
+            f"config.batch_size={config.batch_size} cannot be split into config.accumulate={config.accumulate} "
+            f"micro-batches over {devices} devices{groups}; choose a multiple of {least}, or another number of "
+            f"micro-batches."
+        )
 
 
 def _batches(config: ConfigDict, first_step: int) -> AbstractContextManager[Iterator[pipeline.Batch]]:

@@ -89,3 +89,16 @@ def test_a_checkpoint_of_another_model_is_named(tmp_path):
     with pytest.raises(UserError, match="Checkpoint 1 in .* is of another model: 2 arrays differ") as error:
         Checkpoints(tmp_path).restore_state(1, state(size=4))
     assert "head.kernel: (2, 3) in the checkpoint, (2, 4) in the config's model" in str(error.value)
+
+
+def test_averages_are_the_model_and_the_rest_comes_back_beside_them(tmp_path):
+    def averaging(step, value, average):
+        ema = (state(value=average).params, state(value=average).statistics)
+        return state(step, value)._replace(ema=ema)
+
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(averaging(5, 2.5, 1.5))
+    with closing(Checkpoints(tmp_path)) as again:
+        assert_equal(again.restore_state(5, averaging(0, 0.0, 0.0)), averaging(5, 2.5, 1.5))
+        params, statistics = again.restore_model(5, state().params, state().statistics)
+    assert_equal((params, statistics), averaging(5, 2.5, 1.5).ema)

@@ -21,8 +21,9 @@ from ovenet_jax.checkpoint import Checkpoints
 from ovenet_jax.errors import UserError
 from ovenet_jax.inference import Normalisation
 from ovenet_jax.models import parameters
+from ovenet_jax.optimizer import create_optimizer
 from ovenet_jax.predict import predict
-from ovenet_jax.step import TrainState
+from ovenet_jax.step import TrainState, init_state
 from ovenet_jax.train import Reporter, train
 from tests.camvid_tree import write_tree
 
@@ -81,7 +82,14 @@ def shrunk(config: ConfigDict, folder: Path) -> ConfigDict:
     config.augment.update({"base_size": 32, "crop": (32, 32)})
     config.eval.update({"base_size": 32, "images_per_device": 1, "panels": 2, "worst": 1})
     config.update(
-        {"batch_size": 8, "steps": 2, "report_every": 1, "evaluate_every": 2, "checkpoint_every": 1}
+        {
+            "batch_size": 8,
+            "steps": 2,
+            "report_every": 1,
+            "evaluate_every": 2,
+            "checkpoint_every": 1,
+            "ema": 0.9,
+        }
     )
     return config
 
@@ -157,6 +165,18 @@ def test_a_folder_knows_what_its_network_is_fed(run, tmp_path):
     workdir.claim(tmp_path, config)
     expected = Normalisation((102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0), divisor=1.0, bgr=True)
     assert ovenet_jax.load_normalisation(tmp_path) == expected
+
+
+def test_the_averages_are_what_a_run_with_them_loads(run):
+    folder, config, _ = run
+    model = ovenet_jax.create_model(config.model)
+    optimizer = create_optimizer(lambda _: 0.1, momentum=config.optimizer.momentum, weight_decay=0.1)
+    like = jax.device_put(init_state(model, optimizer, ema=config.ema), jax.devices()[0])
+    with closing(Checkpoints(folder / "checkpoints", read_only=True)) as checkpoints:
+        state = checkpoints.restore_state(2, like)
+    loaded = parameters.split(ovenet_jax.load_model(folder))[1:]
+    jax.tree.map(np.testing.assert_array_equal, loaded, state.ema)
+    assert any((value != state.params[name]).any() for name, value in loaded[0].items())
 
 
 def test_loading_from_a_folder_without_a_run_says_so(tmp_path):
@@ -239,6 +259,10 @@ def test_the_demo_learns(tmp_path):
 
 MISTAKES = {
     "steps": (0, "config.steps is 0; it must be at least 1"),
+    "precision": ("float16", "config.precision is 'float16'; known: float32, bfloat16"),
+    "eval.precision": ("half", "config.eval.precision is 'half'; known: float32, bfloat16"),
+    "accumulate": (2, "batch_size=8 cannot be split into config.accumulate=2 micro-batches over 8 devices"),
+    "ema": (1.0, "config.ema is 1.0; it is a decay from 0 .no averages. to below 1"),
     "report_every": (0, "config.report_every is 0"),
     "augment.brightness": (-3, "config.augment.brightness is -3; it must be at least 0"),
     "augment.scale_range": ((2.0, 0.5), "config.augment.scale_range is .2.0, 0.5.; it must be .least, most."),

@@ -100,7 +100,8 @@ class Trunk(nnx.Module):
     """The transitions and stages from stage `first` (2, 3 or 4) to stage 4.
 
     HRNet runs one from stage 2; OVeNet's offset trunk is a second one that starts at the split.
-    `in_widths` are the widths of the maps of the stage before.
+    `in_widths` are the widths of the maps of the stage before. With the attribute `rematerialise` an exchange module
+    keeps only the maps that enter it for the backward pass.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Trunk(nnx.Module):
         init: InitialValues,
     ):
         self.numbers = tuple(range(5 - len(stages), 5))
+        self.rematerialise = False
         for number, stage in zip(self.numbers, stages, strict=True):
             if len(stage.widths) != number:
                 raise ValueError(f"stage {number} has {number} branches, got widths {stage.widths}")
@@ -128,7 +130,7 @@ class Trunk(nnx.Module):
         outputs = []
         for number in self.numbers:
             maps = _apply_transition(getattr(self, f"transition{number - 1}"), maps)
-            maps = chain(getattr(self, f"stage{number}"), maps)
+            maps = chain(getattr(self, f"stage{number}"), maps, rematerialise=self.rematerialise)
             outputs.append(maps)
         return outputs
 
@@ -160,6 +162,7 @@ class HRNet(nnx.Module):
 
     `layer1_blocks`, `layer1_width`: 4 and 64 in all published W18 to W64 but the small forms.
     `stages`: stages 2, 3 and 4. Published W48: widths 48, 96, 192, 384; modules 1, 4, 3; 4 blocks.
+    With the attribute `rematerialise` layer1's blocks, too, keep only what enters them for the backward pass.
     """
 
     def __init__(
@@ -177,6 +180,7 @@ class HRNet(nnx.Module):
         widths = [stem_width, *[4 * layer1_width] * layer1_blocks]
         self.layer1 = nnx.List(Bottleneck(width, layer1_width, init=init) for width in widths[:-1])
         self.trunk = Trunk(widths[-1:], stages, align_corners=align_corners, init=init)
+        self.rematerialise = False
         self.stages = tuple(stages)
         self.stage_widths = (tuple(widths[-1:]), *(stage.widths for stage in stages))
         self.align_corners = align_corners
@@ -184,7 +188,7 @@ class HRNet(nnx.Module):
 
     def __call__(self, image: jax.Array) -> list[list[jax.Array]]:
         """Image [B, H, W, 3] -> the maps after stages 1 to 4, each from stride 4 down: [B, H / 4, W / 4, C] ..."""
-        x = chain(self.layer1, self.conv2(self.conv1(image)))
+        x = chain(self.layer1, self.conv2(self.conv1(image)), rematerialise=self.rematerialise)
         return [[x], *self.trunk([x])]
 
     def last(self, stages: Sequence[list[jax.Array]]) -> jax.Array:
