@@ -14,6 +14,8 @@ def base_config(name: str) -> ConfigDict:
     config.name = name  # of the default workdir, runs/<name>
     config.seed = 0  # of initial values, dropout, order of the data and augmentation
 
+    config.mesh = (0, 1)  # devices that share a batch, and devices that share the rows of its images; 0: all there are
+
     config.init = ConfigDict()  # where a new run takes its initial values from; "": the model's own
     config.init.base = ""  # workdir of an import or a run (MODEL.PRETRAINED)
     config.init.trunk = ""  # another one, for offset trunk and offset head; "": from `base`
@@ -65,6 +67,10 @@ def base_config(name: str) -> ConfigDict:
 
     config.predict = ConfigDict()
     config.predict.ids = "label_ids"  # what label maps hold: the data set's own "label_ids", or "train_ids"
+
+    config.non_finite = ConfigDict()  # of a step whose loss, or parameters after it, are not finite
+    config.non_finite.policy = "stop"  # ends the run; "skip" leaves the step's update out
+    config.non_finite.limit = 20  # so many steps of a run may be skipped
 
     config.report_every = 50  # steps
     config.checkpoint_every = 1000  # steps

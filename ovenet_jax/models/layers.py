@@ -39,6 +39,15 @@ class InitialValues:
         return self._rng.uniform(-bound, bound, shape).astype(np.float32)
 
 
+def as_it_comes(x: jax.Array, reach: int = 0) -> jax.Array:  # noqa: ARG001
+    """The `lay_out` of layers whose maps stay on the devices where they are.
+
+    Where the rows of images are split over devices, `model.set_attributes(lay_out=...)` says by another function how
+    each map [B, H, W, C] lies on them for a layer that reads `reach` rows beyond its own.
+    """
+    return x
+
+
 class Conv(nnx.Module):
     """2-D convolution, [B, H, W, in] -> [B, ceil(H / stride), ceil(W / stride), out], padding `k // 2`.
 
@@ -62,16 +71,18 @@ class Conv(nnx.Module):
         self.kernel = nnx.Param(init.default(shape, fan_in) if in_head else init.backbone_kernel(shape))
         self.bias = nnx.Param(init.default((out_features,), fan_in)) if bias else None
         self.stride = stride
+        self.lay_out = as_it_comes
 
     def __call__(self, x: jax.Array) -> jax.Array:
         padding = self.kernel.shape[0] // 2
         y = jax.lax.conv_general_dilated(
-            x,
+            self.lay_out(x, reach=padding),
             self.kernel.get_value().astype(x.dtype),
             window_strides=(self.stride, self.stride),
             padding=((padding, padding), (padding, padding)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
+        y = self.lay_out(y)
         return y if self.bias is None else y + self.bias.get_value().astype(x.dtype)
 
 

@@ -12,7 +12,7 @@ from flax import nnx
 
 from ovenet_jax.models.fcn import PixelClassifier
 from ovenet_jax.models.hrnet import HRNet, Trunk, fuse_resolutions
-from ovenet_jax.models.layers import InitialValues
+from ovenet_jax.models.layers import InitialValues, as_it_comes
 from ovenet_jax.models.sampling import sample, seed_positions
 from ovenet_jax.models.segmentor import Logits
 
@@ -92,6 +92,7 @@ class OVeNet(nnx.Module):
         self.refinement = refinement
         self.grid_align_corners = grid_align_corners
         self.logits = logits
+        self.lay_out = as_it_comes
 
     @property
     def align_corners(self) -> bool:
@@ -121,4 +122,5 @@ class OVeNet(nnx.Module):
         return OVeNetOutput(initial, seed, fused, offset, confidence)
 
     def _sample(self, values: jax.Array, positions: jax.Array, padding: str = "border") -> jax.Array:
+        values = self.lay_out(values, reach=values.shape[1])
         return sample(values, positions, align_corners=self.grid_align_corners, padding=padding)
