@@ -14,6 +14,7 @@ def base_config(name: str) -> ConfigDict:
     config.name = name  # of the default workdir, runs/<name>
     config.seed = 0  # of initial values, dropout, order of the data and augmentation
 
+    config.mesh = (0, 1)  # devices that share a batch (0: all), and devices that share the rows of each image
     config.precision = "float32"  # of the network in training; "bfloat16" is faster and takes half the memory
     config.rematerialise = False  # computes parts of the network twice, to keep less in memory
     config.accumulate = 1  # micro-batches that a batch is split into, to keep less in memory
@@ -91,6 +92,10 @@ def base_config(name: str) -> ConfigDict:
 
     config.predict = ConfigDict()
     config.predict.ids = "label_ids"  # what label maps hold: the data set's own "label_ids", or "train_ids"
+
+    config.non_finite = ConfigDict()  # of a step whose loss, or parameters after it, are not finite
+    config.non_finite.policy = "stop"  # ends the run; "skip" leaves the step's update out
+    config.non_finite.limit = 20  # so many steps of a run may be skipped
 
     config.report_every = 50  # steps
     config.checkpoint_every = 1000  # steps

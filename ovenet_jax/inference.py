@@ -104,7 +104,7 @@ class Inference:
             Protocol.from_config(config.eval),
             align_corners=config.model.align_corners,
             normalisation=Normalisation.from_config(config.model.input),
-            mesh=parallel.create_mesh(jax.local_devices()),
+            mesh=parallel.create_mesh(jax.local_devices(), (0, config.mesh[1])),
             precision=config.eval.precision,
             images_per_device=config.eval.images_per_device,
             flip_pairs=classes.flip_pairs,
@@ -130,7 +130,10 @@ class Inference:
         self._align_corners = align_corners
         self.mesh = mesh
         self._read = jax.jit(partial(_read, normalisation=normalisation, precision=precision))
-        self._forward = jax.jit(partial(_forward, graphdef=graphdef, answer_only=answer_only))
+        self._forward = jax.jit(
+            partial(_forward, graphdef=graphdef, answer_only=answer_only, lay_out=parallel.row_layout(mesh)),
+            out_shardings=parallel.batch_sharded(mesh),
+        )
         self._add = jax.jit(
             partial(
                 _add,
@@ -208,11 +211,18 @@ def _read(
 
 
 def _forward(
-    params: Arrays, statistics: Arrays, image: jax.Array, *, graphdef: nnx.GraphDef, answer_only: bool
+    params: Arrays,
+    statistics: Arrays,
+    image: jax.Array,
+    *,
+    graphdef: nnx.GraphDef,
+    answer_only: bool,
+    lay_out: parallel.LayOut,
 ) -> _Output:
     """The network, with its stored BatchNorm statistics, on a normalised image."""
     model = parameters.merge(graphdef, params, statistics)
     model.eval()
+    model.set_attributes(lay_out=lay_out)
     output = model(image)
     predictions = list(output.predictions.items())
     return _Output(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ovenet_jax.data.augment import scaled_size, short_side_size
+from ovenet_jax.data.sizes import scaled_size, short_side_size
 from ovenet_jax.errors import UserError
 from ovenet_jax.models.layers import PRECISIONS, interpolation_weights
 

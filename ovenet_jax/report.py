@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ovenet_jax import visualize
+from ovenet_jax import visualize, workdir
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.inference import TITLES
 from ovenet_jax.metrics import Evaluation, ImageScore, scores
@@ -63,9 +63,7 @@ def write(
     visualize.write_picture(
         folder / "confusion.png", visualize.confusion_picture(list(matrices.values())[-1], classes)
     )
-    temporary = folder / "report.json.tmp"
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(folder / "report.json")  # never half of it: the next evaluation reads it
+    workdir.write_whole(folder / "report.json", json.dumps(content, indent=2) + "\n")
     print(f"Written: {folder}")
 
 

@@ -50,6 +50,15 @@ class InitialValues:
         return self._rng.uniform(-bound, bound, shape).astype(np.float32)
 
 
+def as_it_comes(x: jax.Array, reach: int = 0) -> jax.Array:  # noqa: ARG001
+    """The `lay_out` of layers whose maps stay on the devices where they are.
+
+    Where the rows of images are split over devices, `model.set_attributes(lay_out=...)` says by another function how
+    each map [B, H, W, C] lies on them for a layer that reads `reach` rows beyond its own.
+    """
+    return x
+
+
 class Conv(nnx.Module):
     """2-D convolution, [B, H, W, in] -> [B, ceil(H / stride), ceil(W / stride), out], padding `dilation * (k // 2)`.
 
@@ -75,22 +84,23 @@ class Conv(nnx.Module):
         self.bias = nnx.Param(init.default((out_features,), fan_in)) if bias else None
         self.stride = stride
         self.dilation = dilation
+        self.lay_out = as_it_comes
 
     def __call__(self, x: jax.Array) -> jax.Array:
         padding = self.dilation * (self.kernel.shape[0] // 2)
         y = jax.lax.conv_general_dilated(
-            x,
+            self.lay_out(x, reach=padding),
             self.kernel.get_value().astype(x.dtype),
             window_strides=(self.stride, self.stride),
             padding=((padding, padding), (padding, padding)),
             rhs_dilation=(self.dilation, self.dilation),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
+        y = self.lay_out(y)
         if self.bias is None:
             return y
-        return (y + self.bias.get_value()).astype(
-            x.dtype
-        )  # the bias's gradient, a sum of all pixels, is float32
+        # The bias's gradient, a sum over all pixels, is float32.
+        return (y + self.bias.get_value()).astype(x.dtype)
 
 
 class BatchNorm(nnx.Module):

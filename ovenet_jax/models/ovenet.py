@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ovenet_jax.models.fcn import PixelClassifier
-from ovenet_jax.models.layers import InitialValues, at_least_float32
+from ovenet_jax.models.layers import InitialValues, as_it_comes, at_least_float32
 from ovenet_jax.models.sampling import sample, seed_positions
 from ovenet_jax.models.segmentor import Logits
 
@@ -87,6 +87,7 @@ class OVeNet(nnx.Module):
         self.refinement = refinement
         self.grid_align_corners = grid_align_corners
         self.logits = logits
+        self.lay_out = as_it_comes
 
     def __call__(self, image: jax.Array, rngs: nnx.Rngs | None = None) -> OVeNetOutput:
         """Image [B, H, W, 3] -> OVeNetOutput at the backbone's stride; `rngs` (stream "dropout") in training only."""
@@ -107,4 +108,5 @@ class OVeNet(nnx.Module):
         return OVeNetOutput(initial, seed, fused, offset, confidence)
 
     def _sample(self, values: jax.Array, positions: jax.Array, padding: str = "border") -> jax.Array:
+        values = self.lay_out(values, reach=values.shape[1])
         return sample(values, positions, align_corners=self.grid_align_corners, padding=padding)
