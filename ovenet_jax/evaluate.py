@@ -51,8 +51,8 @@ def evaluate_checkpoint(
     what = {"split": evaluator.split, "step": network.step, "eval": config.eval.to_dict()}
     with workdir.writing(folder):
         target = report.new_folder(folder / "evaluation", evaluator.split + evaluator.protocol.suffix, what)
-    images = f"{len(evaluator.source)} images, {evaluator.protocol}"
     if jax.process_index() == 0:
+        images = f"{len(evaluator.source)} images, {evaluator.protocol}"
         print(f"Evaluating step {network.step} of {folder} on {evaluator.split}: {images}.")
     evaluation = evaluator.run(*arrays, interrupted)
     if evaluation is None:
