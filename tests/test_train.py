@@ -108,6 +108,8 @@ def keys_read(run, tmp_path_factory):
     config.loss.ohem.on = True
     assert train(Recording(config, read), folder / "run")
     assert predict(Recording(config, read), folder / "run", None)
+    for variant in [f"ovenet_{head}_r_tiny" for head in openseg.HEADS] + ["fcn_tiny"]:
+        ovenet_jax.create_model(Recording(camvid.get_config(variant).model, read, "model."))
     return read | run[2] | {"name"}  # main.py names the workdir after it
 
 
