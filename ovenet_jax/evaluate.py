@@ -33,8 +33,9 @@ def evaluate(config: ConfigDict, folder: Path) -> None:
     Raises:
       UserError: the folder holds no run or no checkpoint, or one of another model; what no test can have.
     """
-    workdir.note_differences(folder, config)
-    pipeline.prepare(config.data)
+    with parallel.all_or_none():
+        workdir.note_differences(folder, config)
+        pipeline.prepare(config.data)
     graphdef, *_ = parameters.split(create_model(config.model))
     evaluate_checkpoint(Evaluator(config, graphdef), config, folder)
 

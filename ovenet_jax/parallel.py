@@ -1,7 +1,8 @@
 """The device mesh, how arrays lie on it, and what processes tell each other."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import jax
@@ -136,3 +137,16 @@ def gather(value: Any) -> list[Any]:
     sizes = multihost_utils.process_allgather(np.array(data.size)).ravel()
     padded = multihost_utils.process_allgather(np.pad(data, (0, sizes.max() - data.size)))
     return [json.loads(row[:size].tobytes()) for row, size in zip(padded, sizes, strict=True)]
+
+
+@contextmanager
+def all_or_none() -> Iterator[None]:
+    """Raises UserError in every process where what each does meanwhile, by itself, fails so in any of them."""
+    own = ""
+    try:
+        yield
+    except UserError as error:
+        own = str(error)
+    for index, other in enumerate(gather(own)):
+        if other:
+            raise UserError(own or f"Process {index} says: {other}")

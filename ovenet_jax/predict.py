@@ -35,12 +35,13 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
       UserError: no images, predictions that exist already, no checkpoint, or one of another model; what no test can
         have, and what cannot be written.
     """
-    workdir.note_differences(folder, config)
-    if source is None:
-        pipeline.prepare(config.data)
-        images, name = pipeline.open_split(config.data, config.data.test_split), config.data.test_split
-    else:
-        images, name = ImageFolder(source), source.resolve().name
+    with parallel.all_or_none():
+        workdir.note_differences(folder, config)
+        if source is None:
+            pipeline.prepare(config.data)
+            images, name = pipeline.open_split(config.data, config.data.test_split), config.data.test_split
+        else:
+            images, name = ImageFolder(source), source.resolve().name
     classes = _classes(config, any_count=source is not None)
     ids = _ids_to_write(classes, config.predict.ids)
     network = restore_network(config.model, folder, config.eval.checkpoint)
@@ -51,9 +52,9 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
             f"{target} exists already and is not overwritten; move it away, or choose another --workdir."
         )
 
-    print(
-        f"Predicting {len(images)} images of {name} with step {network.step} of {folder}, {inference.protocol}."
-    )
+    if jax.process_index() == 0:
+        what = f"{len(images)} images of {name} with step {network.step} of {folder}"
+        print(f"Predicting {what}, {inference.protocol}.")
     writing = target.with_name(f".{name}.incomplete")
     with workdir.writing(target):
         unreadable, wrong = _write_all(images, inference, network, classes, ids, writing, config.data.workers)

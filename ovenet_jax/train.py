@@ -56,8 +56,9 @@ def train(config: ConfigDict, folder: Path) -> bool:
     mesh = parallel.create_mesh(sizes=config.mesh)
     parallel.check_divisible(mesh, config.batch_size, config.augment.crop[0])
     check_micro_batches(config, mesh.shape["data"])
-    workdir.check(folder, config)
-    pipeline.prepare(config.data)
+    with parallel.all_or_none():
+        workdir.check(folder, config)
+        pipeline.prepare(config.data)
 
     model = create_model(config.model, config.seed)
     frozen = BASE if config.freeze_base else ()

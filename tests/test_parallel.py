@@ -10,13 +10,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from numpy.testing import assert_allclose
 
 from ovenet_jax import parallel
 from ovenet_jax.data.labels import TOY_STREETS
 from ovenet_jax.data.pipeline import train_batches
 from ovenet_jax.errors import UserError
+from ovenet_jax.models import parameters
+from ovenet_jax.models.attention import SelfAttention
+from ovenet_jax.models.fcn import PixelClassifier
+from ovenet_jax.models.isa import ISA
 from ovenet_jax.models.layers import Conv, ConvNormAct, InitialValues
+from ovenet_jax.models.ocnet import ASPOC, BaseOC, PyramidOC
+from ovenet_jax.models.ocr import ASPOCR
+from ovenet_jax.models.resnet import ResNet, dilated_layers
+from ovenet_jax.models.segmentor import Features
 from tests.collectives import collectives
 from tests.free_port import free_address
 from tests.one_step import CLASSES, HEIGHT, WIDTH, Result, one_step
@@ -90,6 +99,62 @@ def test_convolutions_have_the_right_gradients_however_few_rows_a_device_has(siz
         expected = gradient(x)
         layer.lay_out = parallel.row_layout(mesh)
         assert_allclose(gradient(jax.device_put(x, sharding)), expected, rtol=1e-10, atol=1e-10)
+
+
+def head(kind: type[nnx.Module], **options) -> nnx.Module:
+    init = InitialValues(0, he=True)
+    options |= {"mid_features": 8, "key_features": 4, "dropout": 0.0}
+    return kind(6, 5, aux=PixelClassifier(6, 5, init=init), init=init, **options)
+
+
+OC = {"value_features": 4, "align_corners": True}
+PARTS = {
+    "asp_oc": lambda: head(ASPOC, branch_features=4, dilations=(1, 2, 6), **OC),
+    "isa": lambda: head(ISA, factors=((8, 8), (3, 2))),
+    "resnet": lambda: ResNet(
+        dilated_layers((1,) * 4, (2,) * 4, multi_grid=(1,)), stem=(4, 4, 4), init=InitialValues(0, he=True)
+    ),
+    "base_oc": lambda: head(BaseOC, **OC),
+    "pyramid_oc": lambda: head(PyramidOC, sizes=(1, 2, 3)),
+    "asp_ocr": lambda: head(ASPOCR, dilations=(1, 2, 6)),
+}
+SLOW_PARTS = ("base_oc", "pyramid_oc", "asp_ocr")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in SLOW_PARTS)) for kind in PARTS]
+)
+def test_other_networks_have_the_same_gradients_with_rows_split(kind):
+    """Those whose maps are pooled, dilated, cut in blocks or compared pixel by pixel; all: -m "slow or not slow"."""
+    mesh, part = mesh_of(2, 4), PARTS[kind]()
+    part.train()
+    rng = np.random.default_rng(0)
+    for attention in (module for _, module in nnx.iter_modules(part) if isinstance(module, SelfAttention)):
+        if isinstance(attention.output, Conv):  # which is 0 at first
+            attention.output.kernel.set_value(rng.standard_normal(attention.output.kernel.shape))
+
+    def gradients(*arrays):
+        graphdef, _, statistics = parameters.split(part)
+
+        def loss(params, maps):
+            outputs = parameters.merge(graphdef, params, statistics)(maps)
+            return sum(jnp.square(jnp.tanh(x)).sum() for x in jax.tree.leaves(outputs))
+
+        return jax.device_get(jax.jit(jax.grad(loss, argnums=(0, 1)))(*arrays))
+
+    with jax.enable_x64(True):
+        params = {name: np.asarray(x, np.float64) for name, x in parameters.split(part)[1].items()}
+        if kind == "resnet":
+            maps = rng.standard_normal((4, 64, 16, 3))
+        else:
+            maps = Features(*rng.standard_normal((2, 4, 16, 6, 6)))
+        expected = gradients(params, maps)
+        part.set_attributes(lay_out=parallel.row_layout(mesh))
+        result = gradients(
+            parallel.replicate(mesh, params), jax.device_put(maps, parallel.rows_sharded(mesh))
+        )
+    scale = max(np.abs(x).max() for x in jax.tree.leaves(expected))
+    jax.tree.map(lambda x, y: assert_allclose(x, y, rtol=1e-10, atol=1e-10 * scale), result, expected)
 
 
 def sent(program: str, rows: int | None = None) -> Iterator[tuple[int, ...]]:
@@ -212,6 +277,25 @@ def test_two_processes_give_the_step_of_one(tmp_path):
         "",
     )
     assert_same(result, expected._replace(measures={"loss_total": expected.measures["loss_total"]}))
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "told"),
+    [("", [""], None), ("no data", [""], "^no data$"), ("", ["no data"], "^Process 1 says: no data$")],
+)
+def test_what_one_process_cannot_do_all_refuse(own, others, told, monkeypatch):
+    monkeypatch.setattr(parallel, "gather", lambda value: [value, *others])
+
+    def work():
+        with parallel.all_or_none():
+            if own:
+                raise UserError(own)
+
+    if told is None:
+        work()
+    else:
+        with pytest.raises(UserError, match=told):
+            work()
 
 
 @pytest.mark.parametrize(
