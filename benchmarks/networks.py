@@ -4,7 +4,7 @@ import argparse
 
 from flax import nnx
 
-from ovenet_jax.models.fcn import FCN
+from ovenet_jax.models.fcn import FCN, PixelClassifier
 from ovenet_jax.models.hrnet import HRNet, Stage
 from ovenet_jax.models.layers import InitialValues
 from ovenet_jax.models.ocr import OCR
@@ -30,16 +30,20 @@ def create_network(arguments: argparse.Namespace) -> nnx.Module:
     modules, blocks, head_width = ((1, 1, 1), 1, 32) if arguments.small else ((1, 4, 3), 4, 512)
     widths = [arguments.width * 2**branch for branch in range(4)]
     stages = [Stage(n, blocks, tuple(widths[:number])) for number, n in zip((2, 3, 4), modules, strict=True)]
-    backbone = HRNet(stages=stages, layer1_blocks=blocks, align_corners=True, init=init)
+    options = {"align_corners": True, "init": init}
+    backbone = HRNet(stages=stages, layer1_blocks=blocks, **options)
+    classifier = PixelClassifier(
+        backbone.width, arguments.classes, in_head=arguments.network != "hrnet", init=init
+    )
     if arguments.network == "hrnet":
-        network = Segmentor(backbone, FCN(sum(widths), arguments.classes, init=init))
+        network = Segmentor(backbone, FCN(classifier), align_corners=True)
     else:
-        options = {"mid_features": head_width, "key_features": head_width // 2}
-        head = OCR(sum(widths), arguments.classes, **options, init=init)
+        widths = {"mid_features": head_width, "key_features": head_width // 2}
+        head = OCR(backbone.width, arguments.classes, aux=classifier, **widths, init=init)
         if arguments.network == "hrnet_ocr":
-            network = Segmentor(backbone, head)
+            network = Segmentor(backbone, head, align_corners=True)
         else:
             offset_modules = (min(2, modules[-1]),)
-            network = OVeNet(backbone, head, offset_branch=4, offset_modules=offset_modules, init=init)
+            network = OVeNet(backbone, head, offset_branch=4, offset_modules=offset_modules, **options)
     network.eval()
     return network

@@ -36,7 +36,7 @@ def main() -> None:
     first = None
     for number in arguments.devices:
         mesh = parallel.create_mesh(devices=devices[:number])
-        program = compile_step(network, arguments.precision, mesh, number * arguments.batch, arguments.crop)
+        program = compile_step(network, arguments.precision, mesh, arguments)
         seconds = time_step(program, mesh, arguments)
         first = first or seconds
         table.row(

@@ -2,8 +2,9 @@
 
 One step on random images on one device, compiled as `ovenet_jax.train` does, beside that of the same network in PyTorch
 where torch is installed. "memory" is the most the device ever held; on a CPU, what the compiled program says it wants.
-FLOPs are those of our step as it is written, before any compiler's choices; their rate is compared with the device's
-in a product of large matrices of the same type, measured in the same run. Needs jax, flax and optax only.
+FLOPs are those of our step as it is written, before any compiler's choices (what --rematerialise computes twice counts
+twice); their rate is compared with the device's in a product of large matrices of the same type, measured in the same
+run. Needs jax, flax and optax only.
 
 With --counts nothing runs: the step is compiled, in both precisions, and the program's own numbers are shown. On a CPU
 bfloat16 is computed in float32, so that memory there says little about a GPU.
@@ -35,11 +36,10 @@ from ovenet_jax import parallel
 from ovenet_jax.inference import Normalisation
 from ovenet_jax.losses import ovenet_loss, segmentation_loss
 from ovenet_jax.models import parameters
+from ovenet_jax.models.layers import PRECISIONS
 from ovenet_jax.models.ovenet import OVeNet
 from ovenet_jax.optimizer import create_optimizer, poly_schedule
 from ovenet_jax.step import TrainState, init_state, train_step
-
-PRECISIONS = ("float32", "bfloat16")
 
 
 class Program(NamedTuple):
@@ -76,6 +76,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--crop", type=int, nargs=2, default=[256, 512], help="height and width of images")
     arguments.add_argument("--batch", type=int, default=2, help="images per device")
     arguments.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the network")
+    arguments.add_argument("--rematerialise", action="store_true", help="less memory, more to compute")
     arguments.add_argument("--repeats", type=int, default=10, help="steps that are timed")
 
 
@@ -96,7 +97,7 @@ def measure_time(arguments: argparse.Namespace) -> None:
     rate = matrix_rate(arguments.precision)
     table = Table(columns, arguments.json, device=device, matrix_rate=rate, arguments=vars(arguments))
     network = networks.create_network(arguments)
-    program = compile_step(network, arguments.precision, mesh, arguments.batch, arguments.crop)
+    program = compile_step(network, arguments.precision, mesh, arguments)
     ours = "ours", time_step(program, mesh, arguments), program.seconds, peak_memory(program.step) / 1e9
     for name, seconds, compilation, memory in (ours, *torch_rows):
         speed = program.flops / seconds
@@ -113,8 +114,9 @@ def on_one_device(arguments: argparse.Namespace) -> tuple[str, Mesh]:
     return device.device_kind, parallel.create_mesh(devices=[device])
 
 
-def compile_step(network: nnx.Module, precision: str, mesh: Mesh, batch: int, crop: list[int]) -> Program:
-    """The published training step on a whole batch, which is split over the mesh."""
+def compile_step(network: nnx.Module, precision: str, mesh: Mesh, arguments: argparse.Namespace) -> Program:
+    """The published training step, with `arguments.batch` images on each device of the mesh."""
+    network.set_attributes(rematerialise=arguments.rematerialise)
     graphdef, *_ = parameters.split(network)
     optimizer = create_optimizer(poly_schedule(0.01, total_steps=1000), weight_decay=5e-4)
     step = jax.jit(
@@ -123,9 +125,10 @@ def compile_step(network: nnx.Module, precision: str, mesh: Mesh, batch: int, cr
             graphdef=graphdef,
             optimizer=optimizer,
             loss=loss_of(network),
-            normalisation=lambda image: Normalisation()(image).astype(precision),
+            normalisation=Normalisation(),
             align_corners=True,
             seed=0,
+            precision=precision,
         ),
         out_shardings=parallel.replicated(mesh),
         donate_argnums=0,
@@ -135,7 +138,8 @@ def compile_step(network: nnx.Module, precision: str, mesh: Mesh, batch: int, cr
     replicated = partial(jax.ShapeDtypeStruct, sharding=parallel.replicated(mesh))
     images = partial(jax.ShapeDtypeStruct, dtype=jnp.uint8, sharding=parallel.batch_sharded(mesh))
     described = jax.tree.map(lambda x: replicated(x.shape, x.dtype), state)
-    lowered = step.lower(described, images((batch, *crop, 3)), images((batch, *crop)))
+    size = (arguments.batch * mesh.size, *arguments.crop)
+    lowered = step.lower(described, images((*size, 3)), images(size))
     compiled = lowered.compile()
     seconds = time.perf_counter() - start
     return Program(compiled, state, lowered.cost_analysis()["flops"], seconds)
@@ -144,7 +148,9 @@ def compile_step(network: nnx.Module, precision: str, mesh: Mesh, batch: int, cr
 def loss_of(network: nnx.Module) -> Callable[..., dict[str, jax.Array]]:
     if isinstance(network, OVeNet):
         return partial(ovenet_loss, align_corners=True)
-    return lambda output, label: {"total": segmentation_loss(output, label, align_corners=True)}
+    return lambda output, label, among: {
+        "total": segmentation_loss(output, label, among=among, align_corners=True)
+    }
 
 
 def time_step(program: Program, mesh: Mesh, arguments: argparse.Namespace) -> float:
@@ -206,7 +212,7 @@ def count(arguments: argparse.Namespace) -> None:
     table = Table(columns, arguments.json, device=device, arguments=vars(arguments))
     network = networks.create_network(arguments)
     for precision in PRECISIONS:
-        program = compile_step(network, precision, mesh, arguments.batch, arguments.crop)
+        program = compile_step(network, precision, mesh, arguments)
         memory = program.step.memory_analysis()
         table.row(
             precision,
