@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from ovenet_jax.evaluate import Evaluator
 from ovenet_jax.interruption import Agreement
 from ovenet_jax.reporter import Reporter
 from ovenet_jax.train import train
+from tests.free_port import free_address
 from tests.tiny_run import assert_same_end, metrics, tiny_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,10 +99,8 @@ def test_the_agreement_of_one_process_is_its_own(monkeypatch):
 
 
 def two_processes(config_file, folder):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "tests.training_process", str(config_file), str(folder), port, "2"]
+    command = [sys.executable, "-m", "tests.training_process", str(config_file), str(folder)]
+    command += [free_address(), "2"]
     return [
         subprocess.Popen(
             [*command, index], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -255,12 +255,11 @@ def test_micro_batches_give_the_update_of_the_whole_batch(accumulate, group, ohe
         assert_allclose(measures_of_parts[name], value, rtol=1e-12, err_msg=name)
 
 
-@pytest.fixture(scope="module")
-def on_eight_devices():
-    """A step of two micro-batches with averages on eight devices: its program, its batch, the states, the measures."""
+def step_on(devices):
+    """A step of two micro-batches with averages on them: its program, its batch, the states, the measures."""
     model = create_model(small_model())
     optimizer = optax.sgd(0.1, momentum=0.9)
-    mesh = parallel.create_mesh()
+    mesh = parallel.create_mesh(devices)
     before = init_state(model, optimizer, ema=0.75)
     state = jax.device_put(before, parallel.replicated(mesh))
     arrays = batch(16, 32, 32)
@@ -281,15 +280,29 @@ def on_eight_devices():
     )
     placed = parallel.to_global(mesh, arrays)
     program = step.lower(state, placed["image"], placed["label"]).compile()
-    after, _ = program(state, placed["image"], placed["label"])
+    after, measures = program(state, placed["image"], placed["label"])
     return {
         "model": model,
         "arrays": arrays,
         "before": before,
         "donated": state,
         "after": after,
+        "measures": measures,
         "program": program,
     }
+
+
+@pytest.fixture(scope="module")
+def on_eight_devices():
+    return step_on(jax.devices())
+
+
+def test_eight_devices_have_the_losses_of_one(on_eight_devices):
+    """In float32; tests/test_parallel.py compares gradients, in float64."""
+    alone = step_on(jax.devices()[:1])["measures"]
+    for name, value in on_eight_devices["measures"].items():
+        if name.startswith("loss_"):
+            assert_allclose(value, alone[name], rtol=1e-5, err_msg=name)
 
 
 def test_images_stay_on_the_devices_where_they_are(on_eight_devices):

@@ -1,6 +1,6 @@
-"""A training in a process of its own: python -m tests.training_process CONFIG.json WORKDIR [PORT COUNT INDEX].
+"""A training in a process of its own: python -m tests.training_process CONFIG.json WORKDIR [ADDRESS COUNT INDEX].
 
-With a port, it is one of COUNT processes that train together. Ends like main.py: 0 when all is done, 75 when it was
+With an address, it is one of COUNT processes that train together. Ends like main.py: 0 when all is done, 75 when it was
 interrupted.
 """
 
@@ -19,13 +19,13 @@ from ml_collections import ConfigDict
 from ovenet_jax.train import train
 
 
-def main(config_file: str, folder: str, port: str = "", count: str = "1", index: str = "0") -> int:
+def main(config_file: str, folder: str, address: str = "", count: str = "1", index: str = "0") -> int:
     sys.modules["clu.metric_writers"] = None  # no TensorBoard, so that the process starts fast
-    jax.config.update("jax_num_cpu_devices", 2 if port else 1)
+    jax.config.update("jax_num_cpu_devices", 2 if address else 1)
     jax.config.update("jax_compilation_cache_dir", str(Path(config_file).parent / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    if port:
-        jax.distributed.initialize(f"localhost:{port}", num_processes=int(count), process_id=int(index))
+    if address:
+        jax.distributed.initialize(address, num_processes=int(count), process_id=int(index))
     flags.FLAGS.mark_as_parsed()
     logging.set_verbosity(logging.ERROR)
     config = ConfigDict(json.loads(Path(config_file).read_text()))
