@@ -24,7 +24,7 @@ def start(config_file: Path, folder: Path) -> subprocess.Popen:
 
 def run_to_the_end(config_file: Path, folder: Path) -> str:
     process = start(config_file, folder)
-    out, error = process.communicate(timeout=600)
+    out, error = process.communicate(timeout=3600)
     assert process.returncode == 0, error[-2000:]
     return out
 
