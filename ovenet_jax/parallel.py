@@ -62,25 +62,25 @@ def rows_sharded(mesh: Mesh) -> NamedSharding:
 
 
 class LayOut(Protocol):
-    """Says on which devices a map [B, H, W, C] lies that a layer reads, `reach` rows beyond its own."""
+    """Says on which devices a map [B, H, W, C] lies that a layer reads, `reach` rows beyond its own, by `stride`."""
 
-    def __call__(self, x: jax.Array, reach: int = 0) -> jax.Array: ...
+    def __call__(self, x: jax.Array, reach: int = 0, stride: int = 1) -> jax.Array: ...
 
 
 def row_layout(mesh: Mesh) -> LayOut:
     """What the attribute `lay_out` of a model's layers has to be where its images are split over `mesh`.
 
-    Maps are split over 'rows' where every device gets as many rows, two at least, and finds what it reads of others
-    with its neighbours; all others are whole on each device of the row. XLA's partitioner (jax 0.10.2) gives wrong
-    gradients, without a word, for convolutions of maps with less than two rows per device.
+    Maps are split over 'rows' where every device gets as many rows, two at least after the layer's stride, and finds
+    what it reads of others with its neighbours; all others are whole on each device of the row. XLA's partitioner (jax
+    0.10.2) gives wrong gradients, without a word, for convolutions from or to maps with less than two rows per device.
     """
     rows = mesh.shape["rows"]
     if rows == 1:
         return as_it_comes
 
-    def lay_out(x: jax.Array, reach: int = 0) -> jax.Array:
-        each, rest = divmod(x.shape[1], rows)
-        split = rest == 0 and each >= max(2, reach)
+    def lay_out(x: jax.Array, reach: int = 0, stride: int = 1) -> jax.Array:
+        each, rest = divmod(x.shape[1], rows * stride)
+        split = rest == 0 and each >= 2 and each * stride >= reach
         return jax.lax.with_sharding_constraint(x, rows_sharded(mesh) if split else batch_sharded(mesh))
 
     return lay_out

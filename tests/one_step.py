@@ -10,13 +10,14 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from configs import common
 from ovenet_jax import parallel, processes
+from ovenet_jax.inference import Normalisation
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.step import create_loss, init_state, train_step
@@ -43,12 +44,12 @@ def model_config(offsets: bool) -> ConfigDict:
     config.backbone.update({"width": 5, "layer1_width": 7, "stem_width": 9, "he_init": True})
     config.head.update({"mid_features": 22, "key_features": 11, "dropout": 0.3})
     if not offsets:
-        config.head = {"name": "fcn"}
+        config.head = common.fcn()
         del config.offset
     return config
 
 
-def one_step(mesh: Mesh, offsets: bool) -> Result:
+def one_step(mesh: Mesh, offsets: bool, accumulate: int = 1) -> Result:
     """A step of plain gradient descent with rate 1, so that what it takes from the parameters are the gradients."""
     settings = config(model_config(offsets), IMAGES)
     model = create_model(settings.model)
@@ -64,9 +65,11 @@ def one_step(mesh: Mesh, offsets: bool) -> Result:
                 graphdef=parameters.split(model)[0],
                 optimizer=optimizer,
                 loss=create_loss(settings),
-                normalisation=lambda image: image.astype(jnp.float64) / 255 - 0.5,
+                normalisation=Normalisation(),
                 align_corners=True,
                 seed=0,
+                precision="float64",
+                accumulate=accumulate,
             ),
             out_shardings=parallel.replicated(mesh),
         )

@@ -80,6 +80,13 @@ def test_rows_split_otherwise_give_the_step_of_one(alone, sizes):
     assert_same(one_step(mesh_of(*sizes), offsets=True), alone)
 
 
+@pytest.mark.slow
+def test_rows_split_give_the_step_of_one_in_micro_batches():
+    alone, with_rows = (one_step(mesh_of(*sizes), offsets=True, accumulate=2) for sizes in ((1, 1), (4, 2)))
+    assert_same(with_rows, alone)
+    assert not foreign(sent(with_rows.program, 2), with_rows)
+
+
 @pytest.mark.parametrize("sizes", [(4, 2), (2, 4), (1, 8), (2, 2)])
 @pytest.mark.parametrize("height", [2, 8])
 def test_convolutions_have_the_right_gradients_however_few_rows_a_device_has(sizes, height):
@@ -208,7 +215,7 @@ def test_features_made_whole_would_be_found(with_rows):
     ]
     layers[0].conv.lay_out, layers[1].lay_out = (
         parallel.row_layout(mesh),
-        lambda x, reach=0: parallel.row_layout(mesh)(x, reach=x.shape[1] if reach else 0),
+        lambda x, reach=0, **_: parallel.row_layout(mesh)(x, reach=x.shape[1] if reach else 0),
     )
     image = jax.ShapeDtypeStruct((8, HEIGHT, WIDTH, 3), jnp.float32, sharding=parallel.rows_sharded(mesh))
     program = jax.jit(lambda x: layers[1](layers[0](x))).lower(image).compile().as_text()

@@ -50,11 +50,11 @@ class InitialValues:
         return self._rng.uniform(-bound, bound, shape).astype(np.float32)
 
 
-def as_it_comes(x: jax.Array, reach: int = 0) -> jax.Array:  # noqa: ARG001
+def as_it_comes(x: jax.Array, reach: int = 0, stride: int = 1) -> jax.Array:  # noqa: ARG001
     """The `lay_out` of layers whose maps stay on the devices where they are.
 
     Where the rows of images are split over devices, `model.set_attributes(lay_out=...)` says by another function how
-    each map [B, H, W, C] lies on them for a layer that reads `reach` rows beyond its own.
+    each map [B, H, W, C] lies on them for a layer that reads `reach` rows beyond its own, by `stride`.
     """
     return x
 
@@ -89,7 +89,7 @@ class Conv(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         padding = self.dilation * (self.kernel.shape[0] // 2)
         y = jax.lax.conv_general_dilated(
-            self.lay_out(x, reach=padding),
+            self.lay_out(x, reach=padding, stride=self.stride),
             self.kernel.get_value().astype(x.dtype),
             window_strides=(self.stride, self.stride),
             padding=((padding, padding), (padding, padding)),
