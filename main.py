@@ -7,6 +7,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from ovenet_jax import processes
 from ovenet_jax.errors import UserError
 
 # jax and what needs it is imported in `main` only, so that a mistake in the flags is answered at once.
@@ -16,6 +17,10 @@ MODES = ("train", "evaluate", "predict", "prepare", "browse", "import")
 MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 SOURCE = flags.DEFINE_string("source", None, "import: a .pth file; predict: a folder of images.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default: runs/<config.name>.")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where several meet.")
+PROCESSES = flags.DEFINE_integer("processes", None, "How many; 1: alone, even in a cluster.", lower_bound=1)
+PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
+WAIT = flags.DEFINE_float("wait", 300, "Seconds to wait for the other processes.")
 
 # Something was named and left out. The user can mend it. Saved, and the same command goes on (EX_TEMPFAIL).
 EXIT_INCOMPLETE, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 75
@@ -28,10 +33,13 @@ def main(_: list[str]) -> int | None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     logging.set_verbosity(logging.ERROR)  # the libraries' own chatter
+    config = CONFIG.value
+    task = {flag.name: flag.value for flag in (MODE, SOURCE, WORKDIR)} | {"config": config.to_dict()}
+    processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, WAIT.value, task)  # before jax is used
+
     from ovenet_jax import browse, evaluate, import_weights, predict, supervision, train
     from ovenet_jax.data import inventory
 
-    config = CONFIG.value
     folder = Path(WORKDIR.value or Path("runs") / config.name)
     source = Path(SOURCE.value).expanduser() if SOURCE.value else None
     actions = {

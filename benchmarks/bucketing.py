@@ -2,7 +2,7 @@
 
 Evaluates the network of a run on images of varying size, exactly (bucket 1) and with the short sides of passes rounded
 to multiples of some numbers. Images of the evaluation split are cropped to sizes of their own, 50 to 100 % of each
-side; with --as_they_are, for a data set whose images vary by themselves, not. One table.
+side; with --as_they_are, for a data set whose images vary by themselves, not.
 """
 
 import time
@@ -13,6 +13,7 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
+from benchmarks.table import Table, json_file
 from ovenet_jax.checkpoint import restore_network
 from ovenet_jax.data import pipeline
 from ovenet_jax.evaluate import Evaluator
@@ -24,6 +25,7 @@ BUCKETS = flags.DEFINE_list("buckets", ["1", "32", "64"], "1 is exact.")
 IMAGES = flags.DEFINE_integer(
     "images", 24, "So many, evenly spread over the split; exact passes compile for each."
 )
+JSON = flags.DEFINE_string("json", json_file("bucketing"), "A file for the numbers of the table.")
 AS_THEY_ARE = flags.DEFINE_boolean("as_they_are", False, "Leave the images' sizes alone.")
 
 
@@ -51,7 +53,8 @@ def main(_) -> None:
     config = CONFIG.value
     pipeline.prepare(config.data)
     network = restore_network(config.model, Path(WORKDIR.value), config.eval.checkpoint)
-    print(f"{'bucket':>8}{'shapes':>8}{'mIoU [%]':>10}{'change':>9}{'seconds':>9}")
+    columns = {"bucket": "8d", "shapes": "8d", "mIoU [%]": "10.3f", "change": "+9.3f", "seconds": "9.1f"}
+    table = Table(columns, JSON.value, config=config.name, workdir=WORKDIR.value, images=IMAGES.value)
     exact = None
     for bucket in map(int, BUCKETS.value):
         config.eval.bucket = bucket
@@ -62,8 +65,7 @@ def main(_) -> None:
         seconds = time.perf_counter() - start
         miou = 100 * scores(list(evaluation.matrices.values())[-1])["miou"]
         exact = miou if exact is None else exact
-        sizes = len(evaluator.inference.pass_sizes)
-        print(f"{bucket:8}{sizes:8}{miou:10.3f}{miou - exact:+9.3f}{seconds:9.1f}", flush=True)
+        table.row(bucket, len(evaluator.inference.pass_sizes), miou, miou - exact, seconds)
 
 
 if __name__ == "__main__":

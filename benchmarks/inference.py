@@ -1,26 +1,23 @@
-"""Time per image of the test protocols, and what buckets save: python -m benchmarks.inference [--width=18] ...
+"""Time per image of the test protocols, and what buckets save: python -m benchmarks.inference [--width=48] ...
 
-One table, on random images and untrained weights: time does not depend on either. A row's first image is timed with
-its compilations (nothing is cached), later ones are the median. "varying" are images of as many sizes as there are.
+On random images and untrained weights: time does not depend on either. A row's first image is timed with its
+compilations (nothing is cached), later ones are the median. "varying" are images of as many sizes as there are.
 """
 
+import argparse
 import statistics
 import time
+from collections.abc import Iterator
 
 import jax
 import numpy as np
-from absl import app, flags
 
-from configs import cityscapes
+from benchmarks import networks
+from benchmarks.table import Table, parser
 from ovenet_jax import parallel
 from ovenet_jax.inference import Inference, Normalisation
 from ovenet_jax.models import parameters
-from ovenet_jax.models.zoo import create_model
 from ovenet_jax.protocol import Protocol, passes
-
-WIDTH = flags.DEFINE_integer("width", 18, "Of HRNet's first branch; published: 48.")
-HEIGHT = flags.DEFINE_integer("height", 256, "Of the images and of the test windows; they are twice as wide.")
-IMAGES = flags.DEFINE_integer("images", 6, "Per row.")
 
 SIX = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 ROWS = (
@@ -34,18 +31,22 @@ ROWS = (
 )
 
 
-def main(_) -> None:
-    config = cityscapes.get_config()
-    config.model.backbone.width = WIDTH.value
-    graphdef, *arrays = parameters.split(create_model(config.model))
-    mesh = parallel.create_mesh(jax.local_devices()[:1])
+def main() -> None:
+    arguments = parse()
+    height = arguments.height
+    graphdef, *arrays = parameters.split(networks.create_network(arguments))
+    mesh = parallel.create_mesh(devices=jax.local_devices()[:1])
     arrays = jax.device_put(arrays, parallel.replicated(mesh))
-    print(f"HRNet-W{WIDTH.value} + OCR + offsets on one {jax.devices()[0].device_kind}")
-    print(f"{'protocol':36}{'runs':>8}{'shapes':>8}{'first [s]':>11}{'later [s]':>11}")
-    for title, scales, flip, windows, bucket, varying in ROWS:
+    device = jax.devices()[0].device_kind
+    print(
+        f"{arguments.network}, HRNet-W{arguments.width}, images of {height} x {2 * height}, on one {device}"
+    )
+    columns = {"protocol": "36s", "runs": "6d", "shapes": "8d", "first [s]": "11.2f", "later [s]": "11.2f"}
+    table = Table(columns, arguments.json, device=device, arguments=vars(arguments))
+    for title, scales, flip, windows, bucket, varying in ROWS[: arguments.rows]:
         protocol = Protocol(
-            base_size=2 * HEIGHT.value,
-            window=(HEIGHT.value, 2 * HEIGHT.value),
+            base_size=2 * height,
+            window=(height, 2 * height),
             scales=scales,
             flip=flip,
             windows=windows,
@@ -61,21 +62,31 @@ def main(_) -> None:
             answer_only=True,
         )
         seconds = []
-        for image in images(varying):
+        for image in images(arguments.images, height, varying):
             start = time.perf_counter()
             jax.block_until_ready(inference(*arrays, [image]).answer)
             seconds.append(time.perf_counter() - start)
         runs = len(passes(image.shape[:2], protocol, True)) * (1 + flip)
-        first, later = seconds[0], statistics.median(seconds[1:])
-        print(f"{title:36}{runs:8}{len(inference.pass_sizes):8}{first:11.2f}{later:11.2f}", flush=True)
+        table.row(title, runs, len(inference.pass_sizes), seconds[0], statistics.median(seconds[1:]))
 
 
-def images(varying: bool):
+def parse() -> argparse.Namespace:
+    arguments = parser("inference", "Time per image of the test protocols on one device.")
+    networks.add_arguments(arguments)
+    arguments.add_argument(
+        "--height", type=int, default=256, help="of images and test windows; width: twice that"
+    )
+    arguments.add_argument("--images", type=int, default=6, help="per row, 2 at least")
+    arguments.add_argument("--rows", type=int, default=len(ROWS), help="only the first ones")
+    return arguments.parse_args()
+
+
+def images(number: int, height: int, varying: bool) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(0)
-    for _ in range(IMAGES.value):
-        height = rng.integers(HEIGHT.value // 2, HEIGHT.value) if varying else HEIGHT.value
-        yield rng.integers(0, 256, (height, 2 * HEIGHT.value, 3), dtype=np.uint8)
+    for _ in range(number):
+        rows = rng.integers(height // 2, height) if varying else height
+        yield rng.integers(0, 256, (rows, 2 * height, 3), dtype=np.uint8)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

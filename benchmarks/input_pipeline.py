@@ -3,11 +3,10 @@
 On pairs of 2048x1024 PNGs, made on the spot and laid out like Cityscapes: from the photographs of a folder
 (--images=DIR) or else from toy streets, with noise as cameras have it. All ways make batches of the Cityscapes config,
 read files from the system's cache and take turns on one core; their processor time is counted, so that other programs
-matter little. One table, and its numbers in --json=FILE. Linux only.
+matter little. Linux only.
 """
 
 import itertools
-import json
 import multiprocessing
 import os
 import re
@@ -22,13 +21,15 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict
 
+from benchmarks.table import Table, json_file
 from configs import cityscapes
 from ovenet_jax.data import pipeline, toy_streets
-from ovenet_jax.data.augment import Act, scaled_size
+from ovenet_jax.data.augment import Act
 from ovenet_jax.data.labels import CITYSCAPES, IGNORE
+from ovenet_jax.data.sizes import scaled_size
 
 IMAGES = flags.DEFINE_string("images", None, "A folder of photographs; default: toy streets.")
-JSON = flags.DEFINE_string("json", None, "A file for the numbers of the table.")
+JSON = flags.DEFINE_string("json", json_file("input_pipeline"), "A file for the numbers of the table.")
 
 SIZE = (1024, 2048)
 PAIRS = 8
@@ -53,16 +54,18 @@ def main(_) -> None:
             for storage, source in sources.items():
                 seconds[storage].append(time_ours(source, config, seed, BATCHES[storage]))
         memory = {storage: worker_memory(source, config) for storage, source in sources.items()}
-    print(f"\n{'':12}{'ms':>8}{'samples/s':>12}{'of published':>14}{'worker [MB]':>13}")
-    rows = {}
+    columns = {
+        "way": "12s",
+        "ms": "8.2f",
+        "samples/s": "12.1f",
+        "of published": "14.2f",
+        "worker [MB]": "13.0f",
+    }
+    table = Table(columns, JSON.value, images=IMAGES.value)
     for name in BATCHES:
         median = statistics.median(seconds[name])
         ratio = statistics.median(map(np.divide, seconds["published"], seconds[name]))
-        rows[name] = {"samples_per_second": 1 / median, "of_published": ratio, "worker_mb": memory.get(name)}
-        worker = f"{memory[name]:13.0f}" if name in memory else ""
-        print(f"{name:12}{1000 * median:8.2f}{1 / median:12.1f}{ratio:14.2f}{worker}")
-    if JSON.value:
-        Path(JSON.value).write_text(json.dumps(rows, indent=2) + "\n")
+        table.row(name, 1000 * median, 1 / median, ratio, memory.get(name))
 
 
 def time_published(files: list[tuple[Path, Path]], config: ConfigDict, seed: int) -> float:

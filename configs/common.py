@@ -14,6 +14,12 @@ def base_config(name: str) -> ConfigDict:
     config.name = name  # of the default workdir, runs/<name>
     config.seed = 0  # of initial values, dropout, order of the data and augmentation
 
+    config.mesh = (0, 1)  # devices that share a batch (0: all), and devices that share the rows of each image
+    config.precision = "float32"  # of the network in training; "bfloat16" is faster and takes half the memory
+    config.rematerialise = False  # computes parts of the network twice, to keep less in memory
+    config.accumulate = 1  # micro-batches that a batch is split into, to keep less in memory
+    config.ema = 0.0  # decay of moving averages of the network, which are then evaluated; 0: none
+
     config.init = ConfigDict()  # where a new run takes its initial values from; "": the model's own
     config.init.base = ""  # workdir of an import or a run (MODEL.PRETRAINED)
     config.init.trunk = ""  # another one, for offset trunk and offset head; "": from `base`
@@ -65,6 +71,7 @@ def base_config(name: str) -> ConfigDict:
 
     config.eval = ConfigDict()
     config.eval.checkpoint = "best"  # of the run's: "best" or "latest"
+    config.eval.precision = "float32"  # or "bfloat16", whatever the network was trained in
     config.eval.short_side = (
         0  # validation images are first resized to it and padded to multiples of 8; 0: not
     )
@@ -88,6 +95,10 @@ def base_config(name: str) -> ConfigDict:
     config.predict.ids = "label_ids"  # what label maps hold: the data set's own "label_ids", or "train_ids"
     config.predict.offsets = False  # also writes OVeNet's offsets and confidence, for segfix.refine
     config.predict.form = "png"  # of offset files; or "mat" as published with SegFix, without confidence
+
+    config.non_finite = ConfigDict()  # of a step whose loss, or parameters after it, are not finite
+    config.non_finite.policy = "stop"  # ends the run; "skip" leaves the step's update out
+    config.non_finite.limit = 20  # so many steps of a run may be skipped
 
     config.report_every = 50  # steps
     config.checkpoint_every = 1000  # steps

@@ -16,6 +16,7 @@ from ovenet_jax import parallel, refinement, report, supervision, visualize, wor
 from ovenet_jax.checkpoint import restore_network
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import IGNORE
+from ovenet_jax.health import EVALUATION_MEMORY, enough_memory
 from ovenet_jax.inference import TITLES, Inference, class_maps, on_canvas
 from ovenet_jax.metrics import ConfusionMatrix, Evaluation, ImageScore, scores
 from ovenet_jax.models import parameters
@@ -33,8 +34,9 @@ def evaluate(config: ConfigDict, folder: Path) -> None:
     Raises:
       UserError: the folder holds no run or no checkpoint, or one of another model; what no test can have.
     """
-    workdir.note_differences(folder, config)
-    supervision.prepare(config)
+    with parallel.all_or_none():
+        workdir.note_differences(folder, config)
+        supervision.prepare(config)
     if config.eval.segfix:
         refinement.evaluate_refined(config, folder)
         return
@@ -42,16 +44,24 @@ def evaluate(config: ConfigDict, folder: Path) -> None:
     evaluate_checkpoint(Evaluator(config, graphdef), config, folder)
 
 
-def evaluate_checkpoint(evaluator: "Evaluator", config: ConfigDict, folder: Path) -> None:
-    """Evaluates the checkpoint of `folder` that config.eval.checkpoint names, and reports on it."""
+def evaluate_checkpoint(
+    evaluator: "Evaluator", config: ConfigDict, folder: Path, interrupted: Event | None = None
+) -> bool:
+    """Evaluates the checkpoint of `folder` that config.eval.checkpoint names, and reports on it, unless interrupted.
+
+    Returns whether it came to its end.
+    """
     network = restore_network(config.model, folder, config.eval.checkpoint)
     arrays = network.params, network.statistics
     what = {"split": evaluator.split, "step": network.step, "eval": config.eval.to_dict()}
     with workdir.writing(folder):
         target = report.new_folder(folder / "evaluation", evaluator.split + evaluator.protocol.suffix, what)
-    images = f"{len(evaluator.source)} images, {evaluator.protocol}"
-    print(f"Evaluating step {network.step} of {folder} on {evaluator.split}: {images}.")
-    evaluation = evaluator.run(*arrays)
+    if jax.process_index() == 0:
+        images = f"{len(evaluator.source)} images, {evaluator.protocol}"
+        print(f"Evaluating step {network.step} of {folder} on {evaluator.split}: {images}.")
+    evaluation = evaluator.run(*arrays, interrupted)
+    if evaluation is None:
+        return False
     if jax.process_index() == 0:
         worst = evaluation.worst(config.eval.worst)
         panels = {
@@ -60,6 +70,7 @@ def evaluate_checkpoint(evaluator: "Evaluator", config: ConfigDict, folder: Path
         }
         with workdir.writing(target):
             report.write(evaluation, worst, evaluator.source.classes, what, panels, target)
+    return True
 
 
 class Evaluator:
@@ -79,6 +90,7 @@ class Evaluator:
         self._workers = config.data.workers
         self._count = jax.jit(partial(_count, num_classes=config.model.num_classes))
 
+    @enough_memory(EVALUATION_MEMORY)
     def run(self, params: Arrays, statistics: Arrays, interrupted: Event | None = None) -> Evaluation | None:
         """Evaluates replicated arrays over the whole split, every image once; None if interrupted meanwhile."""
         params, statistics = parallel.to_local(self.inference.mesh, (params, statistics))

@@ -93,8 +93,8 @@ class Inference:
     """Runs a network of one structure over images, on the devices of `mesh`, `rows` images at a time.
 
     The network compiles once for each distinct size of a pass; what cuts passes and adds them up, quickly, for each
-    pair of a canvas and a pass. `flip_pairs`: classes that change places in a mirror, like left and right arm. With
-    `answer_only` S_i and S_s are left out.
+    pair of a canvas and a pass. `precision`: what the network computes in; scores are float32. `flip_pairs`: classes
+    that change places in a mirror, like left and right arm. With `answer_only` S_i and S_s are left out.
     """
 
     @classmethod
@@ -115,7 +115,8 @@ class Inference:
             Protocol.from_config(config.eval),
             align_corners=config.model.align_corners,
             normalisation=Normalisation.from_config(config.model.input),
-            mesh=parallel.create_mesh(jax.local_devices()),
+            mesh=parallel.create_mesh(jax.local_devices(), (0, config.mesh[1])),
+            precision=config.eval.precision,
             images_per_device=config.eval.images_per_device,
             flip_pairs=classes.flip_pairs,
             answer_only=answer_only,
@@ -129,6 +130,7 @@ class Inference:
         align_corners: bool,
         normalisation: Normalisation,
         mesh: Mesh,
+        precision: str = "float32",
         images_per_device: int = 1,
         flip_pairs: Sequence[tuple[int, int]] = (),
         answer_only: bool = False,
@@ -138,8 +140,11 @@ class Inference:
         self.protocol = protocol
         self._align_corners = align_corners
         self.mesh = mesh
-        self._read = jax.jit(partial(_read, normalisation=normalisation))
-        self._forward = jax.jit(partial(_forward, graphdef=graphdef, answer_only=answer_only))
+        self._read = jax.jit(partial(_read, normalisation=normalisation, precision=precision))
+        self._forward = jax.jit(
+            partial(_forward, graphdef=graphdef, answer_only=answer_only, lay_out=parallel.row_layout(mesh)),
+            out_shardings=parallel.batch_sharded(mesh),
+        )
         self._add = jax.jit(
             partial(
                 _add,
@@ -209,19 +214,26 @@ class _Output(NamedTuple):
 
 
 def _read(
-    image: jax.Array, taps: tuple[Taps, Taps], *, normalisation: Normalisation
+    image: jax.Array, taps: tuple[Taps, Taps], *, normalisation: Normalisation, precision: str
 ) -> tuple[jax.Array, jax.Array]:
     """uint8 [B, H, W, 3] -> one window of it at one scale, normalised, [B, h, w, 3], and its mirror image."""
-    window = normalisation(_interpolate(image.astype(jnp.float32), taps))
+    window = normalisation(_interpolate(image.astype(jnp.float32), taps)).astype(precision)
     return window, window[:, :, ::-1]
 
 
 def _forward(
-    params: Arrays, statistics: Arrays, image: jax.Array, *, graphdef: nnx.GraphDef, answer_only: bool
+    params: Arrays,
+    statistics: Arrays,
+    image: jax.Array,
+    *,
+    graphdef: nnx.GraphDef,
+    answer_only: bool,
+    lay_out: parallel.LayOut,
 ) -> _Output:
     """The network, with its stored BatchNorm statistics, on a normalised image."""
     model = parameters.merge(graphdef, params, statistics)
     model.eval()
+    model.set_attributes(lay_out=lay_out)
     output = model(image)
     predictions = list(output.predictions.items())
     return _Output(
@@ -246,7 +258,6 @@ def _add(
     """Adds one pass of `size` to `scores`: the logits, averaged with those of the mirrored image, or exp of that."""
     result = {}
     for name, values in logits.items():
-        values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
         if mirrored is not None:
             values = (values + _exchanged(mirrored[name][:, :, ::-1], flip_pairs)) / 2
         values = resize_bilinear(values, size, align_corners=align_corners)

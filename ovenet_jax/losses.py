@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from ovenet_jax.data.labels import IGNORE
-from ovenet_jax.models.layers import resize_bilinear
+from ovenet_jax.models.layers import at_least_float32, resize_bilinear
 from ovenet_jax.models.ovenet import OVeNetOutput
 from ovenet_jax.models.sampling import pixel_grid, sample
 from ovenet_jax.models.segfix import SegFixOutput
@@ -43,10 +43,17 @@ def cross_entropy(
     *,
     class_weights: Sequence[float] | jax.Array | None = None,
     align_corners: bool,
+    among: jax.Array | None = None,
 ) -> jax.Array:
-    """Mean over the valid pixels, weighted by the weight of their class (divided by the summed weights)."""
+    """Mean over the valid pixels, weighted by the weight of their class (divided by the summed weights).
+
+    `among`: labels [A, B, H, W] of all parts of a batch, of which `label` is one. The divisor is then the mean of the
+    parts' summed weights, so that the mean of the parts' losses is the loss of the whole batch.
+    """
     loss, weight, _ = _pixel_losses(logits, label, class_weights, align_corners)
-    return _ratio(loss.sum(), weight.sum())
+    if among is None:
+        return _ratio(loss.sum(), weight.sum())
+    return _ratio(loss.sum(), _weight(among, class_weights, loss.dtype).sum() / among.shape[0])
 
 
 def ohem_cross_entropy(
@@ -93,11 +100,15 @@ def segmentation_loss(
     class_weights: Sequence[float] | None = None,
     ohem: Ohem | None = None,
     align_corners: bool,
+    among: jax.Array | None = None,
 ) -> jax.Array:
-    """L(S) = aux_weight * L(aux) + L(main). Source: the criteria of HRNet-OCR, OVeNet and openseg."""
+    """L(S) = aux_weight * L(aux) + L(main). Source: the criteria of HRNet-OCR, OVeNet and openseg.
+
+    `among`: see cross_entropy; every other mean is over as many pixels, or groups of images, in each part of a batch.
+    """
     options = {"class_weights": class_weights, "align_corners": align_corners}
     if ohem is None:
-        main = cross_entropy(logits.main, label, **options)
+        main = cross_entropy(logits.main, label, among=among, **options)
     else:
         main = ohem_cross_entropy(logits.main, label, ohem, **options)
     if logits.aux is None:
@@ -105,7 +116,7 @@ def segmentation_loss(
     if ohem is not None and ohem.aux_over_all:
         aux = _pixel_losses(logits.aux, label, **options)[0].mean()
     else:
-        aux = cross_entropy(logits.aux, label, **options)
+        aux = cross_entropy(logits.aux, label, among=among, **options)
     return aux_weight * aux + main
 
 
@@ -125,10 +136,9 @@ def confidence_loss(
     2 images of a GPU is this mean times 2.
     """
     size = label.shape[1:3]
-    dtype = jnp.promote_types(offset.dtype, jnp.float32)
-    offset = resize_bilinear(offset.astype(dtype), size, align_corners=False)
-    confidence = resize_bilinear(confidence.astype(dtype), size, align_corners=False)[..., 0]
-    positions = pixel_grid(*size, dtype=dtype) + offset
+    offset = resize_bilinear(at_least_float32(offset), size, align_corners=False)
+    confidence = resize_bilinear(at_least_float32(confidence), size, align_corners=False)[..., 0]
+    positions = pixel_grid(*size, dtype=offset.dtype) + offset
     read = partial(sample, positions=positions, align_corners=grid_align_corners, order=0)
     own = jnp.where(label == IGNORE, 0, label)
     at_seed = read(own[..., None].astype(jnp.int32))[..., 0]
@@ -212,21 +222,25 @@ def _pixel_losses(
 
     Without `softmax` the scores are probabilities, which cross entropy still takes as logits, as published.
     """
-    logits = resize_bilinear(
-        logits.astype(jnp.promote_types(logits.dtype, jnp.float32)),
-        label.shape[1:3],
-        align_corners=align_corners,
-    )
-    valid = label != IGNORE
-    target = jnp.where(valid, label, 0).astype(jnp.int32)
+    logits = resize_bilinear(at_least_float32(logits), label.shape[1:3], align_corners=align_corners)
+    target = _target(label)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, target)
-    weight = 1.0 if class_weights is None else jnp.asarray(class_weights, logits.dtype)[target]
-    weight = jnp.where(valid, weight, 0.0)
+    weight = _weight(label, class_weights, logits.dtype)
     if softmax:
         probability = jnp.exp(-loss)
     else:
         probability = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
     return weight * loss, weight, probability
+
+
+def _target(label: jax.Array) -> jax.Array:
+    return jnp.where(label == IGNORE, 0, label).astype(jnp.int32)
+
+
+def _weight(label: jax.Array, class_weights: Sequence[float] | None, dtype: jnp.dtype) -> jax.Array:
+    """The weight of every pixel's class, 0 where ignored."""
+    weight = 1.0 if class_weights is None else jnp.asarray(class_weights, dtype)[_target(label)]
+    return jnp.where(label == IGNORE, 0.0, weight)
 
 
 def _ratio(total: jax.Array, count: jax.Array) -> jax.Array:

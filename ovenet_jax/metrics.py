@@ -10,8 +10,6 @@ from clu import metrics
 
 from ovenet_jax.data.labels import IGNORE
 
-NO_STEP = np.iinfo(np.int32).max
-
 
 @flax.struct.dataclass
 class ConfusionMatrix(metrics.Metric):
@@ -107,31 +105,7 @@ class Evaluation(NamedTuple):
         return sorted(labelled, key=lambda image: image.miou)[:count]
 
 
-@flax.struct.dataclass
-class FirstNonFinite(metrics.Metric):
-    """The first step whose loss, or whose update of the parameters, was not finite, else NO_STEP."""
-
-    step: jax.Array
-
-    @classmethod
-    def empty(cls) -> "FirstNonFinite":
-        return cls(jnp.asarray(NO_STEP, jnp.int32))
-
-    @classmethod
-    def from_model_output(
-        cls, *, loss_total: jax.Array, parameter_norm: jax.Array, step: jax.Array, **_
-    ) -> "FirstNonFinite":
-        finite = jnp.isfinite(loss_total) & jnp.isfinite(parameter_norm)
-        return cls(jnp.where(finite, NO_STEP, step).astype(jnp.int32))
-
-    def merge(self, other: "FirstNonFinite") -> "FirstNonFinite":
-        return type(self)(jnp.minimum(self.step, other.step))
-
-    def compute(self) -> int:
-        return int(self.step)
-
-
 def training_metrics(measures: list[str]) -> type[metrics.Collection]:
-    """A collection that averages the named scalar measures over steps and remembers the first non-finite one."""
-    averages = {name: metrics.Average.from_output(name) for name in measures}
-    return metrics.Collection.create(first_non_finite=FirstNonFinite, **averages)
+    """A collection that averages the named measures over steps; each is given as [1], and so is a `mask`: whether the
+    step counts."""
+    return metrics.Collection.create(**{name: metrics.Average.from_output(name) for name in measures})

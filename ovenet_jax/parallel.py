@@ -1,8 +1,9 @@
 """The device mesh, how arrays lie on it, and what processes tell each other."""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -10,16 +11,39 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ovenet_jax.errors import UserError
+from ovenet_jax.models.layers import as_it_comes
 
 
-def create_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """These devices (default: all of all processes) as ('data', 'rows').
+def create_mesh(devices: Sequence[jax.Device] | None = None, sizes: Sequence[int] = (0, 1)) -> Mesh:
+    """These devices (default: all of all processes) as a mesh ('data', 'rows') of `sizes`, as config.mesh gives them.
 
-    A batch is split over 'data'; 'rows', for one image's rows, has size 1.
+    A batch is split over 'data' and the rows of each image over 'rows'; 'data' 0: as many as there are. Images stay
+    within a process.
+
+    Raises:
+      UserError: the devices do not make such a mesh.
     """
     devices = jax.devices() if devices is None else devices
+    written = f"config.mesh={tuple(sizes)}"
+    if len(sizes) != 2 or sizes[0] < 0 or sizes[1] < 1:
+        raise UserError(
+            f"{written} must be (data, rows): how many devices share a batch, and how many the rows of an image; for "
+            f"example (0, 1)."
+        )
+    data, rows = sizes[0] or len(devices) // sizes[1], sizes[1]
+    if data * rows != len(devices):
+        raise UserError(
+            f"{written} is not a mesh of all {len(devices)} devices; choose sizes with that product, for example "
+            f"--config.mesh='(0, 1)'."
+        )
+    per_process = len(devices) // len({device.process_index for device in devices})
+    if per_process % rows:
+        raise UserError(
+            f"{written} splits the rows of an image over {rows} devices, but a process has {per_process}, and images "
+            f"stay within a process; choose a divisor of that."
+        )
     axis_types = (AxisType.Auto,) * 2
-    return jax.make_mesh((len(devices), 1), ("data", "rows"), axis_types=axis_types, devices=devices)
+    return jax.make_mesh((data, rows), ("data", "rows"), axis_types=axis_types, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -28,23 +52,70 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharded(mesh: Mesh) -> NamedSharding:
-    """The first axis split over 'data': images and labels."""
+    """The first axis split over 'data': whole images."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
+def rows_sharded(mesh: Mesh) -> NamedSharding:
+    """The first axis split over 'data' and the second over 'rows': images, labels and maps in training."""
+    return NamedSharding(mesh, PartitionSpec("data", "rows"))
+
+
+class LayOut(Protocol):
+    """Says on which devices a map [B, H, W, C] lies that a layer reads, `reach` rows beyond its own, by `stride`."""
+
+    def __call__(self, x: jax.Array, reach: int = 0, stride: int = 1) -> jax.Array: ...
+
+
+def row_layout(mesh: Mesh) -> LayOut:
+    """What the attribute `lay_out` of a model's layers has to be where its images are split over `mesh`.
+
+    Maps are split over 'rows' where every device gets as many rows, two at least after the layer's stride, and finds
+    what it reads of others with its neighbours; all others are whole on each device of the row. XLA's partitioner (jax
+    0.10.2) gives wrong gradients, without a word, for convolutions from or to maps with less than two rows per device.
+    """
+    rows = mesh.shape["rows"]
+    if rows == 1:
+        return as_it_comes
+
+    def lay_out(x: jax.Array, reach: int = 0, stride: int = 1) -> jax.Array:
+        each, rest = divmod(x.shape[1], rows * stride)
+        split = rest == 0 and each >= 2 and each * stride >= reach
+        return jax.lax.with_sharding_constraint(x, rows_sharded(mesh) if split else batch_sharded(mesh))
+
+    return lay_out
+
+
+def replicate(mesh: Mesh, tree: Any) -> Any:
+    """Arrays that every process holds alike -> the same, replicated over the mesh."""
+
+    def to_all(x: Any) -> jax.Array:
+        array = np.asarray(x)
+        return jax.make_array_from_callback(array.shape, replicated(mesh), array.__getitem__)
+
+    return jax.tree.map(to_all, tree)
+
+
 def to_global(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-    """This process's rows of a batch -> global arrays split over the mesh."""
-    sharding = batch_sharded(mesh)
+    """This process's images and labels of a batch -> global arrays split over the mesh."""
+    sharding = rows_sharded(mesh)
     return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
 
 
-def check_divisible(mesh: Mesh, batch_size: int, key: str) -> None:
-    """Raises UserError where a batch cannot be split evenly over the devices."""
-    devices = mesh.shape["data"]
-    if batch_size % devices:
+def check_divisible(mesh: Mesh, batch_size: int, height: int) -> None:
+    """Raises UserError where config.batch_size images of config.augment.crop's height cannot be split evenly."""
+    data, rows = mesh.shape["data"], mesh.shape["rows"]
+    if batch_size % data:
+        groups = f"{data} devices" if rows == 1 else f"{data} times {rows} devices"
         raise UserError(
-            f"{key}={batch_size} cannot be split over {devices} devices; choose a multiple of {devices}, "
-            f"for example --{key}={-(-batch_size // devices) * devices}."
+            f"config.batch_size={batch_size} cannot be split over {groups}; choose a multiple of {data}, for example "
+            f"--config.batch_size={-(-batch_size // data) * data}."
+        )
+    # The maps at strides 4 and 8 have to be split; coarser ones are where they can be.
+    if rows > 1 and height % (16 * rows):
+        raise UserError(
+            f"The height of config.augment.crop, {height}, cannot be split over {rows} devices, as config.mesh wants; "
+            f"choose a multiple of {16 * rows}."
         )
 
 
@@ -66,3 +137,16 @@ def gather(value: Any) -> list[Any]:
     sizes = multihost_utils.process_allgather(np.array(data.size)).ravel()
     padded = multihost_utils.process_allgather(np.pad(data, (0, sizes.max() - data.size)))
     return [json.loads(row[:size].tobytes()) for row, size in zip(padded, sizes, strict=True)]
+
+
+@contextmanager
+def all_or_none() -> Iterator[None]:
+    """Raises UserError in every process where what each does meanwhile, by itself, fails so in any of them."""
+    own = ""
+    try:
+        yield
+    except UserError as error:
+        own = str(error)
+    for index, other in enumerate(gather(own)):
+        if other:
+            raise UserError(own or f"Process {index} says: {other}")

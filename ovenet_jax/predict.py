@@ -44,12 +44,13 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
       UserError: no images, predictions that exist already, no checkpoint, or one of another model; what no test can
         have, and what cannot be written.
     """
-    workdir.note_differences(folder, config)
-    if source is None:
-        pipeline.prepare(config.data)
-        images, name = pipeline.open_split(config.data, config.data.test_split), config.data.test_split
-    else:
-        images, name = ImageFolder(source), source.resolve().name
+    with parallel.all_or_none():
+        workdir.note_differences(folder, config)
+        if source is None:
+            pipeline.prepare(config.data)
+            images, name = pipeline.open_split(config.data, config.data.test_split), config.data.test_split
+        else:
+            images, name = ImageFolder(source), source.resolve().name
     classes = _classes(config, any_count=source is not None)
     target = folder / "predictions" / name
     writing = target.with_name(f".{name}.incomplete")
@@ -60,9 +61,9 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
         raise UserError(
             f"{target} exists already and is not overwritten; move it away, or choose another --workdir."
         )
-    print(
-        f"Predicting {len(images)} images of {name} with step {network.step} of {folder}, {inference.protocol}."
-    )
+    if jax.process_index() == 0:
+        what = f"{len(images)} images of {name} with step {network.step} of {folder}"
+        print(f"Predicting {what}, {inference.protocol}.")
     with workdir.writing(target):
         if jax.process_index() == 0:
             shutil.rmtree(writing, ignore_errors=True)  # of a prediction that did not come to its end

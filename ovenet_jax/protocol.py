@@ -11,14 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ovenet_jax.data.augment import scaled_size, short_side_size
+from ovenet_jax.data.sizes import scaled_size, short_side_size
 from ovenet_jax.errors import UserError
-from ovenet_jax.models.layers import interpolation_weights
+from ovenet_jax.models.layers import PRECISIONS, interpolation_weights
 
 CHOICES = {
     "windows": ("cityscapes", "generic", "whole", "overlapping"),
     "side": ("long", "short"),
     "sum": ("exp", "logits"),
+    "precision": PRECISIONS,
 }
 SMALLEST, LARGEST = 4, 32768  # sides of images and windows: the stride of scores, and what no memory holds
 CANVAS_BUCKETS = 4

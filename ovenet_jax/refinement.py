@@ -4,6 +4,7 @@ The offsets are a SegFix's, or an OVeNet's where it is sure of its seeds. Nothin
 `python -m ovenet_jax.segfix.refine` does the same to files.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -107,7 +108,7 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
         name = f"{what['split']}{inference.protocol.suffix}_refined"
         with workdir.writing(folder):
             target = report.new_folder(folder / "evaluation", name, what)
-            report.write_json(content, target)
+            workdir.write_whole(target / "report.json", json.dumps(content, indent=2) + "\n")
         print(f"Written: {target}")
 
 

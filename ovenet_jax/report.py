@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ovenet_jax import visualize
+from ovenet_jax import visualize, workdir
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.inference import TITLES
 from ovenet_jax.metrics import Evaluation, ImageScore, offset_scores, scores
@@ -65,15 +65,8 @@ def write(
     visualize.write_picture(
         folder / "confusion.png", visualize.confusion_picture(list(matrices.values())[-1], classes)
     )
-    write_json(content, folder)
+    workdir.write_whole(folder / "report.json", json.dumps(content, indent=2) + "\n")
     print(f"Written: {folder}")
-
-
-def write_json(content: Mapping, folder: Path) -> None:
-    """report.json, never half of it: the next evaluation reads it."""
-    temporary = folder / "report.json.tmp"
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(folder / "report.json")
 
 
 def write_panels(panels: Mapping[str, np.ndarray], folder: Path) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -22,17 +23,26 @@ from ovenet_jax.segfix.labels import boundary_and_direction
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-Loss = Callable[[Any, jax.Array], dict[str, jax.Array]]  # (model output, label) -> terms, with "total"
+Loss = Callable[..., dict[str, jax.Array]]  # (model output, label, among=None) -> terms, with "total"
 BASE = ("backbone", "head")  # the parts of an OVeNet that config.freeze_base freezes
 
 
 class TrainState(NamedTuple):
-    """The network and all that training changes; `step` is also the position in the data."""
+    """The network and all that training changes; `step` is also the position in the data.
+
+    `ema`: moving averages of parameters and statistics, where they are kept.
+    """
 
     step: jax.Array
     params: Arrays
     statistics: Arrays
     opt_state: optax.OptState
+    ema: tuple[Arrays, Arrays] | None = None
+
+    @property
+    def evaluated(self) -> tuple[Arrays, Arrays]:
+        """The parameters and statistics that are tested and used: the averages where there are any."""
+        return self.ema or (self.params, self.statistics)
 
 
 def create_loss(config: "ConfigDict") -> Loss:
@@ -48,7 +58,7 @@ def create_loss(config: "ConfigDict") -> Loss:
             raise UserError(
                 "config.loss.class_weights and config.loss.ohem are not for SegFix; leave them out."
             )
-        return partial(_segfix_loss, align_corners=config.model.align_corners)
+        return lambda output, label, among=None: _segfix_loss(output, label, config.model.align_corners)
     options = {
         "aux_weight": config.loss.aux_weight,
         "class_weights": config.loss.class_weights or None,
@@ -76,7 +86,9 @@ def create_loss(config: "ConfigDict") -> Loss:
             )
         options["ohem"] = ohem
     if "offset" not in config.model:
-        return lambda output, label: {"total": segmentation_loss(output, label, **options)}
+        return lambda output, label, among=None: {
+            "total": segmentation_loss(output, label, among=among, **options)
+        }
     return partial(
         ovenet_loss,
         confidence_weight=config.loss.confidence_weight,
@@ -91,13 +103,23 @@ def _segfix_loss(output: SegFixOutput, label: jax.Array, align_corners: bool) ->
     return segfix_loss(output, *truth, align_corners=align_corners)
 
 
+def ranked_together(config: "ConfigDict") -> int:
+    """How many neighbouring images of a batch OHEM ranks together, as `config.loss` says; 1 without it."""
+    return config.loss.ohem.group if config.loss.ohem.on else 1
+
+
 def init_state(
-    model: nnx.Module, optimizer: optax.GradientTransformation, frozen: Sequence[str] = ()
+    model: nnx.Module,
+    optimizer: optax.GradientTransformation,
+    frozen: Sequence[str] = (),
+    ema: float = 0.0,
 ) -> TrainState:
     """The state before the first step, on the host; the optimizer knows nothing of the parts named in `frozen`."""
     _, params, statistics = parameters.split(model)
     opt_state = optimizer.init(_without(params, frozen))
-    return TrainState(jnp.zeros((), jnp.int32), params, statistics, opt_state)
+    # Copies, since a step is given the buffers of all to overwrite.
+    averages = jax.tree.map(np.array, (params, statistics)) if ema else None
+    return TrainState(jnp.zeros((), jnp.int32), params, statistics, opt_state, averages)
 
 
 def train_step(
@@ -112,22 +134,48 @@ def train_step(
     align_corners: bool,
     seed: int,
     frozen: Sequence[str] = (),
+    precision: str = "float32",
+    accumulate: int = 1,
+    group: int = 1,
+    ema: float = 0.0,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step of SGD on image uint8 [B, H, W, 3] and label uint8 [B, H, W] -> new state, scalar measures.
 
-    Parts of the network named in `frozen` ("backbone", "head") stay as they are, parameters and statistics.
+    frozen: parts of the network ("backbone", "head") that stay as they are, parameters and statistics.
+    precision: what the network computes in; the state, losses and measures are float32 all the same.
+    accumulate: micro-batches that take turns, for the update of the whole batch in less memory. BatchNorm normalises
+      each by itself, one after the other updates the running statistics, and dropout draws anew for each.
+    group: neighbouring images that stay in one micro-batch, since their pixels are ranked together (OHEM).
+    ema: decay of the averages, if the state has any.
     """
-    dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
-    (terms, output, statistics), gradients = loss_and_gradients(
-        graphdef, state.params, state.statistics, normalisation(image), label, loss, dropout_key, frozen
-    )
     trained = _without(state.params, frozen)
+    images, labels = (_micro_batches(x, accumulate, group) for x in (image, label))
+    dropout_keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), state.step), accumulate)
+
+    def add_micro_batch(total, micro_batch):
+        gradients, statistics = total
+        image, label, dropout_key = micro_batch
+        image = normalisation(image).astype(precision)
+        (terms, output, statistics), more = loss_and_gradients(
+            graphdef, state.params, statistics, image, label, partial(loss, among=labels), dropout_key, frozen
+        )
+        measures = {f"loss_{name}": value for name, value in terms.items()}
+        measures |= _measures(output, label, labels, align_corners)
+        return (jax.tree.map(jnp.add, gradients, more), statistics), measures
+
+    (gradients, statistics), measures = jax.lax.scan(
+        add_micro_batch,
+        (jax.tree.map(jnp.zeros_like, trained), state.statistics),
+        (images, labels, dropout_keys),
+        unroll=accumulate == 1,  # no loop
+    )
+    gradients = jax.tree.map(lambda x: x / accumulate, gradients)
     updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
     params = state.params | optax.apply_updates(trained, updates)
-    measures = {f"loss_{name}": value for name, value in terms.items()}
+    averages = moving_average(state.ema, (params, statistics), ema, state.step) if ema else None
+    measures = {name: value.mean() for name, value in measures.items()}
     measures["parameter_norm"] = optax.global_norm(params)
-    measures |= _measures(output, label, align_corners)
-    return TrainState(state.step + 1, params, statistics, opt_state), measures
+    return TrainState(state.step + 1, params, statistics, opt_state, averages), measures
 
 
 def loss_and_gradients(
@@ -158,14 +206,35 @@ def loss_and_gradients(
     return results, gradients
 
 
+def moving_average(average: Any, latest: Any, decay: float, step: jax.Array) -> Any:
+    """decay * average + (1 - decay) * latest of each array; before `decay` counts, (1 + step) / (10 + step) does.
+
+    So the initial values are soon forgotten. Source: TensorFlow's ExponentialMovingAverage, with `num_updates`.
+    """
+    rate = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda old, new: old + rate * (new - old), average, latest)
+
+
+def _micro_batches(x: jax.Array, count: int, group: int) -> jax.Array:
+    """[B, ...] -> [count, B / count, ...], dealt out in turn by groups: images stay on the devices they are on."""
+    if count == 1:
+        return x[None]
+    groups = x.reshape(-1, count, group, *x.shape[1:])
+    return groups.swapaxes(0, 1).reshape(count, -1, *x.shape[1:])
+
+
 def _without(params: Arrays, frozen: Sequence[str]) -> Arrays:
     return {name: value for name, value in params.items() if name.partition(".")[0] not in frozen}
 
 
-def _measures(output: Any, label: jax.Array, align_corners: bool) -> dict[str, jax.Array]:
+def _measures(output: Any, label: jax.Array, labels: jax.Array, align_corners: bool) -> dict[str, jax.Array]:
     """Pixel accuracy of each prediction; for OVeNet mean confidence and mean offset length in label pixels; for SegFix
-    those of its offsets."""
+    those of its offsets.
+
+    `labels` are those of all micro-batches: the mean of their measures is that of the batch.
+    """
     valid = label != IGNORE
+    valid_pixels = jnp.maximum((labels != IGNORE).sum(), 1) / labels.shape[0]
     measures = {}
     resize = partial(resize_bilinear, size=label.shape[1:3], align_corners=align_corners)
     maps = class_maps({k: resize(x) for k, x in output.predictions.items()})
@@ -173,7 +242,7 @@ def _measures(output: Any, label: jax.Array, align_corners: bool) -> dict[str, j
         return _offset_measures(maps["offset"], *boundary_and_direction(label, output.direction.shape[-1]))
     for name, class_map in maps.items():
         correct = (class_map == label) & valid
-        measures[f"accuracy_{name}"] = correct.sum() / jnp.maximum(valid.sum(), 1)
+        measures[f"accuracy_{name}"] = correct.sum() / valid_pixels
     if hasattr(output, "offset"):
         height, width = label.shape[1:3]
         pixels = output.offset * jnp.array([(width - 1) / 2, (height - 1) / 2])

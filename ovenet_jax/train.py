@@ -1,38 +1,45 @@
-"""Training: the loop around the step, with its data, reports, checkpoints and interruptions."""
+"""Training: the loop around the step, with its data, evaluations and checkpoints."""
 
 import operator
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
-from datetime import timedelta
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing
 from functools import partial
 from pathlib import Path
 from threading import Event
 
-import clu.metrics
 import jax
 import numpy as np
-import optax
+from clu.metrics import Collection
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ovenet_jax import parallel, starting_point, supervision, workdir
 from ovenet_jax.checkpoint import Checkpoints
+from ovenet_jax.compilation import compile_step, counting
 from ovenet_jax.data import pipeline
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import Evaluator, evaluate_checkpoint
-from ovenet_jax.inference import TITLES, Normalisation
-from ovenet_jax.metrics import NO_STEP, Evaluation, training_metrics
+from ovenet_jax.health import (
+    POLICIES,
+    TRAINING_MEMORY,
+    FiniteWatch,
+    Pace,
+    Step,
+    Watchdog,
+    enough_memory,
+    watched,
+)
+from ovenet_jax.inference import Normalisation
+from ovenet_jax.interruption import Agreement, interruption
 from ovenet_jax.models import parameters
+from ovenet_jax.models.layers import PRECISIONS
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.optimizer import create_optimizer, poly_schedule
 from ovenet_jax.protocol import check_settings
-from ovenet_jax.report import MEANS, scores_of, write_panels
-from ovenet_jax.step import BASE, TrainState, create_loss, init_state, train_step
-from ovenet_jax.summaries import Summaries
-
-WATCHED = ("miou", "pixel_accuracy", "boundary_f", "direction_accuracy")  # of validation
+from ovenet_jax.reporter import Reporter, nothing_collected
+from ovenet_jax.segfix.samples import BoundarySource
+from ovenet_jax.step import BASE, TrainState, create_loss, init_state, ranked_together, train_step
 
 
 def train(config: ConfigDict, folder: Path) -> bool:
@@ -40,22 +47,25 @@ def train(config: ConfigDict, folder: Path) -> bool:
 
     A new run starts from the networks that `config.init` names, if any.
 
-    Returns whether training finished: False after SIGTERM or SIGINT, with the state saved.
+    Returns whether all is done: False after SIGTERM or SIGINT, with the state saved.
 
     Raises:
-      UserError: what the user can mend in config, data or folder, and a loss that is not finite.
+      UserError: what the user can mend in config, data or folder; a loss that is not finite; too little memory.
     """
     check_config(config)
     check_settings(config.eval)
-    mesh = parallel.create_mesh()
-    parallel.check_divisible(mesh, config.batch_size, "config.batch_size")
-    workdir.check(folder, config)
-    supervision.prepare(config)
+    mesh = parallel.create_mesh(sizes=config.mesh)
+    parallel.check_divisible(mesh, config.batch_size, config.augment.crop[0])
+    check_micro_batches(config, mesh.shape["data"])
+    with parallel.all_or_none():
+        workdir.check(folder, config)
+        supervision.prepare(config)
 
     model = create_model(config.model, config.seed)
     frozen = BASE if config.freeze_base else ()
     if config.init.base and not workdir.has_checkpoint(folder):
         model = starting_point.start_from(model, config.init, frozen)
+    model.set_attributes(lay_out=parallel.row_layout(mesh), rematerialise=config.rematerialise)
     graphdef, *_ = parameters.split(model)
     schedule = poly_schedule(config.optimizer.rate, config.steps, config.optimizer.power)
     optimizer = create_optimizer(
@@ -65,86 +75,152 @@ def train(config: ConfigDict, folder: Path) -> bool:
         head_rate_multiplier=config.optimizer.head_rate_multiplier,
         warmup_steps=config.optimizer.warmup_steps,
     )
-    step_function = jax.jit(
-        partial(
-            train_step,
-            graphdef=graphdef,
-            optimizer=optimizer,
-            loss=create_loss(config),
-            normalisation=Normalisation.from_config(config.model.input),
-            align_corners=config.model.align_corners,
-            seed=config.seed,
-            frozen=frozen,
-        ),
+    step_function = partial(
+        train_step,
+        graphdef=graphdef,
+        optimizer=optimizer,
+        loss=create_loss(config),
+        normalisation=Normalisation.from_config(config.model.input),
+        align_corners=config.model.align_corners,
+        seed=config.seed,
+        frozen=frozen,
+        precision=config.precision,
+        accumulate=config.accumulate,
+        group=ranked_together(config),
+        ema=config.ema,
+    )
+    state = parallel.replicate(mesh, init_state(model, optimizer, frozen, config.ema))
+    evaluator = Evaluator(config, graphdef)
+    if jax.process_index() == 0:
+        workdir.claim(folder, config)
+    with (
+        interruption() as interrupted,
+        counting() as compilations,
+        closing(Checkpoints(folder / "checkpoints")) as checkpoints,
+    ):
+        with enough_memory(TRAINING_MEMORY):
+            step_function, empty = _compile(config, mesh, state, step_function)
+            with closing(Reporter(config, folder, schedule, compilations, empty)) as reporter:
+                state, finished = _loop(
+                    config, folder, mesh, state, step_function, evaluator, reporter, checkpoints, interrupted
+                )
+        checkpoints.check_saved(int(state.step))
+        if finished:
+            finished = evaluate_checkpoint(evaluator, config, folder, interrupted)
+    if jax.process_index() == 0:
+        print(f"Compiled: {compilations}.")
+        if not finished:
+            print(f"Interrupted at step {state.step}, which is saved; the same command goes on from there.")
+    return finished
+
+
+def _compile(
+    config: ConfigDict, mesh: Mesh, state: TrainState, step_function: Step
+) -> tuple[Step, Collection]:
+    """The step, watched and compiled for the mesh, and the collection of its measures while empty."""
+    jitted = jax.jit(
+        watched(step_function, config.non_finite.policy),
         out_shardings=parallel.replicated(mesh),
         donate_argnums=0,
     )
-    state = jax.device_put(init_state(model, optimizer, frozen), parallel.replicated(mesh))
-    evaluator = Evaluator(config, graphdef)
-    workdir.claim(folder, config)
-    with closing(Checkpoints(folder / "checkpoints")) as checkpoints:
-        if checkpoints.latest_step() is not None:
-            state = checkpoints.restore_state(checkpoints.latest_step(), state)
-            print(f"Resuming {folder} from step {state.step} of {config.steps}.")
-        with closing(Reporter(config, folder, schedule, int(state.step))) as reporter:
-            state, interrupted = _loop(config, mesh, state, step_function, evaluator, reporter, checkpoints)
-    if interrupted:
-        print(f"Interrupted at step {state.step}, which is saved; the same command goes on from there.")
-        return False
-    evaluate_checkpoint(evaluator, config, folder)
-    return True
+    shape = (config.batch_size, *config.augment.crop)
+    sharding = parallel.rows_sharded(mesh)
+    image = jax.ShapeDtypeStruct((*shape, 3), np.uint8, sharding=sharding)
+    label = jax.ShapeDtypeStruct(shape, np.uint8, sharding=sharding)
+    compiled = compile_step(jitted, state, image, label)
+    _, measures = compiled.out_info
+    return compiled, nothing_collected(mesh, [name for name in measures if name != "finite"])
 
 
 def _loop(
     config: ConfigDict,
+    folder: Path,
     mesh: Mesh,
     state: TrainState,
-    step_function: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
+    step_function: Step,
     evaluator: Evaluator,
-    reporter: "Reporter",
+    reporter: Reporter,
     checkpoints: Checkpoints,
+    interrupted: Event,
 ) -> tuple[TrainState, bool]:
-    """Steps until the last one or an interruption; either way the state returned is saved. Says which it was."""
-    first_step = int(state.step)
-    with interruption() as interrupted, _batches(config, first_step) as batches:
+    """Goes on from the latest checkpoint to the last step or an interruption; either way saves the state it returns.
 
-        def evaluate(step: int) -> float | None:
-            """The mIoU; None if interrupted meanwhile."""
-            evaluation = evaluator.run(state.params, state.statistics, interrupted)
-            if evaluation is None:
-                return None
-            shown = partial(evaluator.panels, state.params, state.statistics, evaluator.shown)
-            reporter.report_evaluation(step, evaluation, shown)
-            return evaluation.miou
+    A step that is to be evaluated is saved first and scored afterwards: what ends the process meanwhile costs no
+    step, and the next start evaluates. Says whether all steps are done and evaluated.
+    """
 
-        # What there is to improve on; and a fault of the evaluation shows before training.
-        if first_step == 0:
-            evaluate(0)
-        for step in range(first_step + 1, config.steps + 1):
-            batch = parallel.to_global(mesh, next(batches))
+    def to_be_evaluated() -> bool:
+        return step % config.evaluate_every == 0 or step == config.steps
+
+    def evaluate() -> bool:
+        """Whether it came to its end."""
+        evaluation = evaluator.run(*state.evaluated, interrupted)
+        if evaluation is None:
+            return False
+        shown = partial(evaluator.panels, *state.evaluated, evaluator.shown)
+        reporter.report_evaluation(step, evaluation, shown)
+        checkpoints.score(step, evaluation.miou)
+        return True
+
+    restored = checkpoints.restore_latest(state, reporter.collected)
+    state, collected = restored or (state, reporter.collected)
+    step = int(state.step)
+    open_evaluation = to_be_evaluated() and not (restored and checkpoints.is_scored(step))
+    reporter.begin(step, collected, evaluated=not open_evaluation)
+    if restored and jax.process_index() == 0:
+        print(f"Resuming {folder} from step {step} of {config.steps}.")
+
+    source = supervision.open_training(config)
+    order = {"batch_size": config.batch_size, "seed": config.seed}
+    finite_watch = FiniteWatch(
+        config.non_finite, folder, step, lambda step: pipeline.images_of_step(source, step=step, **order)
+    )
+    pace, agreement = Pace(), Agreement(mesh, interrupted)
+    # A new run is evaluated before its first step, too: there is something to improve on, and faults show early.
+    go_on = not open_evaluation or evaluate()
+    with _batches(config, source, step) as batches, Watchdog() as watchdog:
+        while go_on and step < config.steps:
+            step += 1
+            watchdog.sign(f"the data of step {step}")
+            began = time.monotonic()
+            batch = next(batches)
+            waiting = time.monotonic() - began
+            watchdog.sign(f"the devices at step {step}")
+            batch = parallel.to_global(mesh, batch)
             state, measures = step_function(state, batch["image"], batch["label"])
-            reporter.collect(step, measures)
-            last, leave = step == config.steps, interrupted.is_set()
-            if step % config.report_every == 0 or last:
-                reporter.report(step, checkpoints.latest_step())
-            if step % config.evaluate_every == 0 or last:
-                reporter.stop_if_not_finite(checkpoints.latest_step())
-                checkpoints.save(state, evaluate(step))
-            elif step % config.checkpoint_every == 0 or leave:
-                reporter.stop_if_not_finite(checkpoints.latest_step())
-                checkpoints.save(state)
-            if leave:
-                break
-        return state, interrupted.is_set()
+            finite = measures.pop("finite")
+            finite_watch.add(step, finite)
+            pace.add(step - 1, time.monotonic() - began, waiting)
+            reporter.collect(step, measures, finite, waiting)
+            watchdog.sign("")
+            to_report = step % config.report_every == 0 or step == config.steps
+            to_save = step % config.checkpoint_every == 0 or to_be_evaluated()
+            if to_report or to_save:
+                finite_watch.check()
+            if to_report:
+                reporter.report(step)
+            if to_save:
+                checkpoints.save(state, reporter.collected)
+            go_on = not agreement.reached() and (not to_be_evaluated() or evaluate())
+    if checkpoints.latest_step() != step:
+        finite_watch.check()
+        checkpoints.save(state, reporter.collected)
+    return state, go_on
 
 
 def check_config(config: ConfigDict) -> None:
     """Raises UserError for values that no run can have."""
     intervals = ("report_every", "evaluate_every", "checkpoint_every")
-    for key in ("steps", "batch_size", *intervals):
+    for key in ("steps", "batch_size", "accumulate", *intervals):
         value = operator.attrgetter(key)(config)
         if value < 1:
             raise UserError(f"config.{key} is {value}; it must be at least 1.")
+    if config.precision not in PRECISIONS:
+        raise UserError(f"config.precision is {config.precision!r}; known: {', '.join(PRECISIONS)}.")
+    if not 0 <= config.ema < 1:
+        raise UserError(
+            f"config.ema is {config.ema}; it is a decay from 0 (no averages) to below 1, for example 0.9999."
+        )
     for key, value in (("crop", config.augment.crop), ("resize", config.augment.resize or (1, 1))):
         if len(value) != 2 or min(value) < 1:
             raise UserError(
@@ -166,6 +242,11 @@ def check_config(config: ConfigDict) -> None:
         value = getattr(config.augment, key)
         if not 0 <= value <= 1:
             raise UserError(f"config.augment.{key} is {value}; it is a share, from 0 to 1.")
+    policy, limit = config.non_finite.policy, config.non_finite.limit
+    if policy not in POLICIES:
+        raise UserError(f"config.non_finite.policy is {policy!r}; it must be 'stop' or 'skip'.")
+    if limit < 0:
+        raise UserError(f"config.non_finite.limit is {limit}; it must be at least 0.")
     for key, on in (("init.trunk", config.init.trunk), ("freeze_base", config.freeze_base)):
         if on and "offset" not in config.model:
             raise UserError(
@@ -177,8 +258,22 @@ def check_config(config: ConfigDict) -> None:
             )
 
 
-def _batches(config: ConfigDict, first_step: int) -> AbstractContextManager[Iterator[pipeline.Batch]]:
-    source = supervision.open_training(config)
+def check_micro_batches(config: ConfigDict, devices: int) -> None:
+    """Raises UserError where the batch cannot be split into micro-batches, and these evenly over the devices."""
+    together = ranked_together(config)
+    least = config.accumulate * devices * together
+    if config.accumulate > 1 and config.batch_size % least:
+        groups = "" if together == 1 else f" in the groups of {together} images that OHEM ranks together"
+        raise UserError(
+            f"config.batch_size={config.batch_size} cannot be split into config.accumulate={config.accumulate} "
+            f"micro-batches over {devices} devices{groups}; choose a multiple of {least}, or another number of "
+            f"micro-batches."
+        )
+
+
+def _batches(
+    config: ConfigDict, source: pipeline.Source | BoundarySource, first_step: int
+) -> AbstractContextManager[Iterator[pipeline.Batch]]:
     return pipeline.train_batches(
         source,
         pipeline.augmentations(config.augment, source.classes),
@@ -189,108 +284,3 @@ def _batches(config: ConfigDict, first_step: int) -> AbstractContextManager[Iter
         process_count=jax.process_count(),
         workers=config.data.workers,
     )
-
-
-@contextmanager
-def interruption() -> Iterator[Event]:
-    """An event that SIGTERM and SIGINT set, instead of ending the process, so that the loop can save and leave."""
-    event = Event()
-    previous = {
-        number: signal.signal(number, lambda *_: event.set()) for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        yield event
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-class Reporter:
-    """Collects the measures of each step on the device; from time to time says and writes what they show."""
-
-    def __init__(self, config: ConfigDict, folder: Path, schedule: optax.Schedule, first_step: int):
-        self._config = config
-        self._folder = folder
-        self._summaries = Summaries(folder, first_step) if jax.process_index() == 0 else None
-        self._empty: clu.metrics.Collection | None = None
-        self._collected: clu.metrics.Collection | None = None
-        self._last_report = (first_step, time.monotonic())
-
-        @jax.jit
-        def add(collected, measures, step):
-            update = collected.single_from_model_output(
-                **measures, step=step, learning_rate=schedule(step - 1)
-            )
-            return collected.merge(update)
-
-        self._add = add
-
-    def collect(self, step: int, measures: dict[str, jax.Array]) -> None:
-        """Adds one step's scalar measures; nothing is fetched from the device.
-
-        Waits until the step before is done: the host works one step ahead, no more, so that few batches wait in
-        memory and an interruption is heard at once.
-        """
-        if self._empty is None:
-            self._empty = self._collected = training_metrics([*measures, "learning_rate"]).empty()
-        jax.block_until_ready(self._collected)
-        self._collected = self._add(self._collected, measures, step)
-
-    def report(self, step: int, checkpoint: int | None) -> None:
-        """Averages since the last report: a progress line, a line of JSON, TensorBoard.
-
-        Raises:
-          UserError: a loss since then was not finite; `checkpoint` is the last good one.
-        """
-        self.stop_if_not_finite(checkpoint)
-        values = {k: float(v) for k, v in self._collected.compute().items() if k != "first_non_finite"}
-        self._collected = self._empty
-        last_step, last_time = self._last_report
-        now = time.monotonic()
-        seconds = (now - last_time) / (step - last_step)
-        self._last_report = (step, now)
-        values["images_per_second"] = self._config.batch_size / seconds
-        left = timedelta(seconds=round(seconds * (self._config.steps - step)))
-        print(
-            f"step {step}/{self._config.steps}  loss {values['loss_total']:.4f}  "
-            f"{values['images_per_second']:.2f} images/s  {left} left",
-            flush=True,
-        )
-        if self._summaries:
-            self._summaries.scalars(step, values)
-
-    def report_evaluation(
-        self, step: int, evaluation: Evaluation, panels: Callable[[], dict[str, np.ndarray]]
-    ) -> None:
-        """mIoU and pixel accuracy of each prediction, and the panels, which are made on process 0 alone."""
-        values = {}
-        for name, matrix in evaluation.matrices.items():
-            result = scores_of(name, matrix)
-            values |= {f"eval_{key}_{name}": result[key] for key in WATCHED if key in result}
-        shown = [f"{TITLES[name]} {100 * values[f'eval_miou_{name}']:.2f}" for name in evaluation.matrices]
-        if "offset" in evaluation.matrices:
-            of_offsets = ("boundary_f", "direction_accuracy")
-            shown += [f"{MEANS[key]} {100 * values[f'eval_{key}_offset']:.2f}" for key in of_offsets]
-        print(f"step {step}/{self._config.steps}  mIoU [%]: {'  '.join(shown)}", flush=True)
-        if self._summaries:
-            self._summaries.scalars(step, values)
-            pictures = panels()
-            self._summaries.pictures(step, pictures)
-            write_panels(pictures, self._folder / "panels" / f"step_{step:06d}")
-        self._last_report = (step, time.monotonic())  # evaluating is not training time
-
-    def stop_if_not_finite(self, checkpoint: int | None) -> None:
-        """Raises UserError if any loss collected so far was not finite; to be asked before anything is saved."""
-        step = self._collected.first_non_finite.compute()
-        if step == NO_STEP:
-            return
-        kept = "there is no checkpoint yet" if checkpoint is None else f"checkpoint {checkpoint} is kept"
-        raise UserError(
-            f"Loss or parameters were not finite at step {step}, so training stopped; {kept} in {self._folder}. "
-            f"Lower config.optimizer.rate (now {self._config.optimizer.rate}) and start with another --workdir, or "
-            f"look for odd images among that step's."
-        )
-
-    def close(self) -> None:
-        if self._summaries:
-            self._summaries.close()

@@ -1,6 +1,7 @@
 """A run's folder belongs to one config, saved in it as `config.json`."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from ovenet_jax.errors import UserError
 # Beginnings of keys that change how a run is fed, watched and used, not what it computes: they may differ when it is
 # resumed.
 FREE_KEYS = (
+    "mesh",
+    "rematerialise",
     "data.root",
     "data.prepared",
     "data.workers",
@@ -20,6 +23,7 @@ FREE_KEYS = (
     "report_every",
     "evaluate_every",
     "checkpoint_every",
+    "non_finite.",
     "eval.",
     "predict.",
 )
@@ -62,9 +66,17 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     """Makes `workdir` this config's. Raises UserError where it cannot be written."""
     with writing(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
-        temporary = workdir / "config.json.tmp"
-        temporary.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-        temporary.replace(workdir / "config.json")
+        write_whole(workdir / "config.json", json.dumps(config.to_dict(), indent=2) + "\n")
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Writes or replaces `file`: whoever reads it, after whatever sudden end, finds all of the old or of the new."""
+    temporary = file.with_name(f"{file.name}.tmp")
+    with temporary.open("w") as opened:
+        opened.write(text)
+        opened.flush()
+        os.fsync(opened.fileno())
+    temporary.replace(file)
 
 
 @contextmanager
@@ -112,13 +124,14 @@ def read_config(workdir: Path) -> ConfigDict | None:
 
 def _differences(saved: ConfigDict, config: ConfigDict) -> list[tuple[str, object, object]]:
     """(key, saved value, config's value) of all leaves that differ; tuples and lists are the same thing."""
-    there, here = (_leaves(json.loads(json.dumps(c.to_dict()))) for c in (saved, config))
+    there, here = (leaves(json.loads(json.dumps(c.to_dict()))) for c in (saved, config))
     values = [(key, there.get(key, "absent"), here.get(key, "absent")) for key in sorted(there | here)]
     return [(key, a, b) for key, a, b in values if a != b]
 
 
-def _leaves(tree: dict, prefix: str = "") -> dict:
-    leaves = {}
+def leaves(tree: dict, prefix: str = "") -> dict:
+    """The values of a nested dict by their dotted keys."""
+    found = {}
     for key, value in tree.items():
-        leaves |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return leaves
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found

@@ -9,6 +9,7 @@ from configs.cityscapes import CLASS_WEIGHTS
 from ovenet_jax.data import augment
 from ovenet_jax.data.augment import RandomScaleCrop, Sample
 from ovenet_jax.data.labels import ADE20K, CITYSCAPES
+from ovenet_jax.data.sizes import scaled_size
 from ovenet_jax.inference import Normalisation, _read, _stacked
 from ovenet_jax.metrics import ConfusionMatrix, scores
 from ovenet_jax.protocol import Protocol, passes
@@ -45,7 +46,7 @@ def preprocessing(case: Case) -> dict[str, np.ndarray]:
             arrays[name] = _resized_for_a_pass(wide["image"], base_size, float(match[1]), normalisation)
         elif match := re.fullmatch(r"msaug(_tall)?_([\d.]+)", name):
             sample = samples[match[1] or ""]
-            size = augment.scaled_size(sample["label"].shape, base_size * float(match[2]))
+            size = scaled_size(sample["label"].shape, base_size * float(match[2]))
             arrays |= _bgr(name, _crop(sample, base_size, size, (0, 0), float(match[2])))
         elif match := re.fullmatch(r"short(_tall)?_(\d+)_(\d+|None)", name):
             sample, short_side = samples[match[1] or ""], int(match[2])

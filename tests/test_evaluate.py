@@ -1,7 +1,6 @@
 """Evaluation of a whole split: every image once, groups, the worst images, other shapes than training's."""
 
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +20,7 @@ from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.report import group_table, new_folder
 from tests import trees
+from tests.free_port import free_address
 from tests.untrained import save_untrained, tiny
 
 
@@ -136,12 +136,10 @@ def test_two_processes_find_what_one_finds(tmp_path):
     config.data.eval_split = "train"
     pipeline.prepare(config.data)
     (tmp_path / "config.json").write_text(config.to_json())
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    address = free_address()
 
     def start(count):
-        command = [sys.executable, "-m", "tests.two_processes", str(port), str(count)]
+        command = [sys.executable, "-m", "tests.two_processes", address, str(count)]
         return [
             subprocess.Popen(
                 [*command, str(index), str(tmp_path / "config.json")],

@@ -22,12 +22,12 @@ def images():
 
 @pytest.fixture
 def run(tiny_model):
-    """run(images, devices, **options) -> (Segmentation, Inference)."""
+    """run(images, devices, rows, **options) -> (Segmentation, Inference); `rows` devices share an image."""
     tiny_model.backbone.he_init = True  # else initial scores are the same everywhere
     graphdef, *arrays = parameters.split(create_model(tiny_model))
 
-    def run(images, devices=1, protocol=PROTOCOL, record=None, **options):
-        mesh = parallel.create_mesh(jax.devices()[:devices])
+    def run(images, devices=1, rows=1, protocol=PROTOCOL, record=None, **options):
+        mesh = parallel.create_mesh(jax.devices()[:devices], (0, rows))
         inference = Inference(
             graphdef, protocol, align_corners=True, normalisation=Normalisation(), mesh=mesh, **options
         )
@@ -58,6 +58,16 @@ def test_images_spread_over_devices_give_what_each_gives_alone(images, run):
         for name, scores in alone.scores.items():
             np.testing.assert_allclose(together.scores[name][row], scores[0], rtol=1e-4, atol=1e-5)
     assert inference.pass_sizes == {(64, 96), (48, 64)}
+
+
+def test_rows_spread_over_devices_give_what_one_gives(images, run):
+    """Passes of 64 and 96 rows; the coarsest maps have less than two for each of four devices and stay whole."""
+    alone, _ = run(images[:1])
+    together, inference = run(images[:1], devices=4, rows=4)
+    assert inference.rows == 1
+    for name, scores in alone.scores.items():
+        np.testing.assert_allclose(together.scores[name], scores, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(together.offset, alone.offset, atol=1e-5)
 
 
 def test_scores_are_nothing_outside_the_image_and_something_inside(images, run):

@@ -25,6 +25,16 @@ def test_class_weights_weigh_and_divide():
     assert_allclose(loss, (3 * np.log(2) - np.log(0.75)) / 4, rtol=1e-6)
 
 
+def test_the_mean_over_parts_of_a_batch_is_the_loss_of_the_batch():
+    """Parts with unequal numbers of valid pixels and class weights; the second has none but ignored ones."""
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(3, 1, 2, 2, 2)), jnp.float32)
+    labels = jnp.asarray([[[[0, 1], [1, 0]]], [[[255, 255], [255, 255]]], [[[1, 255], [255, 255]]]])
+    options = {"class_weights": (3.0, 1.0), "align_corners": True}
+    whole = cross_entropy(logits[:, 0], labels[:, 0], **options)
+    parts = [cross_entropy(x, y, among=labels, **options) for x, y in zip(logits, labels, strict=True)]
+    assert_allclose(np.mean(parts), whole, rtol=1e-6)
+
+
 def test_ignored_pixels_change_neither_loss_nor_gradient():
     clean = jax.value_and_grad(lambda x: cross_entropy(x, jnp.asarray([[[0]]]), align_corners=True))
     dirty = jax.value_and_grad(lambda x: cross_entropy(x, jnp.asarray([[[0, 255]]]), align_corners=True))

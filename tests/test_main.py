@@ -1,5 +1,6 @@
 """`python main.py` as a user runs it: in processes of its own, on one device."""
 
+import json
 import os
 import re
 import shutil
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.camvid_tree import write_tree
+from tests.free_port import free_address
 
 ROOT = Path(__file__).resolve().parents[1]
+HRNET = "configs/camvid.py:hrnet_tiny"
 SMALL = [
     "--config.model.backbone.width=4",
     "--config.model.backbone.stem_width=8",
@@ -118,6 +121,64 @@ def test_sigterm_saves_and_the_same_command_goes_on(folder):
     assert lines[-1].startswith(f"step {saved + 1}/")
 
 
+def test_two_processes_train_as_one(folder):
+    """Two real processes with two devices each, which share the batch and the rows of its images."""
+    address = free_address()
+    tiny = ["--config.model.backbone.blocks=1", "--config.batch_size=8"]
+    starts = {"alone": [(1, tiny)], "together": []}
+    for process in "01":
+        meeting = [f"--coordinator={address}", "--processes=2", f"--process={process}"]
+        starts["together"].append((2, [*tiny, *meeting, "--config.mesh=(2,2)"]))
+    processes = [
+        subprocess.Popen(
+            command(folder, f"--workdir={folder}/{name}", *arguments, config=HRNET, steps=1),
+            env={**environment(folder), "JAX_NUM_CPU_DEVICES": str(devices)},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for name, all_arguments in starts.items()
+        for devices, arguments in all_arguments
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], outputs
+    assert "2 processes with 2 devices each." in outputs[1]
+    assert f"Written: {folder}/together/evaluation/val" in outputs[1]
+    alone, together = (
+        [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
+        for name in starts
+    )
+    assert [line["step"] for line in together] == [line["step"] for line in alone] == [0, 1, 1]
+    assert together[1]["loss_total"] == pytest.approx(alone[1]["loss_total"], rel=1e-5)
+
+
+def test_processes_with_different_configs_get_one_sentence(folder):
+    address = free_address()
+    processes = [
+        subprocess.Popen(
+            command(
+                folder,
+                f"--workdir={folder}/differing",
+                f"--coordinator={address}",
+                "--processes=2",
+                f"--process={process}",
+                f"--config.seed={process}",
+            ),
+            env=environment(folder),
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for process in range(2)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 2
+        assert "config.seed is 0 in process 0 and 1 in process 1; start all with one command." in errors
+        assert "Traceback" not in errors
+
+
 MISTAKES = {
     "unknown key": (["--config.stepz=3"], "No such key in the config: 'stepz'"),
     "unknown mode": (
@@ -127,6 +188,11 @@ MISTAKES = {
     "no run to evaluate": (["--mode=evaluate", "--workdir=nowhere"], "nowhere holds no run"),
     "no flag": (["mode=evaluate"], "'mode=evaluate' is no flag; flags are written --name=value"),
     "missing data": (["--config.data.root=nowhere"], "nowhere: no such folder"),
+    "no coordinator": (
+        ["--coordinator=localhost:1", "--processes=2", "--process=1", "--wait=0.5"],
+        "The coordinator localhost:1 did not answer process 1 in time",
+    ),
+    "half a meeting": (["--processes=2"], "missing: --coordinator, --process"),
     "nothing to import": (["--mode=import"], "--mode=import needs the file to read: --source=FILE.pth"),
     "no pth": (["--mode=import", "--source=README.md"], "README.md cannot be read as a PyTorch checkpoint"),
 }

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.testing import assert_allclose
 
-from ovenet_jax.metrics import NO_STEP, ConfusionMatrix, scores, training_metrics
+from ovenet_jax.metrics import ConfusionMatrix, scores, training_metrics
 
 # True classes in rows: 4 pixels of class 0 (3 found), 2 of class 1 (1 found), class 2 never occurs.
 MATRIX = np.array([[3, 1, 0], [1, 1, 0], [0, 0, 0]])
@@ -31,20 +31,14 @@ def test_scores_of_counts_beyond_float32_are_exact():
     assert_allclose(scores(big)["iou"], [1, 1])
 
 
-def test_training_metrics_average_and_remember_the_first_non_finite_step():
-    collection = training_metrics(["loss_total", "parameter_norm"])
+def test_training_metrics_average_over_the_steps_that_count():
+    collection = training_metrics(["loss_total"])
 
     @jax.jit
-    def add(collected, loss, norm, step):
-        measures = {"loss_total": loss, "parameter_norm": norm, "step": step}
-        return collected.merge(collection.single_from_model_output(**measures))
+    def add(collected, loss, counts):
+        return collected.merge(collection.single_from_model_output(loss_total=loss[None], mask=counts[None]))
 
-    finite = collection.empty()
-    for step, loss in ((4, 1.0), (5, 3.0)):
-        finite = add(finite, loss, 2.0, step)
-    assert finite.compute() == {"loss_total": 2.0, "parameter_norm": 2.0, "first_non_finite": NO_STEP}
-    for bad_loss, bad_norm in ((np.nan, 1.0), (1.0, np.inf)):
-        collected = finite
-        for step, loss, norm in ((6, bad_loss, bad_norm), (7, 1.0, 1.0), (8, np.inf, 1.0)):
-            collected = add(collected, loss, norm, step)
-        assert collected.compute()["first_non_finite"] == 6
+    collected = collection.empty()
+    for loss, counts in ((1.0, True), (np.nan, False), (4.0, True), (np.inf, False)):
+        collected = add(collected, jnp.float32(loss), jnp.asarray(counts))
+    assert collected.compute() == {"loss_total": 2.5}

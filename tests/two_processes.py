@@ -1,4 +1,4 @@
-"""One of several processes that evaluate together: python -m tests.two_processes PORT COUNT INDEX CONFIG.json.
+"""One of several processes that evaluate together: python -m tests.two_processes ADDRESS COUNT INDEX CONFIG.json.
 
 Prints the evaluation as JSON.
 """
@@ -21,9 +21,9 @@ from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 
 
-def main(port: str, count: str, index: str, config_file: str) -> None:
+def main(address: str, count: str, index: str, config_file: str) -> None:
     jax.config.update("jax_num_cpu_devices", 2)
-    jax.distributed.initialize(f"localhost:{port}", num_processes=int(count), process_id=int(index))
+    jax.distributed.initialize(address, num_processes=int(count), process_id=int(index))
     flags.FLAGS.mark_as_parsed()
     config = ConfigDict(json.loads(Path(config_file).read_text()))
     graphdef, *arrays = parameters.split(create_model(config.model))

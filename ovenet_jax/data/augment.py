@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from ovenet_jax.data.labels import IGNORE
+from ovenet_jax.data.sizes import scaled_size, short_side_size
 
 MEAN_COLOR = (124, 116, 104)  # RGB, of ImageNet
 
@@ -122,23 +123,6 @@ def _pixel_of_rare_class(label: np.ndarray, size: tuple[int, int], rng: np.rando
     places = np.argwhere(seen == rng.choice(classes, p=shares / shares.sum()))
     place = places[rng.integers(len(places))]
     return ((place * step + 0.5) * size / label.shape).astype(int)
-
-
-def scaled_size(size: tuple[int, int], long_side: float) -> tuple[int, int]:
-    """(H, W) with the longer side resized to long_side, rounded, and the other in proportion, rounded, at least 1."""
-    height, width = size
-    long_side = int(long_side + 0.5)
-    if height > width:
-        return long_side, max(1, int(width * long_side / height + 0.5))
-    return max(1, int(height * long_side / width + 0.5)), long_side
-
-
-def short_side_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """(H, W) with the shorter side resized to short_side, and the other in proportion, rounded."""
-    height, width = size
-    if height < width:
-        return short_side, int(width * short_side / height + 0.5)
-    return int(height * short_side / width + 0.5), short_side
 
 
 def resize(sample: Sample, size: tuple[int, int]) -> Sample:

@@ -150,6 +150,10 @@ class Source:
             ) from error
         return pixels | {"name": name, "group": record["group"].decode()}
 
+    def name(self, index: int) -> str:
+        """The name of a sample, whose pixels are not read."""
+        return self.records[index]["name"].decode()
+
 
 def augmentations(settings: ConfigDict, classes: Labels) -> list[Act]:
     """The acts that config.augment describes; those of LIP, whose images are resized to a fixed size, flip first.
@@ -205,12 +209,22 @@ def train_batches(
             f"This split of {source.folder} has no labels to train on; choose another --config.data.train_split."
         )
     rows = _rows_per_process(batch_size, process_count)
-    dataset = grain.MapDataset.source(source).map(_image_and_label).seed(seed).shuffle().repeat()
+    dataset = _in_random_order(grain.MapDataset.source(source).map(_image_and_label), seed)
     for act in acts:
         dataset = dataset.random_map(act)
     # it is endless, so nothing is dropped; without drop_remainder its length overflows for rows = 1
     dataset = dataset.batch(rows, drop_remainder=True)
     return _running(dataset[first_step * process_count + process_index :: process_count], workers)
+
+
+def images_of_step(source: Source, *, batch_size: int, seed: int, step: int) -> list[str]:
+    """The names of the images in the batch of training step `step` (1: the first), over all processes."""
+    order = _in_random_order(grain.MapDataset.source(range(len(source))), seed)
+    return [source.name(order[i]) for i in range((step - 1) * batch_size, step * batch_size)]
+
+
+def _in_random_order(dataset: grain.MapDataset, seed: int) -> grain.MapDataset:
+    return dataset.seed(seed).shuffle().repeat()
 
 
 def samples(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ovenet_jax.models.layers import Activation, Conv, ConvNormAct, InitialValues, chain
+from ovenet_jax.models.layers import Activation, Conv, ConvNormAct, InitialValues, at_least_float32, chain
 
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -37,7 +37,7 @@ def _attend_in_turns(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.
     queries = jnp.pad(query, ((0, 0), (0, -count % turns), (0, 0)))
     queries = queries.reshape(batch, turns, -1, features).swapaxes(0, 1)
     # In float32, because the gradients of keys and values are summed over the turns.
-    wide_key, wide_value = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (key, value))
+    wide_key, wide_value = map(at_least_float32, (key, value))
 
     def turn(queries: jax.Array) -> jax.Array:
         return softmax_attention(queries, wide_key.astype(key.dtype), wide_value.astype(value.dtype))
@@ -48,8 +48,8 @@ def _attend_in_turns(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.
 
 def softmax_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """The formula as it stands: [B, Q, D], [B, N, D], [B, N, C] -> [B, Q, C]; its softmax is in float32 at least."""
-    scores = jnp.einsum("bqd,bnd->bqn", query, key) * key.shape[-1] ** -0.5
-    weights = jax.nn.softmax(scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), axis=-1)
+    scores = at_least_float32(jnp.einsum("bqd,bnd->bqn", query, key)) * key.shape[-1] ** -0.5
+    weights = jax.nn.softmax(scores, axis=-1)
     return jnp.einsum("bqn,bnc->bqc", weights.astype(value.dtype), value)
 
 

@@ -108,7 +108,8 @@ class Trunk(nnx.Module):
     """The transitions and `stages` up to stage 4, each with one branch more than the maps before it.
 
     HRNet runs one from stage 2; OVeNet's offset trunk is a second one that starts at the split.
-    `in_widths` are the widths of the maps of the stage before.
+    `in_widths` are the widths of the maps of the stage before. With the attribute `rematerialise` an exchange module
+    keeps only the maps that enter it for the backward pass.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Trunk(nnx.Module):
         init: InitialValues,
     ):
         self.numbers = tuple(range(5 - len(stages), 5))
+        self.rematerialise = False
         for number, stage in zip(self.numbers, stages, strict=True):
             if len(stage.widths) != len(in_widths) + 1:
                 raise ValueError(
@@ -137,7 +139,7 @@ class Trunk(nnx.Module):
         outputs = []
         for number in self.numbers:
             maps = _apply_transition(getattr(self, f"transition{number - 1}"), maps)
-            maps = chain(getattr(self, f"stage{number}"), maps)
+            maps = chain(getattr(self, f"stage{number}"), maps, rematerialise=self.rematerialise)
             outputs.append(maps)
         return outputs
 
@@ -169,6 +171,7 @@ class HRNet(nnx.Module):
 
     `layer1_blocks`, `layer1_width`: 4 and 64 in all published W18 to W64 but the small forms.
     `stages`: stages 2, 3 and 4. Published W48: widths 48, 96, 192, 384; modules 1, 4, 3; 4 blocks.
+    With the attribute `rematerialise` layer1's blocks, too, keep only what enters them for the backward pass.
 
     With four `stages` it is the double-resolution form of SegFix, "hrnet2x": a stem to stride 2, no `layer1`, and from
     stage 1 on one branch more. Published 2x20: bottlenecks of 128 and 256 channels, then widths 20 to 320; modules 1,
@@ -193,6 +196,7 @@ class HRNet(nnx.Module):
             widths += [4 * layer1_width] * layer1_blocks
             self.layer1 = nnx.List(Bottleneck(width, layer1_width, init=init) for width in widths[:-1])
         self.trunk = Trunk(widths[-1:], stages, align_corners=align_corners, init=init)
+        self.rematerialise = False
         self.stages = tuple(stages)
         self.stage_widths = (tuple(widths[-1:]), *(stage.widths for stage in stages))[
             -4:
@@ -206,7 +210,7 @@ class HRNet(nnx.Module):
         x = self.conv1(image)
         if self.double_resolution:
             return self.trunk([x])
-        x = chain(self.layer1, self.conv2(x))
+        x = chain(self.layer1, self.conv2(x), rematerialise=self.rematerialise)
         return [[x], *self.trunk([x])]
 
     def last(self, stages: Sequence[list[jax.Array]]) -> jax.Array:

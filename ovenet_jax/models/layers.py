@@ -1,9 +1,10 @@
 """The layers every network is made of: Conv, BatchNorm, ConvNormAct, resize_bilinear.
 
 All maps are channels-last, [B, H, W, C]. A layer computes in the type of its input (parameters are cast to
-it), so the type of the image decides the precision of the whole network; BatchNorm's statistics are taken
-in float32 at least. Initial values are drawn on the host from the `InitialValues` that each constructor is
-handed: the same for any number of devices, and nothing is compiled to make them.
+it), so the type of the image decides the precision of the whole network. Where that is bfloat16, these are
+float32 all the same: parameters, BatchNorm's statistics and arithmetic, every softmax, and all that follows the
+scores, offsets and confidences. Initial values are drawn on the host from the `InitialValues` that each constructor
+is handed: the same for any number of devices, and nothing is compiled to make them.
 """
 
 import math
@@ -16,7 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+PRECISIONS = ("float32", "bfloat16")  # types of an image that configs may ask for
+
 Activation = Callable[[jax.Array], jax.Array]
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """`x` in float32, or as it is where it is finer."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class InitialValues:
@@ -40,6 +48,15 @@ class InitialValues:
         """PyTorch's default for kernels and biases, float32."""
         bound = 1 / math.sqrt(fan_in)
         return self._rng.uniform(-bound, bound, shape).astype(np.float32)
+
+
+def as_it_comes(x: jax.Array, reach: int = 0, stride: int = 1) -> jax.Array:  # noqa: ARG001
+    """The `lay_out` of layers whose maps stay on the devices where they are.
+
+    Where the rows of images are split over devices, `model.set_attributes(lay_out=...)` says by another function how
+    each map [B, H, W, C] lies on them for a layer that reads `reach` rows beyond its own, by `stride`.
+    """
+    return x
 
 
 class Conv(nnx.Module):
@@ -67,18 +84,23 @@ class Conv(nnx.Module):
         self.bias = nnx.Param(init.default((out_features,), fan_in)) if bias else None
         self.stride = stride
         self.dilation = dilation
+        self.lay_out = as_it_comes
 
     def __call__(self, x: jax.Array) -> jax.Array:
         padding = self.dilation * (self.kernel.shape[0] // 2)
         y = jax.lax.conv_general_dilated(
-            x,
+            self.lay_out(x, reach=padding, stride=self.stride),
             self.kernel.get_value().astype(x.dtype),
             window_strides=(self.stride, self.stride),
             padding=((padding, padding), (padding, padding)),
             rhs_dilation=(self.dilation, self.dilation),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        return y if self.bias is None else y + self.bias.get_value().astype(x.dtype)
+        y = self.lay_out(y)
+        if self.bias is None:
+            return y
+        # The bias's gradient, a sum over all pixels, is float32.
+        return (y + self.bias.get_value()).astype(x.dtype)
 
 
 class BatchNorm(nnx.Module):
@@ -102,7 +124,7 @@ class BatchNorm(nnx.Module):
         if self.use_running_average:
             mean, var = self.mean.get_value(), self.var.get_value()
         else:
-            values = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+            values = at_least_float32(x)
             mean, var = jnp.mean(values, (0, 1, 2)), jnp.var(values, (0, 1, 2))
             self._update_statistics(mean, var, count=x.size // x.shape[-1])
         scale = self.scale.get_value() * jax.lax.rsqrt(var + self.eps)
@@ -137,11 +159,21 @@ class ConvNormAct(nnx.Module):
         return x if self.activation is None else self.activation(x)
 
 
-def chain(layers: Sequence[Callable[[jax.Array], jax.Array]], x: jax.Array) -> jax.Array:
-    """`x` through one layer after the other."""
+def chain(
+    layers: Sequence[Callable[[jax.Array], jax.Array]], x: jax.Array, *, rematerialise: bool = False
+) -> jax.Array:
+    """`x` through one layer after the other.
+
+    With `rematerialise` the backward pass finds only what goes into each layer, and computes what was inside again.
+    """
     for layer in layers:
-        x = layer(x)
+        x = _rematerialised(layer, x) if rematerialise else layer(x)
     return x
+
+
+@nnx.remat
+def _rematerialised(layer: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    return layer(x)
 
 
 @jax.named_scope("resize_bilinear")
@@ -149,10 +181,11 @@ def resize_bilinear(x: jax.Array, size: tuple[int, int], *, align_corners: bool)
     """Bilinear resize [B, H, W, C] -> [B, size[0], size[1], C], PyTorch's `interpolate` (never antialiased).
 
     With `align_corners` the centres of the corner pixels coincide, otherwise the outer edges of the maps do.
-    Two products with constant interpolation matrices, one over rows and one over columns.
+    Two products with constant interpolation matrices, one over rows and one over columns. In bfloat16 their weights are
+    multiples of 1 / 256: those of a pixel still add up to 1, and positions are off by 1 / 512 of a pixel at most.
     """
     rows, columns = (
-        jnp.asarray(_interpolation_matrix(source, target, align_corners), x.dtype)
+        jnp.asarray(_interpolation_matrix(source, target, align_corners, x.dtype), x.dtype)
         for source, target in zip(x.shape[1:3], size, strict=True)
     )
     product = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
@@ -177,9 +210,11 @@ def interpolation_weights(
     return left, right, position - left
 
 
-def _interpolation_matrix(source: int, target: int, align_corners: bool) -> np.ndarray:
+def _interpolation_matrix(source: int, target: int, align_corners: bool, dtype: jnp.dtype) -> np.ndarray:
     """[target, source] weights; each row holds the one or two non-zero weights of one target pixel."""
     left, right, weight = interpolation_weights(source, target, align_corners)
+    if dtype == jnp.bfloat16:
+        weight = np.round(weight * 256) / 256
     matrix = np.zeros((target, source))
     np.add.at(matrix, (np.arange(target), left), 1.0 - weight)
     np.add.at(matrix, (np.arange(target), right), weight)

@@ -11,7 +11,7 @@ from flax import nnx
 
 from ovenet_jax.models.atrous import AtrousPyramid
 from ovenet_jax.models.fcn import PixelClassifier
-from ovenet_jax.models.layers import Activation, Conv, ConvNormAct, InitialValues, chain
+from ovenet_jax.models.layers import Activation, Conv, ConvNormAct, InitialValues, at_least_float32, chain
 from ovenet_jax.models.segmentor import Features, Logits
 
 
@@ -20,9 +20,8 @@ def gather_regions(features: jax.Array, region_logits: jax.Array) -> jax.Array:
 
     features [B, H, W, C], region_logits [B, H, W, K] (softmax over all pixels, per class) -> [B, K, C].
     """
-    dtype = jnp.promote_types(region_logits.dtype, jnp.float32)
-    regions = jax.nn.softmax(region_logits.astype(dtype), axis=(1, 2)).astype(features.dtype)
-    return jnp.einsum("bhwk,bhwc->bkc", regions, features)
+    regions = jax.nn.softmax(at_least_float32(region_logits), axis=(1, 2))
+    return jnp.einsum("bhwk,bhwc->bkc", regions.astype(features.dtype), features)
 
 
 class ObjectAttention(nnx.Module):
@@ -46,8 +45,8 @@ class ObjectAttention(nnx.Module):
     def __call__(self, x: jax.Array, regions: jax.Array) -> jax.Array:
         regions = regions[:, None]  # [B, 1, K, C]: a map of one row, for the convolutions
         query, key, value = chain(self.query, x), chain(self.key, regions), chain(self.value, regions)
-        scores = jnp.einsum("bhwc,bkc->bhwk", query, key[:, 0]) * key.shape[-1] ** -0.5
-        weights = jax.nn.softmax(scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), axis=-1)
+        scores = at_least_float32(jnp.einsum("bhwc,bkc->bhwk", query, key[:, 0])) * key.shape[-1] ** -0.5
+        weights = jax.nn.softmax(scores, axis=-1)
         context = jnp.einsum("bhwk,bkc->bhwc", weights.astype(value.dtype), value[:, 0])
         return chain(self.output, context)
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ovenet_jax.models.fcn import PixelClassifier
-from ovenet_jax.models.layers import InitialValues
+from ovenet_jax.models.layers import InitialValues, as_it_comes, at_least_float32
 from ovenet_jax.models.sampling import sample, seed_positions
 from ovenet_jax.models.segmentor import Logits
 
@@ -43,8 +43,7 @@ class OffsetHead(nnx.Module):
         self.threshold = threshold
 
     def __call__(self, features: jax.Array) -> tuple[jax.Array, jax.Array]:
-        raw = self.classifier(features)
-        raw = raw.astype(jnp.promote_types(raw.dtype, jnp.float32))
+        raw = at_least_float32(self.classifier(features))
         return self.threshold * jnp.tanh(raw[..., :2]), jax.nn.sigmoid(raw[..., 2:])
 
 
@@ -88,14 +87,12 @@ class OVeNet(nnx.Module):
         self.refinement = refinement
         self.grid_align_corners = grid_align_corners
         self.logits = logits
+        self.lay_out = as_it_comes
 
     def __call__(self, image: jax.Array, rngs: nnx.Rngs | None = None) -> OVeNetOutput:
         """Image [B, H, W, 3] -> OVeNetOutput at the backbone's stride; `rngs` (stream "dropout") in training only."""
         stages = self.backbone(image)
-        initial = self.head(self.backbone.features(stages), rngs)
-        initial = Logits(
-            *(x if x is None else x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in initial)
-        )
+        initial = jax.tree.map(at_least_float32, self.head(self.backbone.features(stages), rngs))
         if not self.logits:
             initial = initial._replace(main=jax.nn.softmax(initial.main, axis=-1))
 
@@ -111,4 +108,5 @@ class OVeNet(nnx.Module):
         return OVeNetOutput(initial, seed, fused, offset, confidence)
 
     def _sample(self, values: jax.Array, positions: jax.Array, padding: str = "border") -> jax.Array:
+        values = self.lay_out(values, reach=values.shape[1])
         return sample(values, positions, align_corners=self.grid_align_corners, padding=padding)

@@ -63,10 +63,14 @@ def dilated_layers(
 
 
 class Layers(nnx.Module):
-    """Layers `first` (1 to 4) to 4: [B, H, W, in] -> the maps after each of them."""
+    """Layers `first` (1 to 4) to 4: [B, H, W, in] -> the maps after each of them.
+
+    With the attribute `rematerialise` a block keeps only the map that enters it for the backward pass.
+    """
 
     def __init__(self, in_features: int, layers: Sequence[Layer], *, init: InitialValues):
         self.numbers = tuple(range(5 - len(layers), 5))
+        self.rematerialise = False
         for number, layer in zip(self.numbers, layers, strict=True):
             blocks = []
             for index, dilation in enumerate(layer.dilations):
@@ -80,7 +84,7 @@ class Layers(nnx.Module):
     def __call__(self, x: jax.Array) -> list[jax.Array]:
         outputs = []
         for number in self.numbers:
-            x = chain(getattr(self, f"layer{number}"), x)
+            x = chain(getattr(self, f"layer{number}"), x, rematerialise=self.rematerialise)
             outputs.append(x)
         return outputs
 

@@ -43,16 +43,78 @@ def sample(
     Source: OVeNet, seed prediction; values and gradients compared with those of PyTorch 2.13.
     """
     height, width = values.shape[1:3]
-    coordinates = [  # (row, column), in pixels
-        _to_pixels(positions[..., axis], size, align_corners) for axis, size in ((1, height), (0, width))
-    ]
+    row = _to_pixels(positions[..., 1], height, align_corners)
+    column = _to_pixels(positions[..., 0], width, align_corners)
     if padding == "border":
-        coordinates = [_clip(c, size) for c, size in zip(coordinates, (height, width), strict=True)]
+        row, column = _clip(row, height), _clip(column, width)
     if order == 0:
-        coordinates = [jnp.round(c) for c in coordinates]
-    read = partial(map_coordinates, order=order, mode="nearest" if padding == "border" else "constant")
+        row, column = jnp.round(row), jnp.round(column)
+    if padding == "border" and order == 1:
+        return _read_bilinear(values, row, column)
+    return _read(values, row, column, order=order, mode="nearest" if padding == "border" else "constant")
+
+
+def _read(values: jax.Array, row: jax.Array, column: jax.Array, *, order: int, mode: str) -> jax.Array:
+    """`values` [B, H, W, C] at the pixels (row, column), [B, h, w] each -> [B, h, w, C]."""
+    read = partial(map_coordinates, order=order, mode=mode)
     read_channels = jax.vmap(read, in_axes=(-1, None), out_axes=-1)
-    return jax.vmap(read_channels)(values, coordinates)
+    return jax.vmap(read_channels)(values, [row, column])
+
+
+@jax.custom_vjp
+def _read_bilinear(values: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
+    """_read inside the map, with the gradient that JAX would derive, several times faster and in far less memory.
+
+    In reverse mode alone: jax.jvp and what stands on it are refused.
+    """
+    return _read(values, row, column, order=1, mode="nearest")
+
+
+def _keep_inputs(*inputs: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    return _read_bilinear(*inputs), inputs
+
+
+def _gradients(inputs: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return jax.vmap(_gradients_of_one_image)(*inputs, gradient)
+
+
+_read_bilinear.defvjp(_keep_inputs, _gradients)
+
+
+def _gradients_of_one_image(
+    values: jax.Array, row: jax.Array, column: jax.Array, gradient: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Those of `values` [H, W, C], `row` and `column` [h, w], given the `gradient` [h, w, C] of what was read.
+
+    A position's four neighbours take turns, each with one scatter of C-vectors into the same sum, so that memory is
+    wanted for one of them at a time.
+    """
+    height, width, channels = values.shape
+    dtype = jnp.result_type(values, row)
+    pixels, gradient = values.reshape(-1, channels).astype(dtype), gradient.astype(dtype)
+    top, left = jnp.floor(row), jnp.floor(column)
+    down, right = row - top, column - left  # the weights of the lower and of the right neighbours
+
+    def add_neighbours(to_pixels, step):
+        step_y, step_x = step
+        y = jnp.minimum(top.astype(jnp.int32) + step_y, height - 1)
+        x = jnp.minimum(left.astype(jnp.int32) + step_x, width - 1)
+        index = y * width + x
+        weight = jnp.where(step_y, down, 1 - down) * jnp.where(step_x, right, 1 - right)
+        to_weight = jnp.sum(pixels[index] * gradient, axis=-1)
+        return to_pixels.at[index].add(weight[..., None] * gradient), to_weight
+
+    steps = (jnp.array([0, 0, 1, 1]), jnp.array([0, 1, 0, 1]))  # y, x
+    to_pixels, (upper_left, upper_right, lower_left, lower_right) = jax.lax.scan(
+        add_neighbours, jnp.zeros_like(pixels), steps
+    )
+    to_row = (1 - right) * (lower_left - upper_left) + right * (lower_right - upper_right)
+    to_column = (1 - down) * (upper_right - upper_left) + down * (lower_right - lower_left)
+    return (
+        to_pixels.reshape(values.shape).astype(values.dtype),
+        to_row.astype(row.dtype),
+        to_column.astype(column.dtype),
+    )
 
 
 def _to_pixels(position: jax.Array, size: int, align_corners: bool) -> jax.Array:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
+from ovenet_jax.models.layers import at_least_float32
+
 
 class Features(NamedTuple):
     """What a backbone gives to a head, [B, h, w, C] each: `main`, and `aux` for an auxiliary head."""
@@ -26,7 +28,7 @@ class Logits(NamedTuple):
 
 
 class Segmentor(nnx.Module):
-    """Backbone and head: image [B, H, W, 3] -> Logits at the backbone's stride (HRNet 4, dilated ResNet 8).
+    """Backbone and head: image [B, H, W, 3] -> Logits, float32, at the backbone's stride (HRNet 4, dilated ResNet 8).
 
     `align_corners`: how the scores are to be resized, like the maps inside.
     """
@@ -37,4 +39,4 @@ class Segmentor(nnx.Module):
         self.align_corners = align_corners
 
     def __call__(self, image: jax.Array, rngs: nnx.Rngs | None = None) -> Logits:
-        return self.head(self.backbone.features(self.backbone(image)), rngs)
+        return jax.tree.map(at_least_float32, self.head(self.backbone.features(self.backbone(image)), rngs))

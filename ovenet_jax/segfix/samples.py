@@ -96,6 +96,9 @@ class BoundarySource:
     def __len__(self) -> int:
         return len(self.source)
 
+    def name(self, index: int) -> str:
+        return self.source.name(index)
+
     def __getitem__(self, index: int) -> dict:
         """The source's sample, its label in `classes`; ignored where the source's is.
 

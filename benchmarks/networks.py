@@ -1,0 +1,49 @@
+"""The published networks with an HRNet of any width, made without a config: wherever jax, flax and optax are."""
+
+import argparse
+
+from flax import nnx
+
+from ovenet_jax.models.fcn import FCN, PixelClassifier
+from ovenet_jax.models.hrnet import HRNet, Stage
+from ovenet_jax.models.layers import InitialValues
+from ovenet_jax.models.ocr import OCR
+from ovenet_jax.models.ovenet import OVeNet
+from ovenet_jax.models.segmentor import Segmentor
+
+NAMES = ("ovenet", "hrnet_ocr", "hrnet")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of create_network."""
+    parser.add_argument(
+        "--network", choices=NAMES, default="ovenet", help="with plain head, OCR, or OCR and offsets"
+    )
+    parser.add_argument("--width", type=int, default=18, help="of HRNet's first branch; published: 48")
+    parser.add_argument("--classes", type=int, default=19, help="number of classes")
+    parser.add_argument("--small", action="store_true", help="few layers, to try the benchmark out")
+
+
+def create_network(arguments: argparse.Namespace) -> nnx.Module:
+    """With initial values, in evaluation mode."""
+    init = InitialValues(seed=0, he=True)
+    modules, blocks, head_width = ((1, 1, 1), 1, 32) if arguments.small else ((1, 4, 3), 4, 512)
+    widths = [arguments.width * 2**branch for branch in range(4)]
+    stages = [Stage(n, blocks, tuple(widths[:number])) for number, n in zip((2, 3, 4), modules, strict=True)]
+    options = {"align_corners": True, "init": init}
+    backbone = HRNet(stages=stages, layer1_blocks=blocks, **options)
+    classifier = PixelClassifier(
+        backbone.width, arguments.classes, in_head=arguments.network != "hrnet", init=init
+    )
+    if arguments.network == "hrnet":
+        network = Segmentor(backbone, FCN(classifier), align_corners=True)
+    else:
+        widths = {"mid_features": head_width, "key_features": head_width // 2}
+        head = OCR(backbone.width, arguments.classes, aux=classifier, **widths, init=init)
+        if arguments.network == "hrnet_ocr":
+            network = Segmentor(backbone, head, align_corners=True)
+        else:
+            offset_modules = (min(2, modules[-1]),)
+            network = OVeNet(backbone, head, offset_branch=4, offset_modules=offset_modules, **options)
+    network.eval()
+    return network

@@ -1,0 +1,56 @@
+"""Images per second of the training step on several devices: python -m benchmarks.scaling --devices 1 2 4 8 ...
+
+Every device gets the same number of images. "efficiency" is images per second and device, relative to one device (or
+the first number given). On a CPU the devices are forced ones that share its cores: there the table says that the step
+runs on so many devices, and what splitting it costs, not what a real device would add.
+"""
+
+import argparse
+
+import jax
+
+from benchmarks import networks
+from benchmarks.table import Table, parser
+from benchmarks.train_step import add_arguments, compile_step, time_step
+from ovenet_jax import parallel
+
+
+def main() -> None:
+    arguments, error = parse()
+    jax.config.update("jax_num_cpu_devices", max(arguments.devices))
+    devices = jax.devices()
+    if max(arguments.devices) > len(devices):
+        error(f"--devices: there are only {len(devices)}")
+    height, width = arguments.crop
+    print(f"{arguments.network}, HRNet-W{arguments.width}, {arguments.batch} x {height} x {width} per device, "
+          f"{arguments.precision}, on {devices[0].device_kind}")  # fmt: skip
+    columns = {
+        "devices": "7d",
+        "step [ms]": "11.1f",
+        "images/s": "10.2f",
+        "efficiency": "12.1%",
+        "compile [s]": "13.1f",
+    }
+    table = Table(columns, arguments.json, device=devices[0].device_kind, arguments=vars(arguments))
+    network = networks.create_network(arguments)
+    first = None
+    for number in arguments.devices:
+        mesh = parallel.create_mesh(devices=devices[:number])
+        program = compile_step(network, arguments.precision, mesh, arguments)
+        seconds = time_step(program, mesh, arguments)
+        first = first or seconds
+        table.row(
+            number, 1000 * seconds, number * arguments.batch / seconds, first / seconds, program.seconds
+        )
+
+
+def parse() -> tuple[argparse.Namespace, callable]:
+    arguments = parser("scaling", "Images per second of the training step on several devices.")
+    networks.add_arguments(arguments)
+    add_arguments(arguments)
+    arguments.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8], help="numbers of devices")
+    return arguments.parse_args(), arguments.error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""One float64 step of training on a mesh, as each of several processes runs it too:
+
+python -m tests.one_step HOST:PORT COUNT INDEX DATA ROWS FILE.npz
+
+saves loss, BatchNorm statistics and gradients of a tiny baseline; process 0 does.
+"""
+
+import sys
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from configs import common
+from ovenet_jax import parallel, processes
+from ovenet_jax.inference import Normalisation
+from ovenet_jax.models import parameters
+from ovenet_jax.models.zoo import create_model
+from ovenet_jax.step import create_loss, init_state, train_step
+from tests.conftest import tiny_model
+from tests.test_step import config
+
+CLASSES = 3
+HEIGHT, WIDTH, IMAGES = 64, 128, 8  # the coarsest maps have two rows
+
+
+class Result(NamedTuple):
+    """What a step says and changes; `program` is the compiled program's text."""
+
+    measures: dict[str, np.ndarray]
+    statistics: dict[str, np.ndarray]
+    gradients: dict[str, np.ndarray]
+    program: str
+
+
+def model_config(offsets: bool) -> ConfigDict:
+    """Of a network whose numbers of channels are no sizes of its maps; OVeNet with OCR, or HRNet alone."""
+    config = tiny_model.__wrapped__()
+    config.num_classes = CLASSES
+    config.backbone.update({"width": 5, "layer1_width": 7, "stem_width": 9, "he_init": True})
+    config.head.update({"mid_features": 22, "key_features": 11, "dropout": 0.3})
+    if not offsets:
+        config.head = common.fcn()
+        del config.offset
+    return config
+
+
+def one_step(mesh: Mesh, offsets: bool, accumulate: int = 1) -> Result:
+    """A step of plain gradient descent with rate 1, so that what it takes from the parameters are the gradients."""
+    settings = config(model_config(offsets), IMAGES)
+    model = create_model(settings.model)
+    model.set_attributes(lay_out=parallel.row_layout(mesh))
+    optimizer = optax.sgd(1.0)
+    with jax.enable_x64(True):
+        state = jax.tree.map(
+            lambda x: np.asarray(x, np.float64 if x.ndim else x.dtype), init_state(model, optimizer)
+        )
+        step = jax.jit(
+            partial(
+                train_step,
+                graphdef=parameters.split(model)[0],
+                optimizer=optimizer,
+                loss=create_loss(settings),
+                normalisation=Normalisation(),
+                align_corners=True,
+                seed=0,
+                precision="float64",
+                accumulate=accumulate,
+            ),
+            out_shardings=parallel.replicated(mesh),
+        )
+        batch = parallel.to_global(mesh, _share(_batch()))
+        arguments = parallel.replicate(mesh, state), batch["image"], batch["label"]
+        compiled = step.lower(*arguments).compile()
+        after, measures = jax.device_get(compiled(*arguments))
+    gradients = {name: state.params[name] - after.params[name] for name in state.params}
+    return Result(measures, after.statistics, gradients, compiled.as_text())
+
+
+def _batch() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (IMAGES, HEIGHT, WIDTH, 3), np.uint8)
+    label = rng.integers(0, CLASSES, (IMAGES, HEIGHT, WIDTH)).astype(np.uint8)
+    label[:, :3] = 255
+    return {"image": image, "label": label}
+
+
+def _share(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """This process's images."""
+    images = IMAGES // jax.process_count()
+    first = images * jax.process_index()
+    return {key: array[first : first + images] for key, array in batch.items()}
+
+
+def main(coordinator: str, count: str, index: str, data: str, rows: str, file: str) -> None:
+    jax.config.update("jax_num_cpu_devices", 2)
+    processes.start(coordinator, int(count), int(index), 60, {})
+    result = one_step(parallel.create_mesh(sizes=(int(data), int(rows))), offsets=False)
+    if jax.process_index() == 0:
+        np.savez(file, loss=result.measures["loss_total"], **result.statistics, **result.gradients)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
