@@ -58,7 +58,7 @@ def create_loss(config: "ConfigDict") -> Loss:
             raise UserError(
                 "config.loss.class_weights and config.loss.ohem are not for SegFix; leave them out."
             )
-        return lambda output, label, among=None: _segfix_loss(output, label, config.model.align_corners)
+        return partial(_segfix_loss, align_corners=config.model.align_corners)
     options = {
         "aux_weight": config.loss.aux_weight,
         "class_weights": config.loss.class_weights or None,
@@ -98,7 +98,13 @@ def create_loss(config: "ConfigDict") -> Loss:
     )
 
 
-def _segfix_loss(output: SegFixOutput, label: jax.Array, align_corners: bool) -> dict[str, jax.Array]:
+def _segfix_loss(
+    output: SegFixOutput,
+    label: jax.Array,
+    among: jax.Array | None = None,  # noqa: ARG001  the weights are those of the labels at hand
+    *,
+    align_corners: bool,
+) -> dict[str, jax.Array]:
     truth = boundary_and_direction(label, output.direction.shape[-1])
     return segfix_loss(output, *truth, align_corners=align_corners)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ovenet_jax.models.fcn import PixelClassifier
-from ovenet_jax.models.layers import InitialValues
+from ovenet_jax.models.layers import InitialValues, at_least_float32
 
 
 class SegFixOutput(NamedTuple):
@@ -69,4 +69,4 @@ class SegFix(nnx.Module):
     def __call__(self, image: jax.Array, rngs: nnx.Rngs | None = None) -> SegFixOutput:  # noqa: ARG002
         features = self.backbone.features(self.backbone(image)).main
         scores = self.boundary_head(features), self.direction_head(features)
-        return SegFixOutput(*(x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in scores))
+        return SegFixOutput(*map(at_least_float32, scores))
