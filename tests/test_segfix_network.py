@@ -44,7 +44,7 @@ def test_scores_of_offsets_by_hand():
 
 
 def test_a_step_measures_what_an_evaluation_of_its_batch_would():
-    measures = _measures(OUTPUT, jnp.asarray(LABEL), align_corners=True)
+    measures = _measures(OUTPUT, jnp.asarray(LABEL), jnp.asarray(LABEL)[None], align_corners=True)
     tested = offset_classes(8).train_ids()[LABEL]
     found = class_maps(OUTPUT.predictions)["offset"]
     matrix = ConfusionMatrix.from_model_output(label=tested, class_map=found, num_classes=9).compute()
