@@ -27,10 +27,10 @@ from ovenet_jax.segfix.label_maps import Meaning
 from ovenet_jax.segfix.refine import Reading, refine_label_maps
 
 MAPS = flags.DEFINE_integer("maps", 8, "In each round.")
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Of which the median counts.")
 
 SIZE = (1024, 2048)
 SCALE = 2
-ROUNDS = 5
 
 
 def main(_) -> None:
@@ -41,7 +41,7 @@ def main(_) -> None:
         root = Path(folder)
         write_maps(root)
         seconds = {"published": [], "ours": []}
-        for i in range(ROUNDS):
+        for i in range(ROUNDS.value):
             seconds["published"].append(time_of(published, root, root / f"published_{i}"))
             seconds["ours"].append(time_of(ours, root, root / f"ours_{i}"))
         different = sum(
