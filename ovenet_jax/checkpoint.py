@@ -1,11 +1,11 @@
 """Checkpoints by Orbax: the latest one to resume from, the best one by mIoU to evaluate."""
 
-import errno
 import json
 import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,10 +97,11 @@ class Checkpoints:
             raise UserError(f"{folder} does not exist; train first, or check --workdir.")
         self.folder = folder
         self._saving = 0
-        with workdir.writing(folder):
-            self._manager = _open(folder, read_only)
-            if not read_only:
+        if not read_only:
+            with parallel.all_or_none(), workdir.writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
                 tempfile.TemporaryFile(dir=folder).close()
+        self._manager = _open(folder, read_only)
 
     def save(self, state: TrainState, collected: Any = ()) -> None:
         """Starts saving `state` under its step, and with it what has been `collected` for the next report.
@@ -132,17 +133,25 @@ class Checkpoints:
             )
 
     def score(self, step: int, miou: float) -> None:
-        """Notes the validation mIoU of the saved `step`, by which the best is known."""
+        """Notes the validation mIoU of the saved `step`, by which the best is known; says so if it cannot."""
         self.wait()
         if step not in self._manager.all_steps():
             return
-        if jax.process_index() == 0:
-            name = checkpoint_manager.METRIC_ITEM_NAME  # where Orbax itself would write and does read it
-            temporary = self.folder / str(step) / f"{name}.tmp"
-            with workdir.writing(self.folder):
-                temporary.mkdir(exist_ok=True)
-                workdir.write_whole(temporary / name, json.dumps({"miou": miou}))
-                temporary.replace(temporary.with_name(name))
+        name = checkpoint_manager.METRIC_ITEM_NAME  # where Orbax itself would write and does read it
+        temporary = self.folder / str(step) / f"{name}.tmp"
+
+        def write() -> None:
+            temporary.mkdir(exist_ok=True)
+            workdir.write_whole(temporary / name, json.dumps({"miou": miou}))
+            temporary.replace(temporary.with_name(name))
+
+        error = _storage_error(write) if jax.process_index() == 0 else ""
+        if error:
+            print(
+                f"Warning: the mIoU of step {step} could not be written in {self.folder} ({error}), so it cannot be "
+                f"the best; free space.",
+                flush=True,
+            )
         parallel.gather(None)  # all wait for process 0
         self._manager.reload()
 
@@ -209,34 +218,34 @@ class Checkpoints:
         return model["params"], model["statistics"]
 
     def close(self) -> None:
-        """Waits for a save under way."""
-        self.wait()
-        self._manager.close()
+        """Waits for a save under way. Asks no other process, which may be elsewhere when this one fails."""
+        error = _storage_error(self._manager.close)
+        if error:
+            print(self._not_saved(error), flush=True)
 
     def _start(self, **items: dict) -> str:
-        """Starts saving; returns what is wrong where it cannot."""
+        """Starts saving in all processes or in none; returns what is wrong where it cannot."""
         needed = sum(x.nbytes for x in jax.tree.leaves(items))
-
-        def start() -> None:
-            free = shutil.disk_usage(self.folder).free
-            if free < needed:  # said here in a sentence, and by Orbax in a thousand lines
-                raise OSError(errno.ENOSPC, f"{needed >> 20} MiB are needed and {free >> 20} MiB free")
-            args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-            self._manager.save(self._saving, args=ocp.args.Composite(**args), force=True)
-
-        return _storage_error(start)
+        free = min(parallel.gather(shutil.disk_usage(self.folder).free))
+        if free < needed:  # said here in a sentence, and by Orbax in a thousand lines
+            return f"{needed >> 20} MiB are needed and {free >> 20} MiB free"
+        args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+        save = partial(self._manager.save, self._saving, args=ocp.args.Composite(**args), force=True)
+        return _storage_error(save)
 
     def _warn(self, error: str) -> None:
         errors = [text for text in parallel.gather(error) if text]
         if not errors:
             return
         if jax.process_index() == 0:
-            print(
-                f"Warning: step {self._saving} could not be saved in {self.folder} ({errors[0]}); free space: the next "
-                f"checkpoint is tried in its time.",
-                flush=True,
-            )
+            print(self._not_saved(errors[0]), flush=True)
         self._manager = _open(self.folder)  # cleans away the half of it
+
+    def _not_saved(self, error: str) -> str:
+        return (
+            f"Warning: step {self._saving} could not be saved in {self.folder} ({error}); free space: the next "
+            f"checkpoint is tried in its time."
+        )
 
     def _set_aside(self, damaged: dict[int, str]) -> None:
         for step, error in damaged.items():

@@ -7,6 +7,7 @@ aborts a process in C++ when another one does not come.
 import hashlib
 import json
 import os
+import re
 import socket
 import time
 import warnings
@@ -26,12 +27,12 @@ LONGEST_LINE = 2**20
 
 
 class Place(NamedTuple):
-    """This process among `count`; process 0 listens at `coordinator`, HOST:PORT. `detected`: by JAX, in a cluster."""
+    """This process among `count`; process 0 listens at `coordinator`, HOST:PORT. `devices`: this host's; None: all."""
 
     coordinator: str
     count: int
     index: int
-    detected: bool = False
+    devices: list[int] | None = None
 
 
 def start(
@@ -53,11 +54,13 @@ def start(
     meet(place, {**task, "code of ovenet_jax": _code_version(), "version of jax": version("jax")}, timeout)
     import jax
 
+    jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is train.py's, see interruption.py
     jax.distributed.initialize(
         place.coordinator,
         place.count,
         place.index,
-        cluster_detection_method=None if place.detected else "deactivate",
+        place.devices,
+        cluster_detection_method="deactivate",
         initialization_timeout=round(timeout),
     )
     devices = Counter(device.process_index for device in jax.devices())
@@ -109,7 +112,7 @@ def _detect(timeout: float) -> Place:
 
     try:
         with warnings.catch_warnings(action="ignore"):  # that packages for other clusters are missing
-            coordinator, count, index, _ = ClusterEnv.auto_detect_unset_distributed_params(
+            coordinator, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
                 None, None, None, None, None, round(timeout)
             )
     except Exception as error:  # whatever a cluster's own interface raises
@@ -117,7 +120,15 @@ def _detect(timeout: float) -> Place:
             f"The cluster's description of this process cannot be read ({error}); give --coordinator, --processes "
             f"and --process, or --processes=1 for a process alone."
         ) from error
-    return Place("", 1, 0) if count in (None, 1) else Place(coordinator, count, index, detected=True)
+    if count in (None, 1):
+        return Place("", 1, 0)
+    return Place(coordinator, count, index, None if _alone_on_its_host() else devices)
+
+
+def _alone_on_its_host() -> bool:
+    """Whether Slurm or Open MPI has started one process per host, which then has all of the host's devices."""
+    tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", ""))
+    return re.fullmatch(r"1(\(x\d+\))?", tasks) is not None
 
 
 def _receive_all(place: Place, port: int, own: dict, timeout: float) -> str:

@@ -91,8 +91,9 @@ def train(config: ConfigDict, folder: Path) -> bool:
     )
     state = parallel.replicate(mesh, init_state(model, optimizer, frozen, config.ema))
     evaluator = Evaluator(config, graphdef)
-    if jax.process_index() == 0:
-        workdir.claim(folder, config)
+    with parallel.all_or_none():
+        if jax.process_index() == 0:
+            workdir.claim(folder, config)
     with (
         interruption() as interrupted,
         counting() as compilations,
@@ -192,7 +193,6 @@ def _loop(
             finite_watch.add(step, finite)
             pace.add(step - 1, time.monotonic() - began, waiting)
             reporter.collect(step, measures, finite, waiting)
-            watchdog.sign("")
             to_report = step % config.report_every == 0 or step == config.steps
             to_save = step % config.checkpoint_every == 0 or to_be_evaluated()
             if to_report or to_save:
@@ -200,7 +200,9 @@ def _loop(
             if to_report:
                 reporter.report(step)
             if to_save:
+                watchdog.sign(f"the checkpoint of step {step}")
                 checkpoints.save(state, reporter.collected)
+            watchdog.sign("")
             go_on = not agreement.reached() and (not to_be_evaluated() or evaluate())
     if checkpoints.latest_step() != step:
         finite_watch.check()

@@ -55,14 +55,28 @@ def test_three_kills(tmp_path):
     file, whole, steps = whole_run(tmp_path, checkpoint_every=1)
     folder = tmp_path / "killed"
     for complete in (0, 2, 1):
+        saved = newest_checkpoint(folder)
         process = start(file, folder)
         until_saving(folder, process, complete)
         process.kill()
-        _, error = process.communicate()
+        out, error = process.communicate()
         assert process.returncode == -signal.SIGKILL, error[-2000:]
-    resumed = re.search(r"Resuming .* from step (\d+)", run_to_the_end(file, folder))
-    assert int(resumed[1]) >= 3
+        assert step_resumed(out) in (None, saved)
+    saved = newest_checkpoint(folder)
+    assert saved >= 3
+    assert step_resumed(run_to_the_end(file, folder)) == saved
     assert_same_end(whole, folder, steps)
+
+
+def newest_checkpoint(folder):
+    """The last step whose checkpoint is complete, 0 if none is."""
+    return max((int(p.name) for p in (folder / "checkpoints").glob("*") if p.name.isdigit()), default=0)
+
+
+def step_resumed(out):
+    """The step that a start said it went on from; None if it did not come so far."""
+    resumed = re.search(r"Resuming .* from step (\d+)", out)
+    return resumed and int(resumed[1])
 
 
 @pytest.mark.slow
@@ -71,8 +85,9 @@ def test_fifty_kills(tmp_path):
     file, whole, steps = whole_run(tmp_path, steps=100, report_every=7, evaluate_every=25, checkpoint_every=2)
     moments = random.Random(0)
     folder = tmp_path / "killed"
-    kills = last_saved = 0
+    kills = 0
     while kills < 50:
+        saved = newest_checkpoint(folder)
         process = start(file, folder)
         if moments.random() < 0.8:  # in a save, or shortly after
             until_saving(folder, process, complete=moments.randrange(4))
@@ -85,13 +100,9 @@ def test_fifty_kills(tmp_path):
         if process.returncode == 0:
             assert_same_end(whole, folder, steps)
             shutil.rmtree(folder)
-            last_saved = 0
             continue
         kills += 1
-        resumed = re.search(r"Resuming .* from step (\d+)", out)
-        if resumed:
-            assert int(resumed[1]) >= last_saved
-            last_saved = int(resumed[1])
-        print(f"kill {kills}: this start went on from step {resumed[1] if resumed else 0}", flush=True)
+        assert step_resumed(out) in (None, saved)
+        print(f"kill {kills}: this start went on from step {step_resumed(out)}", flush=True)
     run_to_the_end(file, folder)
     assert_same_end(whole, folder, steps)

@@ -137,7 +137,15 @@ def slurm(monkeypatch):
 
 def test_slurm_says_where_a_process_stands(slurm):
     slurm(4)
-    assert _find(None, None, None, timeout=1) == Place("node03:61447", 4, 2, detected=True)
+    assert _find(None, None, None, timeout=1) == Place("node03:61447", 4, 2, devices=[0])
+
+
+def test_a_process_alone_on_its_host_has_all_of_its_devices(slurm, monkeypatch):
+    slurm(4)
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "1(x4)")
+    assert _find(None, None, None, timeout=1).devices is None
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "4")
+    assert _find(None, None, None, timeout=1).devices == [0]
 
 
 def test_flags_come_before_slurm(slurm):
