@@ -21,9 +21,10 @@ from torch.nn.functional import grid_sample
 
 from ovenet_jax.data import toy_streets
 from ovenet_jax.data.labels import CITYSCAPES
-from ovenet_jax.segfix import directions, ground_truth
+from ovenet_jax.segfix import ground_truth
 from ovenet_jax.segfix.files import Offsets, write_offsets
 from ovenet_jax.segfix.label_maps import Meaning
+from ovenet_jax.segfix.labels import evaluation_classes, offset_of_class, training_label
 from ovenet_jax.segfix.refine import Reading, refine_label_maps
 
 MAPS = flags.DEFINE_integer("maps", 8, "In each round.")
@@ -31,6 +32,7 @@ ROUNDS = flags.DEFINE_integer("rounds", 5, "Of which the median counts.")
 
 SIZE = (1024, 2048)
 SCALE = 2
+DIRECTIONS = 8
 
 
 def main(_) -> None:
@@ -64,9 +66,9 @@ def write_maps(root: Path) -> None:
     for i in range(MAPS.value):
         true = cv2.resize(toy_streets.scene("train", i)[1], SIZE[::-1], interpolation=cv2.INTER_NEAREST)
         truth = ground_truth.of_classes(true)
-        classes = directions.direction_classes(directions.stored_angle(truth.direction))
-        offset = directions.offsets(classes, truth.distance <= directions.MAX_DISTANCE)
-        write_offsets(root / f"offsets/{i}.mat", Offsets(offset))
+        nowhere = np.zeros(SIZE, bool)  # ignored
+        classes = evaluation_classes(DIRECTIONS).train_ids()[training_label(truth, nowhere, DIRECTIONS)]
+        write_offsets(root / f"offsets/{i}.mat", Offsets(offset_of_class(DIRECTIONS)[classes]))
         label = np.roll(true, 3, axis=1)
         cv2.imwrite(str(root / f"labels/{i}.png"), CITYSCAPES.label_ids()[label])
 

@@ -44,6 +44,11 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
       UserError: no images, predictions that exist already, no checkpoint, or one of another model; what no test can
         have, and what cannot be written.
     """
+    if config.eval.segfix:
+        raise UserError(
+            "config.eval.segfix refines in --mode=evaluate; leave it out, and refine the written files with python -m "
+            "ovenet_jax.segfix.refine."
+        )
     with parallel.all_or_none():
         workdir.note_differences(folder, config)
         if source is None:
@@ -254,7 +259,7 @@ def _fault_of(file: Path, size: tuple[int, int], allowed: set[int]) -> str | Non
 def _fault_of_offsets(file: Path, size: tuple[int, int]) -> str | None:
     """Reads an offset file again: it must have the image's size."""
     try:
-        found = read_offsets(file).offset.shape[:2]
+        read_offsets(file, size)
     except (OSError, ValueError) as error:
         return str(error)
-    return None if found == size else f"{file} is for {list(found)} pixels, expected {list(size)}"
+    return None

@@ -7,6 +7,7 @@ The offsets are a SegFix's, or an OVeNet's where it is sure of its seeds. Nothin
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -92,7 +93,12 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
     source = supervision.open_evaluation(config)
     inference = Inference.from_config(config, network.graphdef, source.classes, answer_only=True)
     refiner = Refiner(config)
-    what = {"split": config.data.eval_split, "step": network.step, "eval": config.eval.to_dict()}
+    what = {
+        "split": config.data.eval_split,
+        "step": network.step,
+        "refiner": refiner.name,
+        "eval": config.eval.to_dict(),
+    }
     if jax.process_index() == 0:
         print(
             f"Refining what step {network.step} of {folder} says of {what['split']} by {refiner.name}: {len(source)} "
@@ -101,7 +107,7 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
     scores = _scores(config, source, network, inference, refiner)
     if jax.process_index() == 0:
         print(table(scores, source.classes.names))
-        content = {"what": what, "refiner": refiner.name, "images": int(scores.before.images)}
+        content = {"what": what, "images": int(scores.before.images)}
         for title, mean in means(scores).items():
             columns = {c: {"before": b, "after": a} for c, (b, a) in zip(COLUMNS, mean.tolist(), strict=True)}
             content[title] = columns
@@ -123,13 +129,13 @@ class Refiner:
             raise UserError(
                 f"config.eval.segfix is {config.eval.segfix!r}; it must be the workdir of a SegFix or an OVeNet."
             )
-        its.eval.images_per_device = config.eval.images_per_device
-        network = restore_network(its.model, folder, its.eval.checkpoint)
+        its.mesh, its.eval.images_per_device = config.mesh, config.eval.images_per_device
+        with _keys_of(folder):
+            network = restore_network(its.model, folder, its.eval.checkpoint)
+            classes = supervision.predicted_classes(its)
+            self._inference = Inference.from_config(its, network.graphdef, classes, answer_only=True)
         self.name = f"step {network.step} of {folder}"
         self._model = its.model
-        self._inference = Inference.from_config(
-            its, network.graphdef, supervision.predicted_classes(its), answer_only=True
-        )
         self._arrays = parallel.to_local(self._inference.mesh, (network.params, network.statistics))
 
     def in_batches(self, samples: Sequence[dict]) -> Iterator[list[dict]]:
@@ -147,6 +153,20 @@ class Refiner:
             height, width = images[row].shape[:2]
             offset[row, :height, :width] = seeds_where_sure(*seeds)
         return offset
+
+
+@contextmanager
+def _keys_of(folder: Path) -> Iterator[None]:
+    """Raises UserError where meanwhile a key is read that the config in `folder` does not have."""
+    try:
+        yield
+    except AttributeError as error:
+        if not (error.args and isinstance(error.args[0], KeyError)):  # as ml_collections raises it
+            raise
+        raise UserError(
+            f"{folder}/config.json is another version's: it has no key {error.name!r}; add it there as configs/ has it, "
+            f"or train that network with this version."
+        ) from error
 
 
 def _scores(

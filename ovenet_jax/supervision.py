@@ -10,7 +10,7 @@ from ovenet_jax.data.labels import Labels
 from ovenet_jax.data.pipeline import Source
 from ovenet_jax.errors import UserError
 from ovenet_jax.models.zoo import directions_of
-from ovenet_jax.segfix.labels import offset_classes, training_classes
+from ovenet_jax.segfix.labels import evaluation_classes, training_classes
 from ovenet_jax.segfix.samples import REGIONS, BoundarySource, prepare_samples
 
 
@@ -26,7 +26,7 @@ def predicted_classes(config: ConfigDict) -> Labels:
       UserError: an unknown data set, one whose class table cannot be read, or other classes than a SegFix can have.
     """
     model = config.model
-    return offset_classes(directions_of(model)) if is_segfix(model) else pipeline.classes(config.data)
+    return evaluation_classes(directions_of(model)) if is_segfix(model) else pipeline.classes(config.data)
 
 
 def prepare(config: ConfigDict) -> dict:
@@ -54,7 +54,7 @@ def open_evaluation(config: ConfigDict) -> Source | BoundarySource:
     Raises:
       UserError: as `pipeline.open_split`; a split without labels, or with other classes than the model's.
     """
-    source = _open(config, config.data.eval_split, offset_classes)
+    source = _open(config, config.data.eval_split, evaluation_classes)
     if not source.has_labels:
         raise UserError(
             f"Split {config.data.eval_split!r} of {config.data.name} has no labels; use --mode=predict, or another "

@@ -7,15 +7,17 @@ import numpy as np
 
 from ovenet_jax.data.labels import CITYSCAPES, IGNORE
 from ovenet_jax.models.layers import resize_bilinear
+from ovenet_jax.models.segfix import offset_classes
 from ovenet_jax.segfix import ground_truth
-from ovenet_jax.segfix.directions import (
-    boundary_mask,
-    direction_classes,
-    offset_table,
-    offsets,
-    stored_angle,
-)
+from ovenet_jax.segfix.directions import direction_classes, offset_table, stored_angle
+from ovenet_jax.segfix.ground_truth import GroundTruth
 from ovenet_jax.segfix.label_maps import Meaning
+from ovenet_jax.segfix.labels import (
+    boundary_and_direction,
+    evaluation_classes,
+    offset_of_class,
+    training_label,
+)
 from ovenet_jax.segfix.shift import refined_mask, refined_numbers, shift_by
 from tests.golden_case import Case
 
@@ -55,16 +57,16 @@ def instance_ground_truth(case: Case) -> dict[str, np.ndarray]:
 def _from_angles(case: Case) -> dict[str, np.ndarray]:
     """What both kinds of ground truth say of distances and angles, for 8 directions."""
     io = case.io
-    ignored, distance = io["seg_label"] < 0, io["depth"]
-    mask, classes = boundary_mask(distance, ignored), direction_classes(io["angle"])
-    level = 1 - boundary_mask(distance, ignored, max_distance=4)  # one step of 5 pixels
-    snapped = np.radians(classes * 45 - 180)
+    ignored, truth = io["seg_label"] < 0, GroundTruth(io["depth"], io["dir_deg"])
+    label = training_label(truth, ignored, 8)
+    near, direction = map(_ignored_below_zero, boundary_and_direction(label, 8))
+    snapped = np.radians(direction_classes(io["angle"]) * 45 - 180)
     return {
         "sobel": ground_truth.gradient_kernels(),
         "angle": stored_angle(io["dir_deg"]),
-        "mask_label": mask,
-        "dir_label": np.select([mask == -1, mask == 1], [IGNORED, classes], INSIDE),
-        "energy_label": np.where(ignored, IGNORED, level),
+        "mask_label": near,
+        "dir_label": np.where(near == 0, INSIDE, direction),
+        "energy_label": np.where(ignored, IGNORED, truth.distance > 4),  # one step of 5 pixels
         "unit_vector": np.stack([np.sin(snapped), np.cos(snapped)], axis=-1),
     }
 
@@ -77,9 +79,11 @@ def _of_count(case: Case, what: str, count: int, is_index: bool) -> np.ndarray:
         return direction_classes(io["ramp"], count)
     if what == "vector":
         return offset_table(count)[io[f"align_{count}_index"]].transpose(2, 0, 1)[None]
-    classes = direction_classes(io["angle"], count)
     if what == "offset":
-        return offsets(classes, boundary_mask(io["depth"], ignored=False) == 1, count)
+        truth, nowhere = GroundTruth(io["depth"], io["dir_deg"]), np.zeros(io["depth"].shape, bool)
+        label = training_label(truth, nowhere, count)
+        return offset_of_class(count)[evaluation_classes(count).train_ids()[label]]
+    classes = direction_classes(io["angle"], count)
     return classes if is_index else classes * step - 180 + (step / 2 if count == 4 else 0)
 
 
@@ -89,7 +93,8 @@ def predicted_offsets(case: Case) -> dict[str, np.ndarray]:
     mask, direction = (
         resize_bilinear(case.image(name), size, align_corners=True) for name in ("pred_mask", "pred_dir")
     )
-    return {"pred_offset": offsets(jnp.argmax(direction, axis=-1), mask[..., 1] > 0.5)}
+    scores = jnp.concatenate([0.5 - mask[..., 1:], direction], axis=-1)
+    return {"pred_offset": offset_of_class(8)[offset_classes(scores)]}
 
 
 def refinement(case: Case) -> dict[str, np.ndarray]:

@@ -1,5 +1,3 @@
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -10,10 +8,8 @@ from ovenet_jax.segfix import ground_truth
 from ovenet_jax.segfix.directions import (
     COUNTS,
     angle_of,
-    boundary_mask,
     direction_classes,
     offset_table,
-    offsets,
     stored_angle,
 )
 
@@ -50,21 +46,6 @@ def test_an_angle_is_of_the_nearest_class(count):
     middle = np.arange(count) * 360 / count - 180
     away = np.abs((angle[:, None] - middle + 180) % 360 - 180)
     assert_array_equal(direction_classes(angle, count), away.argmin(axis=1))
-
-
-def test_directions_are_the_same_on_a_device():
-    angle = jnp.linspace(-180, 180, 91)
-    near = angle > -30
-
-    @jax.jit
-    def on_device(angle, near):
-        return direction_classes(angle, 16), offsets(direction_classes(angle, 16), near, 16)
-
-    classes, offset = on_device(angle, near)
-    assert_array_equal(classes, direction_classes(np.asarray(angle), 16))
-    assert_array_equal(offset, offsets(np.asarray(classes), np.asarray(near), 16))
-    mask = jax.jit(boundary_mask)(jnp.arange(8), jnp.arange(8) == 2)
-    assert_array_equal(mask, [1, 1, -1, 1, 1, 1, 0, 0])
 
 
 # ---- ground truth ----

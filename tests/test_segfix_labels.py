@@ -10,7 +10,7 @@ from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.segfix import directions, ground_truth
 from ovenet_jax.segfix.labels import (
     boundary_and_direction,
-    offset_classes,
+    evaluation_classes,
     offset_of_class,
     training_classes,
     training_label,
@@ -34,20 +34,20 @@ def test_training_classes_say_what_distances_and_angles_do(count):
     label = blocks()
     truth = truth_of(label)
     found = training_label(truth, label == IGNORE, count)
-    near = directions.boundary_mask(truth.distance, label == IGNORE)
+    known, near = label != IGNORE, truth.distance <= 5
     boundary, direction = boundary_and_direction(jnp.asarray(found), count)
-    assert_array_equal(np.where(near == -1, IGNORE, near), boundary)
+    assert_array_equal(np.where(known, near, IGNORE), boundary)
     assert {0, 1, IGNORE} == set(np.unique(boundary).tolist())
     expected = directions.direction_classes(directions.stored_angle(truth.direction), count)
-    assert_array_equal(np.where(near == -1, IGNORE, expected), direction)
+    assert_array_equal(np.where(known, expected, IGNORE), direction)
 
 
 def test_what_is_tested_are_the_published_offsets():
     label = blocks()
     truth = truth_of(label)
-    tested = offset_classes(8).train_ids()[training_label(truth, label == IGNORE, 8)]
+    tested = evaluation_classes(8).train_ids()[training_label(truth, label == IGNORE, 8)]
     classes = directions.direction_classes(directions.stored_angle(truth.direction))
-    expected = directions.offsets(classes, directions.boundary_mask(truth.distance, ignored=False) == 1)
+    expected = np.where(truth.distance[..., None] <= 5, directions.offset_table(8)[classes], 0)
     known = label != IGNORE
     assert_array_equal(offset_of_class(8)[tested[known]], expected[known])
     assert (tested[~known] == IGNORE).all()

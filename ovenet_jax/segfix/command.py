@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import math
 import os
 import shutil
 import sys
@@ -40,10 +39,15 @@ def folder(text: str) -> Path:
     return Path(text).expanduser()
 
 
-def number(text: str) -> float:
-    if not math.isfinite(float(text)):
-        raise argparse.ArgumentTypeError(f"{text} is no finite number")
-    return float(text)
+def number(least: float, most: float) -> Callable[[str], float]:
+    """The type of an argument that is a number from `least` to `most`."""
+
+    def number_of(text: str) -> float:
+        if not least <= float(text) <= most:  # nan is not, either
+            raise argparse.ArgumentTypeError(f"{text} is not from {least} to {most}")
+        return float(text)
+
+    return number_of
 
 
 def _count(text: str) -> int:

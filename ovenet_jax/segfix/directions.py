@@ -1,7 +1,7 @@
-"""Directions as angles, as classes and as offsets; and which pixels lie near a boundary.
+"""Directions as angles, as classes and as offsets.
 
 Offsets are whole pixels, (row, column). Angles are in degrees, atan2(row, column): 0 points right, 90 down, -90 up,
-both -180 and 180 left. Functions of arrays take numpy's or jax's, also while jax traces, and return their like.
+both -180 and 180 left.
 
 Source: Yuan, Xie, Chen, Wang, "SegFix: Model-agnostic boundary refinement for segmentation", ECCV 2020, and its code.
 """
@@ -9,7 +9,6 @@ Source: Yuan, Xie, Chen, Wang, "SegFix: Model-agnostic boundary refinement for s
 import numpy as np
 
 COUNTS = (4, 8, 16, 32)  # of direction classes; published models have 8
-MAX_DISTANCE = 5  # of pixels that are near a boundary
 
 
 def offset_table(count: int) -> np.ndarray:
@@ -25,36 +24,22 @@ def offset_table(count: int) -> np.ndarray:
     return np.rint(on_square * max(1, count // 8)).astype(np.int8)
 
 
-def angle_of(vectors):
+def angle_of(vectors: np.ndarray) -> np.ndarray:
     """The angle of `vectors` [..., 2], (row, column) -> [...]; 0 for the vector (0, 0)."""
-    xp = vectors.__array_namespace__()
-    return xp.atan2(vectors[..., 0], vectors[..., 1]) * (180 / np.pi)
+    return np.arctan2(vectors[..., 0], vectors[..., 1]) * (180 / np.pi)
 
 
-def stored_angle(direction):
+def stored_angle(direction: np.ndarray) -> np.ndarray:
     """The angle, even degrees, that a ground truth file holds as a byte from 0 to 180: float32 [...]."""
-    return direction.astype("float32") * 2 - 180
+    return direction.astype(np.float32) * 2 - 180
 
 
-def direction_classes(angle, count: int = 8):
+def direction_classes(angle: np.ndarray, count: int = 8) -> np.ndarray:
     """The class of each angle [...], int32, 0 to count - 1: that whose angle is nearest.
 
     Half way it is the one counterclockwise. Of 4 classes, each is a quadrant with its first angle, not its last one.
     """
-    xp = angle.__array_namespace__()
     turned = (angle + 180) / (360 / count)
     if count == 4:
-        return xp.clip(xp.floor(turned), 0, 3).astype("int32")
-    return xp.ceil(turned - 0.5).astype("int32") % count
-
-
-def boundary_mask(distance, ignored, max_distance: int = MAX_DISTANCE):
-    """1 where `distance` [...] is at most `max_distance`, 0 inside of regions, -1 where `ignored` [...]: int32."""
-    xp = distance.__array_namespace__()
-    return xp.where(ignored, -1, distance <= max_distance).astype("int32")
-
-
-def offsets(classes, near, count: int = 8):
-    """The offset of each direction class [...] where `near` [...] is true, else (0, 0): int8 [..., 2]."""
-    xp = classes.__array_namespace__()
-    return xp.where(near[..., None], xp.asarray(offset_table(count))[classes], xp.zeros((), "int8"))
+        return np.clip(np.floor(turned), 0, 3).astype(np.int32)
+    return np.ceil(turned - 0.5).astype(np.int32) % count

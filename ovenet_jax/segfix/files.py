@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 from scipy import io
 
-from ovenet_jax.data.image_files import MAX_PIXELS, decode_label, read_header
+from ovenet_jax.data.image_files import decode_label, read_header
 from ovenet_jax.segfix.ground_truth import GroundTruth
 from ovenet_jax.segfix.mat_file import read_array
 
@@ -73,35 +73,40 @@ def named(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: {error}") from error
 
 
-def read_offsets(path: Path) -> Offsets:
-    """Reads any offset file; what it holds is told by its content.
+def read_offsets(path: Path, size: tuple[int, int]) -> Offsets:
+    """Reads any offset file of an image of `size` (H, W); what it holds is told by its content.
 
     Raises:
-      ValueError: it holds no offsets, or is damaged.
+      ValueError: it holds no offsets, or those of another size, or is damaged.
       OSError: the file system refuses.
     """
     with named(path):
         data = path.read_bytes()
-        return Offsets(_mat_offset(data)) if path.suffix == ".mat" else _png_offsets(data)
+        return Offsets(_mat_offset(data, size)) if path.suffix.lower() == ".mat" else _png_offsets(data, size)
 
 
-def _png_offsets(data: bytes) -> Offsets:
-    if read_header(data).depth == 8:
-        rows_columns = _maps(decode_label(data), 2, axis=1)
+def _png_offsets(data: bytes, size: tuple[int, int]) -> Offsets:
+    header = read_header(data)
+    count = 2 if header.depth == 8 else 3
+    if header.size != (size[0], count * size[1]):
+        (height, width), (found_height, found_width) = size, header.size
+        raise ValueError(
+            f"{found_width}x{found_height} pixels; expected {count} maps of {width}x{height}, side by side"
+        )
+    if header.depth == 8:
+        rows_columns = np.split(decode_label(data), 2, axis=1)
         return Offsets(np.moveaxis(np.stack(rows_columns).astype(np.int16) - 2**7, 0, -1))
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if picture is None or picture.dtype != np.uint16 or picture.ndim != 2:
         raise ValueError("no PNG of one grey channel of 8 or 16 bits, in which offsets are kept")
-    *rows_columns, confidence = _maps(picture, 3, axis=1)
+    *rows_columns, confidence = np.split(picture, 3, axis=1)
     offset = np.moveaxis(np.stack(rows_columns).astype(np.int32) - 2**15, 0, -1)
     return Offsets(offset, confidence.astype(np.float32) / 255)
 
 
-def _mat_offset(data: bytes) -> np.ndarray:
+def _mat_offset(data: bytes, size: tuple[int, int]) -> np.ndarray:
     """Integers or float32 [H, W, 2], in MATLAB's order."""
-    offset = read_array(data, "mat", max_numbers=2 * MAX_PIXELS)
-    if offset.ndim != 3 or offset.shape[2] != 2:
-        raise ValueError(f"its field 'mat' has the size {list(offset.shape)}; expected [H, W, 2]")
+    offset = read_array(data, "mat", (*size, 2))
     if not (offset.min(initial=0) >= -FARTHEST and offset.max(initial=0) <= FARTHEST):  # nan is neither
         raise ValueError(f"its field 'mat' holds other numbers than offsets of at most {FARTHEST} pixels")
     if offset.dtype.kind == "f":
@@ -129,7 +134,10 @@ def read_ground_truth(path: Path) -> GroundTruth:
       OSError: the file system refuses.
     """
     with named(path):
-        return GroundTruth(*_maps(decode_label(path.read_bytes()), 2, axis=0))
+        picture = decode_label(path.read_bytes())
+        if len(picture) % 2:
+            raise ValueError(f"{len(picture)} rows, which are not 2 maps of one size")
+        return GroundTruth(*np.split(picture, 2))
 
 
 def write_png(path: Path, picture: np.ndarray, parameters: Sequence[int] = ()) -> None:
@@ -140,13 +148,6 @@ def write_png(path: Path, picture: np.ndarray, parameters: Sequence[int] = ()) -
     """
     _, encoded = cv2.imencode(".png", picture, parameters)
     _replace(path, lambda file: file.write_bytes(encoded))
-
-
-def _maps(picture: np.ndarray, count: int, axis: int) -> list[np.ndarray]:
-    if picture.shape[axis] % count:
-        height, width = picture.shape
-        raise ValueError(f"{width}x{height} pixels, which are not {count} maps of one size")
-    return np.split(picture, count, axis)
 
 
 def _within(offset: np.ndarray, kind: type, path: Path) -> np.ndarray:

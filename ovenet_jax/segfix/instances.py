@@ -1,11 +1,12 @@
 """Instance predictions as Cityscapes takes them: refined, and their average precision.
 
-Per image a list <name>_pred.txt, in each line the path of a mask, beside the list or below, its label id and a score.
-A mask is a PNG, in which whatever is not 0 belongs to the instance. Refined masks are 0 and 255. An image without any
-instance has an empty list.
+Per image a list <name>_pred.txt, in each line the path of a mask, beside the list or below, its label id and a score,
+with one space between. A mask is a PNG, in which whatever is not 0 belongs to the instance. Refined masks are 0 and
+255. An image without any instance has an empty list.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from types import ModuleType, SimpleNamespace
 
@@ -19,25 +20,46 @@ from ovenet_jax.segfix.shift import Shift, refined_mask
 LIST_END = "_pred"
 
 
-def read_masks(file: Path) -> dict[str, np.ndarray]:
-    """The masks of a list by their paths, bool [H, W].
+def read_list(file: Path) -> dict[str, int]:
+    """The label ids of the masks in a list, by their paths.
 
     Raises:
-      ValueError: a line or a mask is not as it should be.
-      OSError: list or mask cannot be read.
+      ValueError: a line is not as it should be.
+      OSError: the list cannot be read.
     """
-    masks = {}
+    label_ids = {}
     with named(file):
         lines = file.read_text().splitlines()
     for number, line in enumerate(lines, 1):
-        path, *rest = line.split() or [""]
-        if len(rest) != 2 or PurePath(path).is_absolute() or ".." in PurePath(path).parts:
+        try:
+            path, label_id = _path_and_id(line)
+        except ValueError:
             raise ValueError(
-                f"{file}, line {number}: expected a path below the list's folder, a label id and a score"
-            )
-        with named(file.parent / path):
-            masks[path] = read_label((file.parent / path).read_bytes()).array > 0
-    return masks
+                f"{file}, line {number}: expected a path below the list's folder, a label id and a score, with one "
+                f"space between"
+            ) from None
+        label_ids[path] = label_id
+    return label_ids
+
+
+def _path_and_id(line: str) -> tuple[str, int]:
+    path, label_id, score = line.split(" ")
+    if PurePath(path).is_absolute() or ".." in PurePath(path).parts or not math.isfinite(float(score)):
+        raise ValueError
+    if not float(label_id).is_integer():
+        raise ValueError
+    return path, int(float(label_id))
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """A mask, bool [H, W].
+
+    Raises:
+      ValueError: it is none.
+      OSError: it cannot be read.
+    """
+    with named(path):
+        return read_label(path.read_bytes()).array > 0
 
 
 def write_refined(file: Path, masks: Mapping[str, np.ndarray], shift: Shift | None, folder: Path) -> None:
@@ -48,13 +70,23 @@ def write_refined(file: Path, masks: Mapping[str, np.ndarray], shift: Shift | No
     (folder / file.name).write_bytes(file.read_bytes())
 
 
+def check_ids(file: Path, label_ids: Iterable[int]) -> None:
+    """Raises ValueError where some of the label ids in `file` are none that Cityscapes' evaluation knows."""
+    evaluation, _ = official_evaluation()
+    unknown = sorted(set(label_ids) - evaluation.id2label.keys())
+    if unknown:
+        raise ValueError(f"{file}: {', '.join(map(str, unknown))} are no label ids of Cityscapes")
+
+
 def average_precision(lists: Sequence[Path], truth: Sequence[Path], root: Path) -> tuple[float, float]:
     """AP, and AP at 50 % overlap, of lists under `root` against their instance maps, by Cityscapes' own evaluation."""
     evaluation, instances2dict = official_evaluation()
     options = evaluation.args
-    options.predictionPath, options.quiet = str(root.resolve()), True
+    top = root.resolve()
+    options.predictionPath, options.quiet = str(top), True
     evaluation.setInstanceLabels(options)
-    predicted, true = ([str(path.resolve()) for path in paths] for paths in (lists, truth))
+    predicted = [str(top / path.relative_to(root)) for path in lists]
+    true = [str(path.resolve()) for path in truth]
     matches = evaluation.matchGtWithPreds(predicted, true, instances2dict(true), options)
     averages = evaluation.computeAverages(evaluation.evaluateMatches(matches, options), options)
     return averages["allAp"], averages["allAp50%"]

@@ -1,7 +1,8 @@
 """Folders of label maps from any tool: what the ids in them mean, and which files belong together."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import cv2
@@ -113,7 +114,9 @@ def files_by_name(
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder.")
-    found = sorted(path for path in folder.rglob("*") if path.suffix in suffixes and path.name[0] != ".")
+    found = sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.name[0] != "."
+    )
     found = [path for path in found if path.stem.endswith(only)] or found
     if not found:
         raise UserError(f"{folder} holds no file {' or '.join(suffixes)}; give a folder that does.")
@@ -130,16 +133,31 @@ def files_by_name(
     return files
 
 
-def partner(file: Path, name: str, files: dict[str, Path], what: str) -> Path:
-    """Which of `files` has the name of `file`, also where only one of both lies in a subfolder.
+def partners(files: Mapping[str, Path], others: Mapping[str, Path], what: str) -> Callable[[str], Path]:
+    """A function of the name of one of `files` to that of `others` with the same name, also where only one of both lies
+    in a subfolder. It raises ValueError where there is none, or several files by that name could be meant."""
+    own, alike = _by_bare_name(files), _by_bare_name(others)
 
-    Raises:
-      ValueError: none.
-    """
-    bare = Path(name).name
-    same = [files[key] for key in (name, bare) if key in files]
-    if not same and bare == name:
-        same = [file for key, file in files.items() if Path(key).name == name]
-    if not same:
-        raise ValueError(f"{file}: there is no {what} {name}")
-    return same[0]
+    def partner(name: str) -> Path:
+        if name in others:
+            return others[name]
+        bare = PurePath(name).name
+        found = [key for key in alike[bare] if bare in (name, key)]
+        if not found:
+            raise ValueError(f"{files[name]}: there is no {what} {name}")
+        if len(own[bare]) > 1 or len(found) > 1:
+            raise ValueError(
+                f"{files[name]}: it is not clear which {what} is its own, where {len(found)} of them and "
+                f"{len(own[bare])} to be refined are called {bare}; put both into the same subfolders"
+            )
+        return others[found[0]]
+
+    return partner
+
+
+def _by_bare_name(names: Iterable[str]) -> defaultdict[str, list[str]]:
+    """The names by what is left of them without folders."""
+    alike = defaultdict(list)
+    for name in names:
+        alike[PurePath(name).name].append(name)
+    return alike

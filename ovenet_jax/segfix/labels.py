@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 
 from ovenet_jax.data.labels import IGNORE, Labels
-from ovenet_jax.segfix.directions import MAX_DISTANCE, direction_classes, offset_table, stored_angle
+from ovenet_jax.segfix.directions import direction_classes, offset_table, stored_angle
 from ovenet_jax.segfix.ground_truth import GroundTruth
 
+NEAR = 5  # pixels from a border, up to which it is near a boundary
 NO_OFFSET_COLOR = (255, 255, 255)
 
 
@@ -27,7 +28,7 @@ def training_classes(directions: int) -> Labels:
     )
 
 
-def offset_classes(directions: int) -> Labels:
+def evaluation_classes(directions: int) -> Labels:
     """Classes 0 to D; their ids are the training classes."""
     return Labels(
         names=("none", *_names(directions)),
@@ -38,14 +39,14 @@ def offset_classes(directions: int) -> Labels:
 
 
 def offset_of_class(directions: int) -> np.ndarray:
-    """The offset (row, column) of each of `offset_classes`, int8 [1 + D, 2]."""
+    """The offset (row, column) of each of `evaluation_classes`, int8 [1 + D, 2]."""
     return np.concatenate([np.zeros((1, 2), np.int8), offset_table(directions)])
 
 
 def training_label(truth: GroundTruth, ignored: np.ndarray, directions: int) -> np.ndarray:
     """The training class of every pixel, IGNORE where `ignored` [H, W]: uint8 [H, W]."""
     stored = np.arange(256)
-    near = np.where(stored <= MAX_DISTANCE, directions, 0).astype(np.uint8)
+    near = np.where(stored <= NEAR, directions, 0).astype(np.uint8)
     direction = direction_classes(stored_angle(stored), directions).astype(np.uint8)
     label = cv2.LUT(truth.distance, near) + cv2.LUT(truth.direction, direction)
     label[ignored] = IGNORE

@@ -1,11 +1,12 @@
 """One array of numbers out of a MATLAB 5 file, which anyone may have made.
 
 SciPy's reader is compiled code that trusts the file: a single wrong byte can end the process (SciPy 1.17). Nothing here
-can do more than raise, and no more is unpacked than the array's size allows.
+can do more than raise, and no more is unpacked than an array of the expected shape takes.
 
 Source: "MAT-File Format", The MathWorks.
 """
 
+import math
 import struct
 import zlib
 
@@ -19,14 +20,13 @@ TYPES = {
 NUMERIC = range(6, 16)  # classes of arrays: double, single, and integers of 8 to 64 bits
 COMPLEX_OR_LOGICAL = 0x0A00  # flags of arrays
 HEAD = 1024  # bytes, more than what stands before an array's numbers: their kind, size and name
-LARGEST = 8  # bytes of a number
 
 
-def read_array(data: bytes, name: str, max_numbers: int) -> np.ndarray:
-    """The array `name` of a file's bytes, of its own type and shape.
+def read_array(data: bytes, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The array `name` of a file's bytes, of its own type.
 
     Raises:
-      ValueError: the file has no such array of at most max_numbers real numbers, or is damaged.
+      ValueError: the file has no such array of real numbers of this shape, or is damaged.
     """
     if data[124:128] != LITTLE_ENDIAN:
         raise ValueError("no MATLAB file of version 5 (.mat of versions 5 to 7, not 7.3)")
@@ -35,7 +35,9 @@ def read_array(data: bytes, name: str, max_numbers: int) -> np.ndarray:
         at = 128
         while at < len(data):
             kind, start, end = _tag(data, at)
-            found, array = _matrix(kind, data[start:end], name, max_numbers)
+            if end > len(data):
+                raise IndexError("it ends too early")
+            found, array = _matrix(kind, data[start:end], name, shape)
             if array is not None:
                 return array
             names.append(found)
@@ -51,13 +53,11 @@ def _tag(data: bytes, at: int) -> tuple[int, int, int]:
     start = at + 8
     if kind >> 16:  # the short form: up to four bytes, behind type and size in two bytes each
         kind, size, start = kind & 0xFFFF, kind >> 16, at + 4
-    if start + size > len(data):
-        raise IndexError("it ends too early")
     return kind, start, start + size
 
 
-def _matrix(kind: int, content: bytes, name: str, max_numbers: int) -> tuple[str, np.ndarray | None]:
-    """The name of the array in an element of the file and, if it is `name`, the array."""
+def _matrix(kind: int, content: bytes, name: str, shape: tuple[int, ...]) -> tuple[str, np.ndarray | None]:
+    """The name of the array in an element of the file and, if it is `name`, the array, of the expected shape."""
     head, compressed = content, kind == COMPRESSED
     if compressed:
         head = zlib.decompressobj().decompress(content, HEAD)
@@ -67,27 +67,26 @@ def _matrix(kind: int, content: bytes, name: str, max_numbers: int) -> tuple[str
     _, start, end = _tag(head, 0)
     (flags,) = struct.unpack_from("<I", head, start)
     _, start, end = _tag(head, _padded(end))
-    shape = struct.unpack_from(f"<{(end - start) // 4}i", head, start)
+    its_shape = struct.unpack_from(f"<{(end - start) // 4}i", head, start)
     _, start, end = _tag(head, _padded(end))
     found = head[start:end].decode("ascii")
     if found != name:
         return found, None
     if flags & 0xFF not in NUMERIC or flags & COMPLEX_OR_LOGICAL:
         raise ValueError(f"its field {name!r} holds no real numbers")
-    count = int(np.prod(shape, dtype=object))
-    if min(shape, default=0) < 0 or count > max_numbers:
-        raise ValueError(
-            f"its field {name!r} has the size {list(shape)}; at most {max_numbers} numbers are read"
-        )
-    if compressed:
-        inflater = zlib.decompressobj()
-        content = memoryview(inflater.decompress(content, HEAD + LARGEST * count))[8:]
-        if not inflater.eof:
-            raise IndexError("it goes on, or ends, where it should not")
-    kind, start, end = _tag(content, _padded(end))
-    dtype = np.dtype(TYPES[kind])
+    if its_shape != shape:
+        raise ValueError(f"its field {name!r} has the size {list(its_shape)}; expected {list(shape)}")
+    kind, start, end = _tag(head, _padded(end))
+    dtype, count = np.dtype(TYPES[kind]), math.prod(shape)
     if end - start != count * dtype.itemsize:
         raise IndexError(f"{end - start} bytes for {count} numbers of {dtype.itemsize}")
+    if compressed:
+        inflater = zlib.decompressobj()
+        content = memoryview(inflater.decompress(content, 8 + _padded(end) + 1))[8:]
+        if not inflater.eof:
+            raise IndexError("it goes on, or ends, where it should not")
+    if end > len(content):
+        raise IndexError("it ends too early")
     return found, np.frombuffer(content, dtype, count, start).reshape(shape, order="F")
 
 

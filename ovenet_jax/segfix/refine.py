@@ -2,7 +2,8 @@
 
 Every label map is read where the offsets of the file of the same name point to: SegFix's, also the .mat files of its
 published archives, or OVeNet's seeds where they are sure. With --instances the folder holds instance predictions as
-Cityscapes takes them. With --truth, scores before and after are printed. What cannot be refined is named and left out.
+Cityscapes takes them. With --truth, scores before and after are printed. What cannot be refined, or scored, is named
+and left out.
 
 Without --dataset, labels are numbers, of which 255 is no class. Between pixels (with a --scale that is not whole) they
 are averaged and rounded, as published: labels of other classes may come out.
@@ -17,11 +18,18 @@ import cv2
 import numpy as np
 
 from ovenet_jax.boundary import WIDTHS, BoundaryScores, boundary_scores
-from ovenet_jax.data.labels import IGNORE
+from ovenet_jax.data.labels import CITYSCAPES, IGNORE
 from ovenet_jax.errors import UserError
 from ovenet_jax.segfix import command, instances
 from ovenet_jax.segfix.files import OFFSET_SUFFIXES, read_offsets, write_png
-from ovenet_jax.segfix.label_maps import LABEL_IDS, Meaning, files_by_name, meaning_of, partner
+from ovenet_jax.segfix.label_maps import (
+    LABEL_IDS,
+    Meaning,
+    files_by_name,
+    meaning_of,
+    partners,
+    read_instance_ids,
+)
 from ovenet_jax.segfix.shift import Shift, refined_numbers, seeds_where_sure, shift_by
 
 SEMANTIC_SCALE, INSTANCE_SCALE = 2.0, 1.0  # published
@@ -35,10 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--instances", action="store_true", help="the labels are lists and masks of instances"
     )
     parser.add_argument(
-        "--scale", type=command.number, help="of boundary offsets (default: 2, with --instances 1)"
+        "--scale", type=command.number(-100, 100), help="of boundary offsets (default: 2, with --instances 1)"
     )
     parser.add_argument(
-        "--threshold", type=command.number, default=0.5, help="of the confidence of seeds (default: 0.5)"
+        "--threshold",
+        type=command.number(0, 1),
+        default=0.5,
+        help="of the confidence of seeds (default: 0.5)",
     )
     parser.add_argument(
         "--outer_edges",
@@ -80,8 +91,7 @@ class Reading(NamedTuple):
           ValueError: it holds no offsets, or of another size.
           OSError: it cannot be read.
         """
-        offset, confidence = read_offsets(file)
-        check_size(file, offset.shape[:2], size)
+        offset, confidence = read_offsets(file, size)
         if confidence is None:
             return shift_by(offset, self.scale, self.align_corners)
         return shift_by(
@@ -94,6 +104,18 @@ def check_size(file: Path, found: tuple[int, int], expected: tuple[int, int]) ->
     if found != expected:
         (height, width), (expected_height, expected_width) = found, expected
         raise ValueError(f"{file}: for {width}x{height} pixels, expected {expected_width}x{expected_height}")
+
+
+class _Outcome(NamedTuple):
+    """Of a file: whether it is written, what is wrong, and what is to be scored."""
+
+    written: bool
+    fault: str | None = None
+    scored: "Scores | Path | None" = None
+
+
+def _unscored(error: Exception) -> _Outcome:
+    return _Outcome(True, f"{error}; refined, but not scored")
 
 
 # ---- label maps ----
@@ -112,7 +134,7 @@ def refine_label_maps(
     """Writes all label maps under `labels`, refined, into the new folder `out`; with `truth` prints scores.
 
     Returns:
-      one sentence for each label map that is left out.
+      one sentence for each label map that is left out, or not scored.
 
     Raises:
       UserError: no label maps or offsets, `out` exists or cannot be written, or truth without a class table.
@@ -121,34 +143,39 @@ def refine_label_maps(
         raise UserError("--truth needs to know the classes; name the data set by --dataset.")
     end = meaning.ends[1]
     label_of = files_by_name(labels, (".png",), meaning.ends, only=end)
-    offset_of = files_by_name(offsets, OFFSET_SUFFIXES, meaning.ends)
-    true_of = files_by_name(truth, (".png",), meaning.ends, only=end) if truth else None
+    offset_of = partners(label_of, files_by_name(offsets, OFFSET_SUFFIXES, meaning.ends), "offset file")
+    if truth:
+        true_of = partners(label_of, files_by_name(truth, (".png",), meaning.ends, only=end), "true label")
     ids, numbers, in_label_ids = meaning.from_numbers(), meaning.to_numbers(), meaning._replace(ids=LABEL_IDS)
 
-    def refine(item: tuple[str, Path]) -> tuple[str | None, Scores | None]:
+    def refine(item: tuple[str, Path]) -> _Outcome:
         name, file = item
-        scores = None
         try:
             label = meaning.read(file)
-            shift = reading.shift_of(partner(file, name, offset_of, "offset file"), label.shape)
-            refined = cv2.LUT(refined_numbers(label, shift), ids)
-            if true_of:
-                true_file = partner(file, name, true_of, "true label")
-                true = in_label_ids.read(true_file)
-                check_size(true_file, true.shape, label.shape)
-                scores = scores_of(true, label, cv2.LUT(refined, numbers), len(meaning.classes.names))
+            shift = reading.shift_of(offset_of(name), label.shape)
         except (OSError, ValueError) as error:
-            return str(error), None
+            return _Outcome(False, str(error))
+        refined = cv2.LUT(refined_numbers(label, shift), ids)
         write_png(folder / file.relative_to(labels), refined)
-        return None, scores
+        if not truth:
+            return _Outcome(True)
+        try:
+            true_file = true_of(name)
+            true = in_label_ids.read(true_file)
+            check_size(true_file, true.shape, label.shape)
+        except (OSError, ValueError) as error:
+            return _unscored(error)
+        scores = scores_of(true, label, cv2.LUT(refined, numbers), len(meaning.classes.names))
+        return _Outcome(True, scored=scores)
 
-    faults, total = [], None
+    written, faults, total = 0, [], None
     with command.new_folder(out) as folder:
-        for fault, scores in command.each(refine, list(label_of.items()), workers, "refining"):
-            faults += [fault] if fault else []
-            if scores:
-                total = total + scores if total else scores
-    print(f"Written: {len(label_of) - len(faults)} of {len(label_of)} label maps in {out}")
+        for outcome in command.each(refine, list(label_of.items()), workers, "refining"):
+            written += outcome.written
+            faults += [outcome.fault] if outcome.fault else []
+            if outcome.scored:
+                total = total + outcome.scored if total else outcome.scored
+    print(f"Written: {written} of {len(label_of)} label maps in {out}")
     if total:
         print(table(total, meaning.classes.names))
     return faults
@@ -239,48 +266,57 @@ def refine_instances(
     prints average precision.
 
     Returns:
-      one sentence for each list that is left out.
+      one sentence for each list that is left out, or not scored.
 
     Raises:
-      UserError: no lists or offsets, `out` exists or cannot be written, or Cityscapes' evaluation is not installed.
+      UserError: no lists or offsets, `out` exists or cannot be written, or truth of other classes than Cityscapes', or
+        without Cityscapes' evaluation.
     """
+    if truth and meaning.classes is not CITYSCAPES:
+        raise UserError("--truth of instances is for Cityscapes' classes; name the data set by --dataset.")
     ends = (instances.LIST_END, *meaning.ends)
     end = meaning.ends[2]
     list_of = files_by_name(labels, (".txt",), ends, only=instances.LIST_END)
-    offset_of = files_by_name(offsets, OFFSET_SUFFIXES, ends)
-    true_of = files_by_name(truth, (".png",), ends, only=end) if truth else None
-    if true_of:
+    offset_of = partners(list_of, files_by_name(offsets, OFFSET_SUFFIXES, ends), "offset file")
+    if truth:
+        true_of = partners(list_of, files_by_name(truth, (".png",), ends, only=end), "true instance map")
         instances.official_evaluation()  # or it is said at once that there is none
 
-    def refine(item: tuple[str, Path]) -> str | None:
+    def refine(item: tuple[str, Path]) -> _Outcome:
         name, file = item
         try:
-            masks = instances.read_masks(file)
-            if masks:
-                size = next(iter(masks.values())).shape
-                for path, mask in masks.items():
-                    check_size(file.parent / path, mask.shape, size)
-                shift = reading.shift_of(partner(file, name, offset_of, "offset file"), size)
-            if true_of:
-                partner(file, name, true_of, "true instance map")
+            label_ids = instances.read_list(file)
+            masks = {path: instances.read_mask(file.parent / path) for path in label_ids}
+            size = next((mask.shape for mask in masks.values()), None)
+            for path, mask in masks.items():
+                check_size(file.parent / path, mask.shape, size)
+            shift = reading.shift_of(offset_of(name), size) if masks else None
         except (OSError, ValueError) as error:
-            return str(error)
-        instances.write_refined(
-            file, masks, shift if masks else None, folder / file.parent.relative_to(labels)
-        )
-        return None
+            return _Outcome(False, str(error))
+        instances.write_refined(file, masks, shift, folder / file.parent.relative_to(labels))
+        if not truth:
+            return _Outcome(True)
+        try:
+            true_file = true_of(name)
+            true = read_instance_ids(true_file)
+            check_size(true_file, true.shape, size or true.shape)
+            ids = np.unique(true)
+            instances.check_ids(true_file, np.where(ids < 1000, ids, ids // 1000).tolist())
+            instances.check_ids(file, label_ids.values())
+        except (OSError, ValueError) as error:
+            return _unscored(error)
+        return _Outcome(True, scored=true_file)
 
     with command.new_folder(out) as folder:
-        faults = list(command.each(refine, list(list_of.items()), workers, "refining"))
-    written = {name: file for (name, file), fault in zip(list_of.items(), faults, strict=True) if not fault}
-    print(f"Written: {len(written)} of {len(list_of)} lists in {out}")
-    if true_of and written:
-        true = [partner(file, name, true_of, "true instance map") for name, file in written.items()]
+        outcomes = list(command.each(refine, list(list_of.items()), workers, "refining"))
+    print(f"Written: {sum(outcome.written for outcome in outcomes)} of {len(list_of)} lists in {out}")
+    scored = {file: o.scored for file, o in zip(list_of.values(), outcomes, strict=True) if o.scored}
+    if scored:
         for title, root in (("before", labels), ("after", out)):
-            lists = [root / file.relative_to(labels) for file in written.values()]
-            precision, at_half = instances.average_precision(lists, true, root)
+            lists = [root / file.relative_to(labels) for file in scored]
+            precision, at_half = instances.average_precision(lists, list(scored.values()), root)
             print(f"AP {title}: {_percent(precision)} %, at 50 % overlap {_percent(at_half)} %")
-    return [fault for fault in faults if fault]
+    return [outcome.fault for outcome in outcomes if outcome.fault]
 
 
 if __name__ == "__main__":
