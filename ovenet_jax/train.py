@@ -160,7 +160,8 @@ def _loop(
             return False
         shown = partial(evaluator.panels, *state.evaluated, evaluator.shown)
         reporter.report_evaluation(step, evaluation, shown)
-        checkpoints.score(step, evaluation.miou)
+        if step > 0:  # the network before training is no candidate for the best
+            checkpoints.score(step, evaluation.miou)
         return True
 
     restored = checkpoints.restore_latest(state, reporter.collected)

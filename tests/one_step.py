@@ -15,14 +15,13 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from configs import common
 from ovenet_jax import parallel, processes
 from ovenet_jax.inference import Normalisation
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.step import create_loss, init_state, train_step
 from tests.conftest import tiny_model
-from tests.test_step import config
+from tests.test_step import config, small_model
 
 CLASSES = 3
 HEIGHT, WIDTH, IMAGES = 64, 128, 8  # the coarsest maps have two rows
@@ -38,14 +37,16 @@ class Result(NamedTuple):
 
 
 def model_config(offsets: bool) -> ConfigDict:
-    """Of a network whose numbers of channels are no sizes of its maps; OVeNet with OCR, or HRNet alone."""
+    """Of an OVeNet of HRNet and OCR whose numbers of channels are no sizes of its maps; else of a small ResNet."""
+    if not offsets:
+        config = small_model()
+        config.num_classes = CLASSES
+        del config.offset
+        return config
     config = tiny_model.__wrapped__()
     config.num_classes = CLASSES
     config.backbone.update({"width": 5, "layer1_width": 7, "stem_width": 9, "he_init": True})
     config.head.update({"mid_features": 22, "key_features": 11, "dropout": 0.3})
-    if not offsets:
-        config.head = common.fcn()
-        del config.offset
     return config
 
 

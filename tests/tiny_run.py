@@ -15,12 +15,13 @@ TIMES = {"images_per_second", "seconds_waiting", "compilations", "compilation_se
 
 
 def tiny_config(folder: Path, **changes) -> ConfigDict:
-    """A made-up CamVid under `folder` and an HRNet of a few features; reports span checkpoints and evaluations."""
-    config = camvid.get_config("hrnet_tiny")
+    """A made-up CamVid under `folder` and a ResNet of a few features with dropout; reports span checkpoints and
+    evaluations."""
+    config = camvid.get_config("fcn_r_tiny")
     config.data.update(write_tree(folder, counts={"train": 9, "val": 3, "test": 1}))
-    config.model.backbone.update(
-        {"width": 4, "blocks": 1, "stem_width": 8, "layer1_blocks": 1, "layer1_width": 4}
-    )
+    config.model.backbone.update({"stem": (8, 8, 8), "widths": (4, 4, 4, 4)})
+    for classifier in (config.model.head.classifier, config.model.head.aux):
+        classifier.hidden_features = 8
     config.augment.update({"base_size": 32, "crop": (32, 32)})
     config.eval.update({"base_size": 32, "images_per_device": 1, "panels": 1, "worst": 0})
     config.update(
