@@ -164,8 +164,8 @@ def _keys_of(folder: Path) -> Iterator[None]:
         if not (error.args and isinstance(error.args[0], KeyError)):  # as ml_collections raises it
             raise
         raise UserError(
-            f"{folder}/config.json is another version's: it has no key {error.name!r}; add it there as configs/ has it, "
-            f"or train that network with this version."
+            f"{folder}/config.json is another version's: it has no key {error.name!r}; add it as configs/ has it, or "
+            f"train that network with this version."
         ) from error
 
 

@@ -1,6 +1,7 @@
 """Label maps refined on the device are those that segfix/refine.py makes of files, and score alike."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.testing import assert_array_equal
 from scipy.io import loadmat
 
 from configs import cityscapes
-from ovenet_jax import workdir
+from ovenet_jax import refinement, workdir
 from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import evaluate
@@ -110,7 +111,7 @@ def test_refinement_in_one_go_is_that_of_files(runs, label_maps, tmp_path):
     assert predict(segfix_config, segfix, None)
     for file in (segfix / "predictions" / "val" / "offsets").iterdir():
         png = offsets / f"{file.stem}.png"
-        assert_array_equal(loadmat(file)["mat"], read_offsets(png).offset)
+        assert_array_equal(loadmat(file)["mat"], read_offsets(png, (24, 48)).offset)
 
 
 def test_own_offsets_are_those_that_are_written(runs, label_maps, tmp_path):
@@ -142,11 +143,47 @@ def test_what_cannot_refine_is_named(runs, tmp_path):
         seeds_of([np.zeros((8, 8, 3), np.uint8)], Segmentation({}, None, None), config.model)
 
 
+def test_a_refiner_that_was_trained_further_has_a_report_of_its_own(runs, tmp_path, monkeypatch):
+    (config, folder), (_, segfix) = runs
+    config = config.copy_and_resolve_references()
+    config.eval.segfix = str(shutil.copytree(segfix, tmp_path / "segfix"))
+    config.data.eval_split = "train"
+    label = np.eye(19, dtype=np.uint8)
+    monkeypatch.setattr(refinement, "_scores", lambda *_: refine.scores_of(label, label, label, 19))
+    evaluate(config, folder)
+    (tmp_path / "segfix/checkpoints/0").rename(tmp_path / "segfix/checkpoints/7")
+    evaluate(config, folder)
+    evaluate(config, folder)
+    reports = [json.loads(path.read_text()) for path in folder.glob("evaluation/train_refined*/report.json")]
+    assert sorted(report["what"]["refiner"] for report in reports) == [
+        f"step {step} of {tmp_path / 'segfix'}" for step in (0, 7)
+    ]
+
+
+@pytest.mark.parametrize(("part", "key"), [("eval", "windows"), ("model", "align_corners"), (None, "mesh")])
+def test_a_refiner_of_another_version_is_told_the_key_it_lacks(runs, tmp_path, part, key):
+    (config, _), (_, segfix) = runs
+    saved = json.loads((segfix / "config.json").read_text())
+    del (saved[part] if part else saved)[key]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    (tmp_path / "checkpoints").symlink_to(segfix / "checkpoints")
+    config = config.copy_and_resolve_references()
+    config.eval.segfix = str(tmp_path)
+    if part:
+        with pytest.raises(
+            UserError, match=f"config.json is another version's: it has no key '{key}'; add it"
+        ):
+            refinement.Refiner(config)
+    else:  # devices are those of this evaluation
+        assert refinement.Refiner(config).name == f"step 0 of {tmp_path}"
+
+
 def test_predictions_that_a_network_cannot_make_are_named(runs):
     (config, folder), (segfix_config, segfix) = runs
     for network, changes, message in (
         (runs[0], {"predict.form": "npy"}, "config.predict.form is 'npy'; known: png, mat"),
         (runs[0], {"predict.form": "mat", "predict.offsets": True}, "needs a network with offsets, and the form 'png'"),
+        (runs[0], {"eval.segfix": "runs/segfix"}, "config.eval.segfix refines in --mode=evaluate; leave it out"),
         (runs[1], {"eval.sum": "exp"}, "config.eval.sum is 'exp'; a SegFix's scores add up as they are"),
     ):  # fmt: skip
         changed = network[0].copy_and_resolve_references()

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from scipy import io, ndimage
 from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.models.sampling import sample, seed_positions
 from ovenet_jax.segfix import refine
-from ovenet_jax.segfix.files import Offsets, write_offsets
+from ovenet_jax.segfix.files import Offsets, write_offsets, write_png
 from ovenet_jax.segfix.shift import refined_mask, refined_numbers, seed_offsets, seeds_where_sure, shift_by
 
 SIZE = (18, 26)
@@ -158,6 +159,25 @@ def test_with_truth_it_tells_scores_before_and_after(folder, capsys):
     assert rows[absent] == ["-"] * 8
 
 
+@pytest.mark.parametrize("truth", [None, IDS[LABEL[1:]], IDS[LABEL] + 100])
+def test_what_has_no_sound_truth_is_refined_and_not_scored(folder, capsys, truth):
+    (folder / "truth").mkdir()
+    cv2.imwrite(str(folder / "truth/a_gtFine_labelIds.png"), IDS[LABEL])
+    if truth is not None:
+        cv2.imwrite(str(folder / "truth/b_gtFine_labelIds.png"), truth)
+    assert run(folder, "--dataset=cityscapes", f"--truth={folder}/truth") == 1
+    told = capsys.readouterr()
+    assert "Written: 2 of 2 label maps" in told.out
+    assert_array_equal(
+        written(folder, "sub/b_leftImg8bit"), IDS[sampled(LABEL[::-1], 2 * OFFSET).astype(int)]
+    )
+    assert "mean of those that occur       100.00" in told.out  # of a alone
+    assert told.err.count("; refined, but not scored") == 1
+    assert (
+        "b_gtFine_labelIds.png: " in told.err or "sub/b_leftImg8bit.png: there is no true label" in told.err
+    )
+
+
 def test_what_is_wrong_is_named_and_the_rest_is_written(folder, capsys):
     for name, ids in (("lonely", IDS[LABEL]), ("unknown", IDS[LABEL] + 100), ("large", IDS[LABEL[1:]])):
         cv2.imwrite(str(folder / f"labels/{name}.png"), ids)
@@ -173,7 +193,7 @@ def test_what_is_wrong_is_named_and_the_rest_is_written(folder, capsys):
     for sentence in (
         "labels/lonely.png: there is no offset file lonely",
         "labels/unknown.png: values",
-        "offsets/large.mat: for 26x18 pixels, expected 26x17",
+        "offsets/large.mat: its field 'mat' has the size [18, 26, 2]; expected [17, 26, 2]",
         "offsets/b.mat: no field 'mat'; it has depth",
         "labels/broken.png: does not decode as an image",
     ):
@@ -185,6 +205,7 @@ def test_what_is_wrong_is_named_and_the_rest_is_written(folder, capsys):
     ("arguments", "message"),
     [
         (["--truth=labels"], "--truth needs to know the classes; name the data set by --dataset"),
+        (["--truth=labels", "--instances"], "needs Cityscapes' classes; name them by --dataset=cityscapes"),
         (["--offsets=nowhere"], "nowhere is no folder"),
     ],
 )
@@ -194,7 +215,9 @@ def test_a_mistake_is_told_before_any_work(folder, capsys, arguments, message):
     assert not (folder / "out").exists()
 
 
-@pytest.mark.parametrize("argument", ["--scale=nan", "--workers=0", "--scalee=2"])
+@pytest.mark.parametrize(
+    "argument", ["--scale=nan", "--scale=1e300", "--threshold=2", "--workers=0", "--scalee=2"]
+)
 def test_impossible_arguments_are_refused(folder, argument):
     with pytest.raises(SystemExit) as left:
         run(folder, argument)
@@ -214,6 +237,36 @@ def test_two_files_of_one_sample_are_refused(folder, capsys):
     write_offsets(folder / "offsets/b.mat", Offsets(OFFSET))
     assert run(folder) == 2
     assert "holds both b.mat and b.png, which are one sample" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("labels", "offsets", "refined", "counts"),
+    [
+        (["x"], ["a/x", "b/x"], [], "2 of them and 1 to be refined"),
+        (["a/x", "b/x"], ["x"], [], "1 of them and 2 to be refined"),
+        (["a/x", "b/x"], ["a/x", "x"], ["a/x"], "1 of them and 2 to be refined"),
+    ],
+)
+def test_files_of_one_name_in_several_folders_are_not_mixed_up(
+    tmp_path, capsys, labels, offsets, refined, counts
+):
+    for name in labels:
+        write_png(tmp_path / f"labels/{name}.png", LABEL)
+    for name in offsets:
+        write_offsets(tmp_path / f"offsets/{name}.mat", Offsets(OFFSET))
+    assert run(tmp_path) == 1
+    told = capsys.readouterr()
+    assert f"it is not clear which offset file is its own, where {counts} are called x" in told.err
+    found = [file.relative_to(tmp_path / "out").as_posix() for file in tmp_path.glob("out/*/*")]
+    assert found == [f"{name}.png" for name in refined]
+
+
+def test_suffixes_may_be_in_capital_letters(folder):
+    (folder / "labels/a_leftImg8bit.png").rename(folder / "labels/a_leftImg8bit.PNG")
+    (folder / "offsets/a_leftImg8bit.mat").rename(folder / "offsets/a_leftImg8bit.MAT")
+    assert run(folder, "--dataset=cityscapes") == 0
+    refined = cv2.imread(str(folder / "out/a_leftImg8bit.PNG"), cv2.IMREAD_UNCHANGED)
+    assert_array_equal(refined, IDS[sampled(LABEL, 2 * OFFSET).astype(int)])
 
 
 # ---- instances ----
@@ -261,12 +314,68 @@ def test_instances_are_scored_by_cityscapes_own_evaluation(tmp_path, capsys, mon
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels", "offsets", "out", "truth"]
 
 
+@pytest.fixture
+def scored(tmp_path):
+    """Two images, each with a car that is predicted as it is."""
+    true = np.full((40, 60), 7, np.uint16)
+    true[5:25, 10:30] = 26001
+    for i in (1, 2):
+        name = f"x_000000_00000{i}"
+        write_png(tmp_path / f"truth/{name}_gtFine_instanceIds.png", true)
+        write_png(tmp_path / f"labels/{i}.png", np.uint8(true == 26001))
+        (tmp_path / f"labels/{name}_pred.txt").write_text(f"{i}.png 26 0.9\n")
+        write_offsets(tmp_path / f"offsets/{name}.png", Offsets(np.zeros((40, 60, 2), int)))
+    return tmp_path, true
+
+
+@pytest.mark.parametrize(
+    ("truth", "message"),
+    [
+        (lambda true: None, "_pred.txt: there is no true instance map x_000000_000002"),
+        (lambda true: true[1:], "instanceIds.png: for 60x39 pixels, expected 60x40"),
+        (lambda true: true + np.uint16(40), "instanceIds.png: 47 are no label ids of Cityscapes"),
+        (lambda true: np.stack([true] * 3, -1), "instanceIds.png: does not decode as an instance map"),
+        (lambda true: b"nothing", "instanceIds.png: does not decode as an image"),
+    ],
+)
+def test_instances_without_sound_truth_are_refined_and_not_scored(scored, capsys, truth, message):
+    folder, true = scored
+    file, found = folder / "truth/x_000000_000002_gtFine_instanceIds.png", truth(true)
+    if isinstance(found, np.ndarray):
+        write_png(file, found)
+    elif found:
+        file.write_bytes(found)
+    else:
+        file.unlink()
+    assert run(folder, "--instances", "--dataset=cityscapes", f"--truth={folder}/truth") == 1
+    told = capsys.readouterr()
+    assert "Written: 2 of 2 lists" in told.out
+    assert "AP after: 100.00 %" in told.out
+    assert message in told.err
+    assert "1 fault" in told.err
+
+
+def test_a_list_of_ids_that_cityscapes_has_not_is_refined_and_not_scored(scored, capsys):
+    folder, _ = scored
+    (folder / "labels/x_000000_000002_pred.txt").write_text("2.png 77 0.9\n")
+    assert run(folder, "--instances", "--dataset=cityscapes", f"--truth={folder}/truth") == 1
+    told = capsys.readouterr()
+    assert "Written: 2 of 2 lists" in told.out
+    assert "AP after: 100.00 %" in told.out
+    assert "000002_pred.txt: 77 are no label ids of Cityscapes; refined, but not scored" in told.err
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("../0.png 24 0.9", "line 1: expected a path below the list's folder"),
         ("/0.png 24 0.9", "line 1: expected a path below"),
         ("masks/0.png 24", "line 1: expected a path below"),
+        ("masks/0.png 24  0.9", "line 1: expected .* with one space between"),
+        ("masks/0.png 24 abc", "line 1: expected a path below"),
+        ("masks/0.png 24 nan", "line 1: expected a path below"),
+        ("masks/0.png 2.5 0.9", "line 1: expected a path below"),
+        ("masks/0.png car 0.9", "line 1: expected a path below"),
         ("masks/2.png 24 0.9", "No such file"),
         ("x_000000_000001_leftImg8bit_pred.txt 24 0.9", "does not decode"),
     ],
@@ -277,7 +386,7 @@ def test_odd_lists_are_named_and_left_out(lists, capsys, line, message):
     assert run(folder, "--instances") == 1
     told = capsys.readouterr()
     assert "Written: 1 of 2 lists" in told.out
-    assert message in told.err
+    assert re.search(message, told.err)
 
 
 def test_neither_jax_nor_tensorflow_is_imported():

@@ -44,10 +44,9 @@ def read_list(file: Path) -> dict[str, int]:
 
 def _path_and_id(line: str) -> tuple[str, int]:
     path, label_id, score = line.split(" ")
-    if PurePath(path).is_absolute() or ".." in PurePath(path).parts or not math.isfinite(float(score)):
-        raise ValueError
-    if not float(label_id).is_integer():
-        raise ValueError
+    numbers = float(label_id).is_integer() and math.isfinite(float(score))
+    if PurePath(path).is_absolute() or ".." in PurePath(path).parts or not numbers:
+        raise ValueError(line)
     return path, int(float(label_id))
 
 

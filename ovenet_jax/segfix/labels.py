@@ -6,13 +6,15 @@ predicted: of D directions, `direction` in the interior and D + `direction` near
 """
 
 import colorsys
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from ovenet_jax.data.labels import IGNORE, Labels
 from ovenet_jax.segfix.directions import direction_classes, offset_table, stored_angle
-from ovenet_jax.segfix.ground_truth import GroundTruth
+
+if TYPE_CHECKING:
+    from ovenet_jax.segfix.ground_truth import GroundTruth
 
 NEAR = 5  # pixels from a border, up to which it is near a boundary
 NO_OFFSET_COLOR = (255, 255, 255)
@@ -43,12 +45,12 @@ def offset_of_class(directions: int) -> np.ndarray:
     return np.concatenate([np.zeros((1, 2), np.int8), offset_table(directions)])
 
 
-def training_label(truth: GroundTruth, ignored: np.ndarray, directions: int) -> np.ndarray:
+def training_label(truth: "GroundTruth", ignored: np.ndarray, directions: int) -> np.ndarray:
     """The training class of every pixel, IGNORE where `ignored` [H, W]: uint8 [H, W]."""
     stored = np.arange(256)
     near = np.where(stored <= NEAR, directions, 0).astype(np.uint8)
     direction = direction_classes(stored_angle(stored), directions).astype(np.uint8)
-    label = cv2.LUT(truth.distance, near) + cv2.LUT(truth.direction, direction)
+    label = near.take(truth.distance) + direction.take(truth.direction)
     label[ignored] = IGNORE
     return label
 

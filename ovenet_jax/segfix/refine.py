@@ -273,7 +273,7 @@ def refine_instances(
         without Cityscapes' evaluation.
     """
     if truth and meaning.classes is not CITYSCAPES:
-        raise UserError("--truth of instances is for Cityscapes' classes; name the data set by --dataset.")
+        raise UserError("--truth of instances needs Cityscapes' classes; name them by --dataset=cityscapes.")
     ends = (instances.LIST_END, *meaning.ends)
     end = meaning.ends[2]
     list_of = files_by_name(labels, (".txt",), ends, only=instances.LIST_END)
