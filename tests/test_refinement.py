@@ -1,7 +1,7 @@
 """Label maps refined on the device are those that segfix/refine.py makes of files, and score alike."""
 
 import json
-import shutil
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -11,6 +11,7 @@ from scipy.io import loadmat
 
 from configs import cityscapes
 from ovenet_jax import refinement, workdir
+from ovenet_jax.checkpoint import Network
 from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import evaluate
@@ -144,20 +145,16 @@ def test_what_cannot_refine_is_named(runs, tmp_path):
 
 
 def test_a_refiner_that_was_trained_further_has_a_report_of_its_own(runs, tmp_path, monkeypatch):
-    (config, folder), (_, segfix) = runs
-    config = config.copy_and_resolve_references()
-    config.eval.segfix = str(shutil.copytree(segfix, tmp_path / "segfix"))
-    config.data.eval_split = "train"
+    config, _ = runs[0]
     label = np.eye(19, dtype=np.uint8)
+    monkeypatch.setattr(refinement, "restore_network", lambda *_: Network(3, None, {}, {}))
     monkeypatch.setattr(refinement, "_scores", lambda *_: refine.scores_of(label, label, label, 19))
-    evaluate(config, folder)
-    (tmp_path / "segfix/checkpoints/0").rename(tmp_path / "segfix/checkpoints/7")
-    evaluate(config, folder)
-    evaluate(config, folder)
-    reports = [json.loads(path.read_text()) for path in folder.glob("evaluation/train_refined*/report.json")]
-    assert sorted(report["what"]["refiner"] for report in reports) == [
-        f"step {step} of {tmp_path / 'segfix'}" for step in (0, 7)
-    ]
+    names = ["step 5 of segfix", "step 7 of segfix"]
+    for name in (*names, names[1]):
+        monkeypatch.setattr(refinement, "Refiner", lambda _, name=name: SimpleNamespace(name=name))
+        refinement.evaluate_refined(config, tmp_path)
+    reports = [json.loads(path.read_text()) for path in tmp_path.glob("evaluation/*/report.json")]
+    assert sorted(report["what"]["refiner"] for report in reports) == names
 
 
 @pytest.mark.parametrize(("part", "key"), [("eval", "windows"), ("model", "align_corners"), (None, "mesh")])

@@ -331,11 +331,11 @@ def scored(tmp_path):
 @pytest.mark.parametrize(
     ("truth", "message"),
     [
-        (lambda true: None, "_pred.txt: there is no true instance map x_000000_000002"),
+        (lambda _: None, "_pred.txt: there is no true instance map x_000000_000002"),
         (lambda true: true[1:], "instanceIds.png: for 60x39 pixels, expected 60x40"),
         (lambda true: true + np.uint16(40), "instanceIds.png: 47 are no label ids of Cityscapes"),
         (lambda true: np.stack([true] * 3, -1), "instanceIds.png: does not decode as an instance map"),
-        (lambda true: b"nothing", "instanceIds.png: does not decode as an image"),
+        (lambda _: b"nothing", "instanceIds.png: does not decode as an image"),
     ],
 )
 def test_instances_without_sound_truth_are_refined_and_not_scored(scored, capsys, truth, message):
