@@ -178,6 +178,7 @@ class Checkpoints:
     def restore_latest(self, like: TrainState, collected: Any = ()) -> tuple[TrainState, Any] | None:
         """The latest state and what had been collected, shaped and sharded like these; None if nothing is saved.
 
+        Where other measures were collected, by another version of the code, these come back as they are.
         Checkpoints that cannot be read are renamed to <step>.damaged, which it says, and the one before is the latest.
 
         Raises:
@@ -262,11 +263,20 @@ class Checkpoints:
             self._manager.reload()
 
     def _restore_state(self, step: int, like: TrainState, collected: Any) -> tuple[TrainState, Any]:
-        items = {name: self._restore(step, name, item) for name, item in _items(like, collected).items()}
-        model, training = items["model"], items["training"]
-        collected = training.pop("collected")
+        items = _items(like, collected)
+        saved = self._manager.item_metadata(step)["training"]["collected"]
+        same_measures = _shapes(saved) == _shapes(collected)
+        if not same_measures:  # another version of the code collected them
+            everywhere = like.step.sharding
+            items["training"]["collected"] = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), saved
+            )
+        restored = {name: self._restore(step, name, item) for name, item in items.items()}
+        model, training = restored["model"], restored["training"]
+        restored_collected = training.pop("collected")
         ema = (model["params"], model["statistics"]) if like.ema else None
-        return TrainState(**model | training, ema=ema), collected
+        state = TrainState(**model | training, ema=ema)
+        return state, restored_collected if same_measures else collected
 
     def _restore(self, step: int, item: str, like: dict) -> dict:
         if item == "model":
@@ -278,13 +288,7 @@ class Checkpoints:
 
     def _check_same_model(self, step: int, like: dict) -> None:
         metadata = self._manager.item_metadata(step)["model"]
-        saved, ours = (
-            {
-                jax.tree_util.keystr(path, simple=True, separator=" "): tuple(x.shape)
-                for path, x in jax.tree_util.tree_leaves_with_path(tree)
-            }
-            for tree in (metadata, like)
-        )
+        saved, ours = _shapes(metadata), _shapes(like)
         differences = [
             f"{name}: {saved.get(name, 'absent')} in the checkpoint, {ours.get(name, 'absent')} in the config's model"
             for name in sorted(saved.keys() | ours.keys())
@@ -295,6 +299,14 @@ class Checkpoints:
                 f"Checkpoint {step} in {self.folder} is of another model: {len(differences)} arrays differ, the first "
                 f"being {'; '.join(differences[:3])}; use the config it was trained with, or another --workdir."
             )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of each array of a state, or of what Orbax knows of a saved one, by the names that lead to it."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator=" "): tuple(x.shape)
+        for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def _items(state: TrainState, collected: Any) -> dict[str, dict]:

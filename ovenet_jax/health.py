@@ -10,6 +10,7 @@ from threading import Event, Thread
 
 import jax
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
 
 from ovenet_jax.errors import UserError
@@ -31,14 +32,17 @@ EVALUATION_MEMORY = "lower config.eval.images_per_device, config.eval.window or 
 def watched(step_function: Step, policy: str) -> Step:
     """`step_function` with one more measure, `finite`: whether its loss and all parameters after it are.
 
-    Under the policy "skip", a step that is not finite changes nothing of the state but the step itself.
+    Under the policy "skip", a step that is not finite changes nothing of the state but the step itself, and with it
+    the place in the schedule, which optax counts by itself.
     """
 
     def train_step(state, image, label):
         after, measures = step_function(state, image, label)
         finite = jnp.isfinite(measures["loss_total"]) & jnp.isfinite(measures["parameter_norm"])
         if policy == "skip":
-            after = jax.tree.map(partial(jnp.where, finite), after, state)._replace(step=after.step)
+            kept = jax.tree.map(partial(jnp.where, finite), after, state)
+            opt_state = optax.tree.set(kept.opt_state, count=after.step)
+            after = kept._replace(step=after.step, opt_state=opt_state)
         return after, measures | {"finite": finite}
 
     return train_step
@@ -93,7 +97,7 @@ class FiniteWatch:
             )
         if count > limit:
             raise UserError(
-                f"Loss or parameters were not finite at step {step}, the {count}th such step, and "
+                f"Loss or parameters were not finite at step {step}, such step number {count}, and "
                 f"config.non_finite.limit is {limit}, so training stopped; what was saved before is kept. "
                 f"{self._file.path} names the images of these steps."
             )

@@ -82,7 +82,9 @@ def _resized_for_a_pass(
     """Float32 RGB [h, w, 3], as the network is fed the whole image at that scale."""
     protocol = Protocol(base_size, window=image.shape[:2], scales=(scale,))
     (whole,) = passes(image.shape[:2], protocol, align_corners=False)
-    window, _ = _read(jnp.asarray(image[None]), _stacked([whole.read]), normalisation=normalisation)
+    window, _ = _read(
+        jnp.asarray(image[None]), _stacked([whole.read]), normalisation=normalisation, precision="float32"
+    )
     return np.asarray(window)[0]
 
 

@@ -4,6 +4,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from ml_collections import ConfigDict
 
@@ -16,29 +17,34 @@ def steep_step(state, image, label):
     """Goes down by the image; adds the label to the loss."""
     params = {"w": state.params["w"] - image}
     measures = {"loss_total": params["w"] + label, "parameter_norm": jnp.abs(params["w"])}
-    return TrainState(state.step + 1, params, {"mean": image}, state.opt_state + image), measures
+    momentum, schedule = state.opt_state
+    opt_state = (momentum + image, schedule._replace(count=schedule.count + 1))
+    return TrainState(state.step + 1, params, {"mean": image}, opt_state), measures
 
 
-def initial_state():
-    return TrainState(jnp.int32(0), {"w": jnp.float32(1)}, {"mean": jnp.float32(2)}, jnp.float32(3))
+def state(step, w, mean, momentum):
+    """After so many steps of a schedule."""
+    params, statistics = {"w": jnp.float32(w)}, {"mean": jnp.float32(mean)}
+    opt_state = (jnp.float32(momentum), optax.ScaleByScheduleState(jnp.int32(step)))
+    return TrainState(jnp.int32(step), params, statistics, opt_state)
 
 
 BAD = {"loss": (1.0, np.nan), "parameters": (np.inf, 0.0)}
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_a_skipped_step_changes_nothing_but_the_step(bad):
+def test_a_skipped_step_changes_nothing_but_the_step_and_the_place_in_the_schedule(bad):
     step = jax.jit(watched(steep_step, "skip"))
-    after, measures = step(initial_state(), *map(jnp.float32, BAD[bad]))
+    after, measures = step(state(0, w=1, mean=2, momentum=3), *map(jnp.float32, BAD[bad]))
     assert not measures["finite"]
-    assert after == initial_state()._replace(step=1)
+    assert after == state(1, w=1, mean=2, momentum=3)
     after, measures = step(after, jnp.float32(0.5), jnp.float32(0))
     assert measures["finite"]
-    assert after == TrainState(2, {"w": 0.5}, {"mean": 0.5}, 3.5)
+    assert after == state(2, w=0.5, mean=0.5, momentum=3.5)
 
 
 def test_a_finite_step_is_the_same_under_both_policies():
-    arguments = (initial_state(), jnp.float32(0.5), jnp.float32(0))
+    arguments = (state(0, w=1, mean=2, momentum=3), jnp.float32(0.5), jnp.float32(0))
     skip, stop = (jax.jit(watched(steep_step, policy))(*arguments) for policy in ("skip", "stop"))
     assert skip == stop
 
@@ -79,7 +85,7 @@ def test_only_so_many_steps_of_a_run_are_skipped_however_often_it_is_resumed(tmp
     resumed = watch(tmp_path, first_step=3)  # step 4 was not saved, and comes again
     resumed.add(4, jnp.asarray(False))
     resumed.add(5, jnp.asarray(False))
-    with pytest.raises(UserError, match="at step 5, the 3th such step, and config.non_finite.limit is 2"):
+    with pytest.raises(UserError, match="at step 5, such step number 3, and config.non_finite.limit is 2"):
         resumed.check()
     lines = [json.loads(line) for line in (tmp_path / "non_finite.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 5]

@@ -119,6 +119,7 @@ def keys_read(run, segfix, tmp_path_factory):
     config.eval.segfix = str(segfix[0])
     assert train(Recording(config, read), folder / "run")
     evaluate(Recording(config, read), folder / "run")
+    config.eval.segfix = ""  # which prediction refuses
     assert predict(Recording(config, read), folder / "run", None)
     for variant in [f"ovenet_{head}_r_tiny" for head in openseg.HEADS] + ["fcn_tiny"]:
         ovenet_jax.create_model(Recording(camvid.get_config(variant).model, read, "model."))
@@ -237,20 +238,6 @@ def test_the_better_checkpoint_is_loaded_whichever_is_later(run, tmp_path):
             checkpoints.score(step, miou)
     loaded = parameters.split(ovenet_jax.load_model(tmp_path))[1]
     assert {float(value.max()) for value in loaded.values()} == {2.0}
-
-
-def test_the_demo_learns(tmp_path):
-    """Forty small steps on the toy streets: the final table is clearly better than the one before training."""
-    config = demo.get_config()
-    config.data.prepared = str(tmp_path / "prepared")
-    config.model.backbone.update({"width": 6, "stem_width": 16, "layer1_blocks": 1})
-    config.augment.crop = (64, 128)
-    config.update({"steps": 40, "report_every": 40, "evaluate_every": 40})
-    config.eval.update({"panels": 0, "worst": 0, "images_per_device": 1})
-    assert train(config, tmp_path / "run")
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    for name in ("initial", "seed", "fused"):
-        assert lines[-1][f"eval_miou_{name}"] > lines[0][f"eval_miou_{name}"] + 0.1
 
 
 MISTAKES = {
