@@ -51,7 +51,15 @@ def start(
     place = _find(coordinator, count, index, timeout)
     if place.count == 1:
         return
-    meet(place, {**task, "code of ovenet_jax": _code_version(), "version of jax": version("jax")}, timeout)
+    meet(
+        place,
+        {
+            **task,
+            "code of ovenet_jax": version_of_code(Path(__file__).parent),
+            "version of jax": version("jax"),
+        },
+        timeout,
+    )
     import jax
 
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is train.py's, see interruption.py
@@ -230,9 +238,8 @@ def _read_line(connection: socket.socket) -> Any:
         return json.loads(file.readline(LONGEST_LINE))
 
 
-def _code_version() -> str:
-    """A hash of the package's source files."""
-    package = Path(__file__).parent
+def version_of_code(package: Path) -> str:
+    """A hash of the source files of a package."""
     digest = hashlib.sha256()
     for file in sorted(package.rglob("*.py")):
         digest.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())

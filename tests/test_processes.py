@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ovenet_jax.errors import UserError
-from ovenet_jax.processes import Place, _find, differences, meet
+from ovenet_jax.processes import Place, _find, differences, meet, version_of_code
 from tests.free_port import free_address
 
 TASK = {"--mode": "train", "config": {"batch_size": 8, "augment": {"crop": (64, 64)}}}
@@ -48,6 +48,21 @@ def test_all_that_differs_is_named_with_the_processes_it_differs_in():
     assert "a is 1 in process 0 and 2 in processes 1, 2" in differences(tasks)
     assert "b.c is 1 in process 0 and 'absent' in process 2" in differences(tasks)
     assert differences({0: tasks[0], 1: tasks[0]}) == ""
+
+
+def test_code_is_another_version_when_a_file_has_another_name_or_content(tmp_path):
+    files = {"a.py": "x = 1\n", "models/b.py": ""}
+    others = ({**files, "a.py": "x = 2\n"}, {"a.py": "x = 1\n", "models/c.py": ""}, {"a.py": "x = 1\n"})
+    versions = []
+    for number, content in enumerate((files, {**files, "notes.txt": "of no matter"}, *others)):
+        for name, text in content.items():
+            file = tmp_path / str(number) / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        versions.append(version_of_code(tmp_path / str(number)))
+    same, again, *different = versions
+    assert same == again
+    assert len({same, *different}) == 4
 
 
 def test_a_process_that_does_not_come_is_named_to_the_others():

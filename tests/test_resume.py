@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,7 +115,7 @@ def ends(processes):
     return [process.returncode for process in processes], "\n".join(outputs)
 
 
-def test_two_processes_stop_at_the_same_step_when_one_is_interrupted(tmp_path):
+def test_two_processes_stop_at_the_same_step_when_one_is_interrupted_and_two_or_one_go_on(tmp_path):
     config = tiny_config(tmp_path, steps=8, evaluate_every=4, report_every=3, checkpoint_every=1)
     pipeline.prepare(config.data)
     file = tmp_path / "config.json"
@@ -129,8 +130,16 @@ def test_two_processes_stop_at_the_same_step_when_one_is_interrupted(tmp_path):
     processes[1].send_signal(signal.SIGTERM)
     codes, output = ends(processes)
     assert codes == [75, 75], output[-3000:]
-    assert 2 < max(saved_steps(folder)) < 8
+    stopped = max(saved_steps(folder))
+    assert 2 < stopped < 8
+    alone = shutil.copytree(folder, tmp_path / "alone")
 
     codes, output = ends(two_processes(file, folder))
     assert codes == [0, 0], output[-3000:]
     assert_same_end(tmp_path / "whole", folder, step=8)
+
+    command = [sys.executable, "-m", "tests.training_process", str(file), str(alone)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert f"Resuming {alone} from step {stopped} of 8." in result.stdout
+    assert max(saved_steps(alone)) == 8
