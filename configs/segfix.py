@@ -34,7 +34,7 @@ def hrnet2x(width: int) -> ConfigDict:
 
 
 def head(hidden_features: int = 256) -> ConfigDict:
-    return ConfigDict({"name": "segfix", "hidden_features": hidden_features})
+    return ConfigDict({"name": "segfix", "hidden_features": hidden_features, "activation": "leaky_relu"})
 
 
 def set_published(config: ConfigDict, regions: str = "classes") -> None:

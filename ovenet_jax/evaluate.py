@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from threading import Event
 
@@ -101,10 +102,10 @@ class Evaluator:
             bar = tqdm(
                 samples, f"evaluating {self.split}", len(mine), unit=" images", mininterval=1, leave=False
             )
-            for batch in self.inference.in_batches(bar, _image):
+            for batch in self.inference.in_batches(bar, itemgetter("image")):
                 if interrupted and interrupted.is_set():
                     break
-                segmentation = self.inference(params, statistics, [_image(sample) for sample in batch])
+                segmentation = self.inference(params, statistics, [sample["image"] for sample in batch])
                 label = self._labels_like(segmentation.answer, batch)
                 pending.append((batch, self._count(segmentation.scores, label)))
                 if len(pending) > PENDING:
@@ -122,8 +123,8 @@ class Evaluator:
         params, statistics = parallel.to_local(self.inference.mesh, (params, statistics))
         pictures = {}
         with self._samples(indices, workers=0) as samples:
-            for batch in self.inference.in_batches(samples, _image):
-                segmentation = self.inference(params, statistics, [_image(sample) for sample in batch])
+            for batch in self.inference.in_batches(samples, itemgetter("image")):
+                segmentation = self.inference(params, statistics, [sample["image"] for sample in batch])
                 maps = jax.device_get(class_maps(segmentation.scores))
                 offset, confidence = jax.device_get((segmentation.offset, segmentation.confidence))
                 for row, sample in enumerate(batch):
@@ -151,10 +152,6 @@ class Evaluator:
         for row, sample in enumerate(batch):
             labels[row] = on_canvas(sample["label"], canvas, IGNORE)
         return jax.device_put(labels, answer.sharding)
-
-
-def _image(sample: dict) -> np.ndarray:
-    return sample["image"]
 
 
 def _count(

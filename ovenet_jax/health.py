@@ -23,8 +23,8 @@ Step = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, Measures]]
 POLICIES = ("stop", "skip")
 SLOW, ENOUGH_STEPS = 5, 20  # times the median; steps that make one
 TRAINING_MEMORY = (
-    "lower config.batch_size or config.augment.crop, or set config.rematerialise or config.accumulate, which compute "
-    "the same in less memory"
+    "lower config.batch_size or config.augment.crop, set config.rematerialise, which computes the same in less memory, "
+    "or config.accumulate"
 )
 EVALUATION_MEMORY = "lower config.eval.images_per_device, config.eval.window or config.eval.base_size"
 

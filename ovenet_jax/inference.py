@@ -18,6 +18,7 @@ from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import resize_bilinear
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.models.segfix import offset_classes
+from ovenet_jax.models.zoo import is_segfix
 from ovenet_jax.protocol import Pass, Protocol, Taps, canvas_size, passes, shapes
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Inference:
         Raises:
           UserError: settings that no test can have.
         """
-        if config.model.head.name == "segfix" and config.eval.sum != "logits":
+        if is_segfix(config.model) and config.eval.sum != "logits":
             raise UserError(
                 f"config.eval.sum is {config.eval.sum!r}; a SegFix's scores add up as they are, so it must be 'logits'."
             )
@@ -115,7 +116,7 @@ class Inference:
             Protocol.from_config(config.eval),
             align_corners=config.model.align_corners,
             normalisation=Normalisation.from_config(config.model.input),
-            mesh=parallel.create_mesh(jax.local_devices(), (0, config.mesh[1])),
+            mesh=parallel.local_mesh(config.mesh),
             precision=config.eval.precision,
             images_per_device=config.eval.images_per_device,
             flip_pairs=classes.flip_pairs,

@@ -24,12 +24,8 @@ def create_mesh(devices: Sequence[jax.Device] | None = None, sizes: Sequence[int
       UserError: the devices do not make such a mesh.
     """
     devices = jax.devices() if devices is None else devices
+    _check_form(sizes)
     written = f"config.mesh={tuple(sizes)}"
-    if len(sizes) != 2 or sizes[0] < 0 or sizes[1] < 1:
-        raise UserError(
-            f"{written} must be (data, rows): how many devices share a batch, and how many the rows of an image; for "
-            f"example (0, 1)."
-        )
     data, rows = sizes[0] or len(devices) // sizes[1], sizes[1]
     if data * rows != len(devices):
         raise UserError(
@@ -44,6 +40,24 @@ def create_mesh(devices: Sequence[jax.Device] | None = None, sizes: Sequence[int
         )
     axis_types = (AxisType.Auto,) * 2
     return jax.make_mesh((data, rows), ("data", "rows"), axis_types=axis_types, devices=devices)
+
+
+def local_mesh(sizes: Sequence[int]) -> Mesh:
+    """This process's own devices, as many of them as config.mesh says sharing the rows of an image.
+
+    Raises:
+      UserError: the devices do not make such a mesh.
+    """
+    _check_form(sizes)
+    return create_mesh(jax.local_devices(), (0, sizes[1]))
+
+
+def _check_form(sizes: Sequence[int]) -> None:
+    if len(sizes) != 2 or sizes[0] < 0 or sizes[1] < 1:
+        raise UserError(
+            f"config.mesh={tuple(sizes)} must be (data, rows): how many devices share a batch, and how many the "
+            f"rows of an image; for example (0, 1)."
+        )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +21,9 @@ from ovenet_jax.data import labels, pipeline
 from ovenet_jax.data.image_folder import ImageFolder
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.errors import UserError, listed
+from ovenet_jax.health import EVALUATION_MEMORY, enough_memory
 from ovenet_jax.inference import Inference, class_maps
-from ovenet_jax.models.zoo import directions_of
+from ovenet_jax.models.zoo import directions_of, is_segfix
 from ovenet_jax.refinement import seeds_of
 from ovenet_jax.segfix.files import Offsets, read_offsets, write_offsets
 from ovenet_jax.segfix.labels import offset_of_class
@@ -90,6 +92,7 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
     return not unreadable
 
 
+@enough_memory(EVALUATION_MEMORY)
 def _write_all(
     images: pipeline.Source | ImageFolder,
     inference: Inference,
@@ -116,7 +119,7 @@ def _write_all(
         ThreadPoolExecutor() as threads,
     ):
         bar = tqdm(samples, "predicting", len(mine), unit=" images", mininterval=1)
-        for batch in inference.in_batches(_readable(bar, unreadable), lambda sample: sample["image"]):
+        for batch in inference.in_batches(_readable(bar, unreadable), itemgetter("image")):
             pictures = [sample["image"] for sample in batch]
             segmentation = inference(*arrays, pictures)
             (maps,) = jax.device_get(class_maps(segmentation.scores)).values()
@@ -177,18 +180,25 @@ def _parts(config: ConfigDict, classes: Labels, target: Path) -> list["_Part"]:
     if form not in FORMS:
         raise UserError(f"config.predict.form is {form!r}; known: {', '.join(FORMS)}.")
     overlays = _Overlays(target / "overlays", classes)
-    if supervision.is_segfix(config.model):
+    if is_segfix(config.model):
+        if wanted:
+            raise UserError(
+                "config.predict.offsets is not for SegFix, which writes its own offsets anyway; leave it out."
+            )
         table = offset_of_class(directions_of(config.model))
         return [_BoundaryOffsets(target / "offsets", form, table), overlays]
     label_maps = _LabelMaps(
         target / "label_maps", _ids_to_write(classes, config.predict.ids), len(classes.names)
     )
+    if form != "png":
+        raise UserError(
+            f"config.predict.form is {form!r}, which is for a SegFix's offsets; an OVeNet's have a confidence, which "
+            f"only 'png' holds."
+        )
     if not wanted:
         return [label_maps, overlays]
-    if "offset" not in config.model or form != "png":
-        raise UserError(
-            "config.predict.offsets needs a network with offsets, and the form 'png', which holds their confidence."
-        )
+    if "offset" not in config.model:
+        raise UserError("config.predict.offsets needs a network with offsets; leave it out.")
     return [label_maps, overlays, _SeedOffsets(target / "offsets")]
 
 

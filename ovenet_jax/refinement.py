@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 
 import jax
@@ -20,10 +21,11 @@ from ovenet_jax import parallel, report, supervision, workdir
 from ovenet_jax.checkpoint import Network, restore_network
 from ovenet_jax.data import pipeline
 from ovenet_jax.errors import UserError
+from ovenet_jax.health import EVALUATION_MEMORY, enough_memory
 from ovenet_jax.inference import Inference, Segmentation, class_maps
 from ovenet_jax.models.layers import interpolation_weights
 from ovenet_jax.models.sampling import sample
-from ovenet_jax.models.zoo import directions_of
+from ovenet_jax.models.zoo import directions_of, is_segfix
 from ovenet_jax.segfix.files import Offsets
 from ovenet_jax.segfix.labels import offset_of_class
 from ovenet_jax.segfix.refine import COLUMNS, SEMANTIC_SCALE, Scores, means, no_scores, scores_of, table
@@ -77,6 +79,7 @@ def _resized(x: np.ndarray, size: tuple[int, int], align_corners: bool) -> np.nd
 # ---- a split ----
 
 
+@enough_memory(EVALUATION_MEMORY)
 def evaluate_refined(config: ConfigDict, folder: Path) -> None:
     """Scores the class maps of the network in `folder` before and after refinement by that in config.eval.segfix, the
     workdir of a SegFix or an OVeNet. Prints the scores of segfix/refine.py and writes them as report.json.
@@ -85,7 +88,7 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
       UserError: no checkpoint, or one of another model; a network whose maps are no classes, or one without offsets,
         where there must be.
     """
-    if supervision.is_segfix(config.model):
+    if is_segfix(config.model):
         raise UserError(
             "config.eval.segfix refines classes, but this network finds boundaries; leave it out."
         )
@@ -125,11 +128,13 @@ class Refiner:
     def __init__(self, config: ConfigDict):
         folder = Path(config.eval.segfix).expanduser()
         its = workdir.read_config(folder)
-        if its is None or not (supervision.is_segfix(its.model) or "offset" in its.model):
+        if its is None or not (is_segfix(its.model) or "offset" in its.model):
             raise UserError(
                 f"config.eval.segfix is {config.eval.segfix!r}; it must be the workdir of a SegFix or an OVeNet."
             )
         its.mesh, its.eval.images_per_device = config.mesh, config.eval.images_per_device
+        if its.data.name == config.data.name and "root" in config.data:
+            its.data.root = config.data.root  # where the class table is now
         with _keys_of(folder):
             network = restore_network(its.model, folder, its.eval.checkpoint)
             classes = supervision.predicted_classes(its)
@@ -140,12 +145,12 @@ class Refiner:
 
     def in_batches(self, samples: Sequence[dict]) -> Iterator[list[dict]]:
         """Those that can be run together."""
-        return self._inference.in_batches(samples, _image)
+        return self._inference.in_batches(samples, itemgetter("image"))
 
     def __call__(self, images: Sequence[np.ndarray]) -> jax.Array | np.ndarray:
         """(row, column) in pixels to read each image's label at, [rows, h, w, 2]."""
         segmentation = self._inference(*self._arrays, images)
-        if supervision.is_segfix(self._model):
+        if is_segfix(self._model):
             (classes,) = class_maps(segmentation.scores).values()
             return SEMANTIC_SCALE * jnp.asarray(offset_of_class(directions_of(self._model)))[classes]
         offset = np.zeros((*segmentation.answer.shape[:3], 2), np.int32)
@@ -187,9 +192,9 @@ def _scores(
             return scores_of(sample["label"], before[:height, :width], after[:height, :width], num_classes)
 
         bar = tqdm(samples, "refining", len(mine), unit=" images", mininterval=1, leave=False)
-        for alike in inference.in_batches(bar, _image):
+        for alike in inference.in_batches(bar, itemgetter("image")):
             for batch in refiner.in_batches(alike):
-                images = [_image(sample) for sample in batch]
+                images = [sample["image"] for sample in batch]
                 (before,) = class_maps(inference(*arrays, images).scores).values()
                 offset = _on_canvas(refiner(images), before.shape)
                 sizes = np.ones((len(before), 2), np.int32)
@@ -208,7 +213,3 @@ def _on_canvas(offset: jax.Array | np.ndarray, canvas: tuple[int, int, int]) -> 
     _, height, width = canvas
     offset = jnp.asarray(offset)[:, :height, :width]
     return jnp.pad(offset, ((0, 0), (0, height - offset.shape[1]), (0, width - offset.shape[2]), (0, 0)))
-
-
-def _image(sample: dict) -> np.ndarray:
-    return sample["image"]

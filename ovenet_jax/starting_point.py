@@ -4,7 +4,8 @@ As published (MODEL.PRETRAINED, and for frozen training two files):
 
 - backbone: all of `base`'s.
 - head: `base`'s, if it is the same head and has been trained; a plain head (HRNet's `last_layer`) becomes the
-  auxiliary head of OCR. The last layers stay as initialised where the number of classes differs.
+  auxiliary head of another one that is as wide (OCR's in HRNet's own form). The last layers stay as initialised where
+  the number of classes differs.
 - offset trunk and offset head: `trunk`'s, if it is given, else `base`'s, if it has them; else the trunk's transitions
   and the first modules of its stages (of a ResNet, the first blocks of its last layers) are copies of the backbone's,
   and the offset head stays as initialised.
@@ -34,7 +35,10 @@ Arrays = Mapping[str, np.ndarray]
 
 INITIALISED = "initialised"
 OFFSET_PARTS = ("offset_trunk.", "offset_head.")
-PER_CLASS = re.compile(r"^head\.(classifier|aux)\.(output\.)?(kernel|bias)$")  # the last axis is the class
+HEAD_PARTS = ("head.", "boundary_head.", "direction_head.")
+PER_CLASS = re.compile(  # the last axis is the class, or direction
+    r"^(head\.(classifier|aux)|direction_head)\.(output\.)?(kernel|bias)$"
+)
 
 
 class Source(NamedTuple):
@@ -106,7 +110,7 @@ def take_over(
 
     arrays, origins = dict(fresh), dict.fromkeys(fresh, INITIALISED)
     if why_not:
-        origins |= {name: f"{INITIALISED}: {why_not}" for name in fresh if name.startswith("head.")}
+        origins |= {name: f"{INITIALISED}: {why_not}" for name in fresh if name.startswith(HEAD_PARTS)}
     titles = " and ".join({source.title: None for source in (base, trunk) if source})
     problems = [
         f"{name} is not in {titles}" for name in fresh.keys() - offers.keys() if name.startswith(whole)
@@ -146,13 +150,15 @@ def _part(source: Source, *prefixes: str) -> dict[str, _Offer]:
 
 def _head(fresh: Arrays, base: Source) -> tuple[dict[str, _Offer], str]:
     """What `base` has of the head, but for what nobody has trained; or nothing, and why."""
-    offers = {name: x for name, x in _part(base, "head.").items() if name not in base.untrained}
+    offers = {name: x for name, x in _part(base, *HEAD_PARTS).items() if name not in base.untrained}
     if not offers:
         return {}, ""
+    plain, aux = "head.classifier.hidden.conv.kernel", "head.aux.hidden.conv.kernel"
     becomes_aux = (
-        _has(offers, "head.classifier.hidden.")
+        plain in offers
+        and aux in fresh
+        and offers[plain].array.shape == fresh[aux].shape
         and not _has(offers, "head.aux.")
-        and _has(fresh, "head.aux.")
         and not _has(fresh, "head.classifier.hidden.")
     )
     if becomes_aux:

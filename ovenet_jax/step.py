@@ -18,6 +18,7 @@ from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import resize_bilinear
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.models.segfix import SegFixOutput
+from ovenet_jax.models.zoo import is_segfix
 from ovenet_jax.segfix.labels import boundary_and_direction
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def create_loss(config: "ConfigDict") -> Loss:
     Raises:
       UserError: weights for another number of classes, or a batch that OHEM cannot rank in groups; either for SegFix.
     """
-    if config.model.head.name == "segfix":
+    if is_segfix(config.model):
         if config.loss.class_weights or config.loss.ohem.on:
             raise UserError(
                 "config.loss.class_weights and config.loss.ohem are not for SegFix; leave them out."
@@ -101,7 +102,7 @@ def create_loss(config: "ConfigDict") -> Loss:
 def _segfix_loss(
     output: SegFixOutput,
     label: jax.Array,
-    among: jax.Array | None = None,  # noqa: ARG001  the weights are those of the labels at hand
+    among: jax.Array | None = None,  # noqa: ARG001  there is one micro-batch
     *,
     align_corners: bool,
 ) -> dict[str, jax.Array]:
@@ -172,7 +173,9 @@ def train_step(
     nothing = jax.tree.map(jnp.zeros_like, trained), state.statistics
     micro_batches = images, labels, dropout_keys
     if accumulate == 1:  # without a loop, in which XLA convolves fourteen times slower on a CPU
-        (gradients, statistics), measures = add_micro_batch(nothing, jax.tree.map(lambda x: x[0], micro_batches))
+        (gradients, statistics), measures = add_micro_batch(
+            nothing, jax.tree.map(lambda x: x[0], micro_batches)
+        )
     else:
         (gradients, statistics), measures = jax.lax.scan(add_micro_batch, nothing, micro_batches)
     gradients = jax.tree.map(lambda x: x / accumulate, gradients)

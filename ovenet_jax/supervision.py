@@ -9,14 +9,9 @@ from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.data.pipeline import Source
 from ovenet_jax.errors import UserError
-from ovenet_jax.models.zoo import directions_of
+from ovenet_jax.models.zoo import directions_of, is_segfix
 from ovenet_jax.segfix.labels import evaluation_classes, training_classes
 from ovenet_jax.segfix.samples import REGIONS, BoundarySource, prepare_samples
-
-
-def is_segfix(model: ConfigDict) -> bool:
-    """Whether `config.model` is a SegFix."""
-    return model.head.name == "segfix"
 
 
 def predicted_classes(config: ConfigDict) -> Labels:
@@ -35,6 +30,8 @@ def prepare(config: ConfigDict) -> dict:
     Raises:
       UserError: every fault of the source files at once; regions that the data set does not have.
     """
+    if is_segfix(config.model):
+        _check_regions(config.data)
     inventory = pipeline.prepare(config.data)
     if is_segfix(config.model):
         out = _truth(Path(inventory["folder"]), config.data)
@@ -81,7 +78,15 @@ def _open(
     )
 
 
-def _truth(records: Path, data: ConfigDict) -> Path:
+def _check_regions(data: ConfigDict) -> None:
+    if "regions" not in data:
+        raise UserError(
+            "config.data has no regions, whose boundaries a SegFix learns; choose a variant of the config that is one."
+        )
     if data.regions not in REGIONS:
         raise UserError(f"config.data.regions is {data.regions!r}; choose one of {', '.join(REGIONS)}.")
+
+
+def _truth(records: Path, data: ConfigDict) -> Path:
+    _check_regions(data)
     return records / f"boundaries_of_{data.regions}"

@@ -34,7 +34,7 @@ from ovenet_jax.inference import Normalisation
 from ovenet_jax.interruption import Agreement, interruption
 from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import PRECISIONS
-from ovenet_jax.models.zoo import create_model
+from ovenet_jax.models.zoo import create_model, is_segfix
 from ovenet_jax.optimizer import create_optimizer, poly_schedule
 from ovenet_jax.protocol import check_settings
 from ovenet_jax.reporter import Reporter, nothing_collected
@@ -54,6 +54,8 @@ def train(config: ConfigDict, folder: Path) -> bool:
     """
     check_config(config)
     check_settings(config.eval)
+    if config.eval.segfix:
+        raise UserError("config.eval.segfix refines in --mode=evaluate; leave it out of the training.")
     mesh = parallel.create_mesh(sizes=config.mesh)
     parallel.check_divisible(mesh, config.batch_size, config.augment.crop[0])
     check_micro_batches(config, mesh.shape["data"])
@@ -263,6 +265,11 @@ def check_config(config: ConfigDict) -> None:
 
 def check_micro_batches(config: ConfigDict, devices: int) -> None:
     """Raises UserError where the batch cannot be split into micro-batches, and these evenly over the devices."""
+    if config.accumulate > 1 and is_segfix(config.model):
+        raise UserError(
+            f"config.accumulate is {config.accumulate}, but a SegFix's loss weights classes by their share in the "
+            f"whole batch, so it must be 1; config.rematerialise saves memory, too."
+        )
     together = ranked_together(config)
     least = config.accumulate * devices * together
     if config.accumulate > 1 and config.batch_size % least:

@@ -64,6 +64,15 @@ OPENSEG_BASE_OC = (  # with in-place ABN, which has no step counters
     (r"^head\.aux\.", "dsn."),
     *SEQUENCES,
 )
+OPENSEG_SEGFIX = (  # with in-place ABN
+    *LEAVES,
+    (r"^backbone\.trunk\.", "backbone."),
+    (r"^(backbone\.transition(\d)\.\2)\.", r"\1.0."),  # a new branch
+    (r"^boundary_head\.", "mask_head."),
+    (r"^direction_head\.", "dir_head."),
+    (r"head\.output\.", "head.2."),
+    *SEQUENCES,
+)
 OPENSEG_BASE_OC_PLAIN = (*OPENSEG_BASE_OC, (r"^(?!backbone)(.*\.[13])\.(?=\w+$)", r"\1.0."))
 
 
@@ -81,7 +90,7 @@ def published(arrays: Mapping[str, np.ndarray], prefix: str = "", rules=HRNET) -
         key = prefix + published_key(name, rules)
         value = np.asarray(value)
         state_dict[key] = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
-        if key.endswith("running_var") and rules is not OPENSEG_BASE_OC:
+        if key.endswith("running_var") and rules not in (OPENSEG_BASE_OC, OPENSEG_SEGFIX):
             state_dict[key.replace("running_var", "num_batches_tracked")] = np.asarray(7)
     return state_dict
 

@@ -11,12 +11,18 @@ import pytest
 from ml_collections import ConfigDict
 
 import ovenet_jax
-from configs import openseg
+from configs import demo, openseg
 from ovenet_jax import workdir
 from ovenet_jax.errors import UserError
 from ovenet_jax.import_weights import import_weights
 from ovenet_jax.models import parameters
-from tests.published_keys import IMAGENET_RESNET, OPENSEG_BASE_OC, OPENSEG_BASE_OC_PLAIN, published
+from tests.published_keys import (
+    IMAGENET_RESNET,
+    OPENSEG_BASE_OC,
+    OPENSEG_BASE_OC_PLAIN,
+    OPENSEG_SEGFIX,
+    published,
+)
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: .pth files cannot be read here")
 
@@ -155,6 +161,25 @@ def test_heads_need_the_activation_of_their_batch_norm(base_oc, tmp_path):
         UserError, match="in-place ABN in its head, .*add --config.model.head.activation=leaky_relu"
     ):
         import_weights(base_oc, write_pth(tmp_path / "abn.pth", state_dict), tmp_path / "imported")
+
+
+def test_a_segfix_comes_back_with_both_heads(config, tmp_path):
+    config.model.head = demo.get_config("segfix").model.head
+    config.model.num_classes = 9
+    config.model.input.update(openseg.HRNET_INPUT)
+    del config.model.offset
+    arrays = trained(config.model)
+    state_dict = published(arrays, prefix="module.", rules=OPENSEG_SEGFIX)
+    assert state_dict.keys() >= {"module.mask_head.0.weight", "module.dir_head.2.weight"}
+    import_weights(config, write_pth(tmp_path / "segfix.pth", state_dict), tmp_path / "imported")
+    expected = {
+        name: x + np.float32(1e-5) if name.endswith("norm.scale") else x for name, x in arrays.items()
+    }
+    assert_same(arrays_of(ovenet_jax.load_model(tmp_path / "imported")), expected)
+
+    config.model.head.activation = "relu"
+    with pytest.raises(UserError, match="in-place ABN .*add --config.model.head.activation=leaky_relu"):
+        import_weights(config, tmp_path / "segfix.pth", tmp_path / "again")
 
 
 def test_another_form_of_input_is_noted(base_oc, tmp_path, capsys):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import camvid, common, openseg
+from configs import camvid, common, openseg, segfix
 from ovenet_jax import workdir
 from ovenet_jax.checkpoint import Checkpoints, load_model
 from ovenet_jax.errors import UserError
@@ -156,6 +156,30 @@ def test_one_import_of_a_backbone_serves_every_head(tiny_model, head):
     arrays, _ = take_over(network(baseline(tiny_model), FRESH), imported)
     assert values(arrays, "backbone.") == {BASE}
     assert values(arrays, "head.") == {FRESH}
+
+
+@pytest.mark.parametrize("head", ["base_oc", "ocr"])
+def test_a_plain_head_becomes_no_narrower_auxiliary_head(tiny_model, head):
+    base = network(baseline(tiny_model, head=common.fcn()), BASE)
+    backbone = tiny_model.backbone
+    _, tiny_model.head = openseg.network(head, "tiny")
+    tiny_model.backbone = backbone
+    arrays, origins = take_over(network(baseline(tiny_model), FRESH), Source("runs/hrnet", base))
+    assert values(arrays, "backbone.") == {BASE}
+    assert values(arrays, "head.") == {FRESH}
+    assert origins["head.aux.output.kernel"] == "initialised: runs/hrnet has another head, a plain head"
+
+
+def test_a_segfix_of_other_directions_starts_from_one_but_for_its_last_layer(tiny_model):
+    tiny_model.head = segfix.head(8)
+    fresh, base = (
+        network(baseline(tiny_model), value, num_classes=classes)
+        for value, classes in ((FRESH, 17), (BASE, 9))
+    )
+    arrays, origins = take_over(fresh, Source("runs/segfix", base))
+    assert {name for name in arrays if arrays[name].max() == FRESH} == {"direction_head.output.kernel"}
+    assert origins["boundary_head.hidden.conv.kernel"] == "loaded from runs/segfix"
+    assert "another number of classes" in origins["direction_head.output.kernel"]
 
 
 def test_every_array_of_another_network_is_listed(tiny_model):

@@ -116,8 +116,8 @@ def keys_read(run, segfix, tmp_path_factory):
     folder, read = tmp_path_factory.mktemp("hrnet"), set()
     config = shrunk(camvid.get_config("hrnet_tiny"), folder)
     config.loss.ohem.on = True
-    config.eval.segfix = str(segfix[0])
     assert train(Recording(config, read), folder / "run")
+    config.eval.segfix = str(segfix[0])
     evaluate(Recording(config, read), folder / "run")
     config.eval.segfix = ""  # which prediction refuses
     assert predict(Recording(config, read), folder / "run", None)
@@ -280,6 +280,25 @@ def test_a_model_for_another_number_of_classes_than_the_data_has_is_named(run, t
     config.model.num_classes = 12
     config.loss.class_weights = ()
     with pytest.raises(UserError, match="config.model.num_classes=12, but camvid has 11 classes"):
+        train(config, tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("accumulate", 2, "config.accumulate is 2, but a SegFix's loss weights classes by their share"),
+        ("eval.segfix", "runs/other", "config.eval.segfix refines in --mode=evaluate; leave it out of the training"),
+        ("data.regions", "objects", "config.data.regions is 'objects'; choose one of classes, instances"),
+        ("data.regions", None, "config.data has no regions, whose boundaries a SegFix learns"),
+    ],
+)  # fmt: skip
+def test_what_a_segfix_cannot_be_trained_with_is_named(segfix, tmp_path, key, value, message):
+    config = segfix[1].copy_and_resolve_references()
+    if value is None:
+        del config.data.regions
+    else:
+        config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError, match=message):
         train(config, tmp_path / "new")
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ovenet_jax.models.fcn import PixelClassifier
-from ovenet_jax.models.layers import InitialValues, at_least_float32
+from ovenet_jax.models.layers import Activation, InitialValues, at_least_float32
 
 
 class SegFixOutput(NamedTuple):
@@ -47,6 +47,7 @@ class SegFix(nnx.Module):
         *,
         hidden_features: int = 256,
         num_directions: int = 8,
+        activation: Activation = jax.nn.leaky_relu,
         align_corners: bool,
         init: InitialValues,
     ):
@@ -57,7 +58,7 @@ class SegFix(nnx.Module):
                 hidden_features=hidden_features,
                 bias=False,
                 output_bias=False,
-                activation=jax.nn.leaky_relu,
+                activation=activation,
                 init=init,
             )
 

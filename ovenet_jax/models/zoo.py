@@ -46,7 +46,7 @@ def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
     """
     init = InitialValues(seed, he=model.backbone.he_init)
     backbone = _create_backbone(model, init)
-    if model.head.name == "segfix":
+    if is_segfix(model):
         network = _create_segfix(model, backbone, init)
     elif "offset" in model:
         network = _create_ovenet(model, backbone, _create_head(model, backbone, init), init)
@@ -56,6 +56,11 @@ def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
     network.set_attributes(BatchNorm, momentum=model.norm_momentum)
     network.eval()
     return network
+
+
+def is_segfix(model: "ConfigDict") -> bool:
+    """Whether `config.model` is a SegFix."""
+    return model.head.name == "segfix"
 
 
 def directions_of(model: "ConfigDict") -> int:

@@ -40,10 +40,10 @@ def prepare_samples(samples: Sequence[Sample], classes: Labels, regions: str, ou
 
     if out.exists():
         return
-    with alone(out.parent, out.name):
-        if out.exists():  # another process has prepared it meanwhile
-            return
-        try:
+    try:
+        with alone(out.parent, out.name):
+            if out.exists():  # another process has prepared it meanwhile
+                return
             with command.new_folder(out, option="--config.data.prepared") as folder:
                 faults = list(
                     filter(None, command.each(write, samples, os.cpu_count(), f"boundaries of {regions}"))
@@ -53,8 +53,12 @@ def prepare_samples(samples: Sequence[Sample], classes: Labels, regions: str, ou
                         f"{len(faults)} of {len(samples)} labels have no boundaries of {regions}, mend them or choose "
                         f"another --config.data.regions:{listed(faults)}"
                     )
-        except KeyboardInterrupt:
-            raise UserError("The preparation of boundaries was interrupted; nothing of it is kept.") from None
+    except OSError as error:
+        raise UserError(
+            f"{out.parent} cannot be written ({error.strerror}); free or choose another --config.data.prepared."
+        ) from error
+    except KeyboardInterrupt:
+        raise UserError("The preparation of boundaries was interrupted; nothing of it is kept.") from None
 
 
 def _of_label(file: File, classes: Labels) -> GroundTruth:
