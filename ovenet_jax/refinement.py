@@ -28,7 +28,8 @@ from ovenet_jax.models.sampling import sample
 from ovenet_jax.models.zoo import directions_of, is_segfix
 from ovenet_jax.segfix.files import Offsets
 from ovenet_jax.segfix.labels import offset_of_class
-from ovenet_jax.segfix.refine import COLUMNS, SEMANTIC_SCALE, Scores, means, no_scores, scores_of, table
+from ovenet_jax.segfix.refine import SEMANTIC_SCALE
+from ovenet_jax.segfix.scores import COLUMNS, Scores, means, no_scores, scores_of, table
 from ovenet_jax.segfix.shift import seed_offsets, seeds_where_sure
 
 
@@ -82,7 +83,7 @@ def _resized(x: np.ndarray, size: tuple[int, int], align_corners: bool) -> np.nd
 @enough_memory(EVALUATION_MEMORY)
 def evaluate_refined(config: ConfigDict, folder: Path) -> None:
     """Scores the class maps of the network in `folder` before and after refinement by that in config.eval.segfix, the
-    workdir of a SegFix or an OVeNet. Prints the scores of segfix/refine.py and writes them as report.json.
+    workdir of a SegFix or an OVeNet. Prints the scores of segfix/scores.py and writes them as report.json.
 
     Raises:
       UserError: no checkpoint, or one of another model; a network whose maps are no classes, or one without offsets,

@@ -18,7 +18,7 @@ from ovenet_jax.evaluate import evaluate
 from ovenet_jax.inference import Segmentation
 from ovenet_jax.predict import predict
 from ovenet_jax.refinement import refined_maps, seeds_of
-from ovenet_jax.segfix import refine
+from ovenet_jax.segfix import refine, scores
 from ovenet_jax.segfix.files import read_offsets
 from ovenet_jax.segfix.shift import refined_numbers, shift_by
 from tests import trees
@@ -74,14 +74,14 @@ def offline(label_maps, offsets, out):
     folders = [f"--labels={label_maps / 'label_maps'}", f"--offsets={offsets}", f"--out={out}"]
     assert refine.main([*folders, "--dataset=cityscapes"]) == 0
     truths = label_maps.parents[2] / "source/gtFine/val"
-    total, changed = refine.no_scores(19), False
+    total, changed = scores.no_scores(19), False
     for file in sorted((label_maps / "label_maps").iterdir()):
         (truth,) = truths.glob(f"*/{file.stem.removesuffix('_leftImg8bit')}_gtFine_labelIds.png")
         (after,) = out.rglob(file.name)
         maps = [CITYSCAPES.train_ids()[cv2.imread(str(path), -1)] for path in (truth, file, after)]
-        total += refine.scores_of(*maps, num_classes=19)
+        total += scores.scores_of(*maps, num_classes=19)
         changed |= (maps[1] != maps[2]).any()
-    return refine.means(total), changed
+    return scores.means(total), changed
 
 
 def reported(config, folder, segfix):
@@ -125,7 +125,7 @@ def test_own_offsets_are_those_that_are_written(runs, label_maps, tmp_path):
 def assert_same(report, means):
     assert report["images"] == 2
     for title, values in means.items():
-        found = [[report[title][column][when] for when in ("before", "after")] for column in refine.COLUMNS]
+        found = [[report[title][column][when] for when in ("before", "after")] for column in scores.COLUMNS]
         np.testing.assert_allclose(found, values, rtol=1e-12)
 
 
@@ -148,7 +148,7 @@ def test_a_refiner_that_was_trained_further_has_a_report_of_its_own(runs, tmp_pa
     config, _ = runs[0]
     label = np.eye(19, dtype=np.uint8)
     monkeypatch.setattr(refinement, "restore_network", lambda *_: Network(3, None, {}, {}))
-    monkeypatch.setattr(refinement, "_scores", lambda *_: refine.scores_of(label, label, label, 19))
+    monkeypatch.setattr(refinement, "_scores", lambda *_: scores.scores_of(label, label, label, 19))
     names = ["step 5 of segfix", "step 7 of segfix"]
     for name in (*names, names[1]):
         monkeypatch.setattr(refinement, "Refiner", lambda _, name=name: SimpleNamespace(name=name))

@@ -17,8 +17,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ovenet_jax.boundary import WIDTHS, BoundaryScores, boundary_scores
-from ovenet_jax.data.labels import CITYSCAPES, IGNORE
+from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.errors import UserError
 from ovenet_jax.segfix import command, instances
 from ovenet_jax.segfix.files import OFFSET_SUFFIXES, read_offsets, write_png
@@ -30,10 +29,10 @@ from ovenet_jax.segfix.label_maps import (
     partners,
     read_instance_ids,
 )
+from ovenet_jax.segfix.scores import Scores, percent, scores_of, table
 from ovenet_jax.segfix.shift import Shift, refined_numbers, seeds_where_sure, shift_by
 
 SEMANTIC_SCALE, INSTANCE_SCALE = 2.0, 1.0  # published
-COLUMNS = ("IoU", *(f"F at {width} px" for width in WIDTHS))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -181,74 +180,6 @@ def refine_label_maps(
     return faults
 
 
-# ---- scores ----
-
-
-class Scores(NamedTuple):
-    """Of any number of images, before and after. confusion: pixel counts int64 [2, K + 1, K + 1], rows true classes,
-    the last row and column no class."""
-
-    confusion: np.ndarray
-    before: BoundaryScores
-    after: BoundaryScores
-
-    def __add__(self, other: "Scores") -> "Scores":
-        return Scores(*(a + b for a, b in zip(self, other, strict=True)))
-
-
-def no_scores(num_classes: int) -> Scores:
-    """Of no image."""
-    none = BoundaryScores(np.zeros((len(WIDTHS), num_classes)), np.zeros(num_classes, np.int64), 0)
-    return Scores(np.zeros((2, num_classes + 1, num_classes + 1), np.int64), none, none)
-
-
-def scores_of(true: np.ndarray, before: np.ndarray, after: np.ndarray, num_classes: int) -> Scores:
-    """Of one image's true label, and of its label before and after, uint8 train ids [H, W]."""
-    confusion = np.stack([_confusion(true, label, num_classes) for label in (before, after)])
-    return Scores(confusion, *(boundary_scores(true, label, num_classes) for label in (before, after)))
-
-
-def _confusion(true: np.ndarray, label: np.ndarray, num_classes: int) -> np.ndarray:
-    side = num_classes + 1
-    rows, columns = (np.minimum(part[true != IGNORE], num_classes).astype(np.intp) for part in (true, label))
-    return np.bincount(rows * side + columns, minlength=side**2).reshape(side, side)
-
-
-def means(scores: Scores) -> dict[str, np.ndarray]:
-    """Two kinds of means over the classes, of COLUMNS before and after, [columns, 2]."""
-    parts = scores.before, scores.after
-    iou = np.stack([_iou(matrix) for matrix in scores.confusion])
-    occurring = [np.nanmean(iou, axis=-1), *np.stack([part.mean_present for part in parts], axis=-1)]
-    published = [np.nan_to_num(iou).mean(-1), *np.stack([part.mean_published for part in parts], axis=-1)]
-    return {"mean of those that occur": np.array(occurring), "mean as published": np.array(published)}
-
-
-def table(scores: Scores, names: Sequence[str]) -> str:
-    """IoU and boundary scores of every class, and their means, before and after, in percent."""
-    iou = np.stack([_iou(matrix) for matrix in scores.confusion])
-    boundary = np.stack([part.present for part in (scores.before, scores.after)], axis=1)
-    columns = np.concatenate([iou[None], boundary])
-    rows = [*zip(names, np.moveaxis(columns, -1, 0), strict=True), *means(scores).items()]
-    lines = [
-        f"{'[%]':26}" + "".join(f"{title:>19}" for title in COLUMNS),
-        " " * 26 + f"{'before':>11}{'after':>8}" * len(COLUMNS),
-    ]
-    for title, pairs in rows:
-        cells = (f"{_percent(before):>11}{_percent(after):>8}" for before, after in pairs)
-        lines.append(f"{title:26}" + "".join(cells))
-    return "\n".join(lines)
-
-
-def _iou(confusion: np.ndarray) -> np.ndarray:
-    """Of each class, [K]; nan where it does not occur."""
-    correct, union = np.diag(confusion), confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
-    return (correct / np.where(union, union, np.nan))[:-1]
-
-
-def _percent(share: float) -> str:
-    return "-" if np.isnan(share) else f"{100 * share:.2f}"
-
-
 # ---- instances ----
 
 
@@ -315,7 +246,7 @@ def refine_instances(
         for title, root in (("before", labels), ("after", out)):
             lists = [root / file.relative_to(labels) for file in scored]
             precision, at_half = instances.average_precision(lists, list(scored.values()), root)
-            print(f"AP {title}: {_percent(precision)} %, at 50 % overlap {_percent(at_half)} %")
+            print(f"AP {title}: {percent(precision)} %, at 50 % overlap {percent(at_half)} %")
     return [outcome.fault for outcome in outcomes if outcome.fault]
 
 
