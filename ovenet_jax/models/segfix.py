@@ -48,7 +48,6 @@ class SegFix(nnx.Module):
         hidden_features: int = 256,
         num_directions: int = 8,
         activation: Activation = jax.nn.leaky_relu,
-        align_corners: bool,
         init: InitialValues,
     ):
         def head(out_features: int) -> PixelClassifier:
@@ -65,7 +64,6 @@ class SegFix(nnx.Module):
         self.backbone = backbone
         self.boundary_head = head(2)
         self.direction_head = head(num_directions)
-        self.align_corners = align_corners
 
     def __call__(self, image: jax.Array, rngs: nnx.Rngs | None = None) -> SegFixOutput:  # noqa: ARG002
         features = self.backbone.features(self.backbone(image)).main

@@ -28,15 +28,11 @@ class Logits(NamedTuple):
 
 
 class Segmentor(nnx.Module):
-    """Backbone and head: image [B, H, W, 3] -> Logits, float32, at the backbone's stride (HRNet 4, dilated ResNet 8).
+    """Backbone and head: image [B, H, W, 3] -> float32 Logits at the backbone's stride (HRNet 4, dilated ResNet 8)."""
 
-    `align_corners`: how the scores are to be resized, like the maps inside.
-    """
-
-    def __init__(self, backbone: nnx.Module, head: nnx.Module, *, align_corners: bool):
+    def __init__(self, backbone: nnx.Module, head: nnx.Module):
         self.backbone = backbone
         self.head = head
-        self.align_corners = align_corners
 
     def __call__(self, image: jax.Array, rngs: nnx.Rngs | None = None) -> Logits:
         return jax.tree.map(at_least_float32, self.head(self.backbone.features(self.backbone(image)), rngs))

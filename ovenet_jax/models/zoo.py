@@ -51,8 +51,7 @@ def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
     elif "offset" in model:
         network = _create_ovenet(model, backbone, _create_head(model, backbone, init), init)
     else:
-        head = _create_head(model, backbone, init)
-        network = Segmentor(backbone, head, align_corners=model.align_corners)
+        network = Segmentor(backbone, _create_head(model, backbone, init))
     network.set_attributes(BatchNorm, momentum=model.norm_momentum)
     network.eval()
     return network
@@ -79,7 +78,7 @@ def directions_of(model: "ConfigDict") -> int:
 
 
 def _create_segfix(model: "ConfigDict", backbone: nnx.Module, init: InitialValues) -> SegFix:
-    given = {"num_directions": directions_of(model), "align_corners": model.align_corners, "init": init}
+    given = {"num_directions": directions_of(model), "init": init}
     return SegFix(backbone, **_options("head", model.head, SegFix.__init__, **given))
 
 
@@ -91,7 +90,6 @@ def _create_ovenet(
         return OVeNet(
             backbone,
             head,
-            align_corners=model.align_corners,
             offset_branch=model.offset.branch,
             offset_modules=modules,
             threshold=model.offset.threshold,
