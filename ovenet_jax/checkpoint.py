@@ -178,7 +178,8 @@ class Checkpoints:
     def restore_latest(self, like: TrainState, collected: Any = ()) -> tuple[TrainState, Any] | None:
         """The latest state and what had been collected, shaped and sharded like these; None if nothing is saved.
 
-        Where other measures were collected, by another version of the code, these come back as they are.
+        Where other measures were collected, by another version of the code, it says so, and these come back as they
+        are.
         Checkpoints that cannot be read are renamed to <step>.damaged, which it says, and the one before is the latest.
 
         Raises:
@@ -271,6 +272,10 @@ class Checkpoints:
             items["training"]["collected"] = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), saved
             )
+            if jax.process_index() == 0:
+                print(
+                    f"Note: checkpoint {step} holds averages of other measures, of another version; they start anew."
+                )
         restored = {name: self._restore(step, name, item) for name, item in items.items()}
         model, training = restored["model"], restored["training"]
         restored_collected = training.pop("collected")

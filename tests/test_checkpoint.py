@@ -135,13 +135,14 @@ def test_a_state_comes_back_on_another_number_of_devices(tmp_path, trained_on, g
     jax.tree.map(lambda x, y: x.sharding == y.sharding or pytest.fail(str(x.sharding)), restored, like)
 
 
-def test_averages_of_other_measures_do_not_come_back(tmp_path):
+def test_averages_of_other_measures_do_not_come_back(tmp_path, capsys):
     """As after an update of this package: the state does come back."""
     zero, five = state().step, state(5).step
     with closing(Checkpoints(tmp_path)) as checkpoints:
         checkpoints.save(state(5, 2.5), {"loss": five, "accuracy": five})
     with closing(Checkpoints(tmp_path)) as checkpoints:
         assert_equal(checkpoints.restore_latest(state(), {"loss": zero}), (state(5, 2.5), {"loss": zero}))
+    assert "Note: checkpoint 5 holds averages of other measures" in capsys.readouterr().out
 
 
 def damage(folder):

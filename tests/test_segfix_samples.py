@@ -57,6 +57,13 @@ def test_a_data_set_without_instance_maps_is_refused_and_nothing_is_kept(tmp_pat
     assert not (tmp_path / "boundaries").exists()
 
 
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    samples = pipeline.labelled_samples(write_cityscapes(tmp_path))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file/prepared cannot be written .*another --config.data.prepared"):
+        prepare_samples(samples, CITYSCAPES, "classes", tmp_path / "file" / "prepared" / "boundaries")
+
+
 @pytest.mark.parametrize("regions", ["classes", "instances"])
 def test_labels_are_boundaries_of_what_the_config_says(tmp_path, regions):
     config = cityscapes.get_config("segfix_w48" if regions == "classes" else "segfix_w48_instance")

@@ -93,22 +93,21 @@ def shrunk(config: ConfigDict, folder: Path) -> ConfigDict:
     return config
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def trained(variant: str, folder: Path) -> tuple[Path, ConfigDict, set[str]]:
     """(folder of a finished run, its config, the keys that it read)."""
-    folder = tmp_path_factory.mktemp("ovenet")
-    config, read = shrunk(camvid.get_config("ovenet_tiny"), folder), set()
+    config, read = shrunk(camvid.get_config(variant), folder), set()
     assert train(Recording(config, read), folder / "run")
     return folder / "run", config, read
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return trained("ovenet_tiny", tmp_path_factory.mktemp("ovenet"))
 
 
 @pytest.fixture(scope="module")
 def segfix(tmp_path_factory):
-    """As `run`, of a SegFix."""
-    folder = tmp_path_factory.mktemp("segfix")
-    config, read = shrunk(camvid.get_config("segfix_tiny"), folder), set()
-    assert train(Recording(config, read), folder / "run")
-    return folder / "run", config, read
+    return trained("segfix_tiny", tmp_path_factory.mktemp("segfix"))
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,7 @@ class _Outcome(NamedTuple):
 
     written: bool
     fault: str | None = None
-    scored: "Scores | Path | None" = None
+    scored: Scores | Path | None = None
 
 
 def _unscored(error: Exception) -> _Outcome:
