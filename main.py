@@ -1,13 +1,12 @@
 """What there is to do: python main.py --config=configs/camvid.py:ovenet_tiny [--workdir=DIR] [--mode=MODE]."""
 
-import os
 import sys
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from ovenet_jax import processes
+from ovenet_jax import environment, processes
 from ovenet_jax.errors import UserError
 
 # jax and what needs it is imported in `main` only, so that a mistake in the flags is answered at once.
@@ -27,11 +26,7 @@ EXIT_INCOMPLETE, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 75
 
 
 def main(_: list[str]) -> int | None:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow writes summaries: it has nothing to say
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ovenet_jax" / "xla"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    environment.prepare()
     logging.set_verbosity(logging.ERROR)  # the libraries' own chatter
     config = CONFIG.value
     task = {flag.name: flag.value for flag in (MODE, SOURCE, WORKDIR)} | {"config": config.to_dict()}

@@ -17,7 +17,7 @@ from benchmarks.timing import median_seconds
 from ovenet_jax.models import parameters
 from ovenet_jax.models.attention import SelfAttention, softmax_attention
 from ovenet_jax.models.isa import InterlacedAttention
-from ovenet_jax.models.layers import PRECISIONS, InitialValues
+from ovenet_jax.models.layers import PRECISIONS, InitialValues, relu
 
 FEATURES, KEY_FEATURES = 512, 256
 BLOCKS = ("Base-OC, all at once", "Base-OC", "ISA")
@@ -77,7 +77,7 @@ def measure(
 
 
 def create(block: str) -> SelfAttention | InterlacedAttention:
-    options = {"key_features": KEY_FEATURES, "activation": jax.nn.relu, "init": InitialValues(0)}
+    options = {"key_features": KEY_FEATURES, "activation": relu, "init": InitialValues(0)}
     if block == "ISA":
         return InterlacedAttention(FEATURES, block=(8, 8), **options)
     return SelfAttention(FEATURES, value_features=KEY_FEATURES, out_features=FEATURES, **options)

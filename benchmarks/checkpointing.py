@@ -13,12 +13,10 @@ from contextlib import closing
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from benchmarks import networks
 from benchmarks.table import Table, parser
-from benchmarks.train_step import add_arguments, compile_step, on_one_device
-from ovenet_jax import parallel
+from benchmarks.train_step import Run, add_arguments, compile_step, on_one_device
 from ovenet_jax.checkpoint import Checkpoints
 
 EVERY = 1000  # steps
@@ -28,18 +26,11 @@ def main() -> None:
     arguments = parse()
     device, mesh = on_one_device(arguments)
     program = compile_step(networks.create_network(arguments), arguments.precision, mesh, arguments)
-    rng = np.random.default_rng(0)
-    size = (arguments.batch, *arguments.crop)
-    image = rng.integers(0, 256, (*size, 3), np.uint8)
-    label = rng.integers(0, arguments.classes, size, np.uint8)
-    image, label = jax.device_put((image, label), parallel.batch_sharded(mesh))
-    state = jax.device_put(program.state, parallel.replicated(mesh))
+    run = Run(program, mesh, arguments)
 
     def seconds_of_step() -> float:
-        nonlocal state
         start = time.perf_counter()
-        state, _ = program.step(state, image, label)
-        jax.block_until_ready(state)
+        jax.block_until_ready(run.step())
         return time.perf_counter() - start
 
     columns = {
@@ -51,15 +42,15 @@ def main() -> None:
     }
     table = Table(columns, arguments.json, device=device, arguments=vars(arguments))
     usual = statistics.median([seconds_of_step() for _ in range(2 + arguments.repeats)][2:])
-    gigabytes = sum(x.nbytes for x in jax.tree.leaves(state)) / 1e9
+    gigabytes = sum(x.nbytes for x in jax.tree.leaves(run.state)) / 1e9
     with (
         tempfile.TemporaryDirectory(dir=arguments.folder) as folder,
         closing(Checkpoints(Path(folder))) as saved,
     ):
         for _ in range(arguments.saves):
-            complete, beside = Path(folder) / str(int(state.step)), []
+            complete, beside = Path(folder) / str(int(run.state.step)), []
             start = time.perf_counter()
-            saved.save(state)
+            saved.save(run.state)
             blocked = time.perf_counter() - start
             while not complete.exists():
                 beside.append(seconds_of_step())

@@ -179,8 +179,9 @@ def train_step(
     else:
         (gradients, statistics), measures = jax.lax.scan(add_micro_batch, nothing, micro_batches)
     gradients = jax.tree.map(lambda x: x / accumulate, gradients)
-    updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
-    params = state.params | optax.apply_updates(trained, updates)
+    with jax.named_scope("optimizer"):
+        updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
+        params = state.params | optax.apply_updates(trained, updates)
     averages = moving_average(state.ema, (params, statistics), ema, state.step) if ema else None
     measures = {name: value.mean() for name, value in measures.items()}
     measures["parameter_norm"] = optax.global_norm(params)
@@ -208,7 +209,8 @@ def loss_and_gradients(
         for part in frozen:
             getattr(model, part).eval()
         output = model(image, nnx.Rngs(dropout=dropout_key))
-        terms = loss(output, label)
+        with jax.named_scope("loss"):
+            terms = loss(output, label)
         return terms["total"], (terms, output, parameters.statistics_of(model))
 
     (_, results), gradients = jax.value_and_grad(forward, has_aux=True)(_without(params, frozen))
@@ -236,6 +238,7 @@ def _without(params: Arrays, frozen: Sequence[str]) -> Arrays:
     return {name: value for name, value in params.items() if name.partition(".")[0] not in frozen}
 
 
+@jax.named_scope("measures")
 def _measures(output: Any, label: jax.Array, labels: jax.Array, align_corners: bool) -> dict[str, jax.Array]:
     """Pixel accuracy of each prediction; for OVeNet mean confidence and mean offset length in label pixels; for SegFix
     those of its offsets.

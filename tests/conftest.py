@@ -12,7 +12,9 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from configs import common
+from ovenet_jax import environment
 
+environment.convolve_by_eigen()  # as main.py
 jax.config.update("jax_num_cpu_devices", 8)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -1,9 +1,10 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from ovenet_jax.models.layers import BatchNorm, Conv, InitialValues, resize_bilinear
+from ovenet_jax.models.layers import BatchNorm, Conv, InitialValues, relu, resize_bilinear
 
 
 def test_resize_with_aligned_corners_keeps_the_corners_and_is_linear_between():
@@ -72,3 +73,11 @@ def test_he_values_keep_the_variance_and_published_ones_are_tiny():
     shape = (3, 3, 32, 64)
     assert_allclose(InitialValues(0).backbone_kernel(shape).std(), 0.001, rtol=0.02)
     assert_allclose(InitialValues(0, he=True).backbone_kernel(shape).std(), np.sqrt(2 / (9 * 32)), rtol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_relu_has_no_gradient_at_zero_and_hides_no_nan(dtype):
+    x = jnp.asarray([-2.0, -0.0, 0.0, 3.0, jnp.nan, jnp.inf], dtype)
+    assert relu(x).dtype == dtype
+    np.testing.assert_array_equal(relu(x), jax.nn.relu(x))
+    np.testing.assert_array_equal(jax.grad(lambda x: relu(x).sum())(x[:4]), [0, 0, 0, 1])

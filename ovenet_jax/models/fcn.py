@@ -3,7 +3,7 @@
 import jax
 from flax import nnx
 
-from ovenet_jax.models.layers import Activation, Conv, ConvNormAct, InitialValues
+from ovenet_jax.models.layers import Activation, Conv, ConvNormAct, InitialValues, relu
 from ovenet_jax.models.segmentor import Features, Logits
 
 
@@ -24,7 +24,7 @@ class PixelClassifier(nnx.Module):
         bias: bool = True,
         output_bias: bool = True,
         dropout: float = 0.0,
-        activation: Activation | None = jax.nn.relu,
+        activation: Activation | None = relu,
         in_head: bool = True,
         init: InitialValues,
     ):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ovenet_jax.models.layers import ConvNormAct, InitialValues, chain, resize_bilinear
+from ovenet_jax.models.layers import ConvNormAct, InitialValues, chain, relu, resize_bilinear
 from ovenet_jax.models.segmentor import Features
 
 
@@ -35,7 +35,7 @@ class BasicBlock(nnx.Module):
         self.conv2 = ConvNormAct(width, width, 3, activation=None, init=init)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return jax.nn.relu(x + self.conv2(self.conv1(x)))
+        return relu(x + self.conv2(self.conv1(x)))
 
 
 class Bottleneck(nnx.Module):
@@ -59,7 +59,7 @@ class Bottleneck(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         shortcut = x if self.downsample is None else self.downsample(x)
-        return jax.nn.relu(shortcut + self.conv3(self.conv2(self.conv1(x))))
+        return relu(shortcut + self.conv3(self.conv2(self.conv1(x))))
 
 
 class ExchangeModule(nnx.Module):
@@ -84,7 +84,7 @@ class ExchangeModule(nnx.Module):
 
     def __call__(self, maps: list[jax.Array]) -> list[jax.Array]:
         maps = [chain(blocks, x) for blocks, x in zip(self.branches, maps, strict=True)]
-        return [jax.nn.relu(sum(self._bring(i, j, maps) for j in range(len(maps)))) for i in range(len(maps))]
+        return [relu(sum(self._bring(i, j, maps) for j in range(len(maps)))) for i in range(len(maps))]
 
     def _bring(self, i: int, j: int, maps: list[jax.Array]) -> jax.Array:
         layer = self.fuse_layers[i][j]
@@ -138,8 +138,9 @@ class Trunk(nnx.Module):
         """The maps before the first stage -> the maps after each stage."""
         outputs = []
         for number in self.numbers:
-            maps = _apply_transition(getattr(self, f"transition{number - 1}"), maps)
-            maps = chain(getattr(self, f"stage{number}"), maps, rematerialise=self.rematerialise)
+            with jax.named_scope(f"stage{number}"):
+                maps = _apply_transition(getattr(self, f"transition{number - 1}"), maps)
+                maps = chain(getattr(self, f"stage{number}"), maps, rematerialise=self.rematerialise)
             outputs.append(maps)
         return outputs
 
@@ -207,11 +208,11 @@ class HRNet(nnx.Module):
 
     def __call__(self, image: jax.Array) -> list[list[jax.Array]]:
         """Image [B, H, W, 3] -> the maps after stages 1 to 4, each from stride 4 or 2 down: [B, H / 4, W / 4, C] ..."""
-        x = self.conv1(image)
-        if self.double_resolution:
-            return self.trunk([x])
-        x = chain(self.layer1, self.conv2(x), rematerialise=self.rematerialise)
-        return [[x], *self.trunk([x])]
+        with jax.named_scope("stage1"):
+            x = self.conv1(image)
+            if not self.double_resolution:
+                x = chain(self.layer1, self.conv2(x), rematerialise=self.rematerialise)
+        return self.trunk([x]) if self.double_resolution else [[x], *self.trunk([x])]
 
     def last(self, stages: Sequence[list[jax.Array]]) -> jax.Array:
         """All branches of the last stage, at the first one's size: [B, H / 4, W / 4, sum of the widths]."""

@@ -11,7 +11,7 @@ from flax import nnx
 
 from ovenet_jax.models.attention import SelfAttention
 from ovenet_jax.models.fcn import PixelClassifier
-from ovenet_jax.models.layers import Activation, Conv, ConvNormAct, InitialValues
+from ovenet_jax.models.layers import Activation, Conv, ConvNormAct, InitialValues, relu
 from ovenet_jax.models.segmentor import Features, Logits
 
 
@@ -76,7 +76,7 @@ class ISA(nnx.Module):
         mid_features: int = 512,
         key_features: int = 256,
         factors: Sequence[tuple[int, int]] = ((8, 8),),
-        activation: Activation = jax.nn.relu,
+        activation: Activation = relu,
         dropout: float = 0.05,
         init: InitialValues,
     ):

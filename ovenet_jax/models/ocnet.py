@@ -21,6 +21,7 @@ from ovenet_jax.models.layers import (
     Conv,
     ConvNormAct,
     InitialValues,
+    relu,
     resize_bilinear,
 )
 from ovenet_jax.models.segmentor import Features, Logits
@@ -48,7 +49,7 @@ class BaseOC(nnx.Module):
         first_release: bool = False,
         half: bool = False,
         align_corners: bool,
-        activation: Activation = jax.nn.relu,
+        activation: Activation = relu,
         dropout: float = 0.05,
         init: InitialValues,
     ):
@@ -96,7 +97,7 @@ class PyramidOC(nnx.Module):
         mid_features: int = 512,
         key_features: int = 256,
         sizes: Sequence[int] = (1, 2, 3, 6),
-        activation: Activation = jax.nn.relu,
+        activation: Activation = relu,
         dropout: float = 0.05,
         init: InitialValues,
     ):
@@ -202,7 +203,7 @@ class ASPOC(nnx.Module):
         dilations: tuple[int, int, int] = (12, 24, 36),
         first_release: bool = False,
         align_corners: bool,
-        activation: Activation = jax.nn.relu,
+        activation: Activation = relu,
         dropout: float = 0.1,
         init: InitialValues,
     ):

@@ -11,7 +11,15 @@ from flax import nnx
 
 from ovenet_jax.models.atrous import AtrousPyramid
 from ovenet_jax.models.fcn import PixelClassifier
-from ovenet_jax.models.layers import Activation, Conv, ConvNormAct, InitialValues, at_least_float32, chain
+from ovenet_jax.models.layers import (
+    Activation,
+    Conv,
+    ConvNormAct,
+    InitialValues,
+    at_least_float32,
+    chain,
+    relu,
+)
 from ovenet_jax.models.segmentor import Features, Logits
 
 
@@ -63,7 +71,7 @@ class OCR(nnx.Module):
         mid_features: int = 512,
         key_features: int = 256,
         bias: bool = False,
-        activation: Activation = jax.nn.relu,
+        activation: Activation = relu,
         dropout: float = 0.05,
         init: InitialValues,
     ):
@@ -99,7 +107,7 @@ class ASPOCR(nnx.Module):
         key_features: int = 128,
         dilations: tuple[int, int, int] = (12, 24, 36),
         output_bias: bool = True,
-        activation: Activation = jax.nn.relu,
+        activation: Activation = relu,
         dropout: float = 0.1,
         init: InitialValues,
     ):

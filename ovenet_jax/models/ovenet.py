@@ -90,12 +90,15 @@ class OVeNet(nnx.Module):
     def __call__(self, image: jax.Array, rngs: nnx.Rngs | None = None) -> OVeNetOutput:
         """Image [B, H, W, 3] -> OVeNetOutput at the backbone's stride; `rngs` (stream "dropout") in training only."""
         stages = self.backbone(image)
-        initial = jax.tree.map(at_least_float32, self.head(self.backbone.features(stages), rngs))
+        with jax.named_scope("head"):
+            initial = jax.tree.map(at_least_float32, self.head(self.backbone.features(stages), rngs))
         if not self.logits:
             initial = initial._replace(main=jax.nn.softmax(initial.main, axis=-1))
 
-        offset_stages = self.offset_trunk(stages[self.offset_branch - 2])
-        offset, confidence = self.offset_head(self.backbone.last(offset_stages))
+        with jax.named_scope("offset_trunk"):
+            offset_stages = self.offset_trunk(stages[self.offset_branch - 2])
+        with jax.named_scope("offset_head"):
+            offset, confidence = self.offset_head(self.backbone.last(offset_stages))
         for _ in range(self.refinement):
             offset = offset + self._sample(offset, seed_positions(offset), padding="zeros")
 

@@ -26,6 +26,7 @@ def seed_positions(offset: jax.Array) -> jax.Array:
     return jnp.where(position < -1.0, -1.0, jnp.where(position > 1.0, 1.0, position))
 
 
+@jax.named_scope("sample")
 def sample(
     values: jax.Array,
     positions: jax.Array,

@@ -35,4 +35,6 @@ class Segmentor(nnx.Module):
         self.head = head
 
     def __call__(self, image: jax.Array, rngs: nnx.Rngs | None = None) -> Logits:
-        return jax.tree.map(at_least_float32, self.head(self.backbone.features(self.backbone(image)), rngs))
+        features = self.backbone.features(self.backbone(image))
+        with jax.named_scope("head"):
+            return jax.tree.map(at_least_float32, self.head(features, rngs))

@@ -11,7 +11,7 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.models.fcn import FCN, PixelClassifier
 from ovenet_jax.models.hrnet import HRNet, Stage
 from ovenet_jax.models.isa import ISA
-from ovenet_jax.models.layers import BatchNorm, InitialValues
+from ovenet_jax.models.layers import BatchNorm, InitialValues, relu
 from ovenet_jax.models.ocnet import ASPOC, BaseOC, PyramidOC
 from ovenet_jax.models.ocr import ASPOCR, OCR
 from ovenet_jax.models.ovenet import OVeNet
@@ -32,7 +32,7 @@ HEADS = {
     "asp_oc": ASPOC,
     "isa": ISA,
 }
-ACTIVATIONS = {"relu": jax.nn.relu, "leaky_relu": jax.nn.leaky_relu, "none": nnx.identity}  # leaky: 0.01
+ACTIVATIONS = {"relu": relu, "leaky_relu": jax.nn.leaky_relu, "none": nnx.identity}  # leaky: 0.01
 
 
 def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:

@@ -1,0 +1,51 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ovenet_jax import environment
+
+ROOT = Path(__file__).resolve().parents[1]
+PROGRAM = """
+from ovenet_jax import environment
+environment.prepare()
+import jax, jax.numpy as jnp
+from ovenet_jax.models.layers import Conv, InitialValues
+
+layer = Conv(8, 8, 3, init=InitialValues(0))
+def loss(kernel, x):
+    layer.kernel.set_value(kernel)
+    return jnp.sum(jnp.sin(layer(x)))
+kernel = layer.kernel.get_value()
+print(jax.jit(jax.grad(loss)).lower(kernel, jnp.ones((1, 16, 16, 8))).compile().as_text())
+"""
+
+
+def compiled(xla_flags: str, cache: Path) -> str:
+    """The program that a process with these XLA_FLAGS makes of a kernel's gradient."""
+    variables = {**os.environ, "XLA_FLAGS": xla_flags, "XDG_CACHE_HOME": str(cache)}
+    del variables["JAX_DISABLE_MOST_OPTIMIZATIONS"]
+    command = [sys.executable, "-c", PROGRAM]
+    result = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_convolutions_on_cpus_are_not_ynnpacks_unless_the_user_says_so(tmp_path):
+    ours = compiled("", tmp_path)
+    assert ours.count(" convolution(") == 2
+    assert "__ynn_fusion" not in ours
+    given = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+    assert "__ynn_fusion" in compiled(given, tmp_path)
+
+
+@pytest.mark.parametrize("given", ["", "--xla_force_host_platform_device_count=2"])
+def test_what_the_user_gives_xla_comes_last(given, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", given)
+    for _ in range(2):
+        environment.convolve_by_eigen()
+    ours, *theirs = os.environ["XLA_FLAGS"].split()
+    assert ours.startswith("--xla_cpu_experimental_ynn_fusion_type=")
+    assert theirs == given.split()
