@@ -12,14 +12,13 @@ PROGRAM = """
 from ovenet_jax import environment
 environment.prepare()
 import jax, jax.numpy as jnp
-from ovenet_jax.models.layers import Conv, InitialValues
 
-layer = Conv(8, 8, 3, init=InitialValues(0))
 def loss(kernel, x):
-    layer.kernel.set_value(kernel)
-    return jnp.sum(jnp.sin(layer(x)))
-kernel = layer.kernel.get_value()
-print(jax.jit(jax.grad(loss)).lower(kernel, jnp.ones((1, 16, 16, 8))).compile().as_text())
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jnp.sum(jnp.sin(jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)))
+
+kernel = jnp.ones((3, 3, 64, 64))  # of small convolutions none is YNNPACK's
+print(jax.jit(jax.grad(loss)).lower(kernel, jnp.ones((2, 64, 128, 64))).compile().as_text())
 """
 
 
