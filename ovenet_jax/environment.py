@@ -17,8 +17,8 @@ def prepare() -> None:
 def convolve_by_eigen() -> None:
     """On CPUs XLA convolves by Eigen and leaves matrix products alone to YNNPACK, unless XLA_FLAGS says otherwise.
 
-    XLA (jaxlib 0.10.2) would give convolutions to YNNPACK as well, which takes 3 to 12 times as long for the gradients
-    of kernels: docs/performance.md. Nothing changes on GPUs.
+    XLA (jaxlib 0.10.2) would give convolutions to YNNPACK as well, which takes up to ten times as long for the
+    gradients of wide kernels: docs/performance.md. Nothing changes on GPUs.
     """
     eigen = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
     given = os.environ.get("XLA_FLAGS", "")

@@ -54,8 +54,7 @@ def relu(x: jax.Array) -> jax.Array:
     """max(x, 0) with a gradient of 0 at 0; NaN stays NaN.
 
     A choice between two arrays, not a maximum as jax.nn.relu: on CPUs XLA computes the latter, and all that leads to
-    it, again for everything that reads it, and takes about twice the time for a step and its compilation, see
-    docs/performance.md.
+    it, again for everything that reads it, and takes about twice the time for a step: docs/performance.md.
     """
     return jnp.where(x <= 0, 0, x)
 
