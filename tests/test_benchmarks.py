@@ -12,6 +12,7 @@ from benchmarks.table import Table
 NETWORK = "--network=hrnet --small --width=2 --classes=3"
 BENCHMARKS = {
     "train_step": f"{NETWORK} --crop 32 32 --batch=1 --repeats=1 --no-torch",
+    "costs": f"{NETWORK} --crop 32 32 --batch=1 --repeats=1 --rows=1000",
     "inference": f"{NETWORK} --height=32 --images=2 --rows=1",
     "sampling": "--classes=3 --size 8 16 --batch=1",
     "attention": "--sizes 32x48 --repeats=1",
@@ -57,6 +58,14 @@ def test_train_step(rows):
     assert row["step"] == "ours" and row["precision"] == "float32"
     assert row["images/s"] == pytest.approx(1000 / row["step [ms]"])
     assert row["memory [GB]"] > 1e-3 and 0 < row["of matrix rate"] < 1
+
+
+def test_costs_are_of_the_step_and_add_up(rows):
+    assert sum(row["share"] for row in rows["costs"]) == pytest.approx(1)
+    found = {key: {row[key] for row in rows["costs"]} for key in ("kind", "part", "pass")}
+    assert {"convolution", "product", "arithmetic"} <= found["kind"]
+    assert {"stage1", "stage4", "head", "loss", "optimizer"} <= found["part"]
+    assert {"forward", "backward"} <= found["pass"]
 
 
 def test_inference(rows):

@@ -24,7 +24,7 @@ ROUNDOFF = 2.0**-8  # of bfloat16: 8 significant bits, the last one rounded
 # itself, and what only moves numbers. No exponential, no root, no reduction, no gather.
 MAY_BE_BFLOAT16 = {
     *("conv_general_dilated", "dot_general"),
-    *("add", "add_any", "mul", "div", "max", "gt", "select_n", "convert_element_type"),
+    *("add", "add_any", "mul", "div", "le", "select_n", "convert_element_type"),
     *("broadcast_in_dim", "reshape", "squeeze", "transpose", "concatenate", "split", "rev"),
 }
 
