@@ -16,7 +16,7 @@ import jax
 
 from benchmarks import networks
 from benchmarks.table import Table, parser
-from benchmarks.train_step import Run, add_arguments, compile_step, on_one_device
+from benchmarks.train_step import RepeatedStep, add_arguments, compile_step, on_one_device
 from ovenet_jax.checkpoint import Checkpoints
 
 EVERY = 1000  # steps
@@ -26,11 +26,11 @@ def main() -> None:
     arguments = parse()
     device, mesh = on_one_device(arguments)
     program = compile_step(networks.create_network(arguments), arguments.precision, mesh, arguments)
-    run = Run(program, mesh, arguments)
+    step = RepeatedStep(program, mesh, arguments)
 
     def seconds_of_step() -> float:
         start = time.perf_counter()
-        jax.block_until_ready(run.step())
+        jax.block_until_ready(step())
         return time.perf_counter() - start
 
     columns = {
@@ -42,15 +42,15 @@ def main() -> None:
     }
     table = Table(columns, arguments.json, device=device, arguments=vars(arguments))
     usual = statistics.median([seconds_of_step() for _ in range(2 + arguments.repeats)][2:])
-    gigabytes = sum(x.nbytes for x in jax.tree.leaves(run.state)) / 1e9
+    gigabytes = sum(x.nbytes for x in jax.tree.leaves(step.state)) / 1e9
     with (
         tempfile.TemporaryDirectory(dir=arguments.folder) as folder,
         closing(Checkpoints(Path(folder))) as saved,
     ):
         for _ in range(arguments.saves):
-            complete, beside = Path(folder) / str(int(run.state.step)), []
+            complete, beside = Path(folder) / str(int(step.state.step)), []
             start = time.perf_counter()
-            saved.save(run.state)
+            saved.save(step.state)
             blocked = time.perf_counter() - start
             while not complete.exists():
                 beside.append(seconds_of_step())

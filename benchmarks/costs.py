@@ -1,10 +1,11 @@
 """What the training step spends its time on: python -m benchmarks.costs --width=48 --crop 512 1024 ...
 
 JAX's profiler watches a few steps on random images on one device. Instructions of the compiled program are added up by
-what they do (convolution, matrix product, copy, gather, and the rest: arithmetic and sums), in which part of the step,
-in the forward or the backward pass, as far as the compiler kept that; the costliest come first. "ms" is per step,
-"share" of the time of all instructions. On a CPU instructions run side by side, and what Eigen's threads do of a
-convolution is not seen, so that times do not add up to the step's. Needs jax, flax and optax only.
+what they do (convolution, matrix product, copy, gather, scatter, and the rest: arithmetic and sums), in which part of
+the step, in the forward or the backward pass; where the compiler has not kept that, those of what reads their result.
+The costliest come first. "ms" is per step, "share" of the time of all instructions. On a CPU instructions run side by
+side, and what Eigen's threads do of a convolution is not seen, so that times do not add up to the step's. Needs jax,
+flax and optax only.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from jax.profiler import ProfileData
 from benchmarks import networks
 from benchmarks.table import Table, parser
 from benchmarks.timing import median_seconds
-from benchmarks.train_step import Run, add_arguments, compile_step, on_one_device
+from benchmarks.train_step import RepeatedStep, add_arguments, compile_step, on_one_device
 
 KINDS = {
     "conv_general_dilated": "convolution",
@@ -30,10 +31,12 @@ KINDS = {
     "transpose": "copy",
 }
 INSTRUCTION = re.compile(
-    r"^ *(?:ROOT )?%?(?P<name>[\w.-]+) = \S.*? (?P<opcode>[\w-]+)\((?:.*op_name=\"(?P<path>[^\"]*)\")?", re.M
+    r"^ *(?:ROOT )?%(?P<name>[\w.-]+) = \S.*? (?P<opcode>[\w-]+)\((?P<operands>[^)]*)"
+    r"(?:.*op_name=\"(?P<path>[^\"]*)\")?",
+    re.M,
 )
 HOLDERS = {"call", "while", "conditional"}  # of instructions that are counted themselves
-AUTODIFF = {"jvp", "transpose", "vmap", "checkpoint", "rematted_computation", "while", "body", "closed_call"}
+WRAPPERS = {"jvp", "transpose", "vmap", "checkpoint", "rematted_computation", "while", "body", "closed_call"}
 
 
 class Cost(NamedTuple):
@@ -56,7 +59,7 @@ def main() -> None:
         "share": "9.1%",
     }
     program = compile_step(networks.create_network(arguments), arguments.precision, mesh, arguments)
-    step = Run(program, mesh, arguments).step
+    step = RepeatedStep(program, mesh, arguments)
     seconds = median_seconds(step, arguments.repeats)
     print(f"{1000 * seconds:.1f} ms a step")
     table = Table(columns, arguments.json, device=device, step_seconds=seconds, arguments=vars(arguments))
@@ -66,10 +69,12 @@ def main() -> None:
                 jax.block_until_ready(step())
         (file,) = Path(folder).rglob("*.xplane.pb")
         spent = seconds_by_instruction(file)
+    if not spent:
+        raise SystemExit("JAX's profiler saw no instruction of the step on this device.")
     described = instructions(program.step.as_text())
     times, numbers = Counter(), Counter()
     for name, total in spent.items():
-        opcode, path = described[name]
+        opcode, path = described.get(name, ("", ""))
         if opcode not in HOLDERS:
             cost = cost_of(name, path)
             times[cost] += total / arguments.repeats
@@ -87,7 +92,7 @@ def parse() -> argparse.Namespace:
 
 
 def seconds_by_instruction(file: Path) -> Counter[str]:
-    """Of a profile, by the names that instructions have in the compiled program; copies of one by that of the last."""
+    """Of a profile, by the names that instructions have in the compiled program."""
     planes = list(ProfileData.from_file(str(file)).planes)
     devices = [plane for plane in planes if plane.name.startswith("/device:")] or planes
     spent = Counter()
@@ -101,14 +106,32 @@ def seconds_by_instruction(file: Path) -> Counter[str]:
 
 
 def instructions(program: str) -> dict[str, tuple[str, str]]:
-    """By name: opcode, and the path of the JAX operation that it comes from, "" if that is not known."""
-    return {found["name"]: (found["opcode"], found["path"] or "") for found in INSTRUCTION.finditer(program)}
+    """By name: opcode and the path of the JAX operation that it comes from.
+
+    Where the compiler has not kept the path it is that of the first that reads the result, without the operation.
+    """
+    found = {instruction["name"]: instruction for instruction in INSTRUCTION.finditer(program)}
+    readers = {}
+    for name, instruction in found.items():
+        for operand in re.findall(r"%([\w.-]+)", instruction["operands"]):
+            readers.setdefault(operand, name)
+
+    def path_of_reader(name: str) -> str:
+        while (name := readers.get(name)) in found:
+            if path := found[name]["path"]:
+                return path.rpartition("/")[0] + "/"
+        return ""
+
+    return {
+        name: (instruction["opcode"], instruction["path"] or path_of_reader(name))
+        for name, instruction in found.items()
+    }
 
 
 def cost_of(name: str, path: str) -> Cost:
     """Of an instruction that comes from "jit(train_step)/transpose(jvp(stage4))/conv_general_dilated" and the like."""
     *scopes, operation = path.split("/")
-    parts = [part for scope in scopes[1:] for part in re.findall(r"\w+", scope) if part not in AUTODIFF]
+    parts = [part for scope in scopes[1:] for part in re.findall(r"\w+", scope) if part not in WRAPPERS]
     kind = "copy" if re.match("copy|transpose", name) else KINDS.get(operation, "arithmetic")
     if "transpose(" in path:
         direction = "backward"

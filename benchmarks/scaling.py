@@ -12,7 +12,7 @@ import jax
 from benchmarks import networks
 from benchmarks.table import Table, parser
 from benchmarks.timing import median_seconds
-from benchmarks.train_step import Run, add_arguments, compile_step
+from benchmarks.train_step import RepeatedStep, add_arguments, compile_step
 from ovenet_jax import parallel
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     for number in arguments.devices:
         mesh = parallel.create_mesh(devices=devices[:number])
         program = compile_step(network, arguments.precision, mesh, arguments)
-        seconds = median_seconds(Run(program, mesh, arguments).step, arguments.repeats)
+        seconds = median_seconds(RepeatedStep(program, mesh, arguments), arguments.repeats)
         first = first or seconds
         table.row(
             number, 1000 * seconds, number * arguments.batch / seconds, first / seconds, program.seconds

@@ -1,10 +1,10 @@
 """Time and memory of the project's training step: python -m benchmarks.train_step --width=48 --crop 512 1024 ...
 
-One step on random images on one device, compiled as `ovenet_jax.train` does, beside that of the same network in PyTorch
-where torch is installed. "memory" is the most the device ever held; on a CPU, what the compiled program says it wants.
-FLOPs are those of our step as it is written, before any compiler's choices (what --rematerialise computes twice counts
-twice); their rate is compared with the device's in a product of large matrices of the same type, measured in the same
-run. Needs jax, flax and optax only.
+One step on random images on one device, as training runs it but without the check that it is finite, beside that of the
+same network in PyTorch where torch is installed. "memory" is the most the device ever held; on a CPU, what the compiled
+program says it wants. FLOPs are those of our step as it is written, before any compiler's choices (what --rematerialise
+computes twice counts twice); their rate is compared with the device's in a product of large matrices of the same type,
+measured in the same run. Needs jax, flax and optax only.
 
 With --counts nothing runs: the step is compiled, in both precisions, and the program's own numbers are shown. On a CPU
 bfloat16 is computed in float32, so that memory there says little about a GPU.
@@ -98,7 +98,7 @@ def measure_time(arguments: argparse.Namespace) -> None:
     table = Table(columns, arguments.json, device=device, matrix_rate=rate, arguments=vars(arguments))
     network = networks.create_network(arguments)
     program = compile_step(network, arguments.precision, mesh, arguments)
-    seconds = median_seconds(Run(program, mesh, arguments).step, arguments.repeats)
+    seconds = median_seconds(RepeatedStep(program, mesh, arguments), arguments.repeats)
     ours = "ours", seconds, program.seconds, peak_memory(program.step) / 1e9
     for name, seconds, compilation, memory in (ours, *torch_rows):
         speed = program.flops / seconds
@@ -154,7 +154,7 @@ def loss_of(network: nnx.Module) -> Callable[..., dict[str, jax.Array]]:
     }
 
 
-class Run:
+class RepeatedStep:
     """A program's step again and again, each on the state that the one before left, on `arguments.batch` random images
     for each device."""
 
@@ -167,7 +167,7 @@ class Run:
         self._step = program.step
         self.state = jax.device_put(program.state, parallel.replicated(mesh))
 
-    def step(self) -> dict[str, jax.Array]:
+    def __call__(self) -> dict[str, jax.Array]:
         self.state, measures = self._step(self.state, *self._batch)
         return measures
 

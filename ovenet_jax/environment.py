@@ -1,7 +1,11 @@
 """What libraries read in the environment, which has to be there before they are used. Imports none of them."""
 
 import os
+from importlib import metadata
 from pathlib import Path
+
+EIGEN = "--xla_cpu_experimental_ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+JAXLIB = "0.10.2"  # with which it was measured
 
 
 def prepare() -> None:
@@ -17,11 +21,12 @@ def prepare() -> None:
 def convolve_by_eigen() -> None:
     """On CPUs XLA convolves by Eigen and leaves the rest to YNNPACK, unless XLA_FLAGS says otherwise.
 
-    XLA (jaxlib 0.10.2) would give convolutions to YNNPACK as well, which takes up to ten times as long for the
-    gradients of wide kernels: docs/performance.md. Its sums are wanted: XLA's own add up bfloat16 in bfloat16, and
-    float32 less exactly. Nothing changes on GPUs.
+    XLA would give convolutions to YNNPACK as well, which takes up to ten times as long for the gradients of wide
+    kernels (docs/performance.md); its sums are faster and more exact than XLA's own. Nothing changes on GPUs.
+    Only with one jaxlib: XLA ends a process that gives it a flag it does not know. To have YNNPACK's convolutions
+    back, name their type with a + in XLA_FLAGS; a file named there is left as it is.
     """
-    eigen = "--xla_cpu_experimental_ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
     given = os.environ.get("XLA_FLAGS", "")
-    if eigen not in given:
-        os.environ["XLA_FLAGS"] = f"{eigen} {given}".rstrip()  # of two that differ XLA takes the last
+    names_a_file = given and not given.startswith("-")
+    if metadata.version("jaxlib") == JAXLIB and not names_a_file and EIGEN not in given:
+        os.environ["XLA_FLAGS"] = f"{EIGEN} {given}".rstrip()  # XLA heeds them in their order

@@ -1,4 +1,7 @@
-"""SIGTERM and SIGINT end no process here: the run saves and leaves, in all processes at the same step."""
+"""Signals that ask a run to end: it saves and leaves, in all processes at the same step.
+
+SIGTERM is what clusters and clouds announce a preemption with, or SIGUSR1 where a Slurm job asks for that.
+"""
 
 import signal
 from collections.abc import Iterator
@@ -12,14 +15,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ovenet_jax import parallel
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
 
 @contextmanager
 def interruption() -> Iterator[Event]:
-    """An event that SIGTERM and SIGINT set, however often, instead of ending the process."""
+    """An event that SIGNALS set, however often, instead of ending the process."""
     event = Event()
-    previous = {
-        number: signal.signal(number, lambda *_: event.set()) for number in (signal.SIGTERM, signal.SIGINT)
-    }
+    previous = {number: signal.signal(number, lambda *_: event.set()) for number in SIGNALS}
     try:
         yield event
     finally:

@@ -47,7 +47,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
 
     A new run starts from the networks that `config.init` names, if any.
 
-    Returns whether all is done: False after SIGTERM or SIGINT, with the state saved.
+    Returns whether all is done: False after SIGTERM, SIGINT or SIGUSR1, with the state saved.
 
     Raises:
       UserError: what the user can mend in config, data or folder; a loss that is not finite; too little memory.

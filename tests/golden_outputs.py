@@ -13,7 +13,7 @@ from ovenet_jax.models import parameters
 from ovenet_jax.models.fcn import FCN, PixelClassifier
 from ovenet_jax.models.hrnet import HRNet, Stage
 from ovenet_jax.models.isa import ISA
-from ovenet_jax.models.layers import BatchNorm, InitialValues, resize_bilinear
+from ovenet_jax.models.layers import BatchNorm, InitialValues, relu, resize_bilinear
 from ovenet_jax.models.ocnet import ASPOC, BaseOC, PyramidOC
 from ovenet_jax.models.ocr import ASPOCR, OCR, gather_regions
 from ovenet_jax.models.ovenet import OVeNet
@@ -25,7 +25,7 @@ from ovenet_jax.torch_weights import fold_in_place_abn
 from tests.golden_case import Case, channels_first
 from tests.published_keys import load_state_dict
 
-ACTIVATIONS = {"relu": jax.nn.relu, "leaky_relu_0.01": jax.nn.leaky_relu, "none": None}
+ACTIVATIONS = {"relu": relu, "leaky_relu_0.01": jax.nn.leaky_relu, "none": None}
 ARCHITECTURES = (
     *("ovenet_hrnet_ocr", "thesis_offset_hrnet", "hrnet", "hrnet_ocr", "hrnet_asp_ocr"),
     *("ocr", "asp_ocr", "base_oc", "asp_oc", "isa", "fcn", "pyramid_oc", "segfix"),

@@ -1,8 +1,8 @@
 """One float64 step of training on a mesh, as each of several processes runs it too:
 
-python -m tests.one_step HOST:PORT COUNT INDEX DATA ROWS FILE.npz
+python -m tests.one_step HOST:PORT COUNT INDEX DATA ROWS resnet|ovenet FILE.npz
 
-saves loss, BatchNorm statistics and gradients of a tiny baseline; process 0 does.
+saves loss, BatchNorm statistics and gradients of a tiny network; process 0 does.
 """
 
 import sys
@@ -97,10 +97,10 @@ def _share(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {key: array[first : first + images] for key, array in batch.items()}
 
 
-def main(coordinator: str, count: str, index: str, data: str, rows: str, file: str) -> None:
+def main(coordinator: str, count: str, index: str, data: str, rows: str, network: str, file: str) -> None:
     jax.config.update("jax_num_cpu_devices", 2)
     processes.start(coordinator, int(count), int(index), 60, {})
-    result = one_step(parallel.create_mesh(sizes=(int(data), int(rows))), offsets=False)
+    result = one_step(parallel.create_mesh(sizes=(int(data), int(rows))), offsets=network == "ovenet")
     if jax.process_index() == 0:
         np.savez(file, loss=result.measures["loss_total"], **result.statistics, **result.gradients)
 

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 from ovenet_jax import parallel
 from ovenet_jax.models import attention
 from ovenet_jax.models.attention import QUERIES, SelfAttention, attend
-from ovenet_jax.models.layers import InitialValues
+from ovenet_jax.models.layers import InitialValues, relu
 
 IN_TURNS = [(23, 23), (25, 43), (32, 32)]  # two turns and one query of padding; three and two; two and none
 
@@ -110,7 +110,7 @@ def test_a_batch_over_devices_attends_without_communication():
 
 
 def self_attention(**options):
-    widths = {"key_features": 3, "value_features": 5, "out_features": 4, "activation": jax.nn.relu}
+    widths = {"key_features": 3, "value_features": 5, "out_features": 4, "activation": relu}
     return SelfAttention(4, **{**widths, **options}, init=InitialValues(0))
 
 

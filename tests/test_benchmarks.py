@@ -7,12 +7,15 @@ import sys
 
 import pytest
 
+from benchmarks import checkpointing, costs
 from benchmarks.table import Table
 
 NETWORK = "--network=hrnet --small --width=2 --classes=3"
+STEP = f"{NETWORK} --crop 32 32 --batch=1 --repeats=1"
 BENCHMARKS = {
-    "train_step": f"{NETWORK} --crop 32 32 --batch=1 --repeats=1 --no-torch",
-    "costs": f"{NETWORK} --crop 32 32 --batch=1 --repeats=1 --rows=1000",
+    "scaling": f"{STEP} --devices 1 2",  # the first, since it sets the number of devices
+    "train_step": f"{STEP} --no-torch",
+    "costs": f"{STEP} --rows=1000",
     "inference": f"{NETWORK} --height=32 --images=2 --rows=1",
     "sampling": "--classes=3 --size 8 16 --batch=1",
     "attention": "--sizes 32x48 --repeats=1",
@@ -35,7 +38,6 @@ sys.meta_path.insert(0, Nothing())
 for benchmark, arguments in json.loads(sys.argv[1]).items():
     sys.argv = [benchmark, *arguments]
     runpy.run_module(f"benchmarks.{benchmark}", run_name="__main__")
-import benchmarks.scaling  # the same step once more
 """
 
 
@@ -60,12 +62,50 @@ def test_train_step(rows):
     assert row["memory [GB]"] > 1e-3 and 0 < row["of matrix rate"] < 1
 
 
-def test_costs_are_of_the_step_and_add_up(rows):
-    assert sum(row["share"] for row in rows["costs"]) == pytest.approx(1)
+def test_scaling(rows):
+    assert [row["devices"] for row in rows["scaling"]] == [1, 2]
+    first, second = (row["images/s"] / row["devices"] for row in rows["scaling"])
+    assert rows["scaling"][1]["efficiency"] == pytest.approx(second / first)
+
+
+def test_checkpointing(tmp_path, monkeypatch):
+    arguments = [*STEP.split(), "--saves=1", f"--folder={tmp_path}", f"--json={tmp_path}/table"]
+    monkeypatch.setattr(sys, "argv", ["checkpointing", *arguments])
+    checkpointing.main()
+    (row,) = json.loads((tmp_path / "table").read_text())["rows"]
+    seconds = row["blocked [s]"] + row["slowed [s]"]
+    assert row["overhead"] == pytest.approx(seconds / row["step [ms]"])  # one in 1,000 steps
+
+
+def test_costs_are_found_in_every_part_of_the_step(rows):
     found = {key: {row[key] for row in rows["costs"]} for key in ("kind", "part", "pass")}
     assert {"convolution", "product", "arithmetic"} <= found["kind"]
     assert {"stage1", "stage4", "head", "loss", "optimizer"} <= found["part"]
     assert {"forward", "backward"} <= found["pass"]
+
+
+PROGRAM = """
+ENTRY %main.1 (a: f32[2,3], b: f32[3,3]) -> (f32[2,3], s32[]) {
+  %a = f32[2,3]{1,0} parameter(0)
+  %transpose_copy_fusion.7 = f32[3,2]{1,0} fusion(%a), kind=kLoop, calls=%fused_computation.3
+  %convolution.2 = f32[3,3]{1,0} convolution(%a, %transpose_copy_fusion.7), window={size=2}, dim_labels=01bf_01io->01bf, metadata={op_name="jit(train_step)/transpose(jvp(stage4))/conv_general_dilated" stack_frame_id=3}
+  %reduce.1 = (f32[3]{0}, f32[3]{0}) fusion(%convolution.2, /*index=5*/%a), kind=kLoop, metadata={op_name="jit(train_step)/jvp(loss)/resize_bilinear/reduce_sum"}
+  ROOT %tuple = (f32[2,3]{1,0}, s32[]) tuple(%a, %nothing)
+}
+"""  # noqa: E501
+
+
+def test_a_copy_is_counted_with_what_reads_it():
+    described = costs.instructions(PROGRAM)
+    counted = {name: tuple(costs.cost_of(name, path)) for name, (_, path) in described.items()}
+    assert counted == {
+        "a": ("arithmetic", "stage4", "backward"),
+        "transpose_copy_fusion.7": ("copy", "stage4", "backward"),
+        "convolution.2": ("convolution", "stage4", "backward"),
+        "reduce.1": ("arithmetic", "loss", "forward"),
+        "tuple": ("arithmetic", "", ""),
+    }
+    assert described["reduce.1"][0] == "fusion"
 
 
 def test_inference(rows):

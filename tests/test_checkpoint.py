@@ -235,10 +235,19 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         Checkpoints(tmp_path / "checkpoints")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_rights_is_named_before_anything_is_saved(tmp_path):
+@pytest.fixture
+def without_rights(tmp_path):
+    """A folder that cannot be written by who runs the test; root, who may write everywhere, is nobody meanwhile."""
+    user = os.geteuid()
     tmp_path.chmod(0o500)
+    if user == 0:
+        os.seteuid(65534)
+    yield tmp_path
+    os.seteuid(user)
+
+
+def test_a_folder_without_rights_is_named_before_anything_is_saved(without_rights):
     with pytest.raises(
         UserError, match="cannot be written .Permission denied.; free or choose another --workdir"
     ):
-        Checkpoints(tmp_path)
+        Checkpoints(without_rights)

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -32,11 +33,12 @@ def compiled(xla_flags: str, cache: Path) -> str:
     return result.stdout
 
 
+@pytest.mark.skipif(metadata.version("jaxlib") != environment.JAXLIB, reason="not measured with this jaxlib")
 def test_convolutions_on_cpus_are_not_ynnpacks_unless_the_user_says_so(tmp_path):
     ours = compiled("", tmp_path)
     assert ours.count(" convolution(") == 2
     assert "__ynn_fusion" not in ours
-    given = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+    given = "--xla_cpu_experimental_ynn_fusion_type=+LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
     assert "__ynn_fusion" in compiled(given, tmp_path)
 
 
@@ -46,5 +48,15 @@ def test_what_the_user_gives_xla_comes_last(given, monkeypatch):
     for _ in range(2):
         environment.convolve_by_eigen()
     ours, *theirs = os.environ["XLA_FLAGS"].split()
-    assert ours.startswith("--xla_cpu_experimental_ynn_fusion_type=")
+    assert ours == environment.EIGEN
     assert theirs == given.split()
+
+
+@pytest.mark.parametrize(
+    ("given", "jaxlib"), [("flags.txt", environment.JAXLIB), ("--xla_dump_to=x", "0.10.3")]
+)
+def test_a_file_of_flags_and_another_jaxlib_are_left_alone(given, jaxlib, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", given)
+    monkeypatch.setattr("importlib.metadata.version", lambda _: jaxlib)
+    environment.convolve_by_eigen()
+    assert os.environ["XLA_FLAGS"] == given

@@ -1,5 +1,7 @@
 """Images through the network under a test protocol; numbers are compared with the published ones in test_goldens.py."""
 
+import math
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from ovenet_jax.inference import Inference, Normalisation, class_maps
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.protocol import Protocol
+from tests.collectives import collectives
 
 PROTOCOL = Protocol(base_size=96, window=(48, 64), scales=(1.0, 1.5), flip=True, bucket=32)
 SIZES = [(60, 90), (58, 92), (62, 94), (60, 90), (61, 92)]  # of one canvas and one set of passes
@@ -23,7 +26,7 @@ def images():
 @pytest.fixture
 def run(tiny_model):
     """run(images, devices, rows, **options) -> (Segmentation, Inference); `rows` devices share an image."""
-    tiny_model.backbone.he_init = True  # else initial scores are the same everywhere
+    tiny_model.backbone.update({"he_init": True, "width": 7})  # else initial scores are the same everywhere
     graphdef, *arrays = parameters.split(create_model(tiny_model))
 
     def run(images, devices=1, rows=1, protocol=PROTOCOL, record=None, **options):
@@ -68,6 +71,17 @@ def test_rows_spread_over_devices_give_what_one_gives(images, run):
     for name, scores in alone.scores.items():
         np.testing.assert_allclose(together.scores[name], scores, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(together.offset, alone.offset, atol=1e-5)
+
+
+def test_features_are_never_made_whole_where_rows_are_spread(images, run):
+    """On a pass of 64 x 96 pixels, at whose stride 4 are scores of 5 classes and features of 7 or more channels."""
+    programs = []
+    protocol = PROTOCOL._replace(scales=(1.0,), flip=False)
+    run(images[:1], devices=4, rows=4, protocol=protocol, record=programs)
+    _, forward, _ = programs
+    sizes = {math.prod(shape) for collective in collectives(forward) for shape in collective.shapes}
+    assert 5 * 16 * 24 in sizes
+    assert max(sizes) < 7 * 16 * 24
 
 
 def test_scores_are_nothing_outside_the_image_and_something_inside(images, run):

@@ -240,8 +240,8 @@ def test_workers_outlive_signals_that_are_sent_to_all_processes(source):
     with train_batches(source, (), batch_size=4, seed=7, first_step=0, workers=1) as batches:
         next(batches)
         (process,) = multiprocessing.active_children()
-        os.kill(process.pid, signal.SIGINT)
-        os.kill(process.pid, signal.SIGTERM)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            os.kill(process.pid, number)
         assert len(list(islice(batches, 12))) == 12  # more than had been made ahead
         assert process.is_alive()
     assert not multiprocessing.active_children()

@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def interrupt() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-    os.kill(os.getpid(), signal.SIGINT)  # who cannot wait does no harm
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):  # who cannot wait does no harm
+        os.kill(os.getpid(), number)
 
 
 @pytest.fixture(scope="module")

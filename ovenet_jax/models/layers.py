@@ -51,7 +51,7 @@ class InitialValues:
 
 
 def relu(x: jax.Array) -> jax.Array:
-    """max(x, 0) with a gradient of 0 at 0; NaN stays NaN.
+    """max(x, 0) with a gradient of 0 at 0; NaN stays NaN, and lets gradients through. All as PyTorch.
 
     A choice between two arrays, not a maximum as jax.nn.relu: on CPUs XLA computes the latter, and all that leads to
     it, again for everything that reads it, and takes about twice the time for a step: docs/performance.md.
