@@ -48,7 +48,12 @@ def rows(tmp_path_factory):
     commands = {
         name: [*arguments.split(), f"--json={folder}/{name}"] for name, arguments in BENCHMARKS.items()
     }
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),  # most of them compile the same step
+    }
     command = [sys.executable, "-c", RUN, json.dumps(commands)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
