@@ -130,7 +130,7 @@ def instructions(program: str) -> dict[str, tuple[str, str]]:
 
 def cost_of(name: str, path: str) -> Cost:
     """Of an instruction that comes from "jit(train_step)/transpose(jvp(stage4))/conv_general_dilated" and the like."""
-    *scopes, operation = path.split("/")
+    *scopes, operation = path.partition(";")[0].split("/")  # of those that the compiler merged, the first
     parts = [part for scope in scopes[1:] for part in re.findall(r"\w+", scope) if part not in WRAPPERS]
     kind = "copy" if re.match("copy|transpose", name) else KINDS.get(operation, "arithmetic")
     if "transpose(" in path:

@@ -22,11 +22,12 @@ def convolve_by_eigen() -> None:
     """On CPUs XLA convolves by Eigen and leaves the rest to YNNPACK, unless XLA_FLAGS says otherwise.
 
     XLA would give convolutions to YNNPACK as well, which takes up to ten times as long for the gradients of wide
-    kernels (docs/performance.md); its sums are faster and more exact than XLA's own. Nothing changes on GPUs.
-    Only with one jaxlib: XLA ends a process that gives it a flag it does not know. To have YNNPACK's convolutions
-    back, name their type with a + in XLA_FLAGS; a file named there is left as it is.
+    kernels (docs/performance.md); YNNPACK's sums are faster and more exact than XLA's. Nothing changes on GPUs.
+    Only with the jaxlib that this was measured with, since XLA ends a process that gives it a flag it does not know:
+    measure again with another. To have YNNPACK's convolutions back, name their type with a + in XLA_FLAGS; where
+    that names a file it is left alone.
     """
-    given = os.environ.get("XLA_FLAGS", "")
+    given = os.environ.get("XLA_FLAGS", "").strip()
     names_a_file = given and not given.startswith("-")
     if metadata.version("jaxlib") == JAXLIB and not names_a_file and EIGEN not in given:
         os.environ["XLA_FLAGS"] = f"{EIGEN} {given}".rstrip()  # XLA heeds them in their order

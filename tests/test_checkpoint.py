@@ -1,6 +1,8 @@
 import os
 import resource
+import tempfile
 from contextlib import closing, contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -236,14 +238,15 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 
 @pytest.fixture
-def without_rights(tmp_path):
+def without_rights():
     """A folder that cannot be written by who runs the test; root, who may write everywhere, is nobody meanwhile."""
     user = os.geteuid()
-    tmp_path.chmod(0o500)
-    if user == 0:
-        os.seteuid(65534)
-    yield tmp_path
-    os.seteuid(user)
+    with tempfile.TemporaryDirectory() as folder:  # all may look into it, unlike into tmp_path
+        Path(folder).chmod(0o555)
+        if user == 0:
+            os.seteuid(65534)
+        yield Path(folder)
+        os.seteuid(user)
 
 
 def test_a_folder_without_rights_is_named_before_anything_is_saved(without_rights):

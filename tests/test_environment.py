@@ -42,8 +42,9 @@ def test_convolutions_on_cpus_are_not_ynnpacks_unless_the_user_says_so(tmp_path)
     assert "__ynn_fusion" in compiled(given, tmp_path)
 
 
-@pytest.mark.parametrize("given", ["", "--xla_force_host_platform_device_count=2"])
+@pytest.mark.parametrize("given", ["", " --xla_force_host_platform_device_count=2"])
 def test_what_the_user_gives_xla_comes_last(given, monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda _: environment.JAXLIB)
     monkeypatch.setenv("XLA_FLAGS", given)
     for _ in range(2):
         environment.convolve_by_eigen()

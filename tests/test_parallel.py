@@ -184,19 +184,14 @@ def features_made_whole(program: str, channels: Set[int], images: int) -> list[t
 
 
 def foreign(shapes: Iterator[tuple[int, ...]], result: Result) -> set[tuple[int, ...]]:
-    """Those that are neither of one number nor of a parameter, a statistic or some rows of a kernel.
-
-    Kernels' gradients have three axes before `convolution.kernel_gradient` gives them four.
-    """
+    """Those that are neither of one number nor of a parameter, a statistic or some rows of a kernel."""
 
     def key(shape):
         return tuple(sorted(size for size in shape if size > 1))
 
     arrays = [x.shape for x in [*result.gradients.values(), *result.statistics.values()]]
     known = {(), *map(key, arrays)}
-    kernels = [shape for shape in arrays if len(shape) == 4]
-    known |= {key((rows, *shape[1:])) for shape in kernels for rows in range(1, shape[0])}
-    known |= {key((size * features, size, out)) for size, _, features, out in kernels}
+    known |= {key((rows, *shape[1:])) for shape in arrays if len(shape) == 4 for rows in range(1, shape[0])}
     return {shape for shape in shapes if key(shape) not in known}
 
 

@@ -25,18 +25,7 @@ ROUNDOFF = 2.0**-8  # of bfloat16: 8 significant bits, the last one rounded
 MAY_BE_BFLOAT16 = {
     *("conv_general_dilated", "dot_general"),
     *("add", "add_any", "mul", "div", "le", "select_n", "convert_element_type"),
-    *(
-        "broadcast_in_dim",
-        "reshape",
-        "squeeze",
-        "transpose",
-        "concatenate",
-        "split",
-        "rev",
-        "pad",
-        "slice",
-        "stack",
-    ),
+    *("broadcast_in_dim", "reshape", "squeeze", "transpose", "concatenate", "split", "rev"),
 }
 
 

@@ -17,8 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ovenet_jax.models.convolution import convolve, convolve_whole
-
 PRECISIONS = ("float32", "bfloat16")  # types of an image that configs may ask for
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -73,6 +71,7 @@ def as_it_comes(x: jax.Array, reach: int = 0, stride: int = 1) -> jax.Array:  # 
 class Conv(nnx.Module):
     """2-D convolution, [B, H, W, in] -> [B, ceil(H / stride), ceil(W / stride), out], padding `dilation * (k // 2)`.
 
+    Padding is explicit and symmetric as in PyTorch: "SAME" pads a strided 3x3 on one side only.
     `in_head` chooses PyTorch's default initial kernel instead of the backbone's.
     """
 
@@ -97,11 +96,16 @@ class Conv(nnx.Module):
         self.lay_out = as_it_comes
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.kernel.get_value().astype(x.dtype)
-        reach = self.dilation * (kernel.shape[0] // 2)
-        x = self.lay_out(x, reach=reach, stride=self.stride)
-        convolution = convolve_whole if self.lay_out is as_it_comes else convolve
-        y = self.lay_out(convolution(x, kernel, self.stride, self.dilation))
+        padding = self.dilation * (self.kernel.shape[0] // 2)
+        y = jax.lax.conv_general_dilated(
+            self.lay_out(x, reach=padding, stride=self.stride),
+            self.kernel.get_value().astype(x.dtype),
+            window_strides=(self.stride, self.stride),
+            padding=((padding, padding), (padding, padding)),
+            rhs_dilation=(self.dilation, self.dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        y = self.lay_out(y)
         if self.bias is None:
             return y
         # The bias's gradient, a sum over all pixels, is float32.
