@@ -25,10 +25,12 @@ from benchmarks.train_step import RepeatedStep, add_arguments, compile_step, on_
 
 KINDS = {
     "conv_general_dilated": "convolution",
+    "convolution": "convolution",
     "dot_general": "product",
     "gather": "gather",
     "scatter-add": "scatter",
     "transpose": "copy",
+    "copy": "copy",
 }
 INSTRUCTION = re.compile(
     r"^ *(?:ROOT )?%(?P<name>[\w.-]+) = \S.*? (?P<opcode>[\w-]+)\((?P<operands>[^)]*)"
@@ -132,7 +134,8 @@ def cost_of(name: str, path: str) -> Cost:
     """Of an instruction that comes from "jit(train_step)/transpose(jvp(stage4))/conv_general_dilated" and the like."""
     *scopes, operation = path.partition(";")[0].split("/")  # of those that the compiler merged, the first
     parts = [part for scope in scopes[1:] for part in re.findall(r"\w+", scope) if part not in WRAPPERS]
-    kind = "copy" if re.match("copy|transpose", name) else KINDS.get(operation, "arithmetic")
+    named = re.match("copy|transpose|convolution", name)  # XLA knows better than the operation, or alone
+    kind = KINDS.get(named[0] if named else operation, "arithmetic")
     if "transpose(" in path:
         direction = "backward"
     else:

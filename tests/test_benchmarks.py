@@ -95,6 +95,7 @@ ENTRY %main.1 (a: f32[2,3], b: f32[3,3]) -> (f32[2,3], s32[]) {
   %transpose_copy_fusion.7 = f32[3,2]{1,0} fusion(%a), kind=kLoop, calls=%fused_computation.3
   %convolution.2 = f32[3,3]{1,0} convolution(%a, %transpose_copy_fusion.7), window={size=2}, dim_labels=01bf_01io->01bf, metadata={op_name="jit(train_step)/transpose(jvp(stage4))/conv_general_dilated" stack_frame_id=3}
   %reduce.1 = (f32[3]{0}, f32[3]{0}) fusion(%convolution.2, /*index=5*/%a), kind=kLoop, metadata={op_name="jit(train_step)/jvp(loss)/resize_bilinear/reduce_sum"}
+  %convolution.3 = f32[3,3]{1,0} convolution(%a, %a), window={size=2}, dim_labels=01bf_01io->01bf
   ROOT %tuple = (f32[2,3]{1,0}, s32[]) tuple(%a, %nothing)
 }
 """  # noqa: E501
@@ -108,6 +109,7 @@ def test_a_copy_is_counted_with_what_reads_it():
         "transpose_copy_fusion.7": ("copy", "stage4", "backward"),
         "convolution.2": ("convolution", "stage4", "backward"),
         "reduce.1": ("arithmetic", "loss", "forward"),
+        "convolution.3": ("convolution", "", ""),
         "tuple": ("arithmetic", "", ""),
     }
     assert described["reduce.1"][0] == "fusion"

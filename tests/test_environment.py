@@ -33,7 +33,7 @@ def compiled(xla_flags: str, cache: Path) -> str:
     return result.stdout
 
 
-@pytest.mark.skipif(metadata.version("jaxlib") != environment.JAXLIB, reason="not measured with this jaxlib")
+@pytest.mark.skipif(metadata.version("jaxlib") != environment.JAXLIB, reason="measure again with this jaxlib")
 def test_convolutions_on_cpus_are_not_ynnpacks_unless_the_user_says_so(tmp_path):
     ours = compiled("", tmp_path)
     assert ours.count(" convolution(") == 2
