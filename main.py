@@ -6,8 +6,9 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from ovenet_jax import environment, processes
+from ovenet_jax.devices import environment
 from ovenet_jax.errors import UserError
+from ovenet_jax.run import processes
 
 # jax and what needs it is imported in `main` only, so that a mistake in the flags is answered at once.
 

@@ -1,5 +1,5 @@
 """Benchmarks, `python -m benchmarks.NAME`. On CPUs their programs convolve as those of main.py do."""
 
-from ovenet_jax import environment
+from ovenet_jax.devices import environment
 
 environment.convolve_by_eigen()

@@ -15,10 +15,10 @@ from ml_collections import config_flags
 
 from benchmarks.table import Table, json_file
 from ovenet_jax import supervision
-from ovenet_jax.checkpoint import restore_network
 from ovenet_jax.data import pipeline
 from ovenet_jax.evaluate import Evaluator
-from ovenet_jax.metrics import scores
+from ovenet_jax.evaluation.metrics import scores
+from ovenet_jax.run.network import restore_network
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant], see configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run or an import.", required=True)

@@ -17,7 +17,7 @@ import jax
 from benchmarks import networks
 from benchmarks.table import Table, parser
 from benchmarks.train_step import RepeatedStep, add_arguments, compile_step, on_one_device
-from ovenet_jax.checkpoint import Checkpoints
+from ovenet_jax.run.checkpoint import Checkpoints
 
 EVERY = 1000  # steps
 

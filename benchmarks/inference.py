@@ -14,10 +14,11 @@ import numpy as np
 
 from benchmarks import networks
 from benchmarks.table import Table, parser
-from ovenet_jax import parallel
-from ovenet_jax.inference import Inference, Normalisation
+from ovenet_jax.devices import parallel
+from ovenet_jax.evaluation.inference import Inference
+from ovenet_jax.evaluation.protocol import Protocol, passes
 from ovenet_jax.models import parameters
-from ovenet_jax.protocol import Protocol, passes
+from ovenet_jax.models.normalisation import Normalisation
 
 SIX = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 ROWS = (

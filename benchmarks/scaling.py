@@ -13,7 +13,7 @@ from benchmarks import networks
 from benchmarks.table import Table, parser
 from benchmarks.timing import median_seconds
 from benchmarks.train_step import RepeatedStep, add_arguments, compile_step
-from ovenet_jax import parallel
+from ovenet_jax.devices import parallel
 
 
 def main() -> None:

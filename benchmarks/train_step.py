@@ -32,14 +32,15 @@ from jax.sharding import Mesh
 from benchmarks import networks
 from benchmarks.table import Table, parser
 from benchmarks.timing import matrix_rate, median_seconds
-from ovenet_jax import parallel
-from ovenet_jax.inference import Normalisation
-from ovenet_jax.losses import ovenet_loss, segmentation_loss
+from ovenet_jax.devices import parallel
 from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import PRECISIONS
+from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.ovenet import OVeNet
-from ovenet_jax.optimizer import create_optimizer, poly_schedule
-from ovenet_jax.step import TrainState, init_state, train_step
+from ovenet_jax.run.state import TrainState, init_state
+from ovenet_jax.training.losses import ovenet_loss, segmentation_loss
+from ovenet_jax.training.optimizer import create_optimizer, poly_schedule
+from ovenet_jax.training.step import train_step
 
 
 class Program(NamedTuple):

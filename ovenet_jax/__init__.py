@@ -11,8 +11,8 @@ from importlib import import_module
 
 _ROOMS = {
     "create_model": "ovenet_jax.models.zoo",
-    "load_model": "ovenet_jax.checkpoint",
-    "load_normalisation": "ovenet_jax.checkpoint",
+    "load_model": "ovenet_jax.run.network",
+    "load_normalisation": "ovenet_jax.run.network",
 }
 __all__ = list(_ROOMS)
 

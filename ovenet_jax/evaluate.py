@@ -13,16 +13,20 @@ from flax import nnx
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ovenet_jax import parallel, refinement, report, supervision, visualize, workdir
-from ovenet_jax.checkpoint import restore_network
+from ovenet_jax import supervision
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import IGNORE
-from ovenet_jax.health import EVALUATION_MEMORY, enough_memory
-from ovenet_jax.inference import TITLES, Inference, class_maps, on_canvas
-from ovenet_jax.metrics import ConfusionMatrix, Evaluation, ImageScore, scores
+from ovenet_jax.devices import parallel
+from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
+from ovenet_jax.evaluation import refinement, report, visualize
+from ovenet_jax.evaluation.inference import Inference, on_canvas
+from ovenet_jax.evaluation.metrics import ConfusionMatrix, Evaluation, ImageScore, scores
 from ovenet_jax.models import parameters
 from ovenet_jax.models.parameters import Arrays
+from ovenet_jax.models.predictions import TITLES, class_maps
 from ovenet_jax.models.zoo import create_model
+from ovenet_jax.run import workdir
+from ovenet_jax.run.network import restore_network
 
 PENDING = 2  # batches whose counts are not fetched yet: the device works ahead
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from ovenet_jax import starting_point, torch_weights, workdir
-from ovenet_jax.checkpoint import Checkpoints
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
-from ovenet_jax.published_names import describe, recognise, why_ignored
+from ovenet_jax.run import workdir
+from ovenet_jax.run.checkpoint import Checkpoints
+from ovenet_jax.weights import starting_point, torch_weights
+from ovenet_jax.weights.published_names import describe, recognise, why_ignored
 
 
 def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> None:

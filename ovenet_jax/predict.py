@@ -15,16 +15,20 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ovenet_jax import parallel, supervision, visualize, workdir
-from ovenet_jax.checkpoint import Network, restore_network
+from ovenet_jax import supervision
 from ovenet_jax.data import labels, pipeline
 from ovenet_jax.data.image_folder import ImageFolder
 from ovenet_jax.data.labels import Labels
+from ovenet_jax.devices import parallel
+from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
 from ovenet_jax.errors import UserError, listed
-from ovenet_jax.health import EVALUATION_MEMORY, enough_memory
-from ovenet_jax.inference import Inference, class_maps
+from ovenet_jax.evaluation import visualize
+from ovenet_jax.evaluation.inference import Inference
+from ovenet_jax.evaluation.refinement import seeds_of
+from ovenet_jax.models.predictions import class_maps
 from ovenet_jax.models.zoo import directions_of, is_segfix
-from ovenet_jax.refinement import seeds_of
+from ovenet_jax.run import workdir
+from ovenet_jax.run.network import Network, restore_network
 from ovenet_jax.segfix.files import Offsets, read_offsets, write_offsets
 from ovenet_jax.segfix.labels import offset_of_class
 

@@ -14,32 +14,28 @@ from clu.metrics import Collection
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ovenet_jax import parallel, starting_point, supervision, workdir
-from ovenet_jax.checkpoint import Checkpoints
-from ovenet_jax.compilation import compile_step, counting
+from ovenet_jax import supervision
 from ovenet_jax.data import pipeline
+from ovenet_jax.devices import parallel
+from ovenet_jax.devices.memory import TRAINING_MEMORY, enough_memory
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import Evaluator, evaluate_checkpoint
-from ovenet_jax.health import (
-    POLICIES,
-    TRAINING_MEMORY,
-    FiniteWatch,
-    Pace,
-    Step,
-    Watchdog,
-    enough_memory,
-    watched,
-)
-from ovenet_jax.inference import Normalisation
-from ovenet_jax.interruption import Agreement, interruption
+from ovenet_jax.evaluation.protocol import check_settings
 from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import PRECISIONS
+from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.zoo import create_model, is_segfix
-from ovenet_jax.optimizer import create_optimizer, poly_schedule
-from ovenet_jax.protocol import check_settings
-from ovenet_jax.reporter import Reporter, nothing_collected
+from ovenet_jax.run import workdir
+from ovenet_jax.run.checkpoint import Checkpoints
+from ovenet_jax.run.interruption import Agreement, interruption
+from ovenet_jax.run.state import TrainState, init_state
 from ovenet_jax.segfix.samples import BoundarySource
-from ovenet_jax.step import BASE, TrainState, create_loss, init_state, ranked_together, train_step
+from ovenet_jax.training.compilation import compile_step, counting
+from ovenet_jax.training.health import POLICIES, FiniteWatch, Pace, Step, Watchdog, watched
+from ovenet_jax.training.optimizer import create_optimizer, poly_schedule
+from ovenet_jax.training.reporter import Reporter, nothing_collected
+from ovenet_jax.training.step import BASE, create_loss, ranked_together, train_step
+from ovenet_jax.weights import starting_point
 
 
 def train(config: ConfigDict, folder: Path) -> bool:

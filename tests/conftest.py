@@ -1,7 +1,6 @@
 """Eight CPU devices in one process, and compilation with few optimisations: the suite is about values, not speed."""
 
 import os
-from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
@@ -12,12 +11,10 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from configs import common
-from ovenet_jax import environment
+from ovenet_jax.devices import environment
 
 environment.convolve_by_eigen()  # as main.py
 jax.config.update("jax_num_cpu_devices", 8)
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -10,9 +10,10 @@ from ovenet_jax.data import augment
 from ovenet_jax.data.augment import RandomScaleCrop, Sample
 from ovenet_jax.data.labels import ADE20K, CITYSCAPES
 from ovenet_jax.data.sizes import scaled_size
-from ovenet_jax.inference import Normalisation, _read, _stacked
-from ovenet_jax.metrics import ConfusionMatrix, scores
-from ovenet_jax.protocol import Protocol, passes
+from ovenet_jax.evaluation.inference import _read, _stacked
+from ovenet_jax.evaluation.metrics import ConfusionMatrix, scores
+from ovenet_jax.evaluation.protocol import Protocol, passes
+from ovenet_jax.models.normalisation import Normalisation
 from tests.golden_case import Case
 
 

@@ -7,21 +7,22 @@ import jax
 import numpy as np
 from flax import nnx
 
-from ovenet_jax import parallel
-from ovenet_jax.inference import Inference, Normalisation
+from ovenet_jax.devices import parallel
+from ovenet_jax.evaluation.inference import Inference
+from ovenet_jax.evaluation.protocol import Protocol
 from ovenet_jax.models import parameters
 from ovenet_jax.models.fcn import FCN, PixelClassifier
 from ovenet_jax.models.hrnet import HRNet, Stage
 from ovenet_jax.models.isa import ISA
 from ovenet_jax.models.layers import BatchNorm, InitialValues, relu, resize_bilinear
+from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.ocnet import ASPOC, BaseOC, PyramidOC
 from ovenet_jax.models.ocr import ASPOCR, OCR, gather_regions
 from ovenet_jax.models.ovenet import OVeNet
 from ovenet_jax.models.resnet import Layer, ResNet
 from ovenet_jax.models.segfix import SegFix, SegFixOutput
 from ovenet_jax.models.segmentor import Logits, Segmentor
-from ovenet_jax.protocol import Protocol
-from ovenet_jax.torch_weights import fold_in_place_abn
+from ovenet_jax.weights.torch_weights import fold_in_place_abn
 from tests.golden_case import Case, channels_first
 from tests.published_keys import load_state_dict
 

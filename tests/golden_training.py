@@ -8,7 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ovenet_jax.losses import (
+from ovenet_jax.models import parameters
+from ovenet_jax.models.segfix import SegFixOutput
+from ovenet_jax.models.segmentor import Logits
+from ovenet_jax.run.state import init_state
+from ovenet_jax.segfix.ground_truth import GroundTruth
+from ovenet_jax.segfix.labels import boundary_and_direction, training_label
+from ovenet_jax.training.losses import (
     Ohem,
     _pixel_losses,
     _rarity,
@@ -18,14 +24,9 @@ from ovenet_jax.losses import (
     segfix_loss,
     segmentation_loss,
 )
-from ovenet_jax.models import parameters
-from ovenet_jax.models.segfix import SegFixOutput
-from ovenet_jax.models.segmentor import Logits
-from ovenet_jax.optimizer import create_optimizer, poly_schedule
-from ovenet_jax.published_names import HRNET
-from ovenet_jax.segfix.ground_truth import GroundTruth
-from ovenet_jax.segfix.labels import boundary_and_direction, training_label
-from ovenet_jax.step import init_state, loss_and_gradients
+from ovenet_jax.training.optimizer import create_optimizer, poly_schedule
+from ovenet_jax.training.step import loss_and_gradients
+from ovenet_jax.weights.published_names import HRNET
 from tests.golden_case import Case, channels_first, torch_layout
 from tests.golden_outputs import evaluate, load_model, output_arrays
 

@@ -15,13 +15,15 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ovenet_jax import parallel, processes
-from ovenet_jax.inference import Normalisation
+from ovenet_jax.devices import parallel
 from ovenet_jax.models import parameters
+from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.zoo import create_model
-from ovenet_jax.step import create_loss, init_state, train_step
+from ovenet_jax.run import processes
+from ovenet_jax.run.state import init_state
+from ovenet_jax.training.step import create_loss, train_step
 from tests.conftest import tiny_model
-from tests.test_step import config, small_model
+from tests.training.test_step import config, small_model
 
 CLASSES = 3
 HEIGHT, WIDTH, IMAGES = 64, 128, 8  # the coarsest maps have two rows

@@ -1,4 +1,4 @@
-"""State dicts in published form, made from our own arrays, the inverse of `ovenet_jax.published_names`; and loaded."""
+"""State dicts in published form, made from our own arrays: the inverse of `weights.published_names`; and loaded."""
 
 import re
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ import numpy as np
 from flax import nnx
 
 from ovenet_jax.models import parameters
-from ovenet_jax.torch_weights import fill
+from ovenet_jax.weights.torch_weights import fill
 
 LEAVES = (
     (r"\.kernel$", ".weight"),

@@ -2,10 +2,10 @@ import cv2
 import numpy as np
 
 from configs import camvid
-from ovenet_jax import visualize
 from ovenet_jax.browse import browse
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import CAMVID
+from ovenet_jax.evaluation import visualize
 from tests.camvid_tree import write_tree
 
 

@@ -12,8 +12,9 @@ from ovenet_jax.data.labels import CAMVID, IGNORE
 from ovenet_jax.data.prepare import Builder
 from ovenet_jax.errors import UserError
 from tests.camvid_tree import write, write_tree
+from tests.places import SHARED
 
-CAMVID_FOLDER = Path(__file__).resolve().parents[2] / "shared/data/camvid"
+CAMVID_FOLDER = SHARED / "data/camvid"
 
 
 @pytest.fixture

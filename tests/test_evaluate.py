@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 from threading import Event
 
 import jax
@@ -11,16 +10,17 @@ import numpy as np
 import pytest
 
 from configs import acdc, ade20k, cityscapes
-from ovenet_jax import parallel
 from ovenet_jax.data import pipeline
+from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import Evaluator, _merged, evaluate
-from ovenet_jax.metrics import Evaluation, ImageScore
+from ovenet_jax.evaluation.metrics import Evaluation, ImageScore
+from ovenet_jax.evaluation.report import group_table, new_folder
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
-from ovenet_jax.report import group_table, new_folder
 from tests import trees
 from tests.free_port import free_address
+from tests.places import ROOT
 from tests.untrained import save_untrained, tiny
 
 
@@ -41,9 +41,6 @@ def test_each_condition_has_its_own_scores_which_add_up(acdc_report):
         np.testing.assert_array_equal(np.sum(parts, 0), acdc_report[prediction]["confusion"])
     one_image = acdc_report["groups"]["fog"]["fused"]["confusion"]
     assert np.sum(one_image) == sum(i % 34 in valid_ids() for i in range(24 * 48))
-
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def valid_ids():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests import goldens
-from tests.conftest import SHARED
 from tests.golden_case import Case, within
+from tests.places import SHARED
 
 FOLDERS = sorted(path.parent for path in (SHARED / "goldens").glob("*/case.json"))
 

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +11,11 @@ from ml_collections import ConfigDict
 
 import ovenet_jax
 from configs import demo, openseg
-from ovenet_jax import workdir
 from ovenet_jax.errors import UserError
 from ovenet_jax.import_weights import import_weights
 from ovenet_jax.models import parameters
+from ovenet_jax.run import workdir
+from tests.places import ROOT
 from tests.published_keys import (
     IMAGENET_RESNET,
     OPENSEG_BASE_OC,
@@ -364,7 +364,7 @@ def test_the_command_line_imports(tmp_path):
             f"--workdir={tmp_path / 'imported'}",
         ],
         env={**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(tmp_path)},
-        cwd=Path(__file__).resolve().parents[1],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=120,

@@ -7,14 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.camvid_tree import write_tree
 from tests.free_port import free_address
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 HRNET = "configs/camvid.py:hrnet_tiny"
 SMALL = [
     "--config.model.backbone.width=4",

@@ -11,13 +11,14 @@ from numpy.testing import assert_allclose
 
 from configs import acdc, ade20k, camvid, cityscapes, coco_stuff, demo, folder, lip, openseg, pascal_context
 from ovenet_jax.errors import UserError
-from ovenet_jax.inference import Normalisation
+from ovenet_jax.evaluation.protocol import Protocol, passes
 from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import InitialValues
+from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.zoo import create_model
-from ovenet_jax.optimizer import create_optimizer, poly_schedule
-from ovenet_jax.protocol import Protocol, passes
-from ovenet_jax.step import create_loss, init_state, train_step
+from ovenet_jax.run.state import init_state
+from ovenet_jax.training.optimizer import create_optimizer, poly_schedule
+from ovenet_jax.training.step import create_loss, train_step
 
 FILES = [demo, camvid, cityscapes, acdc, ade20k, pascal_context, lip, coco_stuff, folder]
 SMALL = {  # of the kind of backbone: what makes it compile in seconds

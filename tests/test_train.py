@@ -15,14 +15,14 @@ from ml_collections import ConfigDict
 
 import ovenet_jax
 from configs import acdc, ade20k, camvid, cityscapes, coco_stuff, demo, folder, lip, openseg, pascal_context
-from ovenet_jax import workdir
-from ovenet_jax.checkpoint import Checkpoints
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import evaluate
-from ovenet_jax.inference import Normalisation
 from ovenet_jax.models import parameters
+from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.predict import predict
-from ovenet_jax.step import TrainState
+from ovenet_jax.run import workdir
+from ovenet_jax.run.checkpoint import Checkpoints
+from ovenet_jax.run.state import TrainState
 from ovenet_jax.train import train
 from tests.camvid_tree import write_tree
 

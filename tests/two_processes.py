@@ -15,7 +15,7 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from ovenet_jax import parallel
+from ovenet_jax.devices import parallel
 from ovenet_jax.evaluate import Evaluator
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model

@@ -6,10 +6,10 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from ovenet_jax import workdir
-from ovenet_jax.checkpoint import Checkpoints
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
+from ovenet_jax.run import workdir
+from ovenet_jax.run.checkpoint import Checkpoints
 
 
 def tiny(config: ConfigDict, data: ConfigDict, long_side: int = 48) -> ConfigDict:

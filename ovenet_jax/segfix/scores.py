@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ovenet_jax.boundary import WIDTHS, BoundaryScores, boundary_scores
 from ovenet_jax.data.labels import IGNORE
+from ovenet_jax.segfix.boundary import WIDTHS, BoundaryScores, boundary_scores
 
 COLUMNS = ("IoU", *(f"F at {width} px" for width in WIDTHS))
 

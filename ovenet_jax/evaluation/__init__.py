@@ -1,0 +1,1 @@
+"""From images to scores: the test protocol, metrics, refinement, reports and their pictures."""

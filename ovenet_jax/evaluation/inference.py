@@ -1,0 +1,257 @@
+"""From images to class scores at their own size, by a test protocol."""
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from ovenet_jax.data.labels import Labels
+from ovenet_jax.devices import parallel
+from ovenet_jax.errors import UserError
+from ovenet_jax.evaluation.protocol import Pass, Protocol, Taps, canvas_size, passes, shapes
+from ovenet_jax.models import parameters
+from ovenet_jax.models.layers import resize_bilinear
+from ovenet_jax.models.normalisation import Normalisation
+from ovenet_jax.models.parameters import Arrays
+from ovenet_jax.models.predictions import PARTS, TITLES
+from ovenet_jax.models.zoo import is_segfix
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+WAITING = 4
+
+Item = TypeVar("Item")
+
+
+class Segmentation(NamedTuple):
+    """What the protocol says of B images on a canvas (H, W); each image lies at its top left.
+
+    scores: float32 [B, H, W, K] by name (see TITLES), the sum over all passes of exp(logits), or of the logits; the
+    last is the model's answer. offset and confidence: OVeNet's on the largest whole pass, at the network's stride, else
+    None.
+    """
+
+    scores: dict[str, jax.Array]
+    offset: jax.Array | None
+    confidence: jax.Array | None
+
+    @property
+    def answer(self) -> jax.Array:
+        """The scores of the model's answer."""
+        return list(self.scores.values())[-1]
+
+
+class Inference:
+    """Runs a network of one structure over images, on the devices of `mesh`, `rows` images at a time.
+
+    The network compiles once for each distinct size of a pass; what cuts passes and adds them up, quickly, for each
+    pair of a canvas and a pass. `precision`: what the network computes in; scores are float32. `flip_pairs`: classes
+    that change places in a mirror, like left and right arm. With `answer_only` S_i and S_s are left out.
+    """
+
+    @classmethod
+    def from_config(
+        cls, config: "ConfigDict", graphdef: nnx.GraphDef, classes: Labels, answer_only: bool = False
+    ) -> "Inference":
+        """As config.eval says, for images of these classes, on this process's own devices.
+
+        Raises:
+          UserError: settings that no test can have.
+        """
+        if is_segfix(config.model) and config.eval.sum != "logits":
+            raise UserError(
+                f"config.eval.sum is {config.eval.sum!r}; a SegFix's scores add up as they are, so it must be 'logits'."
+            )
+        return cls(
+            graphdef,
+            Protocol.from_config(config.eval),
+            align_corners=config.model.align_corners,
+            normalisation=Normalisation.from_config(config.model.input),
+            mesh=parallel.local_mesh(config.mesh),
+            precision=config.eval.precision,
+            images_per_device=config.eval.images_per_device,
+            flip_pairs=classes.flip_pairs,
+            answer_only=answer_only,
+        )
+
+    def __init__(
+        self,
+        graphdef: nnx.GraphDef,
+        protocol: Protocol,
+        *,
+        align_corners: bool,
+        normalisation: Normalisation,
+        mesh: Mesh,
+        precision: str = "float32",
+        images_per_device: int = 1,
+        flip_pairs: Sequence[tuple[int, int]] = (),
+        answer_only: bool = False,
+    ):
+        self.rows = images_per_device * mesh.shape["data"]
+        self.pass_sizes: set[tuple[int, int]] = set()  # that the network has been compiled for
+        self.protocol = protocol
+        self._align_corners = align_corners
+        self.mesh = mesh
+        self._read = jax.jit(partial(_read, normalisation=normalisation, precision=precision))
+        self._forward = jax.jit(
+            partial(_forward, graphdef=graphdef, answer_only=answer_only, lay_out=parallel.row_layout(mesh)),
+            out_shardings=parallel.batch_sharded(mesh),
+        )
+        self._add = jax.jit(
+            partial(
+                _add,
+                align_corners=align_corners,
+                flip_pairs=tuple(flip_pairs),
+                exponentiate=protocol.sum == "exp",
+            ),
+            static_argnames="size",
+            donate_argnums=0,
+        )
+
+    def in_batches(self, items: Iterable[Item], image: Callable[[Item], np.ndarray]) -> Iterator[list[Item]]:
+        """Items whose images can be run together, `rows` at a time; fewer at the end.
+
+        Where sizes hardly repeat, no more than WAITING times `rows` items are held back for others like them.
+        """
+        waiting: dict[Hashable, list[Item]] = defaultdict(list)
+        for item in items:
+            alike = shapes(image(item).shape[:2], self.protocol)
+            waiting[alike].append(item)
+            too_many = sum(map(len, waiting.values())) > WAITING * self.rows
+            if too_many:
+                alike = max(waiting, key=lambda key: len(waiting[key]))
+            if too_many or len(waiting[alike]) == self.rows:
+                yield waiting.pop(alike)
+        yield from waiting.values()
+
+    def __call__(self, params: Arrays, statistics: Arrays, images: Sequence[np.ndarray]) -> Segmentation:
+        """At most `rows` images uint8 [h, w, 3] that `in_batches` has put together; blank ones fill the rest."""
+        images = [*images, *[np.zeros_like(images[0])] * (self.rows - len(images))]
+        canvas = canvas_size(images[0].shape[:2], self.protocol)
+        pixels = self._put(np.stack([on_canvas(image, canvas, 0) for image in images]))
+        plans = [passes(image.shape[:2], self.protocol, self._align_corners) for image in images]
+        scores: dict[str, jax.Array] | None = None
+        offset, confidence, largest = None, None, 0.0
+        for same_pass in zip(*plans, strict=True):
+            first: Pass = same_pass[0]
+            self.pass_sizes.add(first.size)
+            read, write, write_parts = (
+                self._put(_stacked([getattr(p, key) for p in same_pass]))
+                for key in ("read", "write", "write_parts")
+            )
+            window, mirrored = self._read(pixels, read)
+            output = self._forward(params, statistics, window)
+            other = self._forward(params, statistics, mirrored).predictions if self.protocol.flip else None
+            if scores is None:
+                scores = {
+                    name: jnp.zeros(
+                        (self.rows, *canvas, x.shape[-1]), device=parallel.batch_sharded(self.mesh)
+                    )
+                    for name, x in output.predictions.items()
+                }
+            scores = self._add(scores, output.predictions, other, write, write_parts, size=first.size)
+            if all(p.whole for p in same_pass) and first.scale > largest:
+                offset, confidence, largest = output.offset, output.confidence, first.scale
+        in_order = {name: scores[name] for name in TITLES if name in scores}  # jit has sorted them by name
+        return Segmentation(in_order, offset, confidence)
+
+    def _put(self, tree: Any) -> Any:
+        return jax.device_put(tree, parallel.batch_sharded(self.mesh))
+
+
+class _Output(NamedTuple):
+    predictions: dict[str, jax.Array]
+    offset: jax.Array | None
+    confidence: jax.Array | None
+
+
+def _read(
+    image: jax.Array, taps: tuple[Taps, Taps], *, normalisation: Normalisation, precision: str
+) -> tuple[jax.Array, jax.Array]:
+    """uint8 [B, H, W, 3] -> one window of it at one scale, normalised, [B, h, w, 3], and its mirror image."""
+    window = normalisation(_interpolate(image.astype(jnp.float32), taps)).astype(precision)
+    return window, window[:, :, ::-1]
+
+
+def _forward(
+    params: Arrays,
+    statistics: Arrays,
+    image: jax.Array,
+    *,
+    graphdef: nnx.GraphDef,
+    answer_only: bool,
+    lay_out: parallel.LayOut,
+) -> _Output:
+    """The network, with its stored BatchNorm statistics, on a normalised image."""
+    model = parameters.merge(graphdef, params, statistics)
+    model.eval()
+    model.set_attributes(lay_out=lay_out)
+    output = model(image)
+    predictions = list(output.predictions.items())
+    return _Output(
+        dict(predictions[-1:] if answer_only else predictions),
+        getattr(output, "offset", None),
+        getattr(output, "confidence", None),
+    )
+
+
+def _add(
+    scores: dict[str, jax.Array],
+    logits: dict[str, jax.Array],
+    mirrored: dict[str, jax.Array] | None,
+    write: tuple[Taps, Taps],
+    write_parts: tuple[Taps, Taps],
+    *,
+    size: tuple[int, int],
+    align_corners: bool,
+    flip_pairs: tuple[tuple[int, int], ...],
+    exponentiate: bool,
+) -> dict[str, jax.Array]:
+    """Adds one pass of `size` to `scores`: the logits, averaged with those of the mirrored image, or exp of that."""
+    result = {}
+    for name, values in logits.items():
+        if mirrored is not None:
+            values = (values + _exchanged(mirrored[name][:, :, ::-1], flip_pairs)) / 2
+        values = resize_bilinear(values, size, align_corners=align_corners)
+        values = jnp.exp(values) if exponentiate else values
+        result[name] = scores[name] + _interpolate(values, write_parts if name in PARTS else write)
+    return result
+
+
+def _exchanged(logits: jax.Array, pairs: tuple[tuple[int, int], ...]) -> jax.Array:
+    """`logits` [..., K] with the two classes of each pair in each other's place."""
+    if not pairs:
+        return logits
+    order = np.arange(logits.shape[-1])
+    for left, right in pairs:
+        order[[left, right]] = right, left
+    return logits[..., order]
+
+
+def _interpolate(x: jax.Array, taps: tuple[Taps, Taps]) -> jax.Array:
+    """[B, H, W, C] -> [B, h, w, C], each image by its own taps for rows and columns (arrays [B, 2, n])."""
+
+    def along_rows(x: jax.Array, taps: Taps) -> jax.Array:
+        return sum(w[:, None, None] * x[i] for i, w in zip(taps.index, taps.weight, strict=True))
+
+    def one_image(x: jax.Array, rows: Taps, columns: Taps) -> jax.Array:
+        return along_rows(along_rows(x, rows).swapaxes(0, 1), columns).swapaxes(0, 1)
+
+    return jax.vmap(one_image)(x, *taps)
+
+
+def _stacked(taps: list[tuple[Taps, Taps]]) -> tuple[Taps, Taps]:
+    return jax.tree.map(lambda *arrays: np.stack(arrays), *taps)
+
+
+def on_canvas(array: np.ndarray, canvas: tuple[int, int], value: int) -> np.ndarray:
+    """`array` [h, w, ...] at the top left of a canvas (H, W) of `value`."""
+    missing = [(0, full - side) for full, side in zip(canvas, array.shape, strict=False)]
+    return np.pad(array, [*missing, *[(0, 0)] * (array.ndim - 2)], constant_values=value)

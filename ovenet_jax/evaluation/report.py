@@ -1,0 +1,125 @@
+"""What an evaluation leaves to read: the table, its JSON, the confusion matrix and panels."""
+
+import itertools
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ovenet_jax.data.labels import Labels
+from ovenet_jax.evaluation import visualize
+from ovenet_jax.evaluation.metrics import Evaluation, ImageScore, offset_scores, scores
+from ovenet_jax.models.predictions import TITLES
+from ovenet_jax.run import workdir
+
+MEANS = {
+    "miou": "mIoU, all classes",
+    "miou_present": "mIoU, official",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean accuracy",
+    "boundary_f": "F of boundary pixels",
+    "direction_accuracy": "direction accuracy",
+}
+
+
+def new_folder(parent: Path, name: str, what: Mapping) -> Path:
+    """`parent`/`name`, or with a number where that holds a report on something else than `what` says."""
+    numbered = (parent / f"{name}_{number}" for number in itertools.count(2))
+    folder = next(f for f in itertools.chain([parent / name], numbered) if _may_hold(f, what))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _may_hold(folder: Path, what: Mapping) -> bool:
+    """Whether there is no report in `folder` yet, or one on just that."""
+    written = folder / "report.json"
+    return not written.exists() or json.loads(written.read_text())["what"] == json.loads(json.dumps(what))
+
+
+def write(
+    evaluation: Evaluation,
+    worst: Sequence[ImageScore],
+    classes: Labels,
+    what: Mapping,
+    panels: Mapping[str, Mapping[str, np.ndarray]],
+    folder: Path,
+) -> None:
+    """Prints the table; writes report.json, confusion.png and one folder for each kind of panels.
+
+    what: of which split, step and settings the report is; JSON-like.
+    """
+    matrices = evaluation.matrices
+    print(table(matrices, classes.names))
+    content = {"what": what, "images": len(evaluation.images), **_results(matrices, classes)}
+    if len(evaluation.groups) > 1:
+        print(group_table(evaluation.groups))
+        content["groups"] = {key: _results(group, classes) for key, group in evaluation.groups.items()}
+    content["worst"] = [{"name": image.name, "miou": image.miou} for image in worst]
+    if worst:
+        print("Lowest mIoU: " + ", ".join(f"{image.name} {100 * image.miou:.1f}" for image in worst[:3]))
+
+    for kind, pictures in panels.items():
+        shutil.rmtree(folder / kind, ignore_errors=True)
+        write_panels(pictures, folder / kind)
+    visualize.write_picture(
+        folder / "confusion.png", visualize.confusion_picture(list(matrices.values())[-1], classes)
+    )
+    workdir.write_whole(folder / "report.json", json.dumps(content, indent=2) + "\n")
+    print(f"Written: {folder}")
+
+
+def write_panels(panels: Mapping[str, np.ndarray], folder: Path) -> None:
+    """One PNG per panel, named after its image."""
+    for name, picture in panels.items():
+        visualize.write_picture(folder / f"{name}.png", picture)
+
+
+def table(matrices: Mapping[str, np.ndarray], names: Sequence[str]) -> str:
+    """IoU per class and the means of each prediction side by side, in percent."""
+    results = [scores_of(*item) for item in matrices.items()]
+    rows = [("IoU [%]", [TITLES[name] for name in matrices])]
+    rows += [(name, [_percent(r["iou"][i]) for r in results]) for i, name in enumerate(names)]
+    rows += [None]
+    rows += [
+        (title, [_percent(r[key]) for r in results]) for key, title in MEANS.items() if key in results[0]
+    ]
+    return _aligned(rows)
+
+
+def group_table(groups: Mapping[str, Mapping[str, np.ndarray]]) -> str:
+    """mIoU over all classes of each group of images, in percent."""
+    predictions = next(iter(groups.values()))
+    rows = [("mIoU [%]", [TITLES[name] for name in predictions])]
+    rows += [(key, [_percent(scores(m)["miou"]) for m in group.values()]) for key, group in groups.items()]
+    return _aligned(rows)
+
+
+def scores_of(prediction: str, matrix: np.ndarray) -> dict:
+    """The scores of its confusion matrix; SegFix's offsets have some more."""
+    return scores(matrix) | (offset_scores(matrix) if prediction == "offset" else {})
+
+
+def _aligned(rows: list[tuple[str, list[str]] | None]) -> str:
+    """Lines with a title and right-aligned cells; None is a rule."""
+    width = max(len(row[0]) for row in rows if row)
+    lines = [row and row[0].ljust(width) + "".join(cell.rjust(14) for cell in row[1]) for row in rows]
+    return "\n".join(line or "-" * len(lines[0]) for line in lines)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}"
+
+
+def _results(matrices: Mapping[str, np.ndarray], classes: Labels) -> dict:
+    """Scores and counts of each prediction, by class name; fit for JSON."""
+    content = {}
+    for name, matrix in matrices.items():
+        result = scores_of(name, matrix)
+        per_class = {
+            key: dict(zip(classes.names, result.pop(key).tolist(), strict=True))
+            for key in ("iou", "accuracy")
+        }
+        content[name] = {**result, **per_class, "confusion": matrix.tolist()}
+    return content

@@ -1,0 +1,1 @@
+"""What a run leaves behind and how it ends: folder, state, checkpoints, summaries, interruption, processes."""

@@ -1,0 +1,53 @@
+"""Signals that ask a run to end: it saves and leaves, in all processes at the same step.
+
+SIGTERM is what clusters and clouds announce a preemption with, or SIGUSR1 where a Slurm job asks for that.
+"""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ovenet_jax.devices import parallel
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+@contextmanager
+def interruption() -> Iterator[Event]:
+    """An event that SIGNALS set, however often, instead of ending the process."""
+    event = Event()
+    previous = {number: signal.signal(number, lambda *_: event.set()) for number in SIGNALS}
+    try:
+        yield event
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class Agreement:
+    """Whether any process was interrupted, as all of them hear it at the same step: one step after.
+
+    The question travels behind the step's own work on the devices, so that nobody waits for the answer. A process
+    that is alone needs nobody to agree with and hears it at once.
+    """
+
+    def __init__(self, mesh: Mesh, event: Event):
+        self._event = event
+        self._any = jax.jit(jnp.any, out_shardings=parallel.replicated(mesh))
+        self._one_per_device = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        self._asked: jax.Array | None = None
+
+    def reached(self) -> bool:
+        """To be called by every process after every step."""
+        if jax.process_count() == 1:
+            return self._event.is_set()
+        answer = self._asked
+        mine = np.full(jax.local_device_count(), self._event.is_set())
+        self._asked = self._any(jax.make_array_from_process_local_data(self._one_per_device, mine))
+        return answer is not None and bool(answer)

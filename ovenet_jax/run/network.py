@@ -1,0 +1,66 @@
+"""The network of a run or an import, loaded."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from flax import nnx
+from ml_collections import ConfigDict
+
+from ovenet_jax.devices import parallel
+from ovenet_jax.errors import UserError
+from ovenet_jax.models import parameters
+from ovenet_jax.models.normalisation import Normalisation
+from ovenet_jax.models.parameters import Arrays
+from ovenet_jax.models.zoo import create_model
+from ovenet_jax.run import workdir
+from ovenet_jax.run.checkpoint import Checkpoints
+
+
+class Network(NamedTuple):
+    """A network as it was at `step`, on all devices."""
+
+    step: int
+    graphdef: nnx.GraphDef
+    params: Arrays
+    statistics: Arrays
+
+
+def load_model(folder: str | Path) -> nnx.Module:
+    """The best network of the run or import in `folder`, in evaluation mode.
+
+    Raises:
+      UserError: the folder holds neither, or no checkpoint.
+    """
+    return parameters.merge(*restore_network(_model_of(folder), Path(folder))[1:])
+
+
+def load_normalisation(folder: str | Path) -> Normalisation:
+    """What makes of RGB images the input of the network in `folder`.
+
+    Raises:
+      UserError: the folder holds neither a run nor an import.
+    """
+    return Normalisation.from_config(_model_of(folder).input)
+
+
+def _model_of(folder: str | Path) -> ConfigDict:
+    config = workdir.read_config(Path(folder))
+    if config is None:
+        raise UserError(
+            f"{folder} holds no run (no config.json); give the --workdir of a training or an import."
+        )
+    return config.model
+
+
+def restore_network(model: ConfigDict, folder: Path, which: str = "best") -> Network:
+    """The "best" or "latest" checkpoint of `folder`, of the network that `config.model` describes.
+
+    Raises:
+      UserError: no checkpoint, or one of another network.
+    """
+    graphdef, *fresh = parameters.split(create_model(model))
+    like = parallel.replicate(parallel.create_mesh(), fresh)
+    with closing(Checkpoints(folder / "checkpoints", read_only=True)) as checkpoints:
+        step = checkpoints.step_of(which)
+        return Network(step, graphdef, *checkpoints.restore_model(step, *like))

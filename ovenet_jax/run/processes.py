@@ -1,0 +1,246 @@
+"""Several processes that work as one: how they are found, meet, and make sure that they are about to do the same.
+
+They meet on the coordinator's port in plain TCP, a line of JSON each way, before JAX is started on it: JAX itself
+aborts a process in C++ when another one does not come.
+"""
+
+import hashlib
+import json
+import os
+import re
+import socket
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ovenet_jax.errors import UserError
+from ovenet_jax.run import workdir
+
+RETRY_SECONDS = 0.2
+READ_SECONDS = 10.0  # for a line to arrive once its sender has connected
+LONGEST_LINE = 2**20
+
+
+class Place(NamedTuple):
+    """This process among `count`; process 0 listens at `coordinator`, HOST:PORT. `devices`: this host's; None: all."""
+
+    coordinator: str
+    count: int
+    index: int
+    devices: list[int] | None = None
+
+
+def start(
+    coordinator: str | None, count: int | None, index: int | None, timeout: float, task: Mapping[str, Any]
+) -> None:
+    """Joins this process to the others, if there are any; to be called before any device is used.
+
+    The three are given together, or `count` 1 for a process alone, or none of them: then the process stands where
+    Slurm, Open MPI or another environment that JAX knows has put it. `task`: what all must agree on. Waits `timeout`
+    seconds for the others.
+
+    Raises:
+      UserError: an incomplete description; processes that do not come, are about to do something else, or have
+        another number of devices. The same in all processes that have met.
+    """
+    place = _find(coordinator, count, index, timeout)
+    if place.count == 1:
+        return
+    meet(
+        place,
+        {
+            **task,
+            "code of ovenet_jax": version_of_code(Path(__file__).parents[1]),
+            "version of jax": version("jax"),
+        },
+        timeout,
+    )
+    import jax
+
+    jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is train.py's, see interruption.py
+    jax.distributed.initialize(
+        place.coordinator,
+        place.count,
+        place.index,
+        place.devices,
+        cluster_detection_method="deactivate",
+        initialization_timeout=round(timeout),
+    )
+    devices = Counter(device.process_index for device in jax.devices())
+    if len(set(devices.values())) > 1:
+        numbers = ", ".join(f"process {i} has {n}" for i, n in sorted(devices.items()))
+        raise UserError(f"Processes need the same number of devices each, but {numbers}; start them alike.")
+    if place.index == 0:
+        print(f"{place.count} processes with {jax.local_device_count()} devices each.", flush=True)
+
+
+def meet(place: Place, task: Mapping[str, Any], timeout: float) -> None:
+    """Returns when all processes have come to the coordinator with the same `task`.
+
+    Raises:
+      UserError: they have not.
+    """
+    host, _, port = place.coordinator.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"The coordinator's address is {place.coordinator!r}; it must be HOST:PORT.")
+    message = {"index": place.index, "task": {"--processes": place.count, **task}}
+    message = json.loads(json.dumps(message))  # tuples become lists, as those of the others
+    if place.index == 0:
+        refusal = _receive_all(place, int(port), message["task"], timeout)
+    else:
+        refusal = _report(place, (host.strip("[]"), int(port)), message, timeout)
+    if refusal:
+        raise UserError(refusal)
+
+
+def _find(coordinator: str | None, count: int | None, index: int | None, timeout: float) -> Place:
+    if count == 1:
+        return Place("", 1, 0)
+    given = {"--coordinator": coordinator, "--processes": count, "--process": index}
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == 3:
+        return _detect(timeout)
+    if missing:
+        raise UserError(
+            f"{', '.join(given)} are given together, or none of them; missing: {', '.join(missing)}."
+        )
+    if not 0 <= index < count:
+        raise UserError(f"--process={index} is none of {count} processes; they count from 0 to {count - 1}.")
+    return Place(coordinator, count, index)
+
+
+def _detect(timeout: float) -> Place:
+    """Where the cluster's environment puts this process; alone where there is none."""
+    from jax._src.clusters import ClusterEnv  # public only as a part of jax.distributed.initialize
+
+    try:
+        with warnings.catch_warnings(action="ignore"):  # that packages for other clusters are missing
+            coordinator, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
+                None, None, None, None, None, round(timeout)
+            )
+    except Exception as error:  # whatever a cluster's own interface raises
+        raise UserError(
+            f"The cluster's description of this process cannot be read ({error}); give --coordinator, --processes "
+            f"and --process, or --processes=1 for a process alone."
+        ) from error
+    if count in (None, 1):
+        return Place("", 1, 0)
+    return Place(coordinator, count, index, None if _alone_on_its_host() else devices)
+
+
+def _alone_on_its_host() -> bool:
+    """Whether Slurm or Open MPI has started one process per host, which then has all of the host's devices."""
+    tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", ""))
+    return re.fullmatch(r"1(\(x\d+\))?", tasks) is not None
+
+
+def _receive_all(place: Place, port: int, own: dict, timeout: float) -> str:
+    """Process 0: takes every other process's task, and tells all that have come what is wrong, "" for nothing."""
+    deadline = time.monotonic() + timeout
+    tasks, connections = {0: own}, []
+    with ExitStack() as closing:
+        try:
+            server = closing.enter_context(_listen(port))
+        except OSError as error:
+            raise UserError(
+                f"Port {port} of the coordinator {place.coordinator} cannot be opened ({os.strerror(error.errno)}); "
+                f"choose another."
+            ) from error
+        for connection, index, task in _visitors(server, deadline):
+            connections.append(closing.enter_context(connection))
+            if index in tasks:
+                refusal = f"Two processes have come as --process={index}; each needs a number of its own."
+                break
+            tasks[index] = task
+            if len(tasks) == place.count:
+                refusal = differences(tasks)
+                break
+        else:
+            absent = sorted(set(range(place.count)) - tasks.keys())
+            refusal = (
+                f"Of {place.count} processes {_listed(absent)} did not come to the coordinator {place.coordinator} in "
+                f"time; see what they say, and start all of them."
+            )
+        for connection in connections:
+            with suppress(OSError):
+                connection.sendall(json.dumps(refusal).encode() + b"\n")
+    return refusal
+
+
+def _visitors(server: socket.socket, deadline: float) -> Iterator[tuple[socket.socket, int, dict]]:
+    """The processes that come until then: connection, index and task."""
+    while (left := deadline - time.monotonic()) > 0:
+        server.settimeout(left)
+        # Strangers, and processes that have died since, are overlooked.
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            connection, _ = server.accept()
+            connection.settimeout(READ_SECONDS)
+            message = _read_line(connection)
+            yield connection, int(message["index"]), dict(message["task"])
+
+
+def _report(place: Place, address: tuple[str, int], message: dict, timeout: float) -> str:
+    """Another process: brings its task to process 0, and returns what that says is wrong, "" for nothing."""
+    deadline = time.monotonic() + timeout
+    problem: Exception | None = None
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            with socket.create_connection(address, timeout=left) as connection:
+                connection.sendall(json.dumps(message).encode() + b"\n")
+                connection.settimeout(
+                    timeout + READ_SECONDS
+                )  # process 0 speaks when all have come, or its time is over
+                return str(_read_line(connection))
+        except (OSError, ValueError) as error:
+            problem = error
+            time.sleep(RETRY_SECONDS)
+    return (
+        f"The coordinator {place.coordinator} did not answer process {place.index} in time ({problem}); check the "
+        f"address and that process 0 runs there."
+    )
+
+
+def differences(tasks: Mapping[int, Mapping[str, Any]]) -> str:
+    """One sentence about what the processes' tasks do not agree on; "" if they do."""
+    flat = {index: workdir.leaves(task) for index, task in sorted(tasks.items())}
+    found = []
+    for key in sorted({key for task in flat.values() for key in task}):
+        values = {index: task.get(key, "absent") for index, task in flat.items()}
+        others = [index for index, value in values.items() if value != values[0]]
+        if others:
+            found.append(
+                f"{key} is {values[0]!r} in process 0 and {values[others[0]]!r} in {_listed(others)}"
+            )
+    if not found:
+        return ""
+    more = f"; {len(found) - 5} more keys differ" if len(found) > 5 else ""
+    return f"Processes that work as one must do the same, but {'; '.join(found[:5])}{more}; start all with one command."
+
+
+def _listed(indices: Sequence[int]) -> str:
+    return f"process{'es' if len(indices) > 1 else ''} {', '.join(map(str, indices))}"
+
+
+def _listen(port: int) -> socket.socket:
+    """On all of this machine's addresses, as JAX does."""
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", port))
+
+
+def _read_line(connection: socket.socket) -> Any:
+    with connection.makefile("rb") as file:
+        return json.loads(file.readline(LONGEST_LINE))
+
+
+def version_of_code(package: Path) -> str:
+    """A hash of the source files of a package."""
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        digest.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,50 @@
+"""What training changes: the network, its optimizer, the position in the data."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from ovenet_jax.models import parameters
+from ovenet_jax.models.parameters import Arrays
+
+
+class TrainState(NamedTuple):
+    """The network and all that training changes; `step` is also the position in the data.
+
+    `ema`: moving averages of parameters and statistics, where they are kept.
+    """
+
+    step: jax.Array
+    params: Arrays
+    statistics: Arrays
+    opt_state: optax.OptState
+    ema: tuple[Arrays, Arrays] | None = None
+
+    @property
+    def evaluated(self) -> tuple[Arrays, Arrays]:
+        """The parameters and statistics that are tested and used: the averages where there are any."""
+        return self.ema or (self.params, self.statistics)
+
+
+def init_state(
+    model: nnx.Module,
+    optimizer: optax.GradientTransformation,
+    frozen: Sequence[str] = (),
+    ema: float = 0.0,
+) -> TrainState:
+    """The state before the first step, on the host; the optimizer knows nothing of the parts named in `frozen`."""
+    _, params, statistics = parameters.split(model)
+    opt_state = optimizer.init(without(params, frozen))
+    # Copies, since a step is given the buffers of all to overwrite.
+    averages = jax.tree.map(np.array, (params, statistics)) if ema else None
+    return TrainState(jnp.zeros((), jnp.int32), params, statistics, opt_state, averages)
+
+
+def without(params: Arrays, frozen: Sequence[str]) -> Arrays:
+    """`params` but for the parts of the network that are named in `frozen`."""
+    return {name: value for name, value in params.items() if name.partition(".")[0] not in frozen}

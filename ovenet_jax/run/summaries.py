@@ -1,0 +1,95 @@
+"""What a run leaves to read: one JSON line per report, and TensorBoard files by CLU where TensorFlow is installed."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ovenet_jax.run import workdir
+
+
+class JsonLines:
+    """JSON objects in a file, a line each. Of an earlier attempt's those that are to `keep` stay, the rest is dropped.
+
+    `count` says how many there are. With `read_only` lines are counted but not written: another process writes them.
+    """
+
+    def __init__(self, path: Path, keep: Callable[[dict], bool], read_only: bool = False):
+        self.path = path
+        before = path.read_text() if path.exists() else ""
+        kept = [line for line in before.splitlines() if _is_whole(line) and keep(json.loads(line))]
+        after = "".join(f"{line}\n" for line in kept)
+        if after != before and not read_only:
+            workdir.write_whole(path, after)
+        self.count = len(kept)
+        self._read_only = read_only
+        self._unwritten = ""
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Adds one line; where the disk is full says so, and tries again with the next one."""
+        self.count += 1
+        if self._read_only:
+            return
+        self._unwritten += json.dumps(line) + "\n"
+        whole = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("a") as file:
+                file.write(self._unwritten)
+            self._unwritten = ""
+        except OSError as error:
+            if self.path.exists():
+                os.truncate(self.path, whole)
+            print(
+                f"Warning: {self.path} cannot be written now ({error.strerror}); free space, nothing is lost."
+            )
+
+
+class Summaries:
+    """Writes scalars and pictures of process 0 under `folder`: `metrics.jsonl` and TensorBoard's event files.
+
+    A resumed run goes on after `step`: later lines of an earlier attempt are dropped, and those of that step's
+    evaluation unless it was `evaluated` to its end.
+    """
+
+    def __init__(self, folder: Path, step: int, evaluated: bool = True):
+        def keep(line: dict) -> bool:
+            open_evaluation = not evaluated and any(key.startswith("eval_") for key in line)
+            return line["step"] < step or (line["step"] == step and not open_evaluation)
+
+        self._lines = JsonLines(folder / "metrics.jsonl", keep)
+        self._tensorboard = _create_tensorboard_writer(folder / "tensorboard")
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Appends one line {"step": step, ...}."""
+        self._lines.append({"step": step, **{key: float(value) for key, value in values.items()}})
+        if self._tensorboard:
+            self._tensorboard.write_scalars(step, dict(values))
+
+    def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """uint8 [H, W, 3] RGB by name; for TensorBoard only."""
+        if self._tensorboard:
+            self._tensorboard.write_images(step, {name: p[None] for name, p in pictures.items()})
+
+    def close(self) -> None:
+        if self._tensorboard:
+            self._tensorboard.close()
+
+
+def _is_whole(line: str) -> bool:
+    """Whether it was not cut off by a sudden end."""
+    try:
+        return "step" in json.loads(line)
+    except json.JSONDecodeError:
+        return False
+
+
+def _create_tensorboard_writer(folder: Path):
+    try:
+        from clu import metric_writers  # imports TensorFlow
+    except ImportError:
+        print("TensorFlow is not installed: metrics go to metrics.jsonl only, not to TensorBoard.")
+        return None
+    return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(folder)))

@@ -1,0 +1,126 @@
+"""What a training run says and writes from time to time: averages over its steps, evaluations, panels."""
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import clu.metrics
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from ovenet_jax.devices import parallel
+from ovenet_jax.evaluation.metrics import Evaluation, training_metrics
+from ovenet_jax.evaluation.report import MEANS, scores_of, write_panels
+from ovenet_jax.models.predictions import TITLES
+from ovenet_jax.run.summaries import Summaries
+from ovenet_jax.training.compilation import Compilations
+
+WATCHED = ("miou", "pixel_accuracy", "boundary_f", "direction_accuracy")  # of validation
+
+
+def nothing_collected(mesh: Mesh, measures: list[str]) -> clu.metrics.Collection:
+    """The averages of these measures and of the learning rate before the first step, on all devices."""
+    collection = training_metrics([*measures, "learning_rate"])
+    return jax.jit(collection.empty, out_shardings=parallel.replicated(mesh))()
+
+
+class Reporter:
+    """Collects the measures of each step on the devices; process 0 says and writes what they show.
+
+    `collected` are the averages since the last report; a checkpoint holds them too.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        folder: Path,
+        schedule: optax.Schedule,
+        compilations: Compilations,
+        empty: clu.metrics.Collection,
+    ):
+        self.collected = self._empty = empty
+        self._config = config
+        self._folder = folder
+        self._compilations = compilations
+        self._summaries: Summaries | None = None
+
+        def add(collected, measures, finite, step):
+            measures = measures | {"learning_rate": schedule(step - 1)}
+            one_step = {name: value[None] for name, value in measures.items()}
+            return collected.merge(collected.single_from_model_output(**one_step, mask=finite[None]))
+
+        self._add = jax.jit(add, out_shardings=jax.tree.map(lambda x: x.sharding, empty))
+
+    def begin(self, step: int, collected: clu.metrics.Collection, evaluated: bool) -> None:
+        """Goes on after `step` with what had been collected until then, and whether that step had been evaluated."""
+        self.collected = collected
+        self._restart_clock(step)
+        if jax.process_index() == 0:
+            self._summaries = Summaries(self._folder, step, evaluated)
+
+    def collect(
+        self, step: int, measures: dict[str, jax.Array], finite: jax.Array, seconds_waiting: float
+    ) -> None:
+        """Adds one step's scalar measures, if it was finite; nothing is fetched from the devices.
+
+        seconds_waiting: of this step, for its data.
+        """
+        self.collected = self._add(self.collected, measures, finite, step)
+        self._seconds_waiting += seconds_waiting
+
+    def report(self, step: int) -> None:
+        """Averages since the last report: a progress line, a line of JSON, TensorBoard."""
+        values = {name: float(value) for name, value in self.collected.compute().items()}
+        self.collected = self._empty
+        steps = step - self._clock_step
+        seconds = (time.monotonic() - self._clock) / steps
+        values["images_per_second"] = self._config.batch_size / seconds
+        values["seconds_waiting"] = self._seconds_waiting / steps
+        values["compilations"] = self._compilations.programs
+        values["compilation_seconds"] = self._compilations.seconds
+        self._restart_clock(step)
+        if self._summaries:
+            left = timedelta(seconds=round(seconds * (self._config.steps - step)))
+            print(
+                f"step {step}/{self._config.steps}  loss {values['loss_total']:.4f}  "
+                f"{values['images_per_second']:.2f} images/s  {left} left  "
+                f"(waiting for data: {values['seconds_waiting']:.3f} s per step)",
+                flush=True,
+            )
+            self._summaries.scalars(step, values)
+
+    def report_evaluation(
+        self, step: int, evaluation: Evaluation, panels: Callable[[], dict[str, np.ndarray]]
+    ) -> None:
+        """mIoU and pixel accuracy of each prediction, and the panels, which are made on process 0 alone."""
+        if self._summaries:
+            values = {}
+            for name, matrix in evaluation.matrices.items():
+                result = scores_of(name, matrix)
+                values |= {f"eval_{key}_{name}": result[key] for key in WATCHED if key in result}
+            shown = [
+                f"{TITLES[name]} {100 * values[f'eval_miou_{name}']:.2f}" for name in evaluation.matrices
+            ]
+            if "offset" in evaluation.matrices:
+                of_offsets = ("boundary_f", "direction_accuracy")
+                shown += [f"{MEANS[key]} {100 * values[f'eval_{key}_offset']:.2f}" for key in of_offsets]
+            print(f"step {step}/{self._config.steps}  mIoU [%]: {'  '.join(shown)}", flush=True)
+            pictures = panels()
+            self._summaries.pictures(step, pictures)
+            try:
+                write_panels(pictures, self._folder / "panels" / f"step_{step:06d}")
+            except OSError as error:
+                print(f"Warning: the panels of step {step} cannot be written ({error.strerror}); free space.")
+            self._summaries.scalars(step, values)
+        self._restart_clock(step)  # evaluating is not training time
+
+    def close(self) -> None:
+        if self._summaries:
+            self._summaries.close()
+
+    def _restart_clock(self, step: int) -> None:
+        self._clock_step, self._clock, self._seconds_waiting = step, time.monotonic(), 0.0

@@ -1,0 +1,1 @@
+"""Published weights in: files, names, and what a network takes over before training."""

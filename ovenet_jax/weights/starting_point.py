@@ -1,0 +1,186 @@
+"""What a network takes over from trained ones before its own training begins, by the names of its arrays.
+
+As published (MODEL.PRETRAINED, and for frozen training two files):
+
+- backbone: all of `base`'s.
+- head: `base`'s, if it is the same head and has been trained; a plain head (HRNet's `last_layer`) becomes the
+  auxiliary head of another one that is as wide (OCR's in HRNet's own form). The last layers stay as initialised where
+  the number of classes differs.
+- offset trunk and offset head: `trunk`'s, if it is given, else `base`'s, if it has them; else the trunk's transitions
+  and the first modules of its stages (of a ResNet, the first blocks of its last layers) are copies of the backbone's,
+  and the offset head stays as initialised.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+
+from ovenet_jax.errors import UserError
+from ovenet_jax.models import parameters
+from ovenet_jax.run import workdir
+from ovenet_jax.run.network import load_model
+from ovenet_jax.weights.published_names import describe_head
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+Arrays = Mapping[str, np.ndarray]
+
+INITIALISED = "initialised"
+OFFSET_PARTS = ("offset_trunk.", "offset_head.")
+HEAD_PARTS = ("head.", "boundary_head.", "direction_head.")
+PER_CLASS = re.compile(  # the last axis is the class, or direction
+    r"^(head\.(classifier|aux)|direction_head)\.(output\.)?(kernel|bias)$"
+)
+
+
+class Source(NamedTuple):
+    """A trained network's arrays by name, what messages call it, and which of its arrays nobody has trained."""
+
+    title: str
+    arrays: Arrays
+    untrained: frozenset[str] = frozenset()
+
+
+class _Offer(NamedTuple):
+    array: np.ndarray
+    title: str
+    origin: str
+
+
+def start_from(model: nnx.Module, init: "ConfigDict", frozen: Sequence[str] = ()) -> nnx.Module:
+    """`model` with what the workdirs named in `config.init` give it; prints where its arrays come from.
+
+    Raises:
+      UserError: a folder without a checkpoint, or with a network that does not fit; parts that are to be `frozen`
+        but nobody has trained.
+    """
+    graphdef, params, statistics = parameters.split(model)
+    base = _restore("base", init.base)
+    trunk = _restore("trunk", init.trunk) if init.trunk else None
+    arrays, origins = take_over(params | statistics, base, trunk)
+    print(summary(origins))
+    untrained = [n for n, o in origins.items() if n.split(".")[0] in frozen and o.startswith(INITIALISED)]
+    if untrained:
+        raise UserError(
+            f"config.freeze_base would freeze {len(untrained)} arrays that {init.base} has not trained, {untrained[0]} "
+            f"among them; give a whole network of the same head and classes as config.init.base."
+        )
+    return parameters.merge(
+        graphdef, {name: arrays[name] for name in params}, {name: arrays[name] for name in statistics}
+    )
+
+
+def _restore(role: str, folder: str) -> Source:
+    try:
+        _, params, statistics = parameters.split(load_model(folder))
+    except UserError as error:
+        raise UserError(f"config.init.{role}: {error}") from error
+    imported = Path(folder) / workdir.IMPORT_REPORT
+    origins = json.loads(imported.read_text())["arrays"] if imported.exists() else {}
+    untrained = frozenset(name for name, origin in origins.items() if origin.startswith(INITIALISED))
+    return Source(folder, jax.device_get(params | statistics), untrained)
+
+
+def take_over(
+    fresh: Arrays, base: Source, trunk: Source | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """A `fresh` network's arrays, those that `base` and `trunk` offer replaced, and the origin of each in words.
+
+    Raises:
+      UserError: naming every array of the backbone, or of offered offset parts, that only one side has, and every
+        shape that differs by more than the number of classes.
+    """
+    head, why_not = _head(fresh, base)
+    offers = _part(base, "backbone.") | head
+    whole: tuple[str, ...] = ("backbone.",)  # parts that have to agree in every array
+    if any(name.startswith(OFFSET_PARTS) for name in fresh):
+        own = _part(trunk or base, *OFFSET_PARTS)
+        if trunk and not own:
+            raise UserError(f"{trunk.title} holds no offset trunk; give the folder of an OVeNet, or none.")
+        offers |= own or _copied_trunk(fresh, base)
+        whole += OFFSET_PARTS if own else ()
+
+    arrays, origins = dict(fresh), dict.fromkeys(fresh, INITIALISED)
+    if why_not:
+        origins |= {name: f"{INITIALISED}: {why_not}" for name in fresh if name.startswith(HEAD_PARTS)}
+    titles = " and ".join({source.title: None for source in (base, trunk) if source})
+    problems = [
+        f"{name} is not in {titles}" for name in fresh.keys() - offers.keys() if name.startswith(whole)
+    ]
+    for name, (array, title, origin) in offers.items():
+        if name not in fresh:
+            if name.startswith(whole):
+                problems.append(f"{name} of {title} is not in the model")
+        elif array.shape == fresh[name].shape:
+            arrays[name], origins[name] = array, origin
+        elif PER_CLASS.match(name) and array.shape[:-1] == fresh[name].shape[:-1]:
+            origins[name] = f"{INITIALISED}: {title} has another number of classes"
+        else:
+            problems.append(f"{name} has shape {array.shape} in {title} and {fresh[name].shape} in the model")
+    if problems:
+        raise UserError(
+            f"{titles} cannot be a starting point of the configured model ({len(problems)} problems); compare the "
+            f"model part of the configs: {'; '.join(sorted(problems))}."
+        )
+    return arrays, origins
+
+
+def summary(origins: Mapping[str, str]) -> str:
+    """One line per part of the network and origin: 'backbone: 1530 arrays loaded from hrnet.pth'."""
+    counts = Counter((name.partition(".")[0], origin) for name, origin in origins.items())
+    return "\n".join(f"{part}: {count} arrays {origin}" for (part, origin), count in counts.items())
+
+
+def _part(source: Source, *prefixes: str) -> dict[str, _Offer]:
+    loaded, untrained = f"loaded from {source.title}", f"{INITIALISED} in {source.title}"
+    return {
+        name: _Offer(array, source.title, untrained if name in source.untrained else loaded)
+        for name, array in source.arrays.items()
+        if name.startswith(prefixes)
+    }
+
+
+def _head(fresh: Arrays, base: Source) -> tuple[dict[str, _Offer], str]:
+    """What `base` has of the head, but for what nobody has trained; or nothing, and why."""
+    offers = {name: x for name, x in _part(base, *HEAD_PARTS).items() if name not in base.untrained}
+    if not offers:
+        return {}, ""
+    plain, aux = "head.classifier.hidden.conv.kernel", "head.aux.hidden.conv.kernel"
+    becomes_aux = (
+        plain in offers
+        and aux in fresh
+        and offers[plain].array.shape == fresh[aux].shape
+        and not _has(offers, "head.aux.")
+        and not _has(fresh, "head.classifier.hidden.")
+    )
+    if becomes_aux:
+        return {
+            name.replace("head.classifier.", "head.aux."): offer._replace(
+                origin=offer.origin.replace("loaded from", "loaded from the plain head of")
+            )
+            for name, offer in offers.items()
+        }, ""
+    theirs, ours = describe_head(base.arrays), describe_head(fresh)
+    if theirs != ours:
+        return {}, f"{base.title} has another head, {theirs}"
+    return offers, ""
+
+
+def _has(names: Iterable[str], prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in names)
+
+
+def _copied_trunk(fresh: Arrays, base: Source) -> dict[str, _Offer]:
+    """The backbone's transitions and modules of the names that the offset trunk has."""
+    origin = f"copied from the backbone of {base.title}"
+    trunk = [name for name in fresh if name.startswith("offset_trunk.")]
+    twins = {name: base.arrays.get(name.replace("offset_trunk.", "backbone.trunk.")) for name in trunk}
+    return {name: _Offer(x, base.title, origin) for name, x in twins.items() if x is not None}

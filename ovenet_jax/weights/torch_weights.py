@@ -1,0 +1,138 @@
+"""Published PyTorch weights -> our parameters, by name.
+
+A published state dict is renamed by the table of its code base (published_names.py) and transposed to our layout;
+nothing is guessed: every key must land and every parameter must be filled.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from ovenet_jax.errors import UserError
+from ovenet_jax.weights.published_names import recognise, why_ignored
+
+ABN_EPS = 1e-5  # of in-place ABN: added to its scale, and to the variance as in BatchNorm
+
+
+def holds_backbone_only(names: Iterable[str]) -> bool:
+    """Whether arrays of these names are ImageNet weights: a backbone, no head that is used here."""
+    return all(name.startswith("backbone.") for name in names)
+
+
+def in_place_abn(keys: Iterable[str]) -> set[str]:
+    """Of these state-dict keys, the scales of in-place ABN.
+
+    BatchNorm has a step counter beside it, and in heads lies one level deeper, in a sequence with its activation.
+    """
+    keys = set(keys)
+    if not recognise(keys).in_place_abn:
+        return set()
+    norms = {key.removesuffix("running_var") for key in keys if key.endswith(".running_var")}
+    plain = {norm for norm in norms if f"{norm}num_batches_tracked" in keys or re.search(r"\.\d\.0\.$", norm)}
+    return {f"{norm}weight" for norm in norms - plain}
+
+
+def fold_in_place_abn(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`state_dict` with in-place ABN's scales as BatchNorm's: the published kernels scale by |weight| + eps."""
+    scales = in_place_abn(state_dict)
+    return {key: np.abs(x) + ABN_EPS if key in scales else x for key, x in state_dict.items()}
+
+
+def fill(
+    expected: Mapping[str, np.ndarray | jax.Array], state_dict: Mapping[str, np.ndarray], source: str
+) -> dict[str, np.ndarray]:
+    """For each of our arrays in `expected`, the published one of that name, in its layout and type.
+
+    A module that is stored under two names fills one array.
+
+    Raises:
+      UserError: naming all keys without a target, all arrays left unfilled, all wrong shapes, all keys of one array
+        that differ, and all values that are no finite floating-point numbers.
+    """
+    code_base, found, problems = recognise(state_dict), {}, []
+    for key, value in state_dict.items():
+        if why_ignored(key) is None:
+            name = code_base.rename(key)
+            if name in found and not np.array_equal(found[name][1], value):
+                problems.append(f"{key} and {found[name][0]} are both {name}, and differ")
+            found[name] = (key, value)
+    problems += [f"{found[name][0]} has no target" for name in found.keys() - expected.keys()]
+    problems += [f"nothing fills {name} {expected[name].shape}" for name in expected.keys() - found.keys()]
+    arrays = {}
+    for name in expected.keys() & found.keys():
+        key, value = found[name]
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and named below
+            arrays[name] = to_channels_last(value).astype(expected[name].dtype)
+        if arrays[name].shape != expected[name].shape:
+            problems.append(
+                f"{key} has shape {arrays[name].shape} (channels last), {name} needs {expected[name].shape}"
+            )
+        if not np.issubdtype(value.dtype, np.floating):
+            problems.append(f"{key} holds {value.dtype}, not floating-point numbers")
+        elif not np.isfinite(arrays[name]).all():
+            problems.append(f"{key} holds numbers that are not finite")
+    if problems:
+        raise UserError(
+            f"{source} does not fit the configured model ({len(problems)} problems); check the model part of "
+            f"the config against the checkpoint: {'; '.join(sorted(problems))}."
+        )
+    return arrays
+
+
+def read_pth(path: str | Path) -> dict[str, np.ndarray]:
+    """The state dict in a `.pth` file (plain, or under "state_dict" of a training checkpoint) as numpy arrays.
+
+    Needs PyTorch, and reads with its `weights_only` loader, which executes nothing from the file.
+
+    Raises:
+      UserError: PyTorch is not installed, or the file is damaged or holds something else.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(f"Reading {path} needs PyTorch; install it with `pip install torch`.") from error
+    # A training checkpoint holds its best mIoU as a numpy scalar; these constructors are all that needs.
+    allowed = [np.dtype, type(np.dtype(np.float64)), np.float64, np._core.multiarray.scalar]
+    if not Path(path).is_file():
+        raise UserError(f"{path} is no file; give a .pth file.")
+    try:
+        with torch.serialization.safe_globals([*allowed, (allowed[-1], "numpy.core.multiarray.scalar")]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged or foreign file makes the loader raise
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if code:
+            raise UserError(
+                f"{path} holds Python objects ({code[1]}), and loading those would run code from the file; save "
+                f"the network's state_dict() alone where you trust it, and import that."
+            ) from error
+        raise UserError(
+            f"{path} cannot be read as a PyTorch checkpoint ({type(error).__name__}); check that it is a whole "
+            f".pth file, not cut off or something else."
+        ) from error
+    try:
+        state_dict = content.get("state_dict", content)
+        arrays = {str(key): _widened(value.detach()).numpy() for key, value in state_dict.items()}
+    except (AttributeError, TypeError, RuntimeError) as error:  # no dict, or values that are no plain tensors
+        raise UserError(
+            f"{path} holds no state dict, that is names with arrays that numpy knows, plain or under 'state_dict'; "
+            f"save the network's state_dict() and import that."
+        ) from error
+    if not arrays:
+        raise UserError(f"{path} holds an empty state dict; save the network's state_dict() and import that.")
+    narrow = sorted({str(value.dtype) for value in state_dict.values() if _widened(value) is not value})
+    if narrow:
+        print(f"Note: {path} holds {' and '.join(narrow)} numbers, which are widened to float32.")
+    return arrays
+
+
+def _widened(value):
+    """A PyTorch tensor of 16-bit numbers as float32, any other as it is."""
+    return value.float() if value.is_floating_point() and value.element_size() == 2 else value
+
+
+def to_channels_last(value: np.ndarray) -> np.ndarray:
+    """PyTorch's kernel [out, in, h, w] -> ours [h, w, in, out]; vectors as they are."""
+    return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value

@@ -1,0 +1,105 @@
+import shutil
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ovenet_jax.data import pipeline, storage
+from ovenet_jax.data.augment import RandomFlip, RandomScaleCrop
+from ovenet_jax.errors import UserError
+from tests import trees
+from tests.camvid_tree import COUNTS, write_tree
+from tests.places import SHARED
+
+PHOTOGRAPHS = SHARED / "data/camvid"
+
+
+def opened(data, form, split):
+    data.storage = form
+    pipeline.prepare(data)
+    return pipeline.open_split(data, split)
+
+
+@pytest.mark.parametrize(
+    ("write", "splits"),
+    [
+        (write_tree, ("train", "val+test")),
+        (lambda root: write_tree(root, suffix=".jpg"), ("train",)),
+        (trees.write_ade20k, ("train+val", "test")),  # images of all sizes, and without labels
+        (trees.write_cityscapes, ("train", "train+test")),
+    ],
+    ids=["camvid", "jpeg", "ade20k", "cityscapes"],
+)
+def test_samples_of_both_forms_are_identical(tmp_path, write, splits):
+    data = write(tmp_path)
+    for split in splits:
+        compressed, decoded = (opened(data, form, split) for form in storage.FORMS)
+        assert len(compressed) == len(decoded) > 0 and compressed.folder != decoded.folder
+        for i in range(len(compressed)):
+            sample, other = compressed[i], decoded[i]
+            assert sample.keys() == other.keys()
+            for key in sample:
+                np.testing.assert_array_equal(sample[key], other[key])
+
+
+@pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason=f"no CamVid in {PHOTOGRAPHS}")
+def test_an_epoch_of_photographs_is_the_same_in_both_forms_with_any_number_of_workers(tmp_path):
+    data = write_tree(tmp_path)
+    shutil.rmtree(data.root)
+    for folder in (f"{split}{kind}" for split in COUNTS for kind in ("", "annot")):
+        (Path(data.root) / folder).mkdir(parents=True)
+        for file in sorted((PHOTOGRAPHS / folder).iterdir())[:6]:
+            shutil.copy(file, Path(data.root) / folder)
+
+    def epoch(form, workers):
+        acts = (RandomScaleCrop(480, (360, 480), 16), RandomFlip())
+        settings = {"batch_size": 2, "seed": 3, "first_step": 0, "workers": workers}
+        with pipeline.train_batches(opened(data, form, "train"), acts, **settings) as batches:
+            return [array for batch in islice(batches, 3) for array in batch.values()]
+
+    expected = epoch("compressed", 0)
+    for form, workers in (("decoded", 0), ("compressed", 1), ("decoded", 2)):
+        for array, other in zip(epoch(form, workers), expected, strict=True):
+            np.testing.assert_array_equal(array, other)
+
+
+def test_what_is_prepared_in_one_form_is_not_in_the_other(tmp_path):
+    data = write_tree(tmp_path)
+    opened(data, "compressed", "train")
+    data.storage = "decoded"
+    with pytest.raises(UserError, match="camvid is not prepared"):
+        pipeline.open_split(data, "train")
+
+
+def test_an_unknown_form_is_refused_with_the_known_ones(tmp_path):
+    with pytest.raises(UserError, match="config.data.storage is 'raw'; choose one of compressed, decoded"):
+        opened(write_tree(tmp_path), "raw", "train")
+
+
+def test_decoded_pixels_are_views_that_cannot_be_written_to(tmp_path):
+    sample = opened(write_tree(tmp_path), "decoded", "train")[0]
+    for key in ("image", "label"):
+        with pytest.raises(ValueError, match="read-only"):
+            sample[key][:] = 0
+
+
+def test_missing_pixels_are_a_damage_that_is_named(tmp_path):
+    source = opened(write_tree(tmp_path), "decoded", "train")
+    file = Path(source.folder) / storage.PIXELS
+    file.write_bytes(file.read_bytes()[: 2 * 24 * 32 * 4 + 5])
+    assert source[1]["name"] == "train_01"
+    with pytest.raises(UserError, match="train_02 in .* is damaged .*; delete that folder"):
+        source[2]
+    file.unlink()
+    with pytest.raises(UserError, match="train_00 in .* is damaged .*No such file"):
+        source[0]
+
+
+def test_the_disk_space_is_known_beforehand(tmp_path):
+    samples = [(700, (4, 5), True), (50, (10, 3), False)]
+    assert storage.bytes_needed("compressed", samples) == 750
+    assert storage.bytes_needed("decoded", samples) == 4 * 5 * 4 + 10 * 3 * 3
+    source = opened(write_tree(tmp_path, {"train": 3, "val": 2, "test": 1}), "decoded", "train")
+    pixels = (Path(source.folder) / storage.PIXELS).stat().st_size
+    assert pixels == storage.bytes_needed("decoded", [(0, (24, 32), True)] * 6)

@@ -1,0 +1,63 @@
+import os
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from ovenet_jax.devices import environment
+from tests.places import ROOT
+
+PROGRAM = """
+from ovenet_jax.devices import environment
+environment.prepare()
+import jax, jax.numpy as jnp
+
+def loss(kernel, x):
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jnp.sum(jnp.sin(jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)))
+
+kernel = jnp.ones((3, 3, 64, 64))  # of small convolutions none is YNNPACK's
+print(jax.jit(jax.grad(loss)).lower(kernel, jnp.ones((2, 64, 128, 64))).compile().as_text())
+"""
+
+
+def compiled(xla_flags: str, cache: Path) -> str:
+    """The program that a process with these XLA_FLAGS makes of a kernel's gradient."""
+    variables = {**os.environ, "XLA_FLAGS": xla_flags, "XDG_CACHE_HOME": str(cache)}
+    del variables["JAX_DISABLE_MOST_OPTIMIZATIONS"]
+    command = [sys.executable, "-c", PROGRAM]
+    result = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.skipif(metadata.version("jaxlib") != environment.JAXLIB, reason="measure again with this jaxlib")
+def test_convolutions_on_cpus_are_not_ynnpacks_unless_the_user_says_so(tmp_path):
+    ours = compiled("", tmp_path)
+    assert ours.count(" convolution(") == 2
+    assert "__ynn_fusion" not in ours
+    given = "--xla_cpu_experimental_ynn_fusion_type=+LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+    assert "__ynn_fusion" in compiled(given, tmp_path)
+
+
+@pytest.mark.parametrize("given", ["", " --xla_force_host_platform_device_count=2"])
+def test_what_the_user_gives_xla_comes_last(given, monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda _: environment.JAXLIB)
+    monkeypatch.setenv("XLA_FLAGS", given)
+    for _ in range(2):
+        environment.convolve_by_eigen()
+    ours, *theirs = os.environ["XLA_FLAGS"].split()
+    assert ours == environment.EIGEN
+    assert theirs == given.split()
+
+
+@pytest.mark.parametrize(
+    ("given", "jaxlib"), [("flags.txt", environment.JAXLIB), ("--xla_dump_to=x", "0.10.3")]
+)
+def test_a_file_of_flags_and_another_jaxlib_are_left_alone(given, jaxlib, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", given)
+    monkeypatch.setattr("importlib.metadata.version", lambda _: jaxlib)
+    environment.convolve_by_eigen()
+    assert os.environ["XLA_FLAGS"] == given

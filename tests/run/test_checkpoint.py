@@ -1,0 +1,256 @@
+import os
+import resource
+import tempfile
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ovenet_jax.devices import parallel
+from ovenet_jax.errors import UserError
+from ovenet_jax.run.checkpoint import Checkpoints
+from ovenet_jax.run.state import TrainState
+
+OPTIMIZER = optax.sgd(0.1, momentum=0.9)
+
+
+def state(step=0, value=1.0, size=3, devices=8):
+    params = {"head.kernel": np.full((2, size), value, np.float32)}
+    opt_state = jax.tree.map(lambda x: x + value, OPTIMIZER.init(params))
+    state = TrainState(jnp.int32(step), params, {"norm.mean": np.full(size, value, np.float32)}, opt_state)
+    return jax.device_put(state, parallel.replicated(parallel.create_mesh(jax.devices()[:devices])))
+
+
+def assert_equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def steps(folder):
+    return sorted(int(path.name) for path in folder.iterdir())
+
+
+def test_the_whole_state_comes_back(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(5, 2.5))
+    checkpoints.close()
+    again = Checkpoints(tmp_path)
+    assert again.latest_step() == 5
+    assert_equal(again.restore_latest(state()), (state(5, 2.5), ()))
+    params, statistics = again.restore_model(5, state().params, state().statistics)
+    assert_equal(params, state(5, 2.5).params)
+    assert_equal(statistics, state(5, 2.5).statistics)
+
+
+def test_the_best_and_the_two_latest_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step, miou in ((1, 0.1), (2, 0.9), (3, 0.3), (4, None), (5, 0.2)):
+        checkpoints.save(state(step))
+        if miou is not None:
+            checkpoints.score(step, miou)
+    checkpoints.close()
+    assert steps(tmp_path) == [2, 4, 5]
+    again = Checkpoints(tmp_path)
+    assert (again.step_of(), again.latest_step()) == (2, 5)
+    assert [again.is_scored(step) for step in (2, 4, 5)] == [True, False, True]
+    assert_equal(again.restore_latest(state()), (state(5), ()))
+
+
+def test_a_later_score_makes_the_best_of_a_checkpoint(tmp_path):
+    """As when the evaluation was interrupted: the next start makes up for it."""
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(state(step))
+        checkpoints.score(1, 0.5)
+        assert checkpoints.step_of() == 1
+    with closing(Checkpoints(tmp_path)) as again:
+        again.score(2, 0.6)
+        assert again.step_of() == 2
+
+
+def test_without_an_evaluation_the_latest_is_the_best(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(1))
+    checkpoints.save(state(2))
+    assert checkpoints.step_of() == 2
+    checkpoints.close()
+
+
+def test_a_model_alone_is_the_best_and_latest_checkpoint(tmp_path):
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save_model(state(value=3.0).params, state(value=4.0).statistics)
+    with closing(Checkpoints(tmp_path, read_only=True)) as again:
+        assert (again.step_of(), again.latest_step()) == (0, 0)
+        params, statistics = again.restore_model(0, state().params, state().statistics)
+    assert_equal(params, state(value=3.0).params)
+    assert_equal(statistics, state(value=4.0).statistics)
+
+
+def test_what_an_interrupted_save_left_is_no_checkpoint(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(1, 1.5))
+    checkpoints.close()
+    (tmp_path / "2.orbax-checkpoint-tmp" / "model").mkdir(parents=True)
+    again = Checkpoints(tmp_path)
+    assert again.latest_step() == 1
+    again.save(state(2))
+    again.close()
+    assert 2 in steps(tmp_path)
+
+
+def test_a_checkpoint_of_another_model_is_named(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(1))
+    checkpoints.close()
+    with pytest.raises(UserError, match="Checkpoint 1 in .* is of another model: 2 arrays differ") as error:
+        Checkpoints(tmp_path).restore_latest(state(size=4))
+    assert "head.kernel: (2, 3) in the checkpoint, (2, 4) in the config's model" in str(error.value)
+
+
+def test_averages_are_the_model_and_the_rest_comes_back_beside_them(tmp_path):
+    def averaging(step, value, average):
+        ema = (state(value=average).params, state(value=average).statistics)
+        return state(step, value)._replace(ema=ema)
+
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(averaging(5, 2.5, 1.5))
+    with closing(Checkpoints(tmp_path)) as again:
+        assert_equal(again.restore_latest(averaging(0, 0.0, 0.0)), (averaging(5, 2.5, 1.5), ()))
+        params, statistics = again.restore_model(5, state().params, state().statistics)
+    assert_equal((params, statistics), averaging(5, 2.5, 1.5).ema)
+
+
+@pytest.mark.parametrize(("trained_on", "goes_on_on"), [(8, 1), (1, 8)])
+def test_a_state_comes_back_on_another_number_of_devices(tmp_path, trained_on, goes_on_on):
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(state(5, 2.5, devices=trained_on), {"loss": state(5, devices=trained_on).step})
+    like = state(devices=goes_on_on)
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        restored, collected = checkpoints.restore_latest(like, {"loss": like.step})
+    assert_equal(restored, state(5, 2.5, devices=goes_on_on))
+    assert collected == {"loss": 5}
+    jax.tree.map(lambda x, y: x.sharding == y.sharding or pytest.fail(str(x.sharding)), restored, like)
+
+
+def test_averages_of_other_measures_do_not_come_back(tmp_path, capsys):
+    """As after an update of this package: the state does come back."""
+    zero, five = state().step, state(5).step
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(state(5, 2.5), {"loss": five, "accuracy": five})
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        assert_equal(checkpoints.restore_latest(state(), {"loss": zero}), (state(5, 2.5), {"loss": zero}))
+    assert "Note: checkpoint 5 holds averages of other measures" in capsys.readouterr().out
+
+
+def damage(folder):
+    """Cuts all files of a checkpoint short, as a machine that lost power may leave them."""
+    for file in (path for path in folder.rglob("*") if path.is_file()):
+        file.write_bytes(file.read_bytes()[:10])
+
+
+def test_the_one_before_a_damaged_checkpoint_is_used(tmp_path, capsys):
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(state(step, step))
+    damage(tmp_path / "2")
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        assert_equal(checkpoints.restore_latest(state()), (state(1, 1), ()))
+        assert "checkpoint 2 in" in capsys.readouterr().out
+        assert (tmp_path / "2.damaged").is_dir()
+        checkpoints.save(state(2, 3.0))
+        checkpoints.check_saved(2)
+        assert_equal(checkpoints.restore_latest(state()), (state(2, 3.0), ()))
+
+
+def test_where_no_checkpoint_can_be_read_none_is_touched(tmp_path):
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(state(step))
+    for step in (1, 2):
+        damage(tmp_path / str(step))
+    with (
+        closing(Checkpoints(tmp_path)) as checkpoints,
+        pytest.raises(UserError, match="No checkpoint in .* can be"),
+    ):
+        checkpoints.restore_latest(state())
+    assert steps(tmp_path) == [1, 2]
+
+
+@contextmanager
+def no_file_longer_than(size):
+    """As on a full disk, writing fails; it is the file system that refuses, in whichever thread."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_save_that_fails_is_said_and_the_next_one_is_tried(tmp_path, capsys):
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(state(1))
+        checkpoints.check_saved(1)
+        with no_file_longer_than(100):
+            checkpoints.save(state(2))
+            checkpoints.wait()
+        assert "Warning: step 2 could not be saved in" in capsys.readouterr().out
+        with pytest.raises(
+            UserError, match="Step 2 could not be saved .* the same command goes on from checkpoint 1"
+        ):
+            checkpoints.check_saved(2)
+        checkpoints.score(2, 0.5)
+        assert checkpoints.step_of() == 1
+        checkpoints.save(state(3))
+        checkpoints.check_saved(3)
+        checkpoints.save(state(4))
+    assert steps(tmp_path) == [3, 4]  # what was half written is gone
+
+
+def test_a_disk_without_space_is_not_even_tried(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=60))
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(state(1))
+        assert "step 1 could not be saved in" in capsys.readouterr().out
+        with pytest.raises(UserError, match="Step 1 could not be saved .* the same command starts anew"):
+            checkpoints.check_saved(1)
+
+
+def test_another_fault_of_a_save_is_not_taken_for_a_full_disk(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("a fault of the program")
+
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        monkeypatch.setattr("orbax.checkpoint.CheckpointManager.save", fail)
+        with pytest.raises(ValueError, match="a fault of the program"):
+            checkpoints.save(state(1))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(UserError, match="checkpoints cannot be written .*; free or choose another --workdir"):
+        Checkpoints(tmp_path / "checkpoints")
+
+
+@pytest.fixture
+def without_rights():
+    """A folder that cannot be written by who runs the test; root, who may write everywhere, is nobody meanwhile."""
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as folder:  # all may look into it, unlike into tmp_path
+        Path(folder).chmod(0o555)
+        if user == 0:
+            os.seteuid(65534)
+        yield Path(folder)
+        os.seteuid(user)
+
+
+def test_a_folder_without_rights_is_named_before_anything_is_saved(without_rights):
+    with pytest.raises(
+        UserError, match="cannot be written .Permission denied.; free or choose another --workdir"
+    ):
+        Checkpoints(without_rights)

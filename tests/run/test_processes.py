@@ -1,0 +1,175 @@
+"""Processes find one another, agree on what to do, or say in one sentence why not."""
+
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from ovenet_jax.errors import UserError
+from ovenet_jax.run.processes import Place, _find, differences, meet, version_of_code
+from tests.free_port import free_address
+
+TASK = {"--mode": "train", "config": {"batch_size": 8, "augment": {"crop": (64, 64)}}}
+
+
+def meeting(tasks, timeout=20.0, coordinator=None, places=None):
+    """What each of several processes is told; here they are threads, of which the first comes last."""
+    coordinator = coordinator or free_address()
+    places = places or range(len(tasks))
+
+    def come(index, task):
+        try:
+            time.sleep(0.2 if index == 0 else 0)
+            meet(Place(coordinator, len(tasks), index), task, timeout)
+        except UserError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(come, places, tasks))
+
+
+def test_processes_with_the_same_task_meet_and_may_meet_again_at_the_same_address():
+    coordinator = free_address()
+    for _ in range(2):
+        assert meeting([TASK] * 3, coordinator=coordinator) == ["", "", ""]
+
+
+def test_a_process_with_another_config_is_named_to_all():
+    other = {**TASK, "config": {"batch_size": 16, "augment": {"crop": (64, 64)}}}
+    told = meeting([TASK, TASK, other])
+    assert told[0] == told[1] == told[2]
+    assert "config.batch_size is 8 in process 0 and 16 in process 2; start all with one command" in told[0]
+
+
+def test_all_that_differs_is_named_with_the_processes_it_differs_in():
+    tasks = {0: {"a": 1, "b": {"c": 1}}, 1: {"a": 2, "b": {"c": 1}}, 2: {"a": 2, "b": {}}}
+    assert "a is 1 in process 0 and 2 in processes 1, 2" in differences(tasks)
+    assert "b.c is 1 in process 0 and 'absent' in process 2" in differences(tasks)
+    assert differences({0: tasks[0], 1: tasks[0]}) == ""
+
+
+def test_code_is_another_version_when_a_file_has_another_name_or_content(tmp_path):
+    files = {"a.py": "x = 1\n", "models/b.py": ""}
+    others = ({**files, "a.py": "x = 2\n"}, {"a.py": "x = 1\n", "models/c.py": ""}, {"a.py": "x = 1\n"})
+    versions = []
+    for number, content in enumerate((files, {**files, "notes.txt": "of no matter"}, *others)):
+        for name, text in content.items():
+            file = tmp_path / str(number) / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        versions.append(version_of_code(tmp_path / str(number)))
+    same, again, *different = versions
+    assert same == again
+    assert len({same, *different}) == 4
+
+
+def test_a_process_that_does_not_come_is_named_to_the_others():
+    told = meeting([TASK] * 3, timeout=1.0, places=(0, 1))
+    assert told[0] == told[1]
+    assert "Of 3 processes process 2 did not come to the coordinator localhost:" in told[0]
+
+
+def test_two_processes_with_one_number_are_told():
+    told = meeting([TASK] * 3, places=(0, 1, 1))
+    assert all("Two processes have come as --process=1" in sentence for sentence in told)
+
+
+def test_strangers_at_the_coordinator_are_overlooked():
+    coordinator = free_address()
+    host, port = coordinator.split(":")
+
+    def knock():
+        for line in (b"GET / HTTP/1.1\r\n", b"", b'{"index": 1}\n', b"[]\n"):
+            for _ in range(100):
+                try:
+                    with socket.create_connection((host, int(port))) as connection:
+                        connection.sendall(line)
+                    break
+                except OSError:
+                    time.sleep(0.01)
+
+    def come_late():
+        time.sleep(1.0)
+        meet(Place(coordinator, 2, 1), TASK, 20)
+
+    with ThreadPoolExecutor() as threads:
+        done = [threads.submit(task) for task in (knock, come_late)]
+        meet(Place(coordinator, 2, 0), TASK, 20)
+        assert [future.result() for future in done] == [None, None]
+
+
+def test_a_coordinator_that_does_not_answer_is_named():
+    coordinator = free_address()
+    with pytest.raises(
+        UserError, match=f"The coordinator {coordinator} did not answer process 1 in time .*refused"
+    ):
+        meet(Place(coordinator, 2, 1), TASK, timeout=0.5)
+
+
+def test_a_port_in_use_is_named():
+    with socket.create_server(("", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=f"Port {port} of the coordinator .* cannot be opened .*in use"):
+            meet(Place(f"localhost:{port}", 2, 0), TASK, timeout=0.5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("host:1", 2, None), "given together, or none of them; missing: --process"),
+        ((None, 2, 0), "missing: --coordinator"),
+        (("host:1", 2, 2), "--process=2 is none of 2 processes; they count from 0 to 1"),
+    ],
+)
+def test_an_incomplete_description_is_refused(flags, sentence):
+    with pytest.raises(UserError, match=sentence):
+        _find(*flags, timeout=1)
+
+
+def test_an_address_without_a_port_is_refused():
+    with pytest.raises(UserError, match="The coordinator's address is 'host'; it must be HOST:PORT"):
+        meet(Place("host", 2, 1), TASK, timeout=1)
+
+
+SLURM = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_STEP_NODELIST": "node[03-06]",
+    "SLURM_PROCID": "2",
+    "SLURM_LOCALID": "0",
+}
+
+
+@pytest.fixture
+def slurm(monkeypatch):
+    def set_tasks(count):
+        for key, value in {**SLURM, "SLURM_NTASKS": str(count)}.items():
+            monkeypatch.setenv(key, value)
+
+    return set_tasks
+
+
+def test_slurm_says_where_a_process_stands(slurm):
+    slurm(4)
+    assert _find(None, None, None, timeout=1) == Place("node03:61447", 4, 2, devices=[0])
+
+
+def test_a_process_alone_on_its_host_has_all_of_its_devices(slurm, monkeypatch):
+    slurm(4)
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "1(x4)")
+    assert _find(None, None, None, timeout=1).devices is None
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "4")
+    assert _find(None, None, None, timeout=1).devices == [0]
+
+
+def test_flags_come_before_slurm(slurm):
+    slurm(4)
+    assert _find("other:1", 2, 0, timeout=1) == Place("other:1", 2, 0)
+    assert _find(None, 1, None, timeout=1).count == 1
+
+
+def test_a_process_alone_in_slurm_or_anywhere_is_alone(slurm):
+    assert _find(None, None, None, timeout=1).count == 1
+    slurm(1)
+    assert _find(None, None, None, timeout=1).count == 1

@@ -1,0 +1,143 @@
+"""A run that was interrupted anywhere ends as one that was not, bit for bit."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from threading import Event
+
+import jax
+import numpy as np
+import pytest
+
+from ovenet_jax.data import pipeline
+from ovenet_jax.devices import parallel
+from ovenet_jax.evaluate import Evaluator
+from ovenet_jax.run.interruption import Agreement
+from ovenet_jax.train import train
+from ovenet_jax.training.reporter import Reporter
+from tests.free_port import free_address
+from tests.places import ROOT
+from tests.tiny_run import assert_same_end, metrics, tiny_config
+
+
+def interrupt() -> None:
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):  # who cannot wait does no harm
+        os.kill(os.getpid(), number)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return tiny_config(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def whole(config, tmp_path_factory):
+    """The folder of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert train(config, folder)
+    return folder
+
+
+def saved_steps(folder):
+    return sorted(int(path.name) for path in (folder / "checkpoints").iterdir())
+
+
+def test_a_run_interrupted_anywhere_ends_as_the_uninterrupted_one(config, whole, tmp_path, monkeypatch):
+    """In every evaluation (before the first step, amid, of the last step, for the report) and in the first step."""
+    evaluate, collect, evaluations = Evaluator.run, Reporter.collect, itertools.count()
+
+    def evaluate_and_interrupt(*arguments):
+        if next(evaluations) % 2 == 0:
+            interrupt()
+        return evaluate(*arguments)
+
+    def collect_and_interrupt(self, step, *arguments):
+        collect(self, step, *arguments)
+        if step == 1:
+            interrupt()
+
+    monkeypatch.setattr(Evaluator, "run", evaluate_and_interrupt)
+    monkeypatch.setattr(Reporter, "collect", collect_and_interrupt)
+    starts = [(train(config, tmp_path), max(saved_steps(tmp_path))) for _ in range(6)]
+    assert starts == [(False, 0), (False, 1), (False, 3), (False, 6), (False, 6), (True, 6)]
+    assert [line["step"] for line in metrics(tmp_path)] == [0, 3, 4, 6, 6]
+    assert_same_end(whole, tmp_path, step=6)
+
+
+@pytest.mark.usefixtures("whole")
+def test_the_batches_of_a_step_are_the_same_for_any_number_of_processes_and_their_images_are_known(config):
+    """A run of one process that two take over at step 3."""
+    source = pipeline.open_split(config.data, "train")
+    order = {"batch_size": 8, "seed": config.seed}
+
+    def batches(first_step, count, **place):
+        options = {**order, "first_step": first_step, **place}
+        with pipeline.train_batches(source, (), **options) as iterator:
+            return [next(iterator)["image"] for _ in range(count)]
+
+    rest = batches(0, 6)[3:]
+    halves = [batches(3, 3, process_index=index, process_count=2) for index in (0, 1)]
+    np.testing.assert_array_equal(rest, np.concatenate(halves, axis=1))
+    names = [pipeline.images_of_step(source, step=step, **order) for step in (4, 5, 6)]
+    assert [[f"train_{image[1, 0, 0]:02d}" for image in batch] for batch in rest] == names
+
+
+def test_the_agreement_of_one_process_is_its_own(monkeypatch):
+    event = Event()
+    agreement = Agreement(parallel.create_mesh(), event)
+    assert not agreement.reached()
+    event.set()
+    assert agreement.reached()
+    monkeypatch.setattr(jax, "process_count", lambda: 2)  # among several it is known one step later
+    assert [agreement.reached() for _ in range(2)] == [False, True]
+
+
+def two_processes(config_file, folder):
+    command = [sys.executable, "-m", "tests.training_process", str(config_file), str(folder)]
+    command += [free_address(), "2"]
+    return [
+        subprocess.Popen(
+            [*command, index], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for index in ("0", "1")
+    ]
+
+
+def ends(processes):
+    outputs = [process.communicate(timeout=600)[0] for process in processes]
+    return [process.returncode for process in processes], "\n".join(outputs)
+
+
+def test_two_processes_stop_at_the_same_step_when_one_is_interrupted_and_two_or_one_go_on(tmp_path):
+    config = tiny_config(tmp_path, steps=8, evaluate_every=4, report_every=3, checkpoint_every=1)
+    pipeline.prepare(config.data)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(config.to_dict()))
+    codes, output = ends(two_processes(file, tmp_path / "whole"))
+    assert codes == [0, 0], output[-3000:]
+
+    folder = tmp_path / "resumed"
+    processes = two_processes(file, folder)
+    while not (folder / "checkpoints" / "2").exists() and all(p.poll() is None for p in processes):
+        time.sleep(0.01)
+    processes[1].send_signal(signal.SIGTERM)
+    codes, output = ends(processes)
+    assert codes == [75, 75], output[-3000:]
+    stopped = max(saved_steps(folder))
+    assert 2 < stopped < 8
+    alone = shutil.copytree(folder, tmp_path / "alone")
+
+    codes, output = ends(two_processes(file, folder))
+    assert codes == [0, 0], output[-3000:]
+    assert_same_end(tmp_path / "whole", folder, step=8)
+
+    command = [sys.executable, "-m", "tests.training_process", str(file), str(alone)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert f"Resuming {alone} from step {stopped} of 8." in result.stdout
+    assert max(saved_steps(alone)) == 8

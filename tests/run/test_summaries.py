@@ -1,0 +1,75 @@
+import json
+
+import pytest
+
+from ovenet_jax.run import summaries
+from ovenet_jax.run.summaries import JsonLines, Summaries
+
+
+@pytest.fixture(autouse=True)
+def without_tensorboard(monkeypatch):
+    monkeypatch.setattr(summaries, "_create_tensorboard_writer", lambda _: None)
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def written(folder):
+    """The lines of a run that evaluates at 0 and 2, reports at 1 and 2, and breaks off in the line after them."""
+    first = Summaries(folder, 0)
+    for step, name in ((0, "eval_miou"), (1, "loss"), (2, "loss"), (2, "eval_miou"), (3, "loss")):
+        first.scalars(step, {name: step})
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    return lambda *parts: [{"step": step, name: step} for step, name in parts]
+
+
+def test_a_resumed_run_drops_what_came_after_its_step(tmp_path):
+    expected = written(tmp_path)
+    Summaries(tmp_path, 2).scalars(5, {"loss": 5})
+    assert lines(tmp_path) == expected(
+        (0, "eval_miou"), (1, "loss"), (2, "loss"), (2, "eval_miou"), (5, "loss")
+    )
+
+
+def test_an_evaluation_that_is_done_again_leaves_one_line(tmp_path):
+    expected = written(tmp_path)
+    Summaries(tmp_path, 2, evaluated=False).scalars(2, {"eval_miou": 2})
+    assert lines(tmp_path) == expected((0, "eval_miou"), (1, "loss"), (2, "loss"), (2, "eval_miou"))
+
+
+def test_a_line_that_lacks_its_end_is_ended(tmp_path):
+    """A process may be killed between any two bytes."""
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}')
+    Summaries(tmp_path, 1).scalars(2, {"loss": 2.0})
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+
+
+def test_a_full_disk_delays_lines_and_loses_none(tmp_path, monkeypatch, capsys):
+    file = JsonLines(tmp_path / "metrics.jsonl", keep=lambda _: True)
+    file.append({"step": 1})
+    path = type(tmp_path)
+    opened = path.open
+
+    def half_of_it(self, mode):
+        with opened(self, mode) as file:
+            file.write('{"st')
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(path, "open", half_of_it)
+        file.append({"step": 2})
+    assert "metrics.jsonl cannot be written now (No space left on device)" in capsys.readouterr().out
+    assert lines(tmp_path) == [{"step": 1}]
+    file.append({"step": 3})
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]
+
+
+def test_who_only_reads_counts_and_leaves_the_file_alone(tmp_path):
+    written(tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_text()
+    file = JsonLines(tmp_path / "metrics.jsonl", lambda line: line["step"] < 2, read_only=True)
+    file.append({"step": 2})
+    assert file.count == 3
+    assert (tmp_path / "metrics.jsonl").read_text() == before

@@ -1,0 +1,89 @@
+import json
+
+import pytest
+from ml_collections import ConfigDict
+
+from ovenet_jax.errors import UserError
+from ovenet_jax.run import workdir
+
+
+def config(**changes):
+    values = {"steps": 10, "report_every": 5, "model": {"width": 4}, "data": {"root": "a", "workers": 0}}
+    return ConfigDict(values | changes)
+
+
+def begin(folder, settings):
+    """A run of this config that has a checkpoint."""
+    workdir.claim(folder, settings)
+    (folder / "checkpoints" / "1").mkdir(parents=True)
+
+
+def test_a_folder_is_claimed_and_open_to_the_same_config(tmp_path):
+    begin(tmp_path / "run", config())
+    workdir.check(tmp_path / "run", config())
+    assert json.loads((tmp_path / "run" / "config.json").read_text()) == config().to_dict()
+
+
+def test_what_only_feeds_or_watches_a_run_may_change(tmp_path):
+    begin(tmp_path, config())
+    changed = config(
+        report_every=7, data={"root": "b", "workers": 4, "test_split": "val"}, eval={"scales": (1.0,)}
+    )
+    workdir.check(tmp_path, changed)
+    workdir.claim(tmp_path, changed)
+    assert json.loads((tmp_path / "config.json").read_text())["data"]["workers"] == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"steps": 20}, "steps is 10 there and 20 here"),
+        ({"model": {"width": 8}}, "model.width is 4 there and 8 here"),
+        ({"extra": 1}, "extra is 'absent' there and 1 here"),
+    ],
+)
+def test_another_configs_run_is_not_touched(tmp_path, changes, difference):
+    begin(tmp_path, config())
+    with pytest.raises(UserError, match="holds the run of another config") as error:
+        workdir.check(tmp_path, config(**changes))
+    assert difference in str(error.value)
+    assert "choose another --workdir" in str(error.value)
+
+
+def test_a_start_that_left_no_checkpoint_binds_nobody(tmp_path):
+    workdir.claim(tmp_path, config())
+    (tmp_path / "checkpoints" / "1.orbax-checkpoint-tmp").mkdir(parents=True)  # of an interrupted save
+    assert not workdir.has_checkpoint(tmp_path)
+    workdir.check(tmp_path, config(steps=20))
+
+
+def test_no_training_goes_on_in_a_folder_of_imported_weights(tmp_path):
+    begin(tmp_path, config())
+    (tmp_path / workdir.IMPORT_REPORT).write_text("{}")
+    with pytest.raises(UserError, match=f"train from them with --config.init.base={tmp_path} and another"):
+        workdir.check(tmp_path, config())
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file cannot be written .*; free or choose another --workdir"):
+        workdir.claim(tmp_path / "file", config())
+
+
+def test_a_damaged_config_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"steps": 1')
+    with pytest.raises(UserError, match="config.json is damaged"):
+        workdir.check(tmp_path, config())
+
+
+def test_another_data_set_is_refused_and_another_model_noted_in_evaluation(tmp_path, capsys):
+    begin(tmp_path, config(data={"name": "camvid"}))
+    workdir.note_differences(tmp_path, config(data={"name": "camvid"}, model={"width": 8}))
+    assert "config.model.width is 8; the run was trained with 4" in capsys.readouterr().out
+    with pytest.raises(UserError, match="was trained on 'camvid', not on 'acdc'"):
+        workdir.note_differences(tmp_path, config(data={"name": "acdc"}))
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(UserError, match="holds no run"):
+        workdir.note_differences(tmp_path, config())

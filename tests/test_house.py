@@ -1,0 +1,119 @@
+"""Who may import whom: the wings in their order, the modes on top of them."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.places import ROOT
+
+PACKAGE = ROOT / "ovenet_jax"
+FOUNDATIONS = {"errors"}
+# From the ground up: a wing imports itself and those before it.
+ORDER = ("data", "segfix", "models", "supervision", "devices", "run", "evaluation", "weights", "training")
+MODES = {"train", "evaluate", "predict", "browse", "import_weights"}
+HEAVY = {"jax", "flax", "tensorflow"}
+
+
+def imports() -> Iterator[tuple[str, str]]:
+    """(module, module that it imports) for all of ours, as dotted names without the package's."""
+    for file in sorted(PACKAGE.rglob("*.py")):
+        importer = ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            else:
+                continue
+            for name in names:
+                if name.startswith("ovenet_jax."):
+                    yield importer, _module(name.removeprefix("ovenet_jax."))
+
+
+def _module(name: str) -> str:
+    """`name` or, where that is a function or class of a module, the module."""
+    path = PACKAGE / name.replace(".", "/")
+    return name if path.is_dir() or path.with_suffix(".py").exists() else name.rpartition(".")[0]
+
+
+def wing(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def test_every_file_has_its_place():
+    rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()} - {
+        "__pycache__"
+    }
+    assert rooms == {"__init__", *FOUNDATIONS, *ORDER, *MODES}
+
+
+def test_no_arrow_runs_back_up():
+    floor = {name: 1 + i for i, name in enumerate(ORDER)} | dict.fromkeys(FOUNDATIONS, 0)
+    floor |= dict.fromkeys(MODES, len(floor))
+    upward = [
+        f"{importer} imports {imported}"
+        for importer, imported in imports()
+        if importer != "__init__" and floor[wing(importer)] < floor[wing(imported)]
+    ]
+    assert upward == []
+
+
+def test_no_wing_imports_a_mode():
+    assert [
+        f"{importer} imports {imported}"
+        for importer, imported in imports()
+        if wing(imported) in MODES and wing(importer) not in MODES
+    ] == []
+
+
+def test_no_circle():
+    """Not even between two files of one wing."""
+    arrows: dict[str, set[str]] = {}
+    for importer, imported in imports():
+        arrows.setdefault(importer, set()).add(imported)
+    on_the_way: list[str] = []
+    done: set[str] = set()
+
+    def visit(module: str) -> None:
+        assert module not in on_the_way, " -> ".join([*on_the_way, module])
+        if module not in done:
+            on_the_way.append(module)
+            for imported in sorted(arrows.get(module, ())):
+                visit(imported)
+            done.add(on_the_way.pop())
+
+    for module in sorted(arrows):
+        visit(module)
+
+
+def test_wings_open_without_imports():
+    """Importing one file of a wing brings in no other."""
+    for file in PACKAGE.glob("*/__init__.py"):
+        (docstring,) = ast.parse(file.read_text()).body
+        assert isinstance(docstring, ast.Expr), file
+
+
+@pytest.mark.parametrize("folder", ["data", "segfix"])
+def test_data_and_boundaries_do_without_jax(folder: str):
+    """Worker processes start fast and leave the GPU alone (tests/data/test_pipeline.py looks into one)."""
+    for file in (PACKAGE / folder).glob("*.py"):
+        imported = set()
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                imported.add((node.module or "").partition(".")[0])
+            elif isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+        assert not imported & HEAVY, file
+
+
+@pytest.mark.parametrize("module", ["ovenet_jax.run.processes", "ovenet_jax.segfix.refine"])
+def test_these_start_without_jax(module: str):
+    """Processes meet before jax is started; the refining command needs none."""
+    code = f"import sys, {module}; print({HEAVY} & set(sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "set()"

@@ -1,0 +1,152 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from ovenet_jax.models.segmentor import Logits
+from ovenet_jax.training.losses import (
+    Ohem,
+    confidence_loss,
+    cross_entropy,
+    ohem_cross_entropy,
+    segmentation_loss,
+)
+
+
+def logits_of(probabilities):
+    """Two-class logits [1, 1, n, 2] whose class 0 has these probabilities."""
+    p = jnp.asarray(probabilities)
+    return jnp.log(jnp.stack([p, 1 - p], -1))[None, None]
+
+
+def test_cross_entropy_of_two_pixels_by_hand():
+    loss = cross_entropy(logits_of([0.5, 0.25]), jnp.asarray([[[0, 0]]]), align_corners=True)
+    assert_allclose(loss, (np.log(2) + np.log(4)) / 2, rtol=1e-6)
+
+
+def test_class_weights_weigh_and_divide():
+    label = jnp.asarray([[[0, 1]]])  # -log 0.5 with weight 3, -log 0.75 with weight 1
+    loss = cross_entropy(logits_of([0.5, 0.25]), label, class_weights=(3.0, 1.0), align_corners=True)
+    assert_allclose(loss, (3 * np.log(2) - np.log(0.75)) / 4, rtol=1e-6)
+
+
+def test_the_mean_over_parts_of_a_batch_is_the_loss_of_the_batch():
+    """Parts with unequal numbers of valid pixels and class weights; the second has none but ignored ones."""
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(3, 1, 2, 2, 2)), jnp.float32)
+    labels = jnp.asarray([[[[0, 1], [1, 0]]], [[[255, 255], [255, 255]]], [[[1, 255], [255, 255]]]])
+    options = {"class_weights": (3.0, 1.0), "align_corners": True}
+    whole = cross_entropy(logits[:, 0], labels[:, 0], **options)
+    parts = [cross_entropy(x, y, among=labels, **options) for x, y in zip(logits, labels, strict=True)]
+    assert_allclose(np.mean(parts), whole, rtol=1e-6)
+
+
+def test_ignored_pixels_change_neither_loss_nor_gradient():
+    clean = jax.value_and_grad(lambda x: cross_entropy(x, jnp.asarray([[[0]]]), align_corners=True))
+    dirty = jax.value_and_grad(lambda x: cross_entropy(x, jnp.asarray([[[0, 255]]]), align_corners=True))
+    loss, gradient = clean(logits_of([0.5]))
+    loss_with, gradient_with = dirty(logits_of([0.5, 0.9]))
+    assert_allclose(loss_with, loss)
+    assert_allclose(gradient_with[:, :, :1], gradient)
+    assert_allclose(gradient_with[:, :, 1], 0)
+
+
+def test_a_label_of_nothing_but_ignored_pixels_costs_nothing():
+    label = jnp.full((2, 1, 3), 255)
+    logits = Logits(None, jnp.zeros((2, 1, 3, 2)))
+    for ohem in (None, Ohem(0.9, 1, group=2)):
+        loss, gradient = jax.value_and_grad(
+            lambda x, ohem=ohem: segmentation_loss(Logits(None, x), label, ohem=ohem, align_corners=True)
+        )(logits.main)
+        assert loss == 0
+        assert not gradient.any()
+
+
+def test_ohem_on_six_pixels_keeps_those_below_the_threshold():
+    probabilities = [0.1, 0.2, 0.4, 0.6, 0.8, 0.95]
+    loss = ohem_cross_entropy(
+        logits_of(probabilities), jnp.zeros((1, 1, 6), int), Ohem(0.5, 1, group=1), align_corners=True
+    )
+    assert_allclose(loss, -np.log([0.1, 0.2, 0.4]).mean(), rtol=1e-5)
+
+
+def test_ohem_raises_the_threshold_until_enough_pixels_are_kept():
+    probabilities = [0.1, 0.2, 0.4, 0.6, 0.8, 0.95]
+    loss = ohem_cross_entropy(
+        logits_of(probabilities), jnp.zeros((1, 1, 6), int), Ohem(0.15, 4, group=1), align_corners=True
+    )
+    assert_allclose(loss, -np.log([0.1, 0.2, 0.4, 0.6]).mean(), rtol=1e-5)  # strictly below rank 4
+
+
+def test_ohem_ranks_scores_that_are_probabilities_as_they_are():
+    """A softmax of probabilities would find all three pixels hard."""
+    p = jnp.asarray([0.1, 0.4, 0.9])
+    scores = jnp.stack([p, 1 - p], -1)[None, None]
+    ohem = Ohem(0.8, 1, group=1, softmax=False)
+    loss = ohem_cross_entropy(scores, jnp.zeros((1, 1, 3), int), ohem, align_corners=True)
+    own, other = np.array([0.1, 0.4]), np.array([0.9, 0.6])  # and cross entropy takes them as logits
+    assert_allclose(loss, (np.log(np.exp(own) + np.exp(other)) - own).mean(), rtol=1e-5)
+
+
+def test_ohem_ranks_within_groups_of_images():
+    logits = jnp.concatenate([logits_of([0.1, 0.9]), logits_of([0.8, 0.9])])
+    label = jnp.zeros((2, 1, 2), int)
+    together = ohem_cross_entropy(logits, label, Ohem(0.0, 1, group=2), align_corners=True)
+    apart = ohem_cross_entropy(logits, label, Ohem(0.0, 1, group=1), align_corners=True)
+    assert_allclose(together, -np.log(0.1), rtol=1e-5)
+    assert_allclose(apart, (-np.log(0.1) - np.log(0.8)) / 2, rtol=1e-5)
+
+
+def test_ohem_refuses_a_batch_that_does_not_divide():
+    with pytest.raises(ValueError, match="groups of 2 images; 3 images do not divide"):
+        ohem_cross_entropy(
+            jnp.zeros((3, 1, 1, 2)), jnp.zeros((3, 1, 1), int), Ohem(0.9, 1, 2), align_corners=True
+        )
+
+
+def test_the_auxiliary_map_weighs_as_told():
+    aux, main, label = logits_of([0.5]), logits_of([0.25]), jnp.asarray([[[0]]])
+    loss = segmentation_loss(Logits(aux, main), label, aux_weight=0.4, align_corners=True)
+    assert_allclose(loss, 0.4 * np.log(2) + np.log(4), rtol=1e-6)
+
+
+def half_and_half():
+    """A 2x4 label, left half class 0, right half class 1, and an offset of two pixels to the right."""
+    label = jnp.asarray([[[0, 0, 1, 1]] * 2])
+    offset = jnp.broadcast_to(jnp.asarray([2 * 2 / 3, 0.0]), (1, 2, 4, 2))
+    return label, offset
+
+
+def test_confidence_is_asked_to_be_high_where_pixel_and_seed_agree():
+    label, offset = half_and_half()
+    # From the left half the seed is in the other class; from the right half it is clipped to the same class.
+    agrees = jnp.asarray([0.0, 0.0, 1.0, 1.0])
+    confidence = jnp.broadcast_to(jnp.where(agrees > 0, 0.8, 0.3), (1, 2, 4))[..., None]
+    expected = -(np.log(0.7) + np.log(0.8)) / 2
+    assert_allclose(confidence_loss(offset, confidence, label), expected, rtol=1e-5)
+
+
+def test_ignored_pixels_supervise_confidence_only_if_included():
+    label, offset = half_and_half()
+    label = label.at[:, :, 2:].set(255)
+    confidence = jnp.full((1, 2, 4, 1), 0.3)
+    # Published: ignored pixels are class 0, so every pixel agrees with its seed.
+    assert_allclose(confidence_loss(offset, confidence, label), -np.log(0.3), rtol=1e-5)
+    assert confidence_loss(offset, confidence, label, include_ignored=False) == 0
+
+
+def test_the_confidence_loss_does_not_move_offsets():
+    label, offset = half_and_half()
+    gradient = jax.grad(confidence_loss)(offset, jnp.full((1, 2, 4, 1), 0.3), label)
+    assert not gradient.any()
+
+
+def test_with_ohem_the_auxiliary_map_mines_nothing_and_has_two_means():
+    """Three pixels, one ignored, weights 3 and 1: openseg divides by the weights, HRNet-OCR by all three."""
+    logits = Logits(logits_of([0.5, 0.25, 0.9]), logits_of([0.5, 0.25, 0.9]))
+    label, weights = jnp.asarray([[[0, 1, 255]]]), (3.0, 1.0)
+    total = 3 * np.log(2) - np.log(0.75)
+    for over_all, divisor in ((True, 3), (False, 4)):
+        ohem = Ohem(0.9, 1, group=1, aux_over_all=over_all)
+        loss = segmentation_loss(logits, label, ohem=ohem, class_weights=weights, align_corners=True)
+        assert_allclose(loss, 0.4 * total / divisor + total / 2, rtol=1e-6)  # main: both are hard, by count

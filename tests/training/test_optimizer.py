@@ -1,0 +1,57 @@
+import jax.numpy as jnp
+import numpy as np
+import optax
+from numpy.testing import assert_allclose
+
+from ovenet_jax.training.optimizer import create_optimizer, poly_schedule
+
+
+def test_poly_schedule_uses_the_base_rate_twice_and_ends_near_zero():
+    schedule = poly_schedule(0.01, 100)
+    assert_allclose([schedule(0), schedule(1)], 0.01)
+    assert_allclose(schedule(2), 0.01 * 0.99**0.9, rtol=1e-6)
+    assert_allclose(schedule(51), 0.01 * 0.5**0.9, rtol=1e-6)
+    assert_allclose(schedule(101), 0.0)
+
+
+def steps(optimizer, params, gradients, count):
+    state = optimizer.init(params)
+    for _ in range(count):
+        updates, state = optimizer.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def test_two_steps_of_momentum_and_decay_by_hand():
+    optimizer = create_optimizer(lambda _: 0.1, momentum=0.9, weight_decay=0.5)
+    params = steps(optimizer, {"norm.bias": jnp.asarray(1.0)}, {"norm.bias": jnp.asarray(2.0)}, 2)
+    first = 1.0 - 0.1 * 2.5  # gradient 2 + 0.5 * 1
+    second = first - 0.1 * (0.9 * 2.5 + 2 + 0.5 * first)
+    assert_allclose(params["norm.bias"], second, rtol=1e-6)
+
+
+def test_the_rate_multiplier_reaches_the_heads_only():
+    optimizer = create_optimizer(lambda _: 0.1, weight_decay=0.0, head_rate_multiplier=10.0)
+    names = ("backbone.conv1.conv.kernel", "head.classifier.kernel", "offset_head.classifier.output.kernel")
+    params = steps(
+        optimizer, dict.fromkeys(names, jnp.asarray(0.0)), dict.fromkeys(names, jnp.asarray(1.0)), 1
+    )
+    assert_allclose([params[name] for name in names], [-0.1, -1.0, -1.0], rtol=1e-6)
+
+
+def test_the_backbones_rate_grows_with_the_fourth_power_and_the_heads_have_theirs_at_once():
+    optimizer = create_optimizer(
+        lambda _: 0.1, momentum=0.0, weight_decay=0.0, head_rate_multiplier=10.0, warmup_steps=4
+    )
+    names = (
+        "backbone.conv1.conv.kernel",
+        "offset_trunk.layer4.0.conv1.conv.kernel",
+        "head.classifier.kernel",
+    )
+    gradients = dict.fromkeys(names, jnp.asarray(1.0))
+    state, changes = optimizer.init(gradients), []
+    for _ in range(6):
+        updates, state = optimizer.update(gradients, state, gradients)
+        changes.append([updates[name] for name in names])
+    grown = -0.1 * np.array([0.25, 0.5, 0.75, 1, 1, 1]) ** 4
+    assert_allclose(changes, np.stack([grown, grown, np.full(6, -1.0)], -1), rtol=1e-6)

@@ -1,0 +1,313 @@
+"""Each array of the tiny networks here is filled with a number of its own network, which tells where it went."""
+
+import json
+import shutil
+from contextlib import closing
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import camvid, common, openseg, segfix
+from ovenet_jax.errors import UserError
+from ovenet_jax.models import parameters
+from ovenet_jax.models.zoo import create_model
+from ovenet_jax.run import workdir
+from ovenet_jax.run.checkpoint import Checkpoints
+from ovenet_jax.run.network import load_model
+from ovenet_jax.train import check_config, train
+from ovenet_jax.weights.starting_point import Source, start_from, summary, take_over
+from tests.test_train import shrunk
+
+FRESH, BASE, TRUNK = 0.0, 1.0, 2.0
+
+
+def network(model_config, value, **changes):
+    """The arrays of such a network, all filled with `value`."""
+    model_config = model_config.copy_and_resolve_references()
+    model_config.update_from_flattened_dict(changes)
+    _, params, statistics = parameters.split(create_model(model_config))
+    return {name: np.full_like(x, value) for name, x in (params | statistics).items()}
+
+
+def baseline(model_config, head=None):
+    model_config = model_config.copy_and_resolve_references()
+    del model_config.offset
+    if head:
+        model_config.head = head
+    return model_config
+
+
+def values(arrays, prefix):
+    """The numbers that fill the arrays of one part."""
+    return {float(x.max()) for name, x in arrays.items() if name.startswith(prefix)}
+
+
+def test_an_ovenet_starts_from_a_baseline_with_a_copy_of_its_trunk(tiny_model):
+    fresh, base = network(tiny_model, FRESH), network(baseline(tiny_model), BASE)
+    base |= {name: np.full_like(x, 3.0) for name, x in base.items() if "trunk.stage4" in name}
+    base |= {name: np.full_like(x, 4.0) for name, x in base.items() if "trunk.transition3" in name}
+    arrays, origins = take_over(fresh, Source("runs/hrnet", base))
+    assert arrays.keys() == fresh.keys()
+    assert all(np.array_equal(arrays[name], base[name]) for name in base)
+    assert values(arrays, "offset_trunk.stage4.") == {3.0}
+    assert values(arrays, "offset_trunk.transition3.") == {4.0}
+    assert values(arrays, "offset_head.") == {FRESH}
+    assert {name.split(".")[0]: origin for name, origin in origins.items()} == {
+        "backbone": "loaded from runs/hrnet",
+        "head": "loaded from runs/hrnet",
+        "offset_trunk": "copied from the backbone of runs/hrnet",
+        "offset_head": "initialised",
+    }
+
+
+def test_of_a_copied_trunk_the_first_modules_are_taken(tiny_model):
+    changes = {"backbone.modules": (1, 2, 3), "offset.branch": 3, "offset.modules": (1, 2)}
+    fresh = network(tiny_model, FRESH, **changes)
+    base = network(baseline(tiny_model), BASE, **{"backbone.modules": (1, 2, 3)})
+    for stage, modules in ((3, 2), (4, 3)):
+        for module in range(modules):
+            prefix = f"backbone.trunk.stage{stage}.{module}."
+            base |= {n: np.full_like(x, 10 * stage + module) for n, x in base.items() if n.startswith(prefix)}
+    arrays, _ = take_over(fresh, Source("base", base))
+    assert values(arrays, "offset_trunk.transition") == {BASE}
+    assert values(arrays, "offset_trunk.stage3.") == {30.0}
+    assert values(arrays, "offset_trunk.stage4.0.") == {40.0}
+    assert values(arrays, "offset_trunk.stage4.1.") == {41.0}
+
+
+def test_of_a_resnet_the_first_blocks_of_the_last_layer_are_copied(tiny_model):
+    tiny_model.backbone, tiny_model.head = openseg.network("isa", "r_tiny")
+    tiny_model.backbone.update({"blocks": (1, 1, 1, 3), "multi_grid": (1, 1, 1)})
+    tiny_model.offset.modules = (2,)
+    fresh, base = network(tiny_model, FRESH), network(baseline(tiny_model), BASE)
+    for block in range(3):
+        prefix = f"backbone.trunk.layer4.{block}."
+        base |= {n: np.full_like(x, 10 + block) for n, x in base.items() if n.startswith(prefix)}
+    arrays, origins = take_over(fresh, Source("isa.pth", base))
+    assert {name.split(".")[1] for name in arrays if name.startswith("offset_trunk.")} == {"layer4"}
+    assert values(arrays, "offset_trunk.layer4.0.") == {10.0}
+    assert values(arrays, "offset_trunk.layer4.1.") == {11.0}
+    assert values(arrays, "head.") == {BASE}
+    assert origins["offset_trunk.layer4.0.conv1.conv.kernel"] == "copied from the backbone of isa.pth"
+
+
+def test_an_ovenet_starts_from_another_with_its_own_trunk(tiny_model):
+    arrays, origins = take_over(network(tiny_model, FRESH), Source("base", network(tiny_model, BASE)))
+    assert values(arrays, "") == {BASE}
+    assert set(origins.values()) == {"loaded from base"}
+
+
+def test_trunk_and_base_may_come_from_two_runs(tiny_model):
+    base, trunk = Source("base", network(tiny_model, BASE)), Source("trunk", network(tiny_model, TRUNK))
+    arrays, origins = take_over(network(tiny_model, FRESH), base, trunk)
+    assert values(arrays, "backbone.") == values(arrays, "head.") == {BASE}
+    assert values(arrays, "offset_") == {TRUNK}
+    assert origins["offset_head.classifier.output.bias"] == "loaded from trunk"
+
+
+def test_a_plain_head_becomes_the_auxiliary_head_of_ocr(tiny_model):
+    base = network(baseline(tiny_model, head=common.fcn()), BASE)
+    arrays, origins = take_over(network(baseline(tiny_model), FRESH), Source("hrnet.pth", base))
+    assert values(arrays, "head.aux.") == {BASE}
+    assert values(arrays, "head.pixels.") == values(arrays, "head.classifier.") == {FRESH}
+    assert origins["head.aux.output.bias"] == "loaded from the plain head of hrnet.pth"
+
+
+def test_a_plain_head_with_an_auxiliary_one_stays_what_it_is(tiny_model):
+    tiny_model.backbone, tiny_model.head = openseg.network("fcn", "r_tiny")
+    base = network(baseline(tiny_model), BASE)
+    base |= {name: np.full_like(x, 3.0) for name, x in base.items() if name.startswith("head.aux.")}
+    arrays, _ = take_over(network(baseline(tiny_model), FRESH), Source("fcn.pth", base))
+    assert values(arrays, "head.classifier.") == {BASE}
+    assert values(arrays, "head.aux.") == {3.0}
+
+
+@pytest.mark.parametrize("head", [None, common.fcn()])
+def test_last_layers_of_other_classes_stay_as_initialised(tiny_model, head):
+    other = network(baseline(tiny_model, head), BASE, num_classes=7)
+    arrays, origins = take_over(network(baseline(tiny_model, head), FRESH), Source("base", other))
+    kept = {name for name in arrays if arrays[name].max() == FRESH}
+    last = {"head.classifier", "head.aux.output"} if head is None else {"head.classifier.output"}
+    assert kept == {f"{layer}.{array}" for layer in last for array in ("kernel", "bias")}
+    assert {origins[name] for name in kept} == {"initialised: base has another number of classes"}
+
+
+def test_of_another_head_nothing_is_taken_though_names_coincide(tiny_model):
+    """Both have `attention.key` and `attention.query`, of the same shapes, in other places of the network."""
+    tiny_model.backbone, tiny_model.head = openseg.network("base_oc", "tiny")
+    fresh = network(baseline(tiny_model), FRESH)
+    tiny_model.backbone, tiny_model.head = openseg.network("ocr", "tiny")
+    base = network(baseline(tiny_model), BASE)
+    assert fresh.keys() & base.keys() & {"head.attention.key.0.conv.kernel"}
+    arrays, origins = take_over(fresh, Source("runs/ocr", base))
+    assert values(arrays, "backbone.") == {BASE}
+    assert values(arrays, "head.") == {FRESH}
+    expected = "initialised: runs/ocr has another head, OCR in openseg's form"
+    assert {origin for name, origin in origins.items() if name.startswith("head.")} == {expected}
+
+
+@pytest.mark.parametrize("head", [head for head in openseg.HEADS if head != "ocr"])
+def test_one_import_of_a_backbone_serves_every_head(tiny_model, head):
+    tiny_model.backbone, tiny_model.head = openseg.network("ocr", "r_tiny")
+    base = network(baseline(tiny_model), BASE)
+    imported = Source("imagenet", base, frozenset(name for name in base if name.startswith("head.")))
+    tiny_model.backbone, tiny_model.head = openseg.network(head, "r_tiny")
+    arrays, _ = take_over(network(baseline(tiny_model), FRESH), imported)
+    assert values(arrays, "backbone.") == {BASE}
+    assert values(arrays, "head.") == {FRESH}
+
+
+@pytest.mark.parametrize("head", ["base_oc", "ocr"])
+def test_a_plain_head_becomes_no_narrower_auxiliary_head(tiny_model, head):
+    base = network(baseline(tiny_model, head=common.fcn()), BASE)
+    backbone = tiny_model.backbone
+    _, tiny_model.head = openseg.network(head, "tiny")
+    tiny_model.backbone = backbone
+    arrays, origins = take_over(network(baseline(tiny_model), FRESH), Source("runs/hrnet", base))
+    assert values(arrays, "backbone.") == {BASE}
+    assert values(arrays, "head.") == {FRESH}
+    assert origins["head.aux.output.kernel"] == "initialised: runs/hrnet has another head, a plain head"
+
+
+def test_a_segfix_of_other_directions_starts_from_one_but_for_its_last_layer(tiny_model):
+    tiny_model.head = segfix.head(8)
+    fresh, base = (
+        network(baseline(tiny_model), value, num_classes=classes)
+        for value, classes in ((FRESH, 17), (BASE, 9))
+    )
+    arrays, origins = take_over(fresh, Source("runs/segfix", base))
+    assert {name for name in arrays if arrays[name].max() == FRESH} == {"direction_head.output.kernel"}
+    assert origins["boundary_head.hidden.conv.kernel"] == "loaded from runs/segfix"
+    assert "another number of classes" in origins["direction_head.output.kernel"]
+
+
+def test_every_array_of_another_network_is_listed(tiny_model):
+    fresh = network(tiny_model, FRESH)
+    base = network(baseline(tiny_model), BASE, **{"head.mid_features": 8, "backbone.modules": (1, 2, 1)})
+    del base["backbone.conv1.norm.bias"]
+    with pytest.raises(UserError) as error:
+        take_over(fresh, Source("runs/other", base))
+    message = str(error.value)
+    assert message.startswith("runs/other cannot be a starting point of the configured model (")
+    assert "head.pixels.conv.bias has shape (8,) in runs/other and (16,) in the model" in message
+    assert (
+        "backbone.trunk.stage3.1.branches.0.0.conv1.conv.kernel of runs/other is not in the model" in message
+    )
+    assert "backbone.conv1.norm.bias is not in runs/other" in message
+
+
+def test_a_trunk_of_another_branch_is_refused(tiny_model):
+    other = network(tiny_model, TRUNK, **{"offset.branch": 3, "offset.modules": (1, 1)})
+    base = Source("base", network(tiny_model, BASE))
+    with pytest.raises(
+        UserError, match="offset_trunk.transition2.2.conv.kernel of other is not in the model"
+    ):
+        take_over(network(tiny_model, FRESH), base, Source("other", other))
+
+
+def test_a_trunk_without_offsets_is_refused(tiny_model):
+    base, trunk = (Source(title, network(baseline(tiny_model), BASE)) for title in ("base", "trunk"))
+    with pytest.raises(UserError, match="trunk holds no offset trunk"):
+        take_over(network(tiny_model, FRESH), base, trunk)
+
+
+def test_the_summary_counts_by_part_and_origin():
+    origins = {"backbone.a": "loaded", "head.a": "loaded", "head.b": "initialised", "backbone.b": "loaded"}
+    assert summary(origins) == (
+        "backbone: 2 arrays loaded\nhead: 1 arrays loaded\nhead: 1 arrays initialised"
+    )
+
+
+def save_run(folder, model_config, value=None):
+    """A folder that holds a network, filled with `value` if there is one, else with initial values of seed 1."""
+    workdir.claim(folder, ConfigDict({"model": model_config}))
+    _, *arrays = parameters.split(create_model(model_config, seed=1))
+    if value is not None:
+        arrays = jax.tree.map(lambda x: np.full_like(x, value), arrays)
+    with closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+        checkpoints.save_model(*arrays)
+    return str(folder)
+
+
+def test_folders_are_restored_and_the_report_printed(tiny_model, tmp_path, capsys):
+    base = save_run(tmp_path / "base", baseline(tiny_model), BASE)
+    trunk = save_run(tmp_path / "trunk", tiny_model, TRUNK)
+    started = start_from(create_model(tiny_model), ConfigDict({"base": base, "trunk": trunk}))
+    _, params, statistics = parameters.split(started)
+    assert values(params, "backbone.") == values(statistics, "head.") == {BASE}
+    assert values(params | statistics, "offset_") == {TRUNK}
+    assert f"arrays loaded from {trunk}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("role", ["base", "trunk"])
+def test_a_folder_without_a_run_is_named_with_its_key(tiny_model, tmp_path, role):
+    init = ConfigDict({"base": str(tmp_path / "base"), "trunk": str(tmp_path / "trunk")})
+    save_run(tmp_path / ({"base", "trunk"} - {role}).pop(), tiny_model, BASE)
+    with pytest.raises(UserError, match=f"config.init.{role}: .*{role} holds no run"):
+        start_from(create_model(tiny_model), init)
+
+
+def test_a_frozen_run_keeps_its_base_to_the_bit_and_resumes_without_it(tmp_path):
+    config = shrunk(camvid.get_config("ovenet_tiny"), tmp_path)
+    config.model.backbone.blocks, config.model.offset.modules = 1, (1,)
+    config.init.base = save_run(tmp_path / "base", baseline(config.model))
+    config.freeze_base = True
+    config.eval.update({"panels": 0, "worst": 0})
+    assert train(config, tmp_path / "run")
+    (_, *base), (_, *trained) = (parameters.split(load_model(tmp_path / name)) for name in ("base", "run"))
+    for before, after in zip(base, trained, strict=True):
+        for name, value in before.items():
+            np.testing.assert_array_equal(after[name], value, err_msg=name)
+
+    shutil.rmtree(config.init.base)
+    assert train(config, tmp_path / "run")  # nothing left to do: restored, evaluated
+
+
+MISTAKES = {
+    "a trunk alone": ("ovenet", {"init.trunk": "runs/x"}, "config.init.trunk needs a trained base network"),
+    "frozen from nothing": ("ovenet", {"freeze_base": True}, "config.freeze_base needs a trained base"),
+    "a frozen baseline": (
+        "hrnet",
+        {"freeze_base": True, "init.base": "runs/x"},
+        "config.freeze_base is for networks with offsets",
+    ),
+    "a trunk for a baseline": (
+        "hrnet",
+        {"init.trunk": "runs/x", "init.base": "runs/x"},
+        "config.init.trunk is for networks with offsets",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_keys_that_make_no_sense_together_are_named(mistake):
+    variant, changes, sentence = MISTAKES[mistake]
+    config = camvid.get_config(variant)
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=sentence):
+        check_config(config)
+
+
+@pytest.mark.parametrize("unsuitable", ["other classes", "plain head", "ImageNet"])
+def test_a_head_that_nobody_trained_is_not_frozen(tiny_model, tmp_path, unsuitable):
+    model_config = baseline(tiny_model, common.fcn() if unsuitable == "plain head" else None)
+    if unsuitable == "other classes":
+        model_config.num_classes += 1
+    base = save_run(tmp_path / "base", model_config, BASE)
+    if unsuitable == "ImageNet":
+        names = network(model_config, BASE)
+        origins = {n: "initialised" if n.startswith("head.") else "loaded from imagenet.pth" for n in names}
+        (tmp_path / "base" / workdir.IMPORT_REPORT).write_text(json.dumps({"arrays": origins}))
+    init = ConfigDict({"base": base, "trunk": ""})
+    with pytest.raises(
+        UserError, match=r"freeze_base would freeze \d+ arrays that .*base has not trained, head\."
+    ):
+        start_from(create_model(tiny_model), init, frozen=("backbone", "head"))
+    start_from(create_model(tiny_model), init)  # to be trained, it will do
+
+
+def test_a_trained_base_may_be_frozen(tiny_model, tmp_path):
+    base = save_run(tmp_path / "base", baseline(tiny_model), BASE)
+    start_from(create_model(tiny_model), ConfigDict({"base": base, "trunk": ""}), frozen=("backbone", "head"))

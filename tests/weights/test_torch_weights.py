@@ -1,0 +1,222 @@
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from configs import common
+from ovenet_jax.errors import UserError
+from ovenet_jax.models import parameters
+from ovenet_jax.models.zoo import create_model
+from ovenet_jax.weights.torch_weights import (
+    fill,
+    fold_in_place_abn,
+    holds_backbone_only,
+    in_place_abn,
+    read_pth,
+)
+from tests.places import SHARED
+from tests.published_keys import load_state_dict, published
+
+
+def plain_hrnet(tiny_model):
+    """HRNet with the plain head, and its arrays by name."""
+    del tiny_model.offset
+    tiny_model.head = common.fcn()
+    model = create_model(tiny_model)
+    _, params, statistics = parameters.split(model)
+    return model, params | statistics
+
+
+def test_a_whole_published_network_is_taken_over(tiny_model):
+    model, arrays = plain_hrnet(tiny_model)
+    doubled = {name: 2 * value for name, value in arrays.items()}
+    loaded = load_state_dict(model, published(doubled, prefix="model."), "weights.pth")
+    _, params, statistics = parameters.split(loaded)
+    for name, value in (params | statistics).items():
+        np.testing.assert_array_equal(value, doubled[name], err_msg=name)
+
+
+def test_everything_that_does_not_fit_is_listed_at_once(tiny_model):
+    model, _ = plain_hrnet(tiny_model)
+    state_dict = {"conv1.weight": np.zeros((8, 3, 5, 5), np.float32), "surprise.weight": np.zeros(3)}
+    with pytest.raises(UserError) as error:
+        load_state_dict(model, state_dict, "weights.pth")
+    message = str(error.value)
+    assert message.startswith("weights.pth does not fit the configured model (")
+    assert "surprise.weight has no target" in message
+    assert "nothing fills backbone.conv2.conv.kernel (3, 3, 8, 8)" in message
+    assert (
+        "conv1.weight has shape (5, 5, 3, 8) (channels last), backbone.conv1.conv.kernel needs (3, 3, 3, 8)"
+        in message
+    )
+
+
+# The first release's keys and queries are one module.
+SHARED_MODULE = ("context.stages.0.f_key.1.weight", "context.stages.0.f_query.1.weight")
+OF_FIRST_RELEASE = {f"{module}.bias": np.zeros(2, np.float32) for module in ("layer2.0.bn1", "cls")}
+
+
+def test_a_module_stored_under_two_names_is_one():
+    state_dict = OF_FIRST_RELEASE | dict.fromkeys(SHARED_MODULE, np.asarray([1.0, 2.0]))
+    names = (
+        "backbone.trunk.layer2.0.conv1.norm.bias",
+        "head.classifier.bias",
+        "head.attentions.0.key.0.norm.scale",
+    )
+    filled = fill(dict.fromkeys(names, np.zeros(2, np.float32)), state_dict, "weights.pth")
+    np.testing.assert_array_equal(filled["head.attentions.0.key.0.norm.scale"], [1, 2])
+
+
+def test_two_keys_of_one_array_that_differ_are_both_named():
+    key, query = SHARED_MODULE
+    state_dict = OF_FIRST_RELEASE | {key: np.asarray([1.0, 2.0]), query: np.asarray([1.0, 3.0])}
+    with pytest.raises(
+        UserError, match=f"{query} and {key} are both head.attentions.0.key.0.norm.scale, and differ"
+    ):
+        fill({}, state_dict, "weights.pth")
+
+
+BATCH_NORM = {"weight": np.asarray([-0.5, 2.0], np.float32), "running_var": np.ones(2, np.float32)}
+
+
+@pytest.mark.parametrize("module", ["module.backbone.layer2.0.bn1", "backbone.transition1.0.1", "cls_head.1"])
+def test_the_scales_of_in_place_abn_are_folded(module):
+    """|weight| + 1e-5, as its kernels scale; what has a step counter, or is no scale, stays as it is."""
+    state_dict = {f"{module}.{key}": value for key, value in BATCH_NORM.items()}
+    others = {f"backbone.stage2.0.bn2.{key}": value for key, value in BATCH_NORM.items()}
+    others |= {
+        "backbone.stage2.0.bn2.num_batches_tracked": np.asarray(7),
+        "cls_head.3.weight": np.full(2, -1.0),
+    }
+    folded = fold_in_place_abn(state_dict | others)
+    np.testing.assert_array_equal(folded.pop(f"{module}.weight"), np.float32([0.50001, 2.00001]))
+    state_dict.pop(f"{module}.weight")
+    for key, value in (state_dict | others).items():
+        np.testing.assert_array_equal(folded[key], value)
+
+
+@pytest.mark.parametrize(
+    "other", ["last_layer.3.weight", "stage2.0.branches.0.0.conv1.weight", "layer2.0.conv1.weight"]
+)
+def test_what_never_had_in_place_abn_is_not_folded(other):
+    state_dict = {f"bn1.{key}": value for key, value in BATCH_NORM.items()} | {other: np.zeros(1)}
+    assert in_place_abn(state_dict) == set()
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ([1, 2], "bn1.bias holds int64, not floating-point numbers"),
+        ([1.0, np.nan], "bn1.bias holds numbers that are not finite"),
+        ([1.0, 1e300], "bn1.bias holds numbers that are not finite"),  # in float32
+    ],
+)
+def test_values_that_no_network_has_are_refused(values, sentence):
+    expected = {"backbone.conv1.norm.bias": np.zeros(2, np.float32)}
+    with pytest.raises(UserError, match=sentence):
+        fill(expected, {"bn1.bias": np.asarray(values)}, "weights.pth")
+
+
+def test_half_precision_is_widened():
+    expected = {"backbone.conv1.norm.bias": np.zeros(2, np.float32)}
+    filled = fill(expected, {"bn1.bias": np.asarray([1.5, 0.1], np.float16)}, "weights.pth")
+    assert filled["backbone.conv1.norm.bias"].dtype == np.float32
+    np.testing.assert_array_equal(filled["backbone.conv1.norm.bias"], np.float16([1.5, 0.1]))
+
+
+def test_a_backbone_alone_is_recognised():
+    backbone = ["backbone.conv1.conv.kernel", "backbone.layer1.0.conv1.norm.scale"]
+    assert holds_backbone_only(backbone)
+    assert not holds_backbone_only([*backbone, "head.classifier.output.bias"])
+
+
+def folders_with_pth():
+    return sorted(path.parent for path in (SHARED / "goldens").glob("[01]*/weights.pth"))
+
+
+@pytest.mark.skipif(not folders_with_pth(), reason=f"no {SHARED.name}/goldens beside the project")
+@pytest.mark.parametrize("folder", folders_with_pth() or [None], ids=lambda path: path and path.name)
+@pytest.mark.usefixtures("torch")
+def test_a_pth_file_reads_as_the_same_arrays_as_its_npz(folder):
+    arrays = np.load(folder / "weights.npz")
+    state_dict = read_pth(folder / "weights.pth")
+    assert state_dict.keys() == set(arrays.files)
+    for key, value in state_dict.items():
+        np.testing.assert_array_equal(value, arrays[key])
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch", reason="PyTorch is not installed: .pth files cannot be read here")
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_old_and_new_files_plain_or_of_a_training_are_read(torch, tmp_path, wrapped, zipped):
+    state_dict = {"bn1.weight": torch.nn.Parameter(torch.arange(3.0))}
+    content = {"epoch": 3, "state_dict": state_dict} if wrapped else state_dict
+    torch.save(content, tmp_path / "weights.pth", _use_new_zipfile_serialization=zipped)
+    read = read_pth(tmp_path / "weights.pth")
+    assert read.keys() == {"bn1.weight"}
+    np.testing.assert_array_equal(read["bn1.weight"], [0, 1, 2])
+
+
+NOT_READ = r"cannot be read as a PyTorch checkpoint \(\w+\); check that it is a whole .pth file"
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip file", b"<!DOCTYPE html>", b"PK\x03\x04" + bytes(100)])
+@pytest.mark.usefixtures("torch")
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
+    (tmp_path / "broken.pth").write_bytes(content)
+    with pytest.raises(UserError, match=f"broken.pth {NOT_READ}"):
+        read_pth(tmp_path / "broken.pth")
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_truncated_file_is_named(torch, tmp_path, zipped):
+    file = tmp_path / "cut.pth"
+    torch.save({"bn1.weight": torch.zeros(1000)}, file, _use_new_zipfile_serialization=zipped)
+    file.write_bytes(file.read_bytes()[:-500])
+    with pytest.raises(UserError, match=f"cut.pth {NOT_READ}"):
+        read_pth(file)
+
+
+class Harmful:
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.file),)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_code_in_a_file_is_named_and_not_run(torch, tmp_path, zipped):
+    trace = tmp_path / "trace"
+    torch.save({"bn1": Harmful(trace)}, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(
+        UserError, match=r"w.pth holds Python objects \(posix.mkdir\), and loading those would run"
+    ):
+        read_pth(tmp_path / "w.pth")
+    assert not trace.exists()
+    pickle.loads(pickle.dumps(Harmful(trace)))  # what would have happened
+    assert trace.exists()
+
+
+def test_a_whole_pickled_network_is_refused_with_its_class(torch, tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "network.pth")
+    with pytest.raises(UserError, match=r"holds Python objects \(torch.nn.modules.linear.Linear\)"):
+        read_pth(tmp_path / "network.pth")
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {"state_dict": [1]}, {"bn1.weight": {"a": 1}}])
+def test_a_checkpoint_without_a_state_dict_is_named(torch, tmp_path, content):
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="w.pth holds no state dict"):
+        read_pth(tmp_path / "w.pth")
+
+
+@pytest.mark.usefixtures("torch")
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="nowhere.pth is no file"):
+        read_pth(tmp_path / "nowhere.pth")
