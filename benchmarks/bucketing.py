@@ -16,7 +16,7 @@ from ml_collections import config_flags
 from benchmarks.table import Table, json_file
 from ovenet_jax import supervision
 from ovenet_jax.data import pipeline
-from ovenet_jax.evaluate import Evaluator
+from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.evaluation.metrics import scores
 from ovenet_jax.run.network import restore_network
 

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from ovenet_jax import supervision
 from ovenet_jax.data import pipeline
 from ovenet_jax.evaluation import visualize
-from ovenet_jax.train import check_config
+from ovenet_jax.training.checks import check_config
 
 COUNT = 8
 

@@ -1,6 +1,5 @@
 """Training: the loop around the step, with its data, evaluations and checkpoints."""
 
-import operator
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
@@ -19,19 +18,19 @@ from ovenet_jax.data import pipeline
 from ovenet_jax.devices import parallel
 from ovenet_jax.devices.memory import TRAINING_MEMORY, enough_memory
 from ovenet_jax.errors import UserError
-from ovenet_jax.evaluate import Evaluator, evaluate_checkpoint
+from ovenet_jax.evaluation.evaluator import Evaluator, evaluate_checkpoint
 from ovenet_jax.evaluation.protocol import check_settings
 from ovenet_jax.models import parameters
-from ovenet_jax.models.layers import PRECISIONS
 from ovenet_jax.models.normalisation import Normalisation
-from ovenet_jax.models.zoo import create_model, is_segfix
+from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run import workdir
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.run.interruption import Agreement, interruption
 from ovenet_jax.run.state import TrainState, init_state
 from ovenet_jax.segfix.samples import BoundarySource
+from ovenet_jax.training.checks import check_config, check_micro_batches
 from ovenet_jax.training.compilation import compile_step, counting
-from ovenet_jax.training.health import POLICIES, FiniteWatch, Pace, Step, Watchdog, watched
+from ovenet_jax.training.health import FiniteWatch, Pace, Step, Watchdog, watched
 from ovenet_jax.training.optimizer import create_optimizer, poly_schedule
 from ovenet_jax.training.reporter import Reporter, nothing_collected
 from ovenet_jax.training.step import BASE, create_loss, ranked_together, train_step
@@ -207,74 +206,6 @@ def _loop(
         finite_watch.check()
         checkpoints.save(state, reporter.collected)
     return state, go_on
-
-
-def check_config(config: ConfigDict) -> None:
-    """Raises UserError for values that no run can have."""
-    intervals = ("report_every", "evaluate_every", "checkpoint_every")
-    for key in ("steps", "batch_size", "accumulate", *intervals):
-        value = operator.attrgetter(key)(config)
-        if value < 1:
-            raise UserError(f"config.{key} is {value}; it must be at least 1.")
-    if config.precision not in PRECISIONS:
-        raise UserError(f"config.precision is {config.precision!r}; known: {', '.join(PRECISIONS)}.")
-    if not 0 <= config.ema < 1:
-        raise UserError(
-            f"config.ema is {config.ema}; it is a decay from 0 (no averages) to below 1, for example 0.9999."
-        )
-    for key, value in (("crop", config.augment.crop), ("resize", config.augment.resize or (1, 1))):
-        if len(value) != 2 or min(value) < 1:
-            raise UserError(
-                f"config.augment.{key} is {value}; it must be (height, width), for example (360, 480)."
-            )
-    for key in ("scale_range", "aspect_range"):
-        value = tuple(getattr(config.augment, key))
-        if value and not (len(value) == 2 and 0 < value[0] <= value[1]):
-            raise UserError(
-                f"config.augment.{key} is {value}; it must be (least, most), both above 0, or () for none."
-            )
-    for key, least in (("base_size", 0), ("scale_factor", 0), ("brightness", 0), ("short_side", 0)):
-        value = getattr(config.augment, key)
-        if value < least:
-            raise UserError(f"config.augment.{key} is {value}; it must be at least {least}.")
-    if config.augment.short_side and config.augment.resize:
-        raise UserError("config.augment has both short_side and resize; only one of them can come first.")
-    for key in ("rare_class_crops", "brightness_share"):
-        value = getattr(config.augment, key)
-        if not 0 <= value <= 1:
-            raise UserError(f"config.augment.{key} is {value}; it is a share, from 0 to 1.")
-    policy, limit = config.non_finite.policy, config.non_finite.limit
-    if policy not in POLICIES:
-        raise UserError(f"config.non_finite.policy is {policy!r}; it must be 'stop' or 'skip'.")
-    if limit < 0:
-        raise UserError(f"config.non_finite.limit is {limit}; it must be at least 0.")
-    for key, on in (("init.trunk", config.init.trunk), ("freeze_base", config.freeze_base)):
-        if on and "offset" not in config.model:
-            raise UserError(
-                f"config.{key} is for networks with offsets, and config.model has none; leave it out."
-            )
-        if on and not config.init.base:
-            raise UserError(
-                f"config.{key} needs a trained base network; name its folder in config.init.base."
-            )
-
-
-def check_micro_batches(config: ConfigDict, devices: int) -> None:
-    """Raises UserError where the batch cannot be split into micro-batches, and these evenly over the devices."""
-    if config.accumulate > 1 and is_segfix(config.model):
-        raise UserError(
-            f"config.accumulate is {config.accumulate}, but a SegFix's loss weights classes by their share in the "
-            f"whole batch, so it must be 1; config.rematerialise saves memory, too."
-        )
-    together = ranked_together(config)
-    least = config.accumulate * devices * together
-    if config.accumulate > 1 and config.batch_size % least:
-        groups = "" if together == 1 else f" in the groups of {together} images that OHEM ranks together"
-        raise UserError(
-            f"config.batch_size={config.batch_size} cannot be split into config.accumulate={config.accumulate} "
-            f"micro-batches over {devices} devices{groups}; choose a multiple of {least}, or another number of "
-            f"micro-batches."
-        )
 
 
 def _batches(

@@ -13,7 +13,8 @@ from configs import acdc, ade20k, cityscapes
 from ovenet_jax.data import pipeline
 from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
-from ovenet_jax.evaluate import Evaluator, _merged, evaluate
+from ovenet_jax.evaluate import evaluate
+from ovenet_jax.evaluation.evaluator import Evaluator, merged
 from ovenet_jax.evaluation.metrics import Evaluation, ImageScore
 from ovenet_jax.evaluation.report import group_table, new_folder
 from ovenet_jax.models import parameters
@@ -104,13 +105,13 @@ def test_processes_add_up_and_an_image_lost_or_counted_twice_is_an_error():
         "groups": {"fog": {"main": [[1, 0], [0, 1]]}, "rain": {"main": [[5, 0], [0, 0]]}},
         "images": [[1, "b", None]],
     }
-    evaluation = _merged([first, second], images=3)
+    evaluation = merged([first, second], images=3)
     np.testing.assert_array_equal(evaluation.groups["fog"]["main"], [[2, 2], [3, 5]])
     np.testing.assert_array_equal(evaluation.matrices["main"], [[7, 2], [3, 5]])
     assert [image.name for image in evaluation.images] == ["a", "b", "c"]
     for totals, images in (([first, second], 4), ([first, first], 4), ([first], 3)):
         with pytest.raises(RuntimeError, match="each once"):
-            _merged(totals, images)
+            merged(totals, images)
 
 
 def test_the_worst_images_are_labelled_ones():

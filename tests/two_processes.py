@@ -16,7 +16,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from ovenet_jax.devices import parallel
-from ovenet_jax.evaluate import Evaluator
+from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 

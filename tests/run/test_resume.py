@@ -16,7 +16,7 @@ import pytest
 
 from ovenet_jax.data import pipeline
 from ovenet_jax.devices import parallel
-from ovenet_jax.evaluate import Evaluator
+from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.run.interruption import Agreement
 from ovenet_jax.train import train
 from ovenet_jax.training.reporter import Reporter

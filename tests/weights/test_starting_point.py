@@ -16,7 +16,8 @@ from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run import workdir
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.run.network import load_model
-from ovenet_jax.train import check_config, train
+from ovenet_jax.train import train
+from ovenet_jax.training.checks import check_config
 from ovenet_jax.weights.starting_point import Source, start_from, summary, take_over
 from tests.test_train import shrunk
 
