@@ -1,6 +1,5 @@
 """Published PyTorch weights -> a folder that training starts from, and that is evaluated and predicted with."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from ovenet_jax import files
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
@@ -56,9 +56,8 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
     report = {"source": str(source), "form": form, "code_base": code_base.title, "batch_norm": norm}
     report["input"] = config.model.input.to_dict()
     report |= {"arrays": origins, "ignored": ignored}
-    with workdir.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / workdir.IMPORT_REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    with files.writing(folder, "--workdir"):
+        files.write_json(folder / workdir.IMPORT_REPORT, report)
     workdir.claim(folder, config)
     with closing(Checkpoints(folder / "checkpoints")) as checkpoints:
         checkpoints.save_model({n: arrays[n] for n in params}, {n: arrays[n] for n in statistics})

@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ovenet_jax import supervision
+from ovenet_jax import files, supervision
 from ovenet_jax.data import labels, pipeline
 from ovenet_jax.data.image_folder import ImageFolder
 from ovenet_jax.data.labels import Labels
@@ -75,7 +75,7 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
     if jax.process_index() == 0:
         what = f"{len(images)} images of {name} with step {network.step} of {folder}"
         print(f"Predicting {what}, {inference.protocol}.")
-    with workdir.writing(target):
+    with files.writing(target, "--workdir"):
         if jax.process_index() == 0:
             shutil.rmtree(writing, ignore_errors=True)  # of a prediction that did not come to its end
         parallel.gather("ready")

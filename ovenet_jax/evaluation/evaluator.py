@@ -13,7 +13,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ovenet_jax import supervision
+from ovenet_jax import files, supervision
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.devices import parallel
@@ -23,7 +23,6 @@ from ovenet_jax.evaluation.inference import Inference, on_canvas
 from ovenet_jax.evaluation.metrics import ConfusionMatrix, Evaluation, ImageScore, scores
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.models.predictions import TITLES, class_maps
-from ovenet_jax.run import workdir
 from ovenet_jax.run.network import restore_network
 
 PENDING = 2  # batches whose counts are not fetched yet: the device works ahead
@@ -119,7 +118,7 @@ def evaluate_checkpoint(
     network = restore_network(config.model, folder, config.eval.checkpoint)
     arrays = network.params, network.statistics
     what = {"split": evaluator.split, "step": network.step, "eval": config.eval.to_dict()}
-    with workdir.writing(folder):
+    with files.writing(folder, "--workdir"):
         target = report.new_folder(folder / "evaluation", evaluator.split + evaluator.protocol.suffix, what)
     if jax.process_index() == 0:
         images = f"{len(evaluator.source)} images, {evaluator.protocol}"
@@ -133,7 +132,7 @@ def evaluate_checkpoint(
             "panels": evaluator.panels(*arrays, evaluator.shown),
             "worst": evaluator.panels(*arrays, [image.index for image in worst]),
         }
-        with workdir.writing(target):
+        with files.writing(target, "--workdir"):
             report.write(evaluation, worst, evaluator.source.classes, what, panels, target)
     return True
 

@@ -4,7 +4,6 @@ The offsets are a SegFix's, or an OVeNet's where it is sure of its seeds. Nothin
 `python -m ovenet_jax.segfix.refine` does the same to files.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ovenet_jax import supervision
+from ovenet_jax import files, supervision
 from ovenet_jax.data import pipeline
 from ovenet_jax.devices import parallel
 from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
@@ -120,9 +119,9 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
             columns = {c: {"before": b, "after": a} for c, (b, a) in zip(COLUMNS, mean.tolist(), strict=True)}
             content[title] = columns
         name = f"{what['split']}{inference.protocol.suffix}_refined"
-        with workdir.writing(folder):
+        with files.writing(folder, "--workdir"):
             target = report.new_folder(folder / "evaluation", name, what)
-            workdir.write_whole(target / "report.json", json.dumps(content, indent=2) + "\n")
+            files.write_json(target / "report.json", content)
         print(f"Written: {target}")
 
 

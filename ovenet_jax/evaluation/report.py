@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ovenet_jax import files
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.evaluation import visualize
 from ovenet_jax.evaluation.metrics import Evaluation, ImageScore, offset_scores, scores
 from ovenet_jax.models.predictions import TITLES
-from ovenet_jax.run import workdir
 
 MEANS = {
     "miou": "mIoU, all classes",
@@ -28,7 +28,7 @@ def new_folder(parent: Path, name: str, what: Mapping) -> Path:
     """`parent`/`name`, or with a number where that holds a report on something else than `what` says."""
     numbered = (parent / f"{name}_{number}" for number in itertools.count(2))
     folder = next(f for f in itertools.chain([parent / name], numbered) if _may_hold(f, what))
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     return folder
 
 
@@ -66,7 +66,7 @@ def write(
     visualize.write_picture(
         folder / "confusion.png", visualize.confusion_picture(list(matrices.values())[-1], classes)
     )
-    workdir.write_whole(folder / "report.json", json.dumps(content, indent=2) + "\n")
+    files.write_json(folder / "report.json", content)
     print(f"Written: {folder}")
 
 

@@ -1,6 +1,5 @@
 """Checkpoints by Orbax: the latest one to resume from, the best one by mIoU to evaluate."""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -12,10 +11,10 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_manager, checkpoint_managers
 
+from ovenet_jax import files
 from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
 from ovenet_jax.models.parameters import Arrays
-from ovenet_jax.run import workdir
 from ovenet_jax.run.state import TrainState
 
 # Each array is written from one device. Shared out among those that hold a copy, every shape of array would need a
@@ -44,8 +43,8 @@ class Checkpoints:
         self.folder = folder
         self._saving = 0
         if not read_only:
-            with parallel.all_or_none(), workdir.writing(folder):
-                folder.mkdir(parents=True, exist_ok=True)
+            with parallel.all_or_none(), files.writing(folder, "--workdir"):
+                files.make_folder(folder)
                 tempfile.TemporaryFile(dir=folder).close()
         self._manager = _open(folder, read_only)
 
@@ -88,7 +87,7 @@ class Checkpoints:
 
         def write() -> None:
             temporary.mkdir(exist_ok=True)
-            workdir.write_whole(temporary / name, json.dumps({"miou": miou}))
+            files.write_json(temporary / name, {"miou": miou})
             temporary.replace(temporary.with_name(name))
 
         error = _storage_error(write) if jax.process_index() == 0 else ""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ovenet_jax.run import workdir
+from ovenet_jax import files
 
 
 class JsonLines:
@@ -23,7 +23,7 @@ class JsonLines:
         kept = [line for line in before.splitlines() if _is_whole(line) and keep(json.loads(line))]
         after = "".join(f"{line}\n" for line in kept)
         if after != before and not read_only:
-            workdir.write_whole(path, after)
+            files.write(path, after)
         self.count = len(kept)
         self._read_only = read_only
         self._unwritten = ""

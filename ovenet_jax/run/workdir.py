@@ -1,13 +1,11 @@
 """A run's folder belongs to one config, saved in it as `config.json`."""
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from ovenet_jax import files
 from ovenet_jax.errors import UserError
 
 # Beginnings of keys that change how a run is fed, watched and used, not what it computes: they may differ when it is
@@ -64,30 +62,8 @@ def is_run(workdir: Path) -> bool:
 
 def claim(workdir: Path, config: ConfigDict) -> None:
     """Makes `workdir` this config's. Raises UserError where it cannot be written."""
-    with writing(workdir):
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_whole(workdir / "config.json", json.dumps(config.to_dict(), indent=2) + "\n")
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Writes or replaces `file`: whoever reads it, after whatever sudden end, finds all of the old or of the new."""
-    temporary = file.with_name(f"{file.name}.tmp")
-    with temporary.open("w") as opened:
-        opened.write(text)
-        opened.flush()
-        os.fsync(opened.fileno())
-    temporary.replace(file)
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Raises UserError where what is done meanwhile cannot be written under `folder`: no rights, no space."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written ({error.strerror or error}); free or choose another --workdir."
-        ) from error
+    with files.writing(workdir, "--workdir"):
+        files.write_json(workdir / "config.json", config.to_dict())
 
 
 def note_differences(workdir: Path, config: ConfigDict) -> None:

@@ -1,0 +1,175 @@
+"""The one way to write and read our own files: whole or not at all, and on the disk before they are found.
+
+A file or folder is made beside its place, under a hidden name that ends in `.incomplete`, flushed to the disk and
+renamed; then the folder it stands in is flushed. Whoever looks, after whatever sudden end, finds all of the old or all
+of the new. What goes wrong is an OSError that names the file.
+"""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from ovenet_jax.errors import UserError
+
+# ---- writing ----
+
+
+def write(file: Path, content: str | bytes) -> None:
+    """Writes or replaces `file`, making its folders."""
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}.incomplete")
+    try:
+        make_folder(file.parent)
+        unfinished.unlink(missing_ok=True)  # of one that was killed
+        with unfinished.open("xb") as opened:
+            opened.write(content.encode() if isinstance(content, str) else content)
+            opened.flush()
+            os.fsync(opened.fileno())
+        unfinished.replace(file)
+        _flush(file.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(file)) from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Writes or replaces `file`, making its folders."""
+    write(file, json.dumps(content, indent=2) + "\n")
+
+
+def make_folder(folder: Path) -> None:
+    """Makes `folder` and those above it, where they are not there yet."""
+    missing = list(takewhile(lambda above: not above.exists(), (folder, *folder.parents)))
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        _flush(made.parent)
+
+
+def incomplete(folder: Path) -> Path:
+    """Where the content of a new `folder` is written until it is complete; the same in all processes."""
+    return folder.with_name(f".{folder.name}.incomplete")
+
+
+@contextmanager
+def new_folder(folder: Path, option: str) -> Iterator[Path]:
+    """For a `with`: where to write what becomes `folder` at the end, unless it is left empty; work that fails or is
+    interrupted leaves nothing. option: the flag that chooses it, for messages.
+
+    Raises:
+      UserError: `folder` exists, or cannot be written.
+    """
+    refuse_existing(folder, option)
+    unfinished = incomplete(folder)
+    with writing(folder, option):
+        shutil.rmtree(unfinished, ignore_errors=True)  # of one that was killed
+        try:
+            make_folder(unfinished)
+            yield unfinished
+            if any(unfinished.iterdir()):
+                flush_all(unfinished)
+                unfinished.rename(folder)
+                _flush(folder.parent)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def refuse_existing(folder: Path, option: str) -> None:
+    """Raises UserError where `folder`, which the flag `option` chooses, is there already."""
+    if folder.exists():
+        raise UserError(
+            f"{folder} exists already and is not overwritten; move it away, or choose another {option}."
+        )
+
+
+@contextmanager
+def writing(place: Path, option: str) -> Iterator[None]:
+    """Raises UserError where what is done meanwhile cannot be written at `place`, which the flag `option` chooses."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{place} cannot be written ({error.strerror or error}); free or choose another {option}."
+        ) from error
+
+
+def flush_all(folder: Path) -> None:
+    """Has the disk keep all that stands in `folder` by now, whoever wrote it."""
+    for path in (*folder.rglob("*"), folder):
+        _flush(path)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot flush a folder
+            raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        os.close(descriptor)
+
+
+# ---- reading ----
+
+# What JSON must be: a type (float: any number), a dict of keys that must be there and what each holds, or a list of
+# one form, that of every element.
+Form = type | dict[str, "Form"] | list["Form"]
+
+KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "a truth value",
+}
+
+
+def read_json(file: Path, form: Form, remedy: str) -> Any:
+    """The content of one of our JSON files.
+
+    Raises:
+      UserError: it is missing, cannot be read, is damaged or not of this `form`; with the `remedy`, what to do then.
+    """
+    try:
+        return parse_json(file.read_bytes(), form)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror or error}); {remedy}.") from error
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({error}); {remedy}.") from error
+
+
+def parse_json(data: str | bytes, form: Form) -> Any:
+    """What these characters hold.
+
+    Raises:
+      ValueError: no JSON, or none of this `form`.
+    """
+    try:
+        content = json.loads(data)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    _check(content, form, "it")
+    return content
+
+
+def _check(content: Any, form: Form, name: str) -> None:
+    kind = form if isinstance(form, type) else type(form)
+    if not isinstance(content, (int, float) if kind is float else kind):
+        found = KINDS.get(type(content), "null")
+        raise ValueError(f"{name} is {found}, expected {KINDS[kind]}")
+    if isinstance(form, dict):
+        for key, its in form.items():
+            if key not in content:
+                raise ValueError(f"{name} has no key {key!r}")
+            _check(content[key], its, f"{name}[{key!r}]")
+    if isinstance(form, list):
+        for i, element in enumerate(content):
+            _check(element, form[0], f"{name}[{i}]")
