@@ -1,6 +1,6 @@
 # make demo   installs, then trains and evaluates a tiny OVeNet on the built-in toy streets
 # make test   installs, then runs the tests
-# make lint   checks style
+# make lint   checks style and types
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
@@ -19,6 +19,7 @@ slow-test: $(VENV)/tests-installed
 lint: $(VENV)/tests-installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 $(VENV)/installed: requirements.txt requirements-tensorboard.txt
 	$(PYTHON) -m venv $(VENV)
@@ -30,4 +31,4 @@ $(VENV)/tests-installed: $(VENV)/installed requirements-test.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
