@@ -1,17 +1,21 @@
 # make demo   installs, then trains and evaluates a tiny OVeNet on the built-in toy streets
 # make test   installs, then runs the tests
+# make browser-test   the pages of reports in Debian's chromium
 # make lint   checks style and types
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test slow-test lint clean
+.PHONY: demo test browser-test slow-test lint clean
 
 demo: $(VENV)/installed
 	$(RUN) main.py --config=configs/demo.py
 
 test: $(VENV)/tests-installed
-	$(RUN) -m pytest -m "not slow" $(PYTEST_OPTIONS)
+	$(RUN) -m pytest -m "not slow and not browser" $(PYTEST_OPTIONS)
+
+browser-test: $(VENV)/browser-installed
+	$(RUN) -m pytest -m browser $(PYTEST_OPTIONS)
 
 slow-test: $(VENV)/tests-installed
 	$(RUN) -m pytest -m slow
@@ -28,6 +32,10 @@ $(VENV)/installed: requirements.txt requirements-tensorboard.txt
 
 $(VENV)/tests-installed: $(VENV)/installed requirements-test.txt
 	$(VENV)/bin/pip install -q -r requirements-test.txt
+	touch $@
+
+$(VENV)/browser-installed: $(VENV)/tests-installed requirements-browser.txt
+	$(VENV)/bin/pip install -q -r requirements-browser.txt
 	touch $@
 
 clean:

@@ -1,0 +1,77 @@
+"""Made-up images as a network might see them, and a report on them."""
+
+import cv2
+import numpy as np
+
+from ovenet_jax.data.labels import TOY_STREETS, Labels
+from ovenet_jax.evaluation.inspection import Grid, Inspected, rank
+from ovenet_jax.evaluation.page import Cell, Page, Section, Table
+
+HOSTILE = (
+    "</script><script>window.attacked = 1</script>",
+    'quote " and \' <img src=x onerror="window.attacked=1">',
+    "路&amp;",
+)
+CLASSES = Labels(HOSTILE + TOY_STREETS.names[3:], TOY_STREETS.colors, TOY_STREETS.ids)
+SIZES = ((203, 331), (97, 61), (64, 250))  # (H, W), odd and narrow
+
+
+def made_up(
+    seed: int, size: tuple[int, int], *, name: str, labelled: bool = True, offsets: bool = True
+) -> Inspected:
+    """An image of `size` (H, W), smooth scores at a quarter of it, seeds within the map."""
+    rng = np.random.default_rng(seed)
+    height, width = size
+    small = h, w = -(-height // 4), -(-width // 4)
+    scores = {
+        key: _probabilities(rng, small) for key in (("initial", "seed", "fused") if offsets else ("main",))
+    }
+    label = cv2.resize(
+        _probabilities(rng, small).argmax(-1).astype(np.uint8), (width, height), interpolation=0
+    )
+    label[:3, :5] = 255
+    y, x = np.mgrid[:h, :w]
+    ends = np.stack([x, y], -1) + rng.normal(0, 5, (h, w, 2))
+    seed_offset = np.clip(ends, 0, [w - 1, h - 1]) - np.stack([x, y], -1)
+    return Inspected(
+        name=name,
+        image=rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
+        label=label if labelled else None,
+        rankings={key: rank(values) for key, values in scores.items()},
+        grid=Grid.over(size, small, align_corners=True),
+        seed=seed_offset.astype(np.float32) if offsets else None,
+        confidence=rng.random((h, w), np.float32) if offsets else None,
+        score=0.25 * seed,
+    )
+
+
+def made_up_page(images: list[Inspected]) -> Page:
+    """With a table and a chart."""
+    ious = np.random.default_rng(0).random(len(CLASSES.names))
+    rows = [
+        [
+            Cell(name, color=f"rgb{color}"),
+            Cell(f"{100 * iou:.1f}", iou),
+            Cell(f"{iou - 0.5:+.2f}", iou - 0.5, bar=iou - 0.5),
+        ]
+        for name, color, iou in zip(CLASSES.names, CLASSES.colors, ious, strict=True)
+    ]
+    line = {
+        "data": [{"x": [1, 2, 3], "y": [3, 1, 2], "name": HOSTILE[0]}],
+        "layout": {"xaxis": {}, "yaxis": {}},
+    }
+    sections = [
+        Section("Classes", table=Table(("class", "IoU", "difference"), rows)),
+        Section("Curves", charts={"curves": line}),
+    ]
+    headline = [("mIoU", "71.2 %")]
+    notes = [f"mIoU {image.score}" for image in images]
+    views = [[image] for image in images]
+    return Page(f"Report {HOSTILE[0]}", "", headline, CLASSES, ["run"], views, notes, sections)
+
+
+def _probabilities(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """float32 [h, w, K]."""
+    coarse = rng.normal(0, 4, (5, 6, len(CLASSES.names))).astype(np.float32)
+    scores = np.exp(cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_LINEAR))
+    return scores / scores.sum(-1, keepdims=True)
