@@ -1,9 +1,15 @@
-"""Eight CPU devices in one process, and compilation with few optimisations: the suite is about values, not speed."""
+"""Eight CPU devices in one process, programs as users compile them, and a cache of those for this run and the next."""
 
 import os
+from pathlib import Path
 
+# The processes that tests start inherit these.
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ovenet_jax" / "tests-xla"),
+)
 
 import jax
 import pytest
@@ -15,13 +21,6 @@ from ovenet_jax.devices import environment
 
 environment.convolve_by_eigen()  # as main.py
 jax.config.update("jax_num_cpu_devices", 8)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def compilation_cache(tmp_path_factory):
-    """What one test has compiled, the others need not: a cache that starts empty."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 @pytest.fixture(autouse=True, scope="session")

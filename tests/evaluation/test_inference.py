@@ -147,7 +147,9 @@ def test_offsets_are_those_of_the_largest_whole_pass(images, run):
 def test_the_answer_alone_is_the_same(images, run):
     answer, _ = run(images[:1], answer_only=True)
     assert list(answer.scores) == ["fused"]
-    np.testing.assert_array_equal(answer.answer, run(images[:1])[0].answer)
+    np.testing.assert_allclose(
+        answer.answer, run(images[:1])[0].answer, rtol=1e-5
+    )  # another program rounds otherwise
 
 
 def test_items_are_run_together_by_the_shape_of_their_image(run):
