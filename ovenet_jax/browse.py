@@ -6,7 +6,9 @@ from ml_collections import ConfigDict
 
 from ovenet_jax import supervision
 from ovenet_jax.data import pipeline
-from ovenet_jax.evaluation import visualize
+from ovenet_jax.data.image_files import write_picture
+from ovenet_jax.evaluation.colours import overlay
+from ovenet_jax.evaluation.panel import panel
 from ovenet_jax.training.checks import check_config
 
 COUNT = 8
@@ -29,8 +31,7 @@ def browse(config: ConfigDict, folder: Path) -> None:
         batch = next(batches)
     target = folder / "browse"
     for i, (image, label) in enumerate(zip(batch["image"], batch["label"], strict=True)):
-        panel = visualize.panel(image, label, {}, offset=None, confidence=None, classes=source.classes)
-        visualize.write_picture(target / f"{i}.png", panel)
-        overlay = visualize.overlay(image, label, source.classes)
-        visualize.write_picture(target / f"{i}_overlay.png", overlay)
+        shown = panel(image, label, {}, offset=None, confidence=None, classes=source.classes)
+        write_picture(target / f"{i}.png", shown)
+        write_picture(target / f"{i}_overlay.png", overlay(image, label, source.classes))
     print(f"Written: the first {COUNT} samples of training, augmented, in {target}")

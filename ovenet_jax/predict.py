@@ -17,13 +17,15 @@ from tqdm import tqdm
 
 from ovenet_jax import files, supervision
 from ovenet_jax.data import labels, pipeline
+from ovenet_jax.data.image_files import write_picture
 from ovenet_jax.data.image_folder import ImageFolder
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.devices import parallel
 from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
 from ovenet_jax.errors import UserError, listed
-from ovenet_jax.evaluation import visualize
+from ovenet_jax.evaluation.colours import overlay
 from ovenet_jax.evaluation.inference import Inference
+from ovenet_jax.evaluation.legend import legend
 from ovenet_jax.evaluation.refinement import seeds_of
 from ovenet_jax.models.predictions import class_maps
 from ovenet_jax.models.zoo import directions_of, is_segfix
@@ -84,7 +86,7 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
         if wrong:
             raise UserError(f"{len(wrong)} files are not as they should be: {wrong[0]}; is the disk full?")
         if jax.process_index() == 0:
-            visualize.write_picture(writing / "legend.png", visualize.legend(classes))
+            write_picture(writing / "legend.png", legend(classes))
             writing.rename(target)
     if jax.process_index() == 0:
         written = " and ".join(part.folder.name.replace("_", " ") for part in parts)
@@ -213,7 +215,7 @@ class _LabelMaps:
     num_classes: int
 
     def write(self, name: str, answer: _Answer) -> None:
-        visualize.write_picture(self.folder / f"{name}.png", self.ids[answer.class_map])
+        write_picture(self.folder / f"{name}.png", self.ids[answer.class_map])
 
     def fault_of(self, name: str, size: tuple[int, int]) -> str | None:
         return _fault_of(self.folder / f"{name}.png", size, set(self.ids[: self.num_classes].tolist()))
@@ -225,8 +227,8 @@ class _Overlays:
     classes: Labels
 
     def write(self, name: str, answer: _Answer) -> None:
-        overlay = visualize.overlay(answer.image, answer.class_map, self.classes)
-        visualize.write_picture(self.folder / f"{name}.jpg", overlay)
+        picture = overlay(answer.image, answer.class_map, self.classes)
+        write_picture(self.folder / f"{name}.jpg", picture)
 
     def fault_of(self, name: str, size: tuple[int, int]) -> None:
         """For people: not read again."""

@@ -5,7 +5,7 @@ from configs import camvid
 from ovenet_jax.browse import browse
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import CAMVID
-from ovenet_jax.evaluation import visualize
+from ovenet_jax.evaluation.colours import overlay
 from tests.camvid_tree import write_tree
 
 
@@ -23,6 +23,6 @@ def test_the_first_samples_of_training_become_pictures(tmp_path, capsys):
     with pipeline.train_batches(source, acts, batch_size=3, seed=config.seed, first_step=0) as batches:
         seen = [sample for _ in range(3) for sample in zip(*next(batches).values(), strict=True)]
     for i in range(8):
-        overlay = cv2.imread(str(pictures[f"{i}_overlay.png"]), cv2.IMREAD_COLOR_RGB)
-        np.testing.assert_array_equal(overlay, visualize.overlay(*seen[i], CAMVID))
+        written = cv2.imread(str(pictures[f"{i}_overlay.png"]), cv2.IMREAD_COLOR_RGB)
+        np.testing.assert_array_equal(written, overlay(*seen[i], CAMVID))
         assert cv2.imread(str(pictures[f"{i}.png"])).shape[1] > 1000

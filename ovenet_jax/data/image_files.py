@@ -1,4 +1,4 @@
-"""Image files as bytes: which are refused, which are rewritten without loss, and how they are decoded.
+"""Image files: which are refused, which are rewritten without loss, how they are decoded, and written.
 
 Everything that can be read off a file's header is checked there, before any memory is spent on its pixels. A file
 that ends too early does not decode (OpenCV 5 stops there and returns nothing).
@@ -6,12 +6,14 @@ that ends too early does not decode (OpenCV 5 stops there and returns nothing).
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+
+from ovenet_jax import files
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 HEAD = 2**16  # bytes, which hold the header of most files
@@ -160,7 +162,7 @@ def read_label(data: bytes) -> Read:
         note = PALETTE_LABEL if header.palette else SHALLOW_LABEL
         values = values // (255 // (2**header.depth - 1))  # OpenCV spreads them over 0 to 255
     label = values.astype(np.uint8)
-    return Read(label, cv2.imencode(".png", label)[1].tobytes(), note)
+    return Read(label, encoded(label), note)
 
 
 def _indices_as_grey(data: bytes) -> bytes:
@@ -205,3 +207,28 @@ def _decode(data: bytes, flags: int) -> np.ndarray:
     if array is None:
         raise ValueError("does not decode as an image")
     return array
+
+
+# ---- written ----
+
+
+def write_picture(path: Path, picture: np.ndarray, parameters: Sequence[int] = ()) -> None:
+    """Writes an image, uint8 RGB [H, W, 3], or one channel, uint8 or uint16 [H, W], as .png or .jpg. parameters:
+    OpenCV's, of its encoder.
+
+    Raises:
+      ValueError: another kind of array.
+      OSError: the file system refuses.
+    """
+    kinds = {2: (np.uint8, np.uint16), 3: (np.uint8,)}
+    if picture.dtype not in kinds.get(picture.ndim, ()) or picture.shape[2:] not in ((), (3,)):
+        raise ValueError(
+            f"{path}: a picture is uint8 [h, w, 3] or [h, w], not {picture.dtype} {list(picture.shape)}"
+        )
+    files.write(path, encoded(picture, path.suffix, parameters))
+
+
+def encoded(picture: np.ndarray, suffix: str = ".png", parameters: Sequence[int] = ()) -> bytes:
+    """What `write_picture` writes."""
+    in_order = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(suffix, in_order, parameters)[1].tobytes()

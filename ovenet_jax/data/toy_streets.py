@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-import cv2
 import numpy as np
 
 from ovenet_jax.data import prepare, storage
+from ovenet_jax.data.image_files import encoded
 from ovenet_jax.data.labels import TOY_STREETS
 from ovenet_jax.data.street_scene import render_scene
 
@@ -61,8 +61,4 @@ class _Drawing:
 @lru_cache(maxsize=64)  # both parts are read soon after each other
 def _files(split: str, index: int, size: tuple[int, int]) -> tuple[bytes, bytes]:
     image, label = scene(split, index, size)
-    return _png(image[..., ::-1]), _png(label)
-
-
-def _png(array: np.ndarray) -> bytes:
-    return cv2.imencode(".png", array)[1].tobytes()
+    return encoded(image), encoded(label)

@@ -18,9 +18,10 @@ from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.devices import parallel
 from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
-from ovenet_jax.evaluation import report, visualize
+from ovenet_jax.evaluation import report
 from ovenet_jax.evaluation.inference import Inference, on_canvas
 from ovenet_jax.evaluation.metrics import ConfusionMatrix, Evaluation, ImageScore, scores
+from ovenet_jax.evaluation.panel import panel
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.models.predictions import TITLES, class_maps
 from ovenet_jax.run.network import restore_network
@@ -85,7 +86,7 @@ class Evaluator:
                     height, width = sample["label"].shape
                     pictures[sample["index"]] = (
                         sample["name"],
-                        visualize.panel(
+                        panel(
                             sample["image"],
                             sample["label"],
                             {TITLES[name]: maps[name][row, :height, :width] for name in segmentation.scores},

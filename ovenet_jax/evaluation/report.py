@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from ovenet_jax import files
+from ovenet_jax.data.image_files import write_picture
 from ovenet_jax.data.labels import Labels
-from ovenet_jax.evaluation import visualize
+from ovenet_jax.evaluation.confusion import confusion_picture
 from ovenet_jax.evaluation.metrics import Evaluation, ImageScore, offset_scores, scores
 from ovenet_jax.models.predictions import TITLES
 
@@ -63,9 +64,7 @@ def write(
     for kind, pictures in panels.items():
         shutil.rmtree(folder / kind, ignore_errors=True)
         write_panels(pictures, folder / kind)
-    visualize.write_picture(
-        folder / "confusion.png", visualize.confusion_picture(list(matrices.values())[-1], classes)
-    )
+    write_picture(folder / "confusion.png", confusion_picture(list(matrices.values())[-1], classes))
     files.write_json(folder / "report.json", content)
     print(f"Written: {folder}")
 
@@ -73,7 +72,7 @@ def write(
 def write_panels(panels: Mapping[str, np.ndarray], folder: Path) -> None:
     """One PNG per panel, named after its image."""
     for name, picture in panels.items():
-        visualize.write_picture(folder / f"{name}.png", picture)
+        write_picture(folder / f"{name}.png", picture)
 
 
 def table(matrices: Mapping[str, np.ndarray], names: Sequence[str]) -> str:

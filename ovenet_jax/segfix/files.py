@@ -14,8 +14,8 @@ truth. Nothing in a file is executed; of a .mat the array `mat` alone is read.
 """
 
 import contextlib
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,8 @@ import cv2
 import numpy as np
 from scipy import io
 
-from ovenet_jax.data.image_files import decode_label, read_header
+from ovenet_jax import files
+from ovenet_jax.data.image_files import decode_label, read_header, write_picture
 from ovenet_jax.segfix.ground_truth import GroundTruth
 from ovenet_jax.segfix.mat_file import read_array
 
@@ -44,7 +45,7 @@ class Offsets(NamedTuple):
 
 
 def write_offsets(path: Path, offsets: Offsets) -> None:
-    """Writes whole offsets as .png, those of boundaries also as .mat; never half a file.
+    """Writes whole offsets as .png, those of boundaries also as .mat.
 
     Raises:
       ValueError: the form of the file does not hold them.
@@ -57,11 +58,11 @@ def write_offsets(path: Path, offsets: Offsets) -> None:
         _write_mat(path, {"mat": _within(offset, np.int8, path).astype(np.int8)})
     elif confidence is None:
         rows_columns = np.moveaxis(_within(offset, np.int8, path), -1, 0)
-        write_png(path, np.hstack(rows_columns + 2**7).astype(np.uint8), SMALL)
+        write_picture(path, np.hstack(rows_columns + 2**7).astype(np.uint8), SMALL)
     else:
         rows_columns = np.moveaxis(_within(offset, np.int16, path), -1, 0)
         maps = [*(rows_columns + 2**15), np.rint(confidence * 255)]
-        write_png(path, np.hstack(maps).astype(np.uint16), SMALL)
+        write_picture(path, np.hstack(maps).astype(np.uint16), SMALL)
 
 
 @contextlib.contextmanager
@@ -115,7 +116,7 @@ def _mat_offset(data: bytes, size: tuple[int, int]) -> np.ndarray:
 
 
 def write_ground_truth(path: Path, truth: GroundTruth) -> None:
-    """Writes it as .png or .mat; never half a file.
+    """Writes it as .png or .mat.
 
     Raises:
       OSError: the file system refuses.
@@ -123,7 +124,7 @@ def write_ground_truth(path: Path, truth: GroundTruth) -> None:
     if path.suffix == ".mat":
         _write_mat(path, {"depth": truth.distance, "dir_deg": truth.direction, "deg_reduce": 2})
     else:
-        write_png(path, np.vstack(truth), SMALL)
+        write_picture(path, np.vstack(truth), SMALL)
 
 
 def read_ground_truth(path: Path) -> GroundTruth:
@@ -140,16 +141,6 @@ def read_ground_truth(path: Path) -> GroundTruth:
         return GroundTruth(*np.split(picture, 2))
 
 
-def write_png(path: Path, picture: np.ndarray, parameters: Sequence[int] = ()) -> None:
-    """Writes one grey channel, uint8 or uint16 [h, w], making its folders; never half a file.
-
-    Raises:
-      OSError: the file system refuses.
-    """
-    _, encoded = cv2.imencode(".png", picture, parameters)
-    _replace(path, lambda file: file.write_bytes(encoded))
-
-
 def _within(offset: np.ndarray, kind: type, path: Path) -> np.ndarray:
     limits = np.iinfo(kind)
     if offset.min(initial=0) < limits.min or offset.max(initial=0) > limits.max:
@@ -161,14 +152,6 @@ def _within(offset: np.ndarray, kind: type, path: Path) -> np.ndarray:
 
 
 def _write_mat(path: Path, fields: dict) -> None:
-    _replace(path, lambda file: io.savemat(file, fields, do_compression=True, appendmat=False))
-
-
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = BytesIO()
+    io.savemat(content, fields, do_compression=True)
+    files.write(path, content.getvalue())

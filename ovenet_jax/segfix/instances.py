@@ -12,9 +12,10 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
-from ovenet_jax.data.image_files import read_label
+from ovenet_jax import files
+from ovenet_jax.data.image_files import read_label, write_picture
 from ovenet_jax.errors import UserError
-from ovenet_jax.segfix.files import named, write_png
+from ovenet_jax.segfix.files import named
 from ovenet_jax.segfix.shift import Shift, refined_mask
 
 LIST_END = "_pred"
@@ -64,9 +65,8 @@ def read_mask(path: Path) -> np.ndarray:
 def write_refined(file: Path, masks: Mapping[str, np.ndarray], shift: Shift | None, folder: Path) -> None:
     """Writes the masks after `shift` into `folder`, and then their list; `shift` may be None where there are none."""
     for path, mask in masks.items():
-        write_png(folder / path, 255 * refined_mask(mask, shift).astype(np.uint8))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / file.name).write_bytes(file.read_bytes())
+        write_picture(folder / path, 255 * refined_mask(mask, shift).astype(np.uint8))
+    files.write(folder / file.name, file.read_bytes())
 
 
 def check_ids(file: Path, label_ids: Iterable[int]) -> None:

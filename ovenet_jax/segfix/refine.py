@@ -17,10 +17,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from ovenet_jax.data.image_files import write_picture
 from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.errors import UserError
 from ovenet_jax.segfix import command, instances
-from ovenet_jax.segfix.files import OFFSET_SUFFIXES, read_offsets, write_png
+from ovenet_jax.segfix.files import OFFSET_SUFFIXES, read_offsets
 from ovenet_jax.segfix.label_maps import (
     LABEL_IDS,
     Meaning,
@@ -155,7 +156,7 @@ def refine_label_maps(
         except (OSError, ValueError) as error:
             return _Outcome(False, str(error))
         refined = cv2.LUT(refined_numbers(label, shift), ids)
-        write_png(folder / file.relative_to(labels), refined)
+        write_picture(folder / file.relative_to(labels), refined)
         if not truth:
             return _Outcome(True)
         try:

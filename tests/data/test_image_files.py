@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from ovenet_jax.data import image_files
-from ovenet_jax.data.image_files import PNG, decode_image, decode_label, image_size, read_image, read_label
+from ovenet_jax.data.image_files import (
+    PNG,
+    decode_image,
+    decode_label,
+    image_size,
+    read_image,
+    read_label,
+    write_picture,
+)
 from ovenet_jax.data.image_folder import ImageFolder
 from tests import trees
 
@@ -192,3 +200,38 @@ def test_an_image_that_its_exif_turns_is_noted():
     np.testing.assert_array_equal(
         image_files.read_image(turned).array, image_files.read_image(plain).array[::-1, ::-1]
     )
+
+
+# ---- written ----
+
+
+def test_a_picture_is_written_whole_with_its_folders_and_nothing_else(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
+    path = tmp_path / "new" / "folder" / "picture.png"
+    write_picture(path, picture)
+    np.testing.assert_array_equal(cv2.imread(str(path))[..., ::-1], picture)
+    write_picture(path, 255 - picture)  # over the old one
+    np.testing.assert_array_equal(cv2.imread(str(path))[..., ::-1], 255 - picture)
+    assert [file.name for file in path.parent.iterdir()] == ["picture.png"]
+
+
+def test_a_picture_that_cannot_be_written_leaves_nothing_behind(tmp_path):
+    (tmp_path / "picture.png").mkdir()
+    with pytest.raises(OSError, match=r"picture\.png"):
+        write_picture(tmp_path / "picture.png", np.zeros((2, 2, 3), np.uint8))
+    assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]
+
+
+@pytest.mark.parametrize(
+    "picture", [np.zeros((2, 2, 3)), np.zeros((2, 2, 1), np.uint8), np.zeros((2, 2, 4), np.uint8)]
+)
+def test_what_is_not_a_picture_is_not_written(picture, tmp_path):
+    with pytest.raises(ValueError, match=r"a\.png: a picture is uint8 \[h, w, 3\] or \[h, w\], not "):
+        write_picture(tmp_path / "a.png", picture)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_label_map_is_written_as_one_channel(tmp_path):
+    label = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    write_picture(tmp_path / "label.png", label)
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "label.png"), cv2.IMREAD_UNCHANGED), label)

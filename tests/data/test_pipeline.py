@@ -1,4 +1,3 @@
-from tests.places import ROOT
 import multiprocessing
 import os
 import pickle
@@ -20,6 +19,7 @@ from ovenet_jax.data.labels import ADE20K, CAMVID, IGNORE, LIP, TOY_STREETS
 from ovenet_jax.data.pipeline import Source, samples, train_batches
 from ovenet_jax.errors import UserError
 from tests.camvid_tree import write_tree
+from tests.places import ROOT
 
 ACTS = (RandomScaleCrop(32, (20, 28), 16), RandomBrightness(10), RandomFlip())
 

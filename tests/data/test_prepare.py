@@ -1,6 +1,5 @@
 """What preparation says and saves, and what it leaves when it is interrupted, killed, overtaken or out of disk."""
 
-from tests.places import ROOT
 import json
 import os
 import shutil
@@ -23,7 +22,7 @@ from ovenet_jax.data.prepare import Builder
 from ovenet_jax.errors import UserError
 from tests import trees
 from tests.camvid_tree import write, write_tree
-
+from tests.places import ROOT
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ import pytest
 from numpy.testing import assert_array_equal
 from scipy import io, ndimage
 
+from ovenet_jax.data.image_files import write_picture
 from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.models.sampling import sample, seed_positions
 from ovenet_jax.segfix import refine
-from ovenet_jax.segfix.files import Offsets, write_offsets, write_png
+from ovenet_jax.segfix.files import Offsets, write_offsets
 from ovenet_jax.segfix.shift import refined_mask, refined_numbers, seed_offsets, seeds_where_sure, shift_by
 
 SIZE = (18, 26)
@@ -251,7 +252,7 @@ def test_files_of_one_name_in_several_folders_are_not_mixed_up(
     tmp_path, capsys, labels, offsets, refined, counts
 ):
     for name in labels:
-        write_png(tmp_path / f"labels/{name}.png", LABEL)
+        write_picture(tmp_path / f"labels/{name}.png", LABEL)
     for name in offsets:
         write_offsets(tmp_path / f"offsets/{name}.mat", Offsets(OFFSET))
     assert run(tmp_path) == 1
@@ -321,8 +322,8 @@ def scored(tmp_path):
     true[5:25, 10:30] = 26001
     for i in (1, 2):
         name = f"x_000000_00000{i}"
-        write_png(tmp_path / f"truth/{name}_gtFine_instanceIds.png", true)
-        write_png(tmp_path / f"labels/{i}.png", np.uint8(true == 26001))
+        write_picture(tmp_path / f"truth/{name}_gtFine_instanceIds.png", true)
+        write_picture(tmp_path / f"labels/{i}.png", np.uint8(true == 26001))
         (tmp_path / f"labels/{name}_pred.txt").write_text(f"{i}.png 26 0.9\n")
         write_offsets(tmp_path / f"offsets/{name}.png", Offsets(np.zeros((40, 60, 2), int)))
     return tmp_path, true
@@ -342,7 +343,7 @@ def test_instances_without_sound_truth_are_refined_and_not_scored(scored, capsys
     folder, true = scored
     file, found = folder / "truth/x_000000_000002_gtFine_instanceIds.png", truth(true)
     if isinstance(found, np.ndarray):
-        write_png(file, found)
+        cv2.imwrite(str(file), found)
     elif found:
         file.write_bytes(found)
     else:

@@ -1,104 +1,19 @@
-"""Pictures: exact colours, true numbers in the texts, every combination of parts, files written whole."""
+"""Exact colours, true numbers in the texts, every combination of parts."""
 
 import subprocess
 import sys
 from types import SimpleNamespace
 
-import cv2
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
 
-from ovenet_jax.evaluation.visualize import (
-    confusion_picture,
-    label_colors,
-    legend,
-    offset_colors,
-    overlay,
-    panel,
-    write_picture,
-)
+from ovenet_jax.evaluation.colours import offset_colors
+from ovenet_jax.evaluation.panel import panel
+from tests.drawing import CAR, CLASSES, IGNORED, SKY, WHITE, count, sample
 from tests.places import ROOT
 
-CLASSES = SimpleNamespace(names=("road", "car", "sky"), colors=((128, 64, 128), (0, 0, 142), (70, 130, 180)))
-ROAD, CAR, SKY, IGNORED = 0, 1, 2, 255
 GREEN, RED = (0, 158, 115), (213, 74, 0)
-WHITE = (255, 255, 255)
-
-
-@pytest.fixture
-def written(monkeypatch) -> list[str]:
-    """The texts that are drawn, in order."""
-    texts, draw = [], Axes.text
-
-    def record(axes, x, y, text, **style):
-        texts.append(text)
-        return draw(axes, x, y, text, **style)
-
-    monkeypatch.setattr(Axes, "text", record)
-    return texts
-
-
-def sample(height=360, width=480):
-    """A grey image, its label (left half road, right half car) and three predictions.
-
-    Initial: the upper half wrong. Seed: all right. Fused: an eighth wrong, below; it mends 1/2 and breaks 1/8.
-    """
-    image = np.full((height, width, 3), 90, np.uint8)
-    label = np.full((height, width), ROAD, np.uint8)
-    label[:, width // 2 :] = CAR
-    initial = label.copy()
-    initial[: height // 2] = SKY
-    fused = label.copy()
-    fused[height // 2 :, width * 3 // 4 :] = SKY
-    return image, label, {"initial S_i": initial, "seed S_s": label.copy(), "fused S_f": fused}
-
-
-def count(picture: np.ndarray, color) -> int:
-    return int((picture == np.array(color, np.uint8)).all(-1).sum())
-
-
-# ---- colours ----
-
-
-def test_the_wheel_gives_each_direction_its_hue_and_opposite_ones_complementary_hues():
-    right, left, down, up = offset_colors(np.array([[[5, 0], [-5, 0], [0, 5], [0, -5]]], np.float32), 5.0)[0]
-    assert right.tolist() == [255, 0, 0]
-    assert left.tolist() == [0, 255, 255]
-    np.testing.assert_allclose(down, [127.5, 255, 0], atol=1)
-    np.testing.assert_allclose(up, [127.5, 0, 255], atol=1)
-    np.testing.assert_allclose(down.astype(int) + up, WHITE, atol=1)
-
-
-def test_a_zero_offset_is_white_and_colour_grows_with_length_up_to_the_maximum():
-    colors = offset_colors(np.array([[[0, 0], [2, 0], [4, 0], [40, 0]]], np.float32), 4.0)[0]
-    assert colors.tolist() == [[255, 255, 255], [255, 128, 128], [255, 0, 0], [255, 0, 0]]
-
-
-@pytest.mark.parametrize("length", [0.0, -1.0, float("nan")])
-def test_a_wheel_without_length_is_refused(length):
-    with pytest.raises(ValueError, match="max_length is .*above 0"):
-        offset_colors(np.zeros((2, 2, 2), np.float32), length)
-
-
-def test_labels_take_the_palettes_colours_and_ignored_pixels_black():
-    colors = label_colors(np.array([[SKY, ROAD], [IGNORED, CAR]], np.uint8), CLASSES)
-    assert colors.dtype == np.uint8
-    assert colors.tolist() == [[[70, 130, 180], [128, 64, 128]], [[0, 0, 0], [0, 0, 142]]]
-
-
-@pytest.mark.parametrize(
-    ("value", "dtype"), [(3, np.uint8), (254, np.uint8), (-1, np.int32), (256, np.int64)]
-)
-def test_a_label_value_outside_the_table_is_named(value, dtype):
-    with pytest.raises(
-        ValueError, match=f"label value {value} is outside the table of 3 classes.*0 to 2, or 255"
-    ):
-        label_colors(np.array([[0, value]], dtype), CLASSES)
-
-
-# ---- panels ----
 
 
 @pytest.mark.parametrize("size", [(128, 256), (360, 480), (1024, 2048), (640, 427)])
@@ -293,90 +208,9 @@ def test_extreme_shapes_still_make_a_panel():
         assert picture.shape[1] <= 2200
 
 
-# ---- confusion ----
-
-
-def test_a_confusion_picture_states_percentages_ious_and_their_mean(written):
-    picture = confusion_picture(np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]]), CLASSES)
-    assert picture.dtype == np.uint8
-    assert "mIoU 35.7 %  (1 absent, counted as 0)" in written  # (3/6 + 4/7 + 0) / 3
-    assert {"75", "25", "33", "67", "50.0", "57.1", "absent"} <= set(written)
-    absent_row = 3 * 72 * 72  # three cells of 72 pixels
-    assert 0 <= count(picture, (222, 222, 222)) - absent_row < 100  # text edges share this grey
-
-
-def test_a_predicted_class_that_never_occurs_is_absent_too(written):
-    confusion_picture(np.array([[3, 0, 1], [0, 4, 0], [0, 0, 0]]), CLASSES)
-    assert "mIoU 58.3 %  (1 absent, counted as 0)" in written  # (3/4 + 1 + 0) / 3
-
-
-def test_large_confusion_pictures_give_a_scale_instead_of_cell_texts(written):
-    classes = SimpleNamespace(names=tuple(f"object {k}" for k in range(60)), colors=np.zeros((60, 3)))
-    confusion_picture(np.full((60, 60), 7), classes)
-    assert [text for text in written if text.isdigit()] == ["0", "1", "10", "50", "100"]
-    assert written.count("object 59") == 2  # at its row and at its column
-
-
-def test_a_confusion_matrix_of_other_classes_is_refused():
-    with pytest.raises(ValueError, match=r"confusion matrix is \[2, 2\]; expected \[3, 3\]"):
-        confusion_picture(np.zeros((2, 2)), CLASSES)
-
-
-# ---- files ----
-
-
-def test_a_picture_is_written_whole_with_its_folders_and_nothing_else(tmp_path):
-    picture = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
-    path = tmp_path / "new" / "folder" / "picture.png"
-    write_picture(path, picture)
-    np.testing.assert_array_equal(cv2.imread(str(path))[..., ::-1], picture)
-    write_picture(str(path), 255 - picture)  # over the old one
-    np.testing.assert_array_equal(cv2.imread(str(path))[..., ::-1], 255 - picture)
-    assert [file.name for file in path.parent.iterdir()] == ["picture.png"]
-
-
-def test_a_picture_that_cannot_be_written_leaves_nothing_behind(tmp_path):
-    (tmp_path / "picture.png").mkdir()
-    with pytest.raises(OSError, match=r"picture\.png"):
-        write_picture(tmp_path / "picture.png", np.zeros((2, 2, 3), np.uint8))
-    assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]
-
-
-@pytest.mark.parametrize(
-    "picture", [np.zeros((2, 2, 3)), np.zeros((2, 2, 1), np.uint8), np.zeros((2, 2, 4), np.uint8)]
-)
-def test_what_is_not_a_picture_is_not_written(picture, tmp_path):
-    with pytest.raises(ValueError, match=r"a\.png: a picture is uint8 \[h, w, 3\] or \[h, w\], not "):
-        write_picture(tmp_path / "a.png", picture)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_label_map_is_written_as_one_channel(tmp_path):
-    label = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    write_picture(tmp_path / "label.png", label)
-    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "label.png"), cv2.IMREAD_UNCHANGED), label)
-
-
-# ---- overlays ----
-
-
-def test_an_overlay_is_half_image_half_colours():
-    image = np.full((1, 2, 3), 100, np.uint8)
-    expected = [[(100 + np.array(CLASSES.colors[k])) / 2 for k in (0, 1)]]
-    np.testing.assert_allclose(overlay(image, np.array([[0, 1]]), CLASSES), expected, atol=0.51)
-
-
-def test_the_legend_names_every_class(written):
-    picture = legend(CLASSES)
-    assert picture.dtype == np.uint8
-    assert set(CLASSES.names) <= set(written)
-    for color in CLASSES.colors:
-        assert (picture == color).all(-1).any()
-
-
 def test_drawing_needs_no_tensorflow_and_no_pyplot():
     code = (
-        "import sys, ovenet_jax.evaluation.visualize;"
+        "import sys, ovenet_jax.evaluation.panel;"
         "print(sorted({'tensorflow', 'matplotlib.pyplot'} & set(sys.modules)))"
     )
     result = subprocess.run(
