@@ -6,8 +6,9 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from ovenet_jax import errors
 from ovenet_jax.devices import environment
-from ovenet_jax.errors import UserError
+from ovenet_jax.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_INTERRUPTED, UserError
 from ovenet_jax.run import processes
 
 # jax and what needs it is imported in `main` only, so that a mistake in the flags is answered at once.
@@ -21,9 +22,6 @@ COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, 
 PROCESSES = flags.DEFINE_integer("processes", None, "How many; 1: alone, even in a cluster.", lower_bound=1)
 PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
 WAIT = flags.DEFINE_float("wait", 300, "Seconds to wait for the other processes.")
-
-# Something was named and left out. The user can mend it. Saved, and the same command goes on (EX_TEMPFAIL).
-EXIT_INCOMPLETE, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 75
 
 
 def main(_: list[str]) -> int | None:
@@ -39,9 +37,9 @@ def main(_: list[str]) -> int | None:
     folder = Path(WORKDIR.value or Path("runs") / config.name)
     source = Path(SOURCE.value).expanduser() if SOURCE.value else None
     actions = {
-        "train": lambda: 0 if train.train(config, folder) else EXIT_INTERRUPTED,
+        "train": lambda: EXIT_DONE if train.train(config, folder) else EXIT_INTERRUPTED,
         "evaluate": lambda: evaluate.evaluate(config, folder),
-        "predict": lambda: 0 if predict.predict(config, folder, source) else EXIT_INCOMPLETE,
+        "predict": lambda: EXIT_DONE if predict.predict(config, folder, source) else EXIT_INCOMPLETE,
         "prepare": lambda: print(inventory.as_text(supervision.prepare(config))),
         "browse": lambda: browse.browse(config, folder),
         "import": lambda: import_weights.import_weights(config, source, folder),
@@ -50,9 +48,9 @@ def main(_: list[str]) -> int | None:
 
 
 def parse_flags(arguments: list[str]) -> list[str]:
-    """absl's parser, with the mistakes that ml_collections answers with a stack trace said in one sentence."""
+    """absl's parser, whose mistakes, and those that ml_collections answers with a stack trace, become one sentence."""
     try:
-        remaining = app.parse_flags_with_usage(arguments)
+        remaining = flags.FLAGS(arguments)
         _ = CONFIG.value.name  # a config file that cannot be loaded is an error on first use
         if len(remaining) > 1:
             raise UserError(f"{remaining[1]!r} is no flag; flags are written --name=value, see README.md.")
@@ -61,13 +59,11 @@ def parse_flags(arguments: list[str]) -> list[str]:
         raise UserError(f"No such key in the config: {' '.join(str(cause).split())}") from error
     except OSError as error:
         raise UserError(f"--config cannot be loaded: {' '.join(str(error).split())}") from error
+    except flags.Error as error:
+        raise UserError(f"{' '.join(str(error).split())}; --help lists all flags.") from error
     return remaining
 
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    try:
-        app.run(main, flags_parser=parse_flags)
-    except UserError as user_error:
-        print(f"Error: {user_error}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+    sys.exit(errors.run(lambda: app.run(main, flags_parser=parse_flags)))

@@ -1,17 +1,32 @@
-"""The one exception that means: the user can mend this; and how many faults are told at once."""
+"""What the user can mend, how it is said, and how a command ends."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+
+# Done. Something was named and left out. The user can mend it. Interrupted: the same command goes on (EX_TEMPFAIL).
+EXIT_DONE, EXIT_INCOMPLETE, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 75
+
+FAULTS_SHOWN = 20
 
 
 class UserError(Exception):
     """A mistake in the input (a folder, a file, a config value), not in the program.
 
-    Its message is one sentence that names the thing, what was expected and what to do; `main.py`
-    prints it without a stack trace and exits with code 2.
+    Its message is one sentence that names the thing, what was expected and what to do; a command prints it without a
+    stack trace and exits with code 2.
     """
 
 
-FAULTS_SHOWN = 20
+def run(command: Callable[[], int | None]) -> int:
+    """Runs a command that returns its exit code, None for 0; says what the user can mend, and how it ended."""
+    try:
+        return command() or EXIT_DONE
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("Error: interrupted; the same command starts again what was not finished.", file=sys.stderr)
+        return EXIT_INTERRUPTED
 
 
 def listed(faults: Sequence[str]) -> str:

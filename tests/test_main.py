@@ -226,7 +226,8 @@ MISTAKES = {
 def test_a_mistake_gets_one_sentence_and_no_stack_trace(folder, mistake):
     arguments, sentence = MISTAKES[mistake]
     result = run(command(folder, f"--workdir={folder}/{mistake}", *arguments), environment(folder))
-    assert result.returncode != 0
+    assert result.returncode == 2
+    assert "Error: " in result.stderr
     assert sentence in result.stderr
     assert "Traceback" not in result.stderr
 

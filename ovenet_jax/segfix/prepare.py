@@ -22,9 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--instances", action="store_true", help="the labels are instance maps")
     parser.add_argument("--metric", choices=METRICS, default="euclidean", help="of distances")
     parser.add_argument("--mat", action="store_true", help="write MATLAB files, as published")
-    given = parser.parse_args(arguments)
 
     def prepare_given() -> list[str]:
+        given = parser.parse_args(arguments)
         meaning = meaning_of(given.dataset, given.ids)
         return prepare(
             given.labels,
@@ -59,7 +59,7 @@ def prepare(
     """
     files = files_by_name(labels, (".png",), only=meaning.ends[2 if instances else 1])
     truth_of = partial(_of_instances if instances else _of_classes, meaning=meaning, metric=metric)
-    with command.new_folder(out) as folder:
+    with files.new_folder(out, "--out") as folder:
         write = partial(_write, truth_of=truth_of, folder=folder, suffix=suffix)
         faults = list(command.each(write, list(files.items()), workers, "ground truth"))
     faults = [fault for fault in faults if fault]

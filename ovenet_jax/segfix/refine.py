@@ -17,6 +17,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from ovenet_jax import files
 from ovenet_jax.data.image_files import write_picture
 from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.errors import UserError
@@ -59,22 +60,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--truth", type=command.folder, help="folder of true labels, of label ids or instances"
     )
-    given = parser.parse_args(arguments)
-    if given.scale is None:
-        given.scale = INSTANCE_SCALE if given.instances else SEMANTIC_SCALE
-    reading = Reading(given.scale, given.threshold, align_corners=not given.outer_edges)
-    refine = refine_instances if given.instances else refine_label_maps
-    return command.run(
-        lambda: refine(
+
+    def refine_given() -> list[str]:
+        given = parser.parse_args(arguments)
+        if given.scale is None:
+            given.scale = INSTANCE_SCALE if given.instances else SEMANTIC_SCALE
+        refine = refine_instances if given.instances else refine_label_maps
+        return refine(
             given.labels,
             given.offsets,
             given.out,
             meaning_of(given.dataset, given.ids),
-            reading,
+            Reading(given.scale, given.threshold, align_corners=not given.outer_edges),
             truth=given.truth,
             workers=given.workers,
         )
-    )
+
+    return command.run(refine_given)
 
 
 class Reading(NamedTuple):
@@ -169,7 +171,7 @@ def refine_label_maps(
         return _Outcome(True, scored=scores)
 
     written, faults, total = 0, [], None
-    with command.new_folder(out) as folder:
+    with files.new_folder(out, "--out") as folder:
         for outcome in command.each(refine, list(label_of.items()), workers, "refining"):
             written += outcome.written
             faults += [outcome.fault] if outcome.fault else []
@@ -239,7 +241,7 @@ def refine_instances(
             return _unscored(error)
         return _Outcome(True, scored=true_file)
 
-    with command.new_folder(out) as folder:
+    with files.new_folder(out, "--out") as folder:
         outcomes = list(command.each(refine, list(list_of.items()), workers, "refining"))
     print(f"Written: {sum(outcome.written for outcome in outcomes)} of {len(list_of)} lists in {out}")
     scored = {file: o.scored for file, o in zip(list_of.values(), outcomes, strict=True) if o.scored}

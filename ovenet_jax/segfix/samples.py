@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 
+from ovenet_jax import files
 from ovenet_jax.data.image_files import read_label
 from ovenet_jax.data.labels import IGNORE, Labels
 from ovenet_jax.data.pipeline import Source
@@ -40,23 +41,19 @@ def prepare_samples(samples: Sequence[Sample], classes: Labels, regions: str, ou
 
     if out.exists():
         return
+    option = "--config.data.prepared"
     try:
-        with alone(out.parent, out.name):
+        with files.writing(out.parent, option), alone(out.parent, out.name):
             if out.exists():  # another process has prepared it meanwhile
                 return
-            with command.new_folder(out, option="--config.data.prepared") as folder:
-                faults = list(
-                    filter(None, command.each(write, samples, os.cpu_count(), f"boundaries of {regions}"))
-                )
+            with files.new_folder(out, option) as folder:
+                told = command.each(write, samples, os.cpu_count(), f"boundaries of {regions}")
+                faults = [fault for fault in told if fault]
                 if faults:
                     raise UserError(
                         f"{len(faults)} of {len(samples)} labels have no boundaries of {regions}, mend them or choose "
                         f"another --config.data.regions:{listed(faults)}"
                     )
-    except OSError as error:
-        raise UserError(
-            f"{out.parent} cannot be written ({error.strerror}); free or choose another --config.data.prepared."
-        ) from error
     except KeyboardInterrupt:
         raise UserError("The preparation of boundaries was interrupted; nothing of it is kept.") from None
 
