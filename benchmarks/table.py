@@ -1,10 +1,11 @@
 """What every benchmark leaves: one table on the screen, and its numbers as JSON."""
 
 import argparse
-import json
 import re
 from pathlib import Path
 from typing import Any
+
+from ovenet_jax import files
 
 
 def parser(benchmark: str, description: str) -> argparse.ArgumentParser:
@@ -39,8 +40,7 @@ class Table:
         """One value per column; None where there is none."""
         print("".join(map(_cell, values, self._columns.values())), flush=True)
         self._content["rows"].append(dict(zip(self._columns, values, strict=True)))
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        self._file.write_text(json.dumps(self._content, indent=2) + "\n")
+        files.write_json(self._file, self._content)
 
 
 def _title(title: str, form: str) -> str:

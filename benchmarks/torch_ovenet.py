@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy, grid_sample, interpolate
 from benchmarks import networks
 from benchmarks.timing import median_seconds
 from benchmarks.train_step import add_arguments
+from ovenet_jax.data import imagenet
 
 
 def conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, act: bool = True, bias: bool = False):
@@ -190,9 +191,7 @@ def loss_of(output, label: torch.Tensor) -> torch.Tensor:
 
 def create_step(arguments: argparse.Namespace, network: nn.Module, device: str):
     """One training step on random images, as a function without arguments."""
-    mean, std = (
-        torch.tensor(x, device=device).view(3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    )
+    mean, std = (torch.tensor(x, device=device).view(3, 1, 1) for x in (imagenet.MEAN, imagenet.STD))
     size = (arguments.batch, *arguments.crop)
     image = torch.randint(0, 256, (arguments.batch, 3, *arguments.crop), dtype=torch.uint8, device=device)
     label = torch.randint(0, arguments.classes, size, device=device)

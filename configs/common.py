@@ -5,6 +5,7 @@ Sources: the OVeNet, HRNet and HRNet-OCR experiment files; the names in brackets
 
 from ml_collections import ConfigDict, config_dict
 
+from ovenet_jax.data import imagenet
 from ovenet_jax.errors import UserError
 
 
@@ -31,8 +32,8 @@ def base_config(name: str) -> ConfigDict:
     config.model.input = ConfigDict()  # what the network is fed: (pixel / divisor - mean) / std per channel
     config.model.input.bgr = False  # channels, mean and std in the order blue, green, red; False: red first
     config.model.input.divisor = 255.0
-    config.model.input.mean = (0.485, 0.456, 0.406)  # of ImageNet
-    config.model.input.std = (0.229, 0.224, 0.225)
+    config.model.input.mean = imagenet.MEAN
+    config.model.input.std = imagenet.STD
 
     config.loss = ConfigDict()
     config.loss.aux_weight = 0.4  # LOSS.BALANCE_WEIGHTS[0]; the main map's is 1

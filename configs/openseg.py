@@ -16,13 +16,14 @@ from ml_collections import ConfigDict
 
 from configs import common
 from configs.common import Networks
+from ovenet_jax.data import imagenet
 from ovenet_jax.errors import UserError
 
 ACTIVATION = "leaky_relu"  # what in-place ABN puts after BatchNorm, slope 0.01; in the heads alone
 
 # Networks are fed blue first, and HRNets with ImageNet's numbers for red first all the same. The first release turns
 # what OpenCV reads to red first and then subtracts the numbers for blue first.
-HRNET_INPUT = {"bgr": True, "divisor": 255.0, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+HRNET_INPUT = {"bgr": True, "divisor": 255.0, "mean": imagenet.MEAN, "std": imagenet.STD}
 RESNET_INPUT = {"bgr": True, "divisor": 1.0, "mean": (102.9801, 115.9465, 122.7717), "std": (1.0, 1.0, 1.0)}
 FIRST_RELEASE_INPUT = RESNET_INPUT | {"bgr": False}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from ovenet_jax import supervision
+from ovenet_jax import files, supervision
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.image_files import write_picture
 from ovenet_jax.evaluation.colours import overlay
@@ -30,8 +30,10 @@ def browse(config: ConfigDict, folder: Path) -> None:
     with pipeline.train_batches(source, acts, batch_size=COUNT, seed=config.seed, first_step=0) as batches:
         batch = next(batches)
     target = folder / "browse"
-    for i, (image, label) in enumerate(zip(batch["image"], batch["label"], strict=True)):
-        shown = panel(image, label, {}, offset=None, confidence=None, classes=source.classes)
-        write_picture(target / f"{i}.png", shown)
-        write_picture(target / f"{i}_overlay.png", overlay(image, label, source.classes))
+    samples = zip(batch["image"], batch["label"], strict=True)
+    with files.writing(target, "--workdir"):
+        for i, (image, label) in enumerate(samples):
+            shown = panel(image, label, {}, offset=None, confidence=None, classes=source.classes)
+            write_picture(target / f"{i}.png", shown)
+            write_picture(target / f"{i}_overlay.png", overlay(image, label, source.classes))
     print(f"Written: the first {COUNT} samples of training, augmented, in {target}")

@@ -31,7 +31,7 @@ def write(file: Path, content: str | bytes) -> None:
             opened.flush()
             os.fsync(opened.fileno())
         unfinished.replace(file)
-        _flush(file.parent)
+        flush(file.parent)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(file)) from error
     finally:
@@ -49,7 +49,7 @@ def make_folder(folder: Path) -> None:
     missing = list(takewhile(lambda above: not above.exists(), (folder, *folder.parents)))
     folder.mkdir(parents=True, exist_ok=True)
     for made in missing:
-        _flush(made.parent)
+        flush(made.parent)
 
 
 def incomplete(folder: Path) -> Path:
@@ -75,7 +75,7 @@ def new_folder(folder: Path, option: str) -> Iterator[Path]:
             if any(unfinished.iterdir()):
                 flush_all(unfinished)
                 unfinished.rename(folder)
-                _flush(folder.parent)
+                flush(folder.parent)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -102,10 +102,11 @@ def writing(place: Path, option: str) -> Iterator[None]:
 def flush_all(folder: Path) -> None:
     """Has the disk keep all that stands in `folder` by now, whoever wrote it."""
     for path in (*folder.rglob("*"), folder):
-        _flush(path)
+        flush(path)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Has the disk keep the content of a file, or which names there are in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -118,9 +119,9 @@ def _flush(path: Path) -> None:
 
 # ---- reading ----
 
-# What JSON must be: a type (float: any number), a dict of keys that must be there and what each holds, or a list of
-# one form, that of every element.
-Form = type | dict[str, "Form"] | list["Form"]
+# What JSON must be: a type (float: any number); a dict of the keys that must be there and the form of what each holds,
+# or {str: form} for any keys; or a list of the one form of its elements.
+Form = type | dict[str, "Form"] | dict[type[str], "Form"] | list["Form"]
 
 KINDS = {
     dict: "an object",
@@ -166,10 +167,10 @@ def _check(content: Any, form: Form, name: str) -> None:
         found = KINDS.get(type(content), "null")
         raise ValueError(f"{name} is {found}, expected {KINDS[kind]}")
     if isinstance(form, dict):
-        for key, its in form.items():
+        for key in content if str in form else form:
             if key not in content:
                 raise ValueError(f"{name} has no key {key!r}")
-            _check(content[key], its, f"{name}[{key!r}]")
+            _check(content[key], form.get(key) or form[str], f"{name}[{key!r}]")
     if isinstance(form, list):
         for i, element in enumerate(content):
             _check(element, form[0], f"{name}[{i}]")

@@ -1,6 +1,5 @@
 """Label maps and overlays of images without labels, a folder's or a test split's for its server; and offset maps."""
 
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -64,31 +63,25 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
             images, name = pipeline.open_split(config.data, config.data.test_split), config.data.test_split
         else:
             images, name = ImageFolder(source), source.resolve().name
+        target = folder / "predictions" / name
+        files.refuse_existing(target, "--workdir")
     classes = _classes(config, any_count=source is not None)
-    target = folder / "predictions" / name
-    writing = target.with_name(f".{name}.incomplete")
-    parts = _parts(config, classes, writing)
+    parts = _parts(config, classes, files.incomplete(target))
     network = restore_network(config.model, folder, config.eval.checkpoint)
     inference = Inference.from_config(config, network.graphdef, classes, answer_only=True)
-    if any(parallel.gather(target.exists())):
-        raise UserError(
-            f"{target} exists already and is not overwritten; move it away, or choose another --workdir."
-        )
-    if jax.process_index() == 0:
+    first = jax.process_index() == 0
+    if first:
         what = f"{len(images)} images of {name} with step {network.step} of {folder}"
         print(f"Predicting {what}, {inference.protocol}.")
-    with files.writing(target, "--workdir"):
-        if jax.process_index() == 0:
-            shutil.rmtree(writing, ignore_errors=True)  # of a prediction that did not come to its end
-        parallel.gather("ready")
+    with files.new_folder(target, "--workdir") if first else files.writing(target, "--workdir"):
+        parallel.gather("ready")  # the first process has made the folder
         unreadable, wrong = _write_all(images, inference, network, parts, config)
         unreadable, wrong = (sum(parallel.gather(faults), []) for faults in (unreadable, wrong))
         if wrong:
             raise UserError(f"{len(wrong)} files are not as they should be: {wrong[0]}; is the disk full?")
-        if jax.process_index() == 0:
-            write_picture(writing / "legend.png", legend(classes))
-            writing.rename(target)
-    if jax.process_index() == 0:
+        if first:
+            write_picture(files.incomplete(target) / "legend.png", legend(classes))
+    if first:
         written = " and ".join(part.folder.name.replace("_", " ") for part in parts)
         print(f"Written and checked: {len(images) - len(unreadable)} {written} in {target}")
         if unreadable:

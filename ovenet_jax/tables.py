@@ -7,18 +7,13 @@ from collections.abc import Sequence
 def aligned(rows: Sequence[Sequence[object] | None], width: int = 0) -> str:
     """The lines of a table: the first column to the left, the others to the right, two spaces apart at least and each
     at least `width` wide; None is a rule."""
-    cells = [row and [str(cell) for cell in row] for row in rows]
-    first, *others = ([len(cell) for cell in column] for column in zip(*filter(None, cells), strict=True))
-    widths = [max(width, 2 + max(lengths)) for lengths in others]
+    cells = [[str(cell) for cell in row] if row else None for row in rows]
+    longest = [max(map(len, column)) for column in zip(*filter(None, cells), strict=True)]
+    first, widths = longest[0], [max(width, 2 + length) for length in longest[1:]]
+    rule = "-" * (first + sum(widths))
     return "\n".join(
-        line(row, [max(first), *widths]) if row else "-" * (max(first) + sum(widths)) for row in cells
+        row[0].ljust(first) + "".join(map(str.rjust, row[1:], widths)) if row else rule for row in cells
     )
-
-
-def line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """One of its lines."""
-    others = zip(cells[1:], widths[1:], strict=True)
-    return "".join([cells[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in others)])
 
 
 def percent(share: float | None) -> str:

@@ -17,6 +17,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from configs import common
+from ovenet_jax.data import imagenet
 from ovenet_jax.devices import environment
 
 environment.convolve_by_eigen()  # as main.py
@@ -40,8 +41,8 @@ def tiny_model() -> ConfigDict:
             "input": {
                 "bgr": False,
                 "divisor": 255.0,
-                "mean": (0.485, 0.456, 0.406),
-                "std": (0.229, 0.224, 0.225),
+                "mean": imagenet.MEAN,
+                "std": imagenet.STD,
             },
             "backbone": {
                 "name": "hrnet",

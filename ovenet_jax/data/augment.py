@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ovenet_jax.data.imagenet import MEAN_COLOR
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.data.sizes import scaled_size, short_side_size
-
-MEAN_COLOR = (124, 116, 104)  # RGB, of ImageNet
 
 Sample = dict[str, np.ndarray]
 Act = Callable[[Sample, np.random.Generator], Sample]

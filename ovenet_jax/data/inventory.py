@@ -1,11 +1,18 @@
 """What a prepared data set holds, as a careful person looks at it before training: counted, as JSON, and as text."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from ovenet_jax.data.labels import Labels
+from ovenet_jax.tables import aligned, percent
+
+FORM = {  # of an inventory as JSON; labelled splits also have `pixels` of each class and `ignored_pixels`
+    "name": str,
+    "splits": {str: {"images": int, "sizes": {"smallest": [int], "largest": [int], "distinct": int}}},
+    "notes": [{"note": str, "files": int, "first": str}],
+}
 
 
 class Inventory:
@@ -65,7 +72,7 @@ def as_text(inventory: dict) -> str:
         smallest, largest = (f"{w}x{h}" for h, w in (sizes["smallest"], sizes["largest"]))
         official = "-" if official is None else official
         rows.append([split, found["images"], official, smallest, largest, sizes["distinct"]])
-    parts = [f"{inventory['name']} is prepared in {inventory['folder']}", _aligned(rows)]
+    parts = [f"{inventory['name']} is prepared in {inventory['folder']}", aligned(rows)]
 
     labelled = {split: found for split, found in splits.items() if "pixels" in found}
     if labelled:
@@ -74,12 +81,12 @@ def as_text(inventory: dict) -> str:
             rows.append([name])
             for found in labelled.values():
                 pixels = found["pixels"]
-                rows[-1] += [pixels[train_id], _percent(pixels[train_id], sum(pixels))]
+                rows[-1] += [pixels[train_id], percent(pixels[train_id] / max(sum(pixels), 1))]
         rows.append(["ignored, of all pixels"])
         for found in labelled.values():
             ignored = found["ignored_pixels"]
-            rows[-1] += [ignored, _percent(ignored, ignored + sum(found["pixels"]))]
-        parts.append(_aligned(rows))
+            rows[-1] += [ignored, percent(ignored / max(ignored + sum(found["pixels"]), 1))]
+        parts.append(aligned(rows))
     odd = {
         split: found for split, found in splits.items() if found["official"] not in (None, found["images"])
     }
@@ -88,17 +95,3 @@ def as_text(inventory: dict) -> str:
     ]
     parts += [f"{n['files']} {n['note']}; the first: {n['first']}" for n in inventory["notes"]]
     return "\n\n".join(parts)
-
-
-def _percent(part: int, whole: int) -> str:
-    return f"{100 * part / max(whole, 1):.2f}"
-
-
-def _aligned(rows: Sequence[Sequence[object]]) -> str:
-    """The first column to the left, the others to the right."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        for row in cells
-    )

@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import io
 import itertools
-import json
 import os
 import shutil
 import tempfile
@@ -26,9 +25,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from ovenet_jax import files
 from ovenet_jax.data import storage
 from ovenet_jax.data.image_files import Read, read_image, read_label
-from ovenet_jax.data.inventory import Inventory
+from ovenet_jax.data.inventory import FORM, Inventory
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.errors import FAULTS_SHOWN, UserError, listed
 
@@ -103,7 +103,7 @@ class Builder(tfds.core.ShardBasedBuilder):
             super()._download_and_prepare(dl_manager, download_config)
         if self._faults:
             raise UserError(_refusal(self._faults, self.data_set.source, _list_of_faults(self)))
-        (folder / REPORT).write_text(json.dumps(self._inventory.as_json(), indent=1))
+        files.write_json(folder / REPORT, self._inventory.as_json())
 
     def _shard_iterators_per_split(self, dl_manager) -> dict[str, list[Callable[[], Iterator]]]:
         del dl_manager
@@ -136,6 +136,11 @@ class Builder(tfds.core.ShardBasedBuilder):
 class _LocalInfo(tfds.core.DatasetInfo):
     def initialize_from_bucket(self) -> None:
         """Nothing: no server knows our data sets, and TFDS would leave a temporary folder behind."""
+
+    def write_to_directory(self, dataset_info_dir: Path, all_metadata: bool = True) -> None:
+        """The last that TFDS writes before it renames the folder."""
+        super().write_to_directory(dataset_info_dir, all_metadata)
+        files.flush_all(Path(dataset_info_dir))
 
 
 # ---- one sample ----
@@ -203,36 +208,38 @@ def write_records(builder: Builder) -> dict:
     """
     folder = Path(builder.data_dir)
     try:
-        if not folder.exists():
-            with alone(builder.prepared, builder.name):
-                if not folder.exists():  # otherwise another process has prepared it meanwhile
-                    _write_records(builder)
-        report = json.loads((folder / REPORT).read_text())
-        return report | {"folder": str(folder), "classes": list(builder.data_set.labels.names)}
+        with files.writing(builder.prepared, "--config.data.prepared"):
+            if not folder.exists():
+                with alone(builder.prepared, builder.name):
+                    if not folder.exists():  # otherwise another process has prepared it meanwhile
+                        _write_records(builder, folder)
     except KeyboardInterrupt:
         raise UserError(
             f"The preparation of {builder.name} was interrupted; nothing of it is kept."
         ) from None
-    except (OSError, RuntimeError) as error:  # the latter is array_record's
-        raise UserError(
-            f"{builder.prepared} cannot be written ({error}); free or choose another --config.data.prepared."
-        ) from error
+    report = files.read_json(folder / REPORT, FORM, f"delete {folder}, and it is prepared anew")
+    return report | {"folder": str(folder), "classes": list(builder.data_set.labels.names)}
 
 
-def _write_records(builder: Builder) -> None:
+def _write_records(builder: Builder, folder: Path) -> None:
     for leftover in builder.prepared.glob(f"{builder.name}-*/{builder.name}/incomplete.*"):
         shutil.rmtree(leftover)
     _check_disk(builder)
     _list_of_faults(builder).unlink(missing_ok=True)
     tfds.disable_progress_bar()
+    files.make_folder(folder.parent)
     with tempfile.TemporaryDirectory() as empty, contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare(download_dir=empty)
+        try:
+            builder.download_and_prepare(download_dir=empty)
+        except RuntimeError as error:  # array_record's
+            raise OSError(str(error)) from error
+    files.flush(folder.parent)
 
 
 @contextlib.contextmanager
 def alone(folder: Path, name: str) -> Iterator[None]:
     """Keeps other processes from preparing `name` in `folder` meanwhile; the system frees the lock of a killed one."""
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     with (folder / f".{name}.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -272,7 +279,7 @@ def _refusal(faults: Sequence[str], source: str, file: Path) -> str:
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
     everywhere = ""
     if len(faults) > FAULTS_SHOWN:
-        file.write_text("".join(f"{fault}\n" for fault in faults))
+        files.write(file, "".join(f"{fault}\n" for fault in faults))
         everywhere = f"\nAll of them are in {file}"
     return f"{count} in {source}; mend or remove these files, then start again:{listed(faults)}{everywhere}"
 

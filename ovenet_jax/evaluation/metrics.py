@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from clu import metrics
 
+from ovenet_jax.data.iou import class_iou
 from ovenet_jax.data.labels import IGNORE
 
 
@@ -45,11 +46,9 @@ def scores(matrix: np.ndarray) -> dict[str, np.ndarray | float | None]:
     prediction, as Cityscapes' official evaluator takes it (None if none does). pixel_accuracy.
     """
     matrix = np.asarray(matrix, np.float64)
-    correct, true, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
-    union = true + predicted - correct
-    iou = correct / np.maximum(1.0, union)
-    accuracy = correct / np.maximum(1.0, true)
-    present = union > 0
+    correct, iou = np.diag(matrix), class_iou(matrix)
+    present, iou = ~np.isnan(iou), np.nan_to_num(iou)
+    accuracy = correct / np.maximum(1.0, matrix.sum(1))
     return {
         "iou": iou,
         "accuracy": accuracy,

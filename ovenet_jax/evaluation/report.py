@@ -11,9 +11,11 @@ import numpy as np
 from ovenet_jax import files
 from ovenet_jax.data.image_files import write_picture
 from ovenet_jax.data.labels import Labels
+from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation.confusion import confusion_picture
 from ovenet_jax.evaluation.metrics import Evaluation, ImageScore, offset_scores, scores
 from ovenet_jax.models.predictions import TITLES
+from ovenet_jax.tables import aligned, percent
 
 MEANS = {
     "miou": "mIoU, all classes",
@@ -34,9 +36,14 @@ def new_folder(parent: Path, name: str, what: Mapping) -> Path:
 
 
 def _may_hold(folder: Path, what: Mapping) -> bool:
-    """Whether there is no report in `folder` yet, or one on just that."""
-    written = folder / "report.json"
-    return not written.exists() or json.loads(written.read_text())["what"] == json.loads(json.dumps(what))
+    """Whether there is no report in `folder` yet, or one on just that; one that is damaged is left alone."""
+    file = folder / "report.json"
+    if not file.exists():
+        return True
+    try:
+        return files.read_json(file, {"what": dict}, "move it away")["what"] == json.loads(json.dumps(what))
+    except UserError:
+        return False
 
 
 def write(
@@ -78,37 +85,26 @@ def write_panels(panels: Mapping[str, np.ndarray], folder: Path) -> None:
 def table(matrices: Mapping[str, np.ndarray], names: Sequence[str]) -> str:
     """IoU per class and the means of each prediction side by side, in percent."""
     results = [scores_of(*item) for item in matrices.items()]
-    rows = [("IoU [%]", [TITLES[name] for name in matrices])]
-    rows += [(name, [_percent(r["iou"][i]) for r in results]) for i, name in enumerate(names)]
+    rows: list[list[str] | None] = [["IoU [%]", *(TITLES[name] for name in matrices)]]
+    rows += [[name, *(percent(r["iou"][i]) for r in results)] for i, name in enumerate(names)]
     rows += [None]
     rows += [
-        (title, [_percent(r[key]) for r in results]) for key, title in MEANS.items() if key in results[0]
+        [title, *(percent(r[key]) for r in results)] for key, title in MEANS.items() if key in results[0]
     ]
-    return _aligned(rows)
+    return aligned(rows, width=14)
 
 
 def group_table(groups: Mapping[str, Mapping[str, np.ndarray]]) -> str:
     """mIoU over all classes of each group of images, in percent."""
     predictions = next(iter(groups.values()))
-    rows = [("mIoU [%]", [TITLES[name] for name in predictions])]
-    rows += [(key, [_percent(scores(m)["miou"]) for m in group.values()]) for key, group in groups.items()]
-    return _aligned(rows)
+    rows = [["mIoU [%]", *(TITLES[name] for name in predictions)]]
+    rows += [[key, *(percent(scores(m)["miou"]) for m in group.values())] for key, group in groups.items()]
+    return aligned(rows, width=14)
 
 
 def scores_of(prediction: str, matrix: np.ndarray) -> dict:
     """The scores of its confusion matrix; SegFix's offsets have some more."""
     return scores(matrix) | (offset_scores(matrix) if prediction == "offset" else {})
-
-
-def _aligned(rows: list[tuple[str, list[str]] | None]) -> str:
-    """Lines with a title and right-aligned cells; None is a rule."""
-    width = max(len(row[0]) for row in rows if row)
-    lines = [row and row[0].ljust(width) + "".join(cell.rjust(14) for cell in row[1]) for row in rows]
-    return "\n".join(line or "-" * len(lines[0]) for line in lines)
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f}"
 
 
 def _results(matrices: Mapping[str, np.ndarray], classes: Labels) -> dict:

@@ -19,11 +19,18 @@ class JsonLines:
 
     def __init__(self, path: Path, keep: Callable[[dict], bool], read_only: bool = False):
         self.path = path
-        before = path.read_text() if path.exists() else ""
-        kept = [line for line in before.splitlines() if _is_whole(line) and keep(json.loads(line))]
-        after = "".join(f"{line}\n" for line in kept)
-        if after != before and not read_only:
-            files.write(path, after)
+        before = path.read_bytes() if path.exists() else b""
+        lines = before.splitlines(keepends=True)
+        whole = [(line, content) for line in lines if (content := _parsed(line))]
+        kept = [line.rstrip() + b"\n" for line, content in whole if keep(content)]
+        if not read_only:
+            cut_off = bool(lines) and not before.endswith(b"\n") and not _parsed(lines[-1])  # by a sudden end
+            if len(whole) + cut_off < len(lines):
+                aside = path.with_name(f"{path.name}.damaged")
+                files.write(aside, before)
+                print(f"Warning: lines of {path} are damaged and left out; as it was it is kept as {aside}.")
+            if b"".join(kept) != before:
+                files.write(path, b"".join(kept))
         self.count = len(kept)
         self._read_only = read_only
         self._unwritten = ""
@@ -78,12 +85,12 @@ class Summaries:
             self._tensorboard.close()
 
 
-def _is_whole(line: str) -> bool:
-    """Whether it was not cut off by a sudden end."""
+def _parsed(line: bytes) -> dict | None:
+    """The object in a line; None where that is damaged."""
     try:
-        return "step" in json.loads(line)
-    except json.JSONDecodeError:
-        return False
+        return files.parse_json(line, {"step": int})
+    except ValueError:
+        return None
 
 
 def _create_tensorboard_writer(folder: Path):

@@ -89,13 +89,11 @@ def read_config(workdir: Path) -> ConfigDict | None:
     file = workdir / "config.json"
     if not file.exists():
         return None
-    try:
-        return ConfigDict(json.loads(file.read_text()))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{file} is damaged ({error}); choose another --workdir, or move that file away if you know that the "
-            f"folder's checkpoints are of this config."
-        ) from error
+    remedy = (
+        "choose another --workdir, or move that file away if you know that the folder's checkpoints are of this "
+        "config"
+    )
+    return ConfigDict(files.read_json(file, {"model": dict, "data": dict}, remedy), allow_dotted_keys=True)
 
 
 def _differences(saved: ConfigDict, config: ConfigDict) -> list[tuple[str, object, object]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from ovenet_jax import files
 from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.segfix import command, ground_truth
 from ovenet_jax.segfix.files import write_ground_truth
@@ -57,13 +58,13 @@ def prepare(
     Raises:
       UserError: no label maps, `out` exists, or it cannot be written.
     """
-    files = files_by_name(labels, (".png",), only=meaning.ends[2 if instances else 1])
+    maps = files_by_name(labels, (".png",), only=meaning.ends[2 if instances else 1])
     truth_of = partial(_of_instances if instances else _of_classes, meaning=meaning, metric=metric)
     with files.new_folder(out, "--out") as folder:
         write = partial(_write, truth_of=truth_of, folder=folder, suffix=suffix)
-        faults = list(command.each(write, list(files.items()), workers, "ground truth"))
+        faults = list(command.each(write, list(maps.items()), workers, "ground truth"))
     faults = [fault for fault in faults if fault]
-    print(f"Written: the ground truth of {len(files) - len(faults)} of {len(files)} label maps in {out}")
+    print(f"Written: the ground truth of {len(maps) - len(faults)} of {len(maps)} label maps in {out}")
     return faults
 
 

@@ -31,8 +31,9 @@ from ovenet_jax.segfix.label_maps import (
     partners,
     read_instance_ids,
 )
-from ovenet_jax.segfix.scores import Scores, percent, scores_of, table
+from ovenet_jax.segfix.scores import Scores, scores_of, table
 from ovenet_jax.segfix.shift import Shift, refined_numbers, seeds_where_sure, shift_by
+from ovenet_jax.tables import percent
 
 SEMANTIC_SCALE, INSTANCE_SCALE = 2.0, 1.0  # published
 

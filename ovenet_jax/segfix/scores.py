@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ovenet_jax.data.iou import class_iou
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.segfix.boundary import WIDTHS, BoundaryScores, boundary_scores
+from ovenet_jax.tables import aligned, percent
 
 COLUMNS = ("IoU", *(f"F at {width} px" for width in WIDTHS))
 
@@ -43,8 +45,7 @@ def _confusion(true: np.ndarray, label: np.ndarray, num_classes: int) -> np.ndar
 
 def means(scores: Scores) -> dict[str, np.ndarray]:
     """Two kinds of means over the classes, of COLUMNS before and after, [columns, 2]."""
-    parts = scores.before, scores.after
-    iou = np.stack([_iou(matrix) for matrix in scores.confusion])
+    parts, iou = (scores.before, scores.after), _iou(scores)
     occurring = [np.nanmean(iou, axis=-1), *np.stack([part.mean_present for part in parts], axis=-1)]
     published = [np.nan_to_num(iou).mean(-1), *np.stack([part.mean_published for part in parts], axis=-1)]
     return {"mean of those that occur": np.array(occurring), "mean as published": np.array(published)}
@@ -52,26 +53,14 @@ def means(scores: Scores) -> dict[str, np.ndarray]:
 
 def table(scores: Scores, names: Sequence[str]) -> str:
     """IoU and boundary scores of every class, and their means, before and after, in percent."""
-    iou = np.stack([_iou(matrix) for matrix in scores.confusion])
     boundary = np.stack([part.present for part in (scores.before, scores.after)], axis=1)
-    columns = np.concatenate([iou[None], boundary])
+    columns = np.concatenate([_iou(scores)[None], boundary])
     rows = [*zip(names, np.moveaxis(columns, -1, 0), strict=True), *means(scores).items()]
-    lines = [
-        f"{'[%]':26}" + "".join(f"{title:>19}" for title in COLUMNS),
-        " " * 26 + f"{'before':>11}{'after':>8}" * len(COLUMNS),
-    ]
-    for title, pairs in rows:
-        cells = (f"{percent(before):>11}{percent(after):>8}" for before, after in pairs)
-        lines.append(f"{title:26}" + "".join(cells))
-    return "\n".join(lines)
+    titles = ["[%]", *(cell for title in COLUMNS for cell in (title, ""))]
+    lines = [titles, ["", *["before", "after"] * len(COLUMNS)]]
+    return aligned([*lines, *([title, *map(percent, pairs.ravel())] for title, pairs in rows)])
 
 
-def _iou(confusion: np.ndarray) -> np.ndarray:
-    """Of each class, [K]; nan where it does not occur."""
-    correct, union = np.diag(confusion), confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
-    return (correct / np.where(union, union, np.nan))[:-1]
-
-
-def percent(share: float) -> str:
-    """With two decimals; "-" for nan."""
-    return "-" if np.isnan(share) else f"{100 * share:.2f}"
+def _iou(scores: Scores) -> np.ndarray:
+    """Before and after, of each class, [2, K]; nan where it does not occur."""
+    return np.stack([class_iou(matrix)[:-1] for matrix in scores.confusion])

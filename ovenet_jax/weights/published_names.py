@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from ovenet_jax.data import imagenet
+
 Rules = tuple[tuple[str, str], ...]
 
 # Before the names of the network: of DataParallel, of the training script's wrapper.
@@ -102,7 +104,7 @@ COMMON: Rules = (
     (r"\.running_var$", ".var"),
 )
 
-IMAGENET_COLOURS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+IMAGENET_COLOURS = {"mean": imagenet.MEAN, "std": imagenet.STD}
 CAFFE_COLOURS = {"mean": (102.9801, 115.9465, 122.7717), "std": (1.0, 1.0, 1.0)}
 
 

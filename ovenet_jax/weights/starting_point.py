@@ -11,7 +11,6 @@ As published (MODEL.PRETRAINED, and for frozen training two files):
   and the offset head stays as initialised.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +21,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from ovenet_jax import files
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
 from ovenet_jax.run import workdir
@@ -84,7 +84,9 @@ def _restore(role: str, folder: str) -> Source:
     except UserError as error:
         raise UserError(f"config.init.{role}: {error}") from error
     imported = Path(folder) / workdir.IMPORT_REPORT
-    origins = json.loads(imported.read_text())["arrays"] if imported.exists() else {}
+    origins = {}
+    if imported.exists():
+        origins = files.read_json(imported, {"arrays": {str: str}}, "import the weights again")["arrays"]
     untrained = frozenset(name for name, origin in origins.items() if origin.startswith(INITIALISED))
     return Source(folder, jax.device_get(params | statistics), untrained)
 
