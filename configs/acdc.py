@@ -3,6 +3,10 @@
 Source: the experiment files of OVeNet and the thesis for ACDC and their counterpart of HRNet-OCR. Plain HRNet has
 none: it takes their numbers, and the align_corners of its Cityscapes config. Nor has openseg: its networks take its
 numbers for Cityscapes, on this data set's crops.
+
+To be reached: no published mIoU of `ovenet`, `hrnet_ocr` or `hrnet` was found.
+
+    python main.py --config=configs/acdc.py:ovenet --config.init.base=runs/imagenet-w48
 """
 
 from configs import cityscapes, common, openseg, segfix

@@ -4,6 +4,14 @@ of openseg's HRNet + OCR.
 Source: the experiment files of OVeNet for ADE20K and their counterparts of HRNet-OCR, HRNet and openseg. Before the
 random scale their training resizes the shorter side to 520, so that its images are resampled twice; ours are once, to
 the same size.
+
+To be reached on val, mIoU [%] at one scale (with scales and flip); more in docs/model_zoo.md:
+
+- `hrnet`: 43.1 (44.2; HRNet's README), 42.02 (43.86; mmsegmentation)
+- `hrnet_ocr`: 44.5 (45.5; HRNet's README), 43.25 (44.88; mmsegmentation)
+- `ovenet`: not found
+
+    python main.py --config=configs/ade20k.py:hrnet_ocr --config.init.base=runs/imagenet-w48
 """
 
 from configs import common, openseg, segfix

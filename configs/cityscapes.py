@@ -3,6 +3,15 @@ and of the OCNet series.
 
 Source: the experiment files `seg_offset_hrnet_ocr_w48_train_512x1024_sgd_lr1e-2_wd5e-4_bs_12_epoch484` of OVeNet
 and their counterparts of HRNet-OCR, HRNet and the thesis; openseg's `configs/cityscapes`; OCNet's run scripts.
+
+To be reached on val, mIoU [%] at one scale (with scales and flip); more in docs/model_zoo.md:
+
+- `hrnet`: 80.9 (HRNet's README), 80.65 (81.92; mmsegmentation), 80.70 (81.56; PaddleSeg)
+- `hrnet_ocr`: 81.6 (HRNet's README), 81.35 (82.70; mmsegmentation), 82.15 (82.85; PaddleSeg)
+- `ovenet`: not found
+
+    python main.py --config=configs/cityscapes.py:hrnet_ocr --config.init.base=runs/imagenet-w48 \\
+        --config.data.train_split=train --config.steps=119548
 """
 
 from configs import common, openseg, segfix
