@@ -26,6 +26,7 @@ TITLES = {
     "perfect_confidence": "perfect F",
     "perfect_seed": "perfect seed",
 }
+SECOND = "S_2"  # what the second head says by itself, in the place of S_s
 Prediction = tuple[str, str]  # a network's name, and that of one of its predictions
 COMPARISONS: dict[str, tuple[Prediction, Prediction]] = {
     "T1": (("ovenet", "fused"), ("hrnet_ocr_wide", "main")),
@@ -33,6 +34,7 @@ COMPARISONS: dict[str, tuple[Prediction, Prediction]] = {
     "T3": (("offsets", "fused"), ("offsets", "initial")),
     "T4": (("offsets", "fused"), ("second_head", "fused")),
 }
+OVENETS = ("ovenet", "offsets")
 GROUPINGS = {
     "class": "IoU by class",
     "distance": "accuracy by distance to the nearest boundary",
@@ -54,8 +56,8 @@ class Results:
         self.strata, self.images = first["blocks"], len(first["images"])
         self.groups = {"class": first["classes"]}
         for key, ends in first["groups"].items():
-            ranges = zip([0, *ends], [*ends, "more"], strict=True)
-            self.groups[key] = [f"{low} to {high} px" for low, high in ranges]
+            ranges = [f"{low} to {high} px" for low, high in zip([0, *ends[:-1]], ends, strict=True)]
+            self.groups[key] = [*ranges, f"more than {ends[-1]} px"]
         self.pixels = {key: np.array(counts) for key, counts in first["pixels"].items()}
         self.draws = resampling.draw(seeds, self.strata)
         self.fixed_images = resampling.draw(seeds, self.strata, fixed_images=True)
@@ -73,7 +75,10 @@ class Results:
         return [run["splits"][self.split] for run in self.runs[name]]
 
     def predictions(self, name: str) -> list[str]:
-        return [key for key in TITLES if key in self.of_split(name)[0]["predictions"]]
+        """In the order of TITLES; perfect seeds are left out where there are none."""
+        found = self.of_split(name)[0]
+        without = {"perfect_seed"} if name == "second_head" else set()
+        return [key for key in TITLES if key in found["predictions"].keys() - without]
 
     def counts(self, prediction: Prediction, key: str) -> np.ndarray:
         """[S, B, G] of "predicted", or of the right pixels by a grouping."""
@@ -153,13 +158,20 @@ def write(folder: Path, split: str = "val", seeds: int = SEEDS) -> None:
         "## Every run, mIoU\n\n" + runs_table(results),
         "## Means and ceilings, mIoU\n\n" + means_table(results),
         f"## Where\n\n{where_table(results)}\n\n![Where](where_{split}.png)",
-        f"## Seeds and confidence\n\n{seeds_table(results)}\n\n{share_of_images(results)}",
+        f"## Seeds and confidence\n\n{seeds_table(results)}\n\n![Seeds](seeds_{split}.png)",
+        "## Image by image\n\n" + share_of_images(results),
         "## Cost\n\n" + cost_table(results),
     ]
     (folder / f"results_{split}.md").write_text("\n\n".join(parts) + "\n")
     differences_figure(comparisons).savefig(folder / f"differences_{split}.png", dpi=100)
     where_figure(results).savefig(folder / f"where_{split}.png", dpi=100)
+    seeds_figure(results).savefig(folder / f"seeds_{split}.png", dpi=100)
     print(f"Written: {folder}/results_{split}.md")
+
+
+def title(name: str, of: str) -> str:
+    """Of a network's prediction."""
+    return SECOND if (name, of) == ("second_head", "seed") else TITLES[of]
 
 
 def tests_table(comparisons: dict[str, Comparison]) -> str:
@@ -185,7 +197,7 @@ def runs_table(results: Results) -> str:
     for name, network in NETWORKS.items():
         for of in results.predictions(name):
             mious = results.mious((name, of))
-            rows.append([network.title, TITLES[of], *map(percent, mious)])
+            rows.append([network.title, title(name, of), *map(percent, mious)])
     return markdown(("network", "", *(f"seed {seed}" for seed in range(results.seeds))), rows)
 
 
@@ -206,7 +218,7 @@ def means_table(results: Results) -> str:
                     )
                 )
             spread = percent(results.mious((name, of)).std(ddof=1))
-            rows.append([network.title, TITLES[of], in_brackets(mean, sign=False), spread, gain])
+            rows.append([network.title, title(name, of), in_brackets(mean, sign=False), spread, gain])
     return markdown(("network", "", "mIoU", "standard deviation of seeds", "more than S_i"), rows)
 
 
@@ -242,29 +254,48 @@ def where_table(results: Results) -> str:
     return "\n\n".join(parts)
 
 
+def seed_means(results: Results, name: str, key: str) -> dict[str, np.ndarray]:
+    """Means over pixels and seeds by a grouping, [G]: of an OVeNet's offset lengths in pixels, and shares."""
+    sums = {
+        what: sum(np.array(found["seeds"][what][key]) for found in results.of_split(name))
+        for what in results.of_split(name)[0]["seeds"]
+    }
+    pixels, same = np.maximum(1, sums["pixels"]), sums["same_class"]
+    inside, outside = sums["confidence_if_same"], sums["confidence"] - sums["confidence_if_same"]
+    return {
+        "offset [px]": sums["length"] / pixels,
+        "seed in own segment": sums["same_segment"] / pixels,
+        "seed in own class": same / pixels,
+        "F": sums["confidence"] / pixels,
+        "F if in own class": inside / np.maximum(1, same),
+        "F if not": outside / np.maximum(1, sums["pixels"] - same),
+    }
+
+
 def seeds_table(results: Results) -> str:
-    """Of the trained OVeNets: means over pixels and seeds, by class and by distance."""
+    """Of the trained OVeNets, by class and by distance."""
     parts = []
-    for name in ("ovenet", "offsets"):
+    for name in OVENETS:
         for key in ("class", "distance"):
-            sums = {
-                what: sum(np.array(found["seeds"][what][key]) for found in results.of_split(name))
-                for what in results.of_split(name)[0]["seeds"]
-            }
-            pixels, same = np.maximum(1, sums["pixels"]), np.maximum(1, sums["same_class"])
-            other = np.maximum(1, sums["pixels"] - sums["same_class"])
-            columns = (
-                [f"{x:.1f}" for x in sums["length"] / pixels],
-                map(percent, sums["same_segment"] / pixels),
-                map(percent, sums["same_class"] / pixels),
-                map(percent, sums["confidence"] / pixels),
-                map(percent, sums["confidence_if_same"] / same),
-                map(percent, (sums["confidence"] - sums["confidence_if_same"]) / other),
-            )
-            titles = (NETWORKS[name].title, "offset [px]", "seed in own segment", "seed in own class", "F",
-                      "F if in own class", "F if not")  # fmt: skip
+            length, *shares = seed_means(results, name, key).items()
+            columns = [[f"{x:.1f}" for x in length[1]], *(map(percent, share) for _, share in shares)]
+            titles = (NETWORKS[name].title, length[0], *(what for what, _ in shares))
             parts.append(markdown(titles, list(zip(results.groups[key], *columns, strict=True))))
     return "\n\n".join(parts)
+
+
+def seeds_figure(results: Results) -> Figure:
+    """Length of offsets, where seeds lie and F, by class."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    means = {name: seed_means(results, name, "class") for name in OVENETS}
+    for axes, what in zip(figure.subplots(1, 3), ("offset [px]", "seed in own segment", "F"), strict=True):
+        for shift, name in zip((-0.2, 0.2), OVENETS, strict=True):
+            axes.barh(np.arange(len(results.groups["class"])) + shift, means[name][what], 0.4, label=name)
+        axes.set_yticks(range(len(results.groups["class"])), results.groups["class"], fontsize=8)
+        axes.invert_yaxis()
+        axes.set_xlabel(what)
+    figure.axes[0].legend(fontsize=8)
+    return figure
 
 
 def share_of_images(results: Results) -> str:

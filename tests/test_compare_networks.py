@@ -164,9 +164,16 @@ def test_the_report(results):
     text = (results / "results_val.md").read_text()
     assert f"{100 * iou(66):.2f} | {100 * iou(67):.2f}" in text
     assert "on 100.00 % of the images" in text and "Together 5.0 processor hours" in text
-    assert "4 to more px" in text
-    for picture in ("differences_val.png", "where_val.png"):
+    assert "more than 4 px" in text and text.count("| perfect seed |") == 4 and text.count("| S_2 |") == 2
+    for picture in ("differences_val.png", "where_val.png", "seeds_val.png"):
         assert (results / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_seeds_are_worth(results):
+    means = evidence.seed_means(evidence.Results(results, "val", 2), "ovenet", "class")
+    np.testing.assert_allclose(means["seed in own class"], [50 / 100, 60 / 300])
+    np.testing.assert_allclose(means["F if in own class"], [1, 1])
+    np.testing.assert_allclose(means["F if not"], [0, 0])
 
 
 def test_a_missing_run_is_named(results):
