@@ -164,3 +164,19 @@ def all_or_none() -> Iterator[None]:
     for index, other in enumerate(gather(own)):
         if other:
             raise UserError(own or f"Process {index} says: {other}")
+
+
+def first_of(text: str) -> str:
+    """What the first process has to say that has anything; "" if none has."""
+    return next(filter(None, gather(text)), "")
+
+
+def barrier() -> None:
+    """Waits until every process has come here."""
+    gather(None)
+
+
+def say(text: str) -> None:
+    """Prints `text` at once, for all processes that have the same to say."""
+    if jax.process_index() == 0:
+        print(text, flush=True)

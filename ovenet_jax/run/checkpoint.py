@@ -1,27 +1,21 @@
-"""Checkpoints by Orbax: the latest one to resume from, the best one by mIoU to evaluate."""
+"""Checkpoints of a run: the latest one to resume from, the best one by mIoU to evaluate."""
 
 import shutil
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_manager, checkpoint_managers
 
 from ovenet_jax import files
 from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
 from ovenet_jax.models.parameters import Arrays
+from ovenet_jax.run.orbax_storage import OrbaxStorage, UnreadableError, shapes_of
 from ovenet_jax.run.state import TrainState
 
-# Each array is written from one device. Shared out among those that hold a copy, every shape of array would need a
-# program of its own to be cut, compiled at the first save: hundreds.
-ocp.type_handlers.register_type_handler(
-    jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False), override=True
-)
+ITEMS = ("model", "training")
 
 
 class Checkpoints:
@@ -46,7 +40,7 @@ class Checkpoints:
             with parallel.all_or_none(), files.writing(folder, "--workdir"):
                 files.make_folder(folder)
                 tempfile.TemporaryFile(dir=folder).close()
-        self._manager = _open(folder, read_only)
+        self._storage = OrbaxStorage(folder, ITEMS, read_only)
 
     def save(self, state: TrainState, collected: Any = ()) -> None:
         """Starts saving `state` under its step, and with it what has been `collected` for the next report.
@@ -54,18 +48,16 @@ class Checkpoints:
         Waits for the save before. If that or this one fails for want of space or rights, it says so and leaves the
         checkpoints that were complete before.
         """
-        self.wait()
-        self._saving = int(state.step)
-        self._warn(self._start(**_items(state, collected)))
+        self._start(int(state.step), _items(state, collected))
 
     def save_model(self, params: Arrays, statistics: Arrays) -> None:
         """Saves a network that nothing has trained here, under step 0. Raises UserError where it cannot."""
-        self._warn(self._start(model={"params": params, "statistics": statistics}))
+        self._start(0, {"model": {"params": params, "statistics": statistics}})
         self.check_saved(0)
 
     def wait(self) -> None:
         """Waits for a save under way; says so if it fails for want of space or rights."""
-        self._warn(_storage_error(self._manager.wait_until_finished))
+        self._attempt(self._storage.wait)
 
     def check_saved(self, step: int) -> None:
         """Waits for a save under way. Raises UserError if `step` is not saved now."""
@@ -80,32 +72,25 @@ class Checkpoints:
     def score(self, step: int, miou: float) -> None:
         """Notes the validation mIoU of the saved `step`, by which the best is known; says so if it cannot."""
         self.wait()
-        if step not in self._manager.all_steps():
+        if step not in self._storage.steps():
             return
-        name = checkpoint_manager.METRIC_ITEM_NAME  # where Orbax itself would write and does read it
-        temporary = self.folder / str(step) / f"{name}.tmp"
-
-        def write() -> None:
-            temporary.mkdir(exist_ok=True)
-            files.write_json(temporary / name, {"miou": miou})
-            temporary.replace(temporary.with_name(name))
-
-        error = _storage_error(write) if jax.process_index() == 0 else ""
-        if error:
-            print(
-                f"Warning: the mIoU of step {step} could not be written in {self.folder} ({error}), so it cannot be "
-                f"the best; free space.",
-                flush=True,
-            )
-        parallel.gather(None)  # all wait for process 0
-        self._manager.reload()
+        if jax.process_index() == 0:
+            try:
+                self._storage.score(step, miou)
+            except OSError as error:
+                parallel.say(
+                    f"Warning: the mIoU of step {step} could not be written in {self.folder} ({_reason(error)}), so it "
+                    f"cannot be the best; free space."
+                )
+        parallel.barrier()
+        self._storage.reload()
 
     def is_scored(self, step: int) -> bool:
         """Whether the saved `step` has been evaluated to the end."""
-        return self._manager.metrics(step) is not None
+        return self._storage.is_scored(step)
 
     def latest_step(self) -> int | None:
-        return self._manager.latest_step()
+        return max(self._storage.steps(), default=None)
 
     def step_of(self, which: str = "best") -> int:
         """The step of the "latest" checkpoint, or of the "best" evaluated one, where there is none also the latest.
@@ -115,7 +100,7 @@ class Checkpoints:
         """
         if which not in ("best", "latest"):
             raise UserError(f"config.eval.checkpoint is {which!r}; it must be 'best' or 'latest'.")
-        latest, best = self.latest_step(), self._manager.best_step()
+        latest, best = self.latest_step(), self._storage.best_step()
         if latest is None:
             raise UserError(f"{self.folder} holds no checkpoint; train first, or check --workdir.")
         return latest if which == "latest" or best is None else best
@@ -130,20 +115,18 @@ class Checkpoints:
         Raises:
           UserError: none of them can be read, or they are of another model.
         """
-        damaged = {}
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        damaged: dict[int, str] = {}
+        for step in reversed(self._storage.steps()):
             restored, error = None, ""
             try:
                 restored = self._restore_state(step, like, collected)
-            except (UserError, jax.errors.JaxRuntimeError):
-                raise
-            except Exception as problem:  # Orbax raises plain Exceptions for damaged files
-                error = repr(problem)[:200]
-            if any(parallel.gather(error)):
-                damaged[step] = error
-                continue
-            self._set_aside(damaged)
-            return restored
+            except UnreadableError as problem:
+                error = str(problem)
+            error = parallel.first_of(error)
+            if not error:
+                self._set_aside(damaged)
+                return restored
+            damaged[step] = error
         if damaged:
             raise UserError(
                 f"No checkpoint in {self.folder} can be read ({damaged}); restore them from a copy, or choose another "
@@ -154,39 +137,45 @@ class Checkpoints:
     def restore_model(self, step: int, params: Arrays, statistics: Arrays) -> tuple[Arrays, Arrays]:
         """Parameters and statistics of `step`, with the shapes and shardings of these."""
         try:
-            model = self._restore(step, "model", {"params": params, "statistics": statistics})
-        except (UserError, jax.errors.JaxRuntimeError):
-            raise
-        except Exception as error:  # Orbax raises plain Exceptions for damaged files
+            model = self._restore_model(step, {"params": params, "statistics": statistics})
+        except UnreadableError as error:
             raise UserError(
-                f"Checkpoint {step} in {self.folder} cannot be read ({repr(error)[:200]}); choose another by "
+                f"Checkpoint {step} in {self.folder} cannot be read ({error}); choose another by "
                 f"config.eval.checkpoint ('best' or 'latest')."
             ) from error
         return model["params"], model["statistics"]
 
     def close(self) -> None:
         """Waits for a save under way. Asks no other process, which may be elsewhere when this one fails."""
-        error = _storage_error(self._manager.close)
-        if error:
-            print(self._not_saved(error), flush=True)
+        try:
+            self._storage.close()
+        except OSError as error:
+            print(self._not_saved(_reason(error)), flush=True)
 
-    def _start(self, **items: dict) -> str:
-        """Starts saving in all processes or in none; returns what is wrong where it cannot."""
+    def _start(self, step: int, items: dict[str, dict]) -> None:
+        """Starts saving in all processes or in none."""
+        self.wait()
+        self._saving = step
         needed = sum(x.nbytes for x in jax.tree.leaves(items))
         free = min(parallel.gather(shutil.disk_usage(self.folder).free))
         if free < needed:  # said here in a sentence, and by Orbax in a thousand lines
-            return f"{needed >> 20} MiB are needed and {free >> 20} MiB free"
-        args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-        save = partial(self._manager.save, self._saving, args=ocp.args.Composite(**args), force=True)
-        return _storage_error(save)
+            self._give_up(f"{needed >> 20} MiB are needed and {free >> 20} MiB free")
+        else:
+            self._attempt(lambda: self._storage.save(step, items))
 
-    def _warn(self, error: str) -> None:
-        errors = [text for text in parallel.gather(error) if text]
-        if not errors:
-            return
-        if jax.process_index() == 0:
-            print(self._not_saved(errors[0]), flush=True)
-        self._manager = _open(self.folder)  # cleans away the half of it
+    def _attempt(self, act: Callable[[], None]) -> None:
+        """Does it in all processes; gives the save up where one of them has no space or rights."""
+        error = ""
+        try:
+            act()
+        except OSError as problem:
+            error = _reason(problem)
+        if error := parallel.first_of(error):
+            self._give_up(error)
+
+    def _give_up(self, error: str) -> None:
+        parallel.say(self._not_saved(error))
+        self._storage = OrbaxStorage(self.folder, ITEMS)  # cleans away the half of it
 
     def _not_saved(self, error: str) -> str:
         return (
@@ -196,49 +185,36 @@ class Checkpoints:
 
     def _set_aside(self, damaged: dict[int, str]) -> None:
         for step, error in damaged.items():
+            parallel.say(
+                f"Warning: checkpoint {step} in {self.folder} cannot be read ({error}); it is renamed to "
+                f"{step}.damaged, and the one before is used."
+            )
             if jax.process_index() == 0:
-                print(
-                    f"Warning: checkpoint {step} in {self.folder} cannot be read ({error}); it is renamed to "
-                    f"{step}.damaged, and the one before is used."
-                )
                 target = self.folder / f"{step}.damaged"
                 shutil.rmtree(target, ignore_errors=True)
                 (self.folder / str(step)).rename(target)
         if damaged:
-            parallel.gather(None)  # all wait for process 0
-            self._manager.reload()
+            parallel.barrier()
+            self._storage.reload()
 
     def _restore_state(self, step: int, like: TrainState, collected: Any) -> tuple[TrainState, Any]:
         items = _items(like, collected)
-        saved = self._manager.item_metadata(step)["training"]["collected"]
-        same_measures = _shapes(saved) == _shapes(collected)
-        if not same_measures:  # another version of the code collected them
-            everywhere = like.step.sharding
-            items["training"]["collected"] = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), saved
+        saved = self._storage.shapes(step, "training")
+        measures = {name: shape for name, shape in saved.items() if name.startswith("collected ")}
+        same_measures = measures == shapes_of({"collected": collected})
+        if not same_measures:
+            del items["training"]["collected"]
+            parallel.say(
+                f"Note: checkpoint {step} holds averages of other measures, of another version; they start anew."
             )
-            if jax.process_index() == 0:
-                print(
-                    f"Note: checkpoint {step} holds averages of other measures, of another version; they start anew."
-                )
-        restored = {name: self._restore(step, name, item) for name, item in items.items()}
-        model, training = restored["model"], restored["training"]
-        restored_collected = training.pop("collected")
+        model = self._restore_model(step, items["model"])
+        training = self._storage.restore(step, "training", items["training"])
+        collected = training.pop("collected", collected)
         ema = (model["params"], model["statistics"]) if like.ema else None
-        state = TrainState(**model | training, ema=ema)
-        return state, restored_collected if same_measures else collected
+        return TrainState(**model | training, ema=ema), collected
 
-    def _restore(self, step: int, item: str, like: dict) -> dict:
-        if item == "model":
-            self._check_same_model(step, like)
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-        return self._manager.restore(
-            step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)})
-        )[item]
-
-    def _check_same_model(self, step: int, like: dict) -> None:
-        metadata = self._manager.item_metadata(step)["model"]
-        saved, ours = _shapes(metadata), _shapes(like)
+    def _restore_model(self, step: int, like: dict) -> dict:
+        saved, ours = self._storage.shapes(step, "model"), shapes_of(like)
         differences = [
             f"{name}: {saved.get(name, 'absent')} in the checkpoint, {ours.get(name, 'absent')} in the config's model"
             for name in sorted(saved.keys() | ours.keys())
@@ -249,14 +225,7 @@ class Checkpoints:
                 f"Checkpoint {step} in {self.folder} is of another model: {len(differences)} arrays differ, the first "
                 f"being {'; '.join(differences[:3])}; use the config it was trained with, or another --workdir."
             )
-
-
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """The shape of each array of a state, or of what Orbax knows of a saved one, by the names that lead to it."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator=" "): tuple(x.shape)
-        for path, x in jax.tree_util.tree_leaves_with_path(tree)
-    }
+        return self._storage.restore(step, "model", like)
 
 
 def _items(state: TrainState, collected: Any) -> dict[str, dict]:
@@ -268,36 +237,5 @@ def _items(state: TrainState, collected: Any) -> dict[str, dict]:
     return {"model": {"params": params, "statistics": statistics}, "training": training}
 
 
-def _open(folder: Path, read_only: bool = False) -> ocp.CheckpointManager:
-    def miou(metrics: dict) -> float:
-        return metrics["miou"]
-
-    best = checkpoint_managers.BestN(
-        get_metric_fn=miou, n=1, reverse=False, keep_checkpoints_without_metrics=False
-    )
-    return ocp.CheckpointManager(
-        folder.absolute(),
-        item_handlers={item: ocp.StandardCheckpointHandler() for item in ("model", "training")},
-        options=ocp.CheckpointManagerOptions(
-            preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-                [checkpoint_managers.LatestN(2), best]
-            ),
-            best_fn=miou,
-            best_mode="max",
-            cleanup_tmp_directories=not read_only,
-            read_only=read_only,
-        ),
-    )
-
-
-def _storage_error(act: Callable[[], Any]) -> str:
-    """What is wrong with the files that `act` writes, itself or by Orbax' threads; "" if nothing is."""
-    try:
-        act()
-    except Exception as error:
-        if isinstance(error, OSError):
-            return error.strerror or str(error)
-        if "os_error_code" in str(error):  # so TensorStore, which writes Orbax' arrays, marks them
-            return str(error)[-200:]
-        raise
-    return ""
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

@@ -1,5 +1,7 @@
 import os
 import resource
+import subprocess
+import sys
 import tempfile
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.run.state import TrainState
+from tests.places import ROOT
 
 OPTIMIZER = optax.sgd(0.1, momentum=0.9)
 
@@ -254,3 +257,23 @@ def test_a_folder_without_rights_is_named_before_anything_is_saved(without_right
         UserError, match="cannot be written .Permission denied.; free or choose another --workdir"
     ):
         Checkpoints(without_rights)
+
+
+def test_orbax_stays_as_it_was_for_the_rest_of_the_process(tmp_path):
+    """It writes our arrays in our way, others' in its own, and nothing is printed."""
+    code = f"""
+import jax, numpy, orbax.checkpoint as ocp
+types = [jax.Array, numpy.ndarray, *ocp.type_handlers.supported_types()]
+before = [ocp.type_handlers.get_type_handler(type) for type in types]
+from pathlib import Path
+from ovenet_jax.run.checkpoint import Checkpoints
+model = {{"kernel": jax.numpy.ones(3)}}, {{"mean": jax.numpy.ones(3)}}
+checkpoints = Checkpoints(Path({str(tmp_path)!r}))
+checkpoints.save_model(*model)
+assert checkpoints.restore_model(0, *model)[0]["kernel"].sum() == 3
+checkpoints.close()
+after = [ocp.type_handlers.get_type_handler(type) for type in types]
+assert all(x is y for x, y in zip(before, after, strict=True))
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

@@ -1,0 +1,143 @@
+"""Trees of arrays by step and name in a folder, each step with a score once it has one: all that is known of Orbax."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_manager, checkpoint_managers
+
+from ovenet_jax import files
+
+
+class UnreadableError(Exception):
+    """The files of a step are damaged."""
+
+
+class OrbaxStorage:
+    """Keeps the two latest steps and the best, older ones only until a newer one is complete.
+
+    Saving is asynchronous. All processes call the same methods, but those that are said to be for one. What cannot be
+    written, for want of space or rights, raises OSError, in whichever thread Orbax met it.
+    """
+
+    def __init__(self, folder: Path, items: tuple[str, ...], read_only: bool = False):
+        """What an interrupted save left in `folder` is no step, and is cleaned away; `read_only`: nothing is touched.
+
+        items: names of the trees; a step holds some of them.
+        """
+        self.folder = folder
+        best = checkpoint_managers.BestN(
+            get_metric_fn=_miou, n=1, reverse=False, keep_checkpoints_without_metrics=False
+        )
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(),
+            item_handlers={item: _tree_handler() for item in items},
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                    [checkpoint_managers.LatestN(2), best]
+                ),
+                cleanup_tmp_directories=not read_only,
+                read_only=read_only,
+            ),
+        )
+
+    def save(self, step: int, items: dict[str, Any]) -> None:
+        """Starts saving trees by name."""
+        args = {name: ocp.args.PyTreeSave(item) for name, item in items.items()}
+        with _writing():
+            self._manager.save(step, args=ocp.args.Composite(**args), force=True)
+
+    def wait(self) -> None:
+        """Waits for a save under way."""
+        with _writing():
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits for a save under way."""
+        with _writing():
+            self._manager.close()
+
+    def score(self, step: int, miou: float) -> None:
+        """For one process, others `reload` then: notes the score of `step`, where Orbax itself would write it."""
+        name = checkpoint_manager.METRIC_ITEM_NAME
+        temporary = self.folder / str(step) / f"{name}.tmp"
+        temporary.mkdir(exist_ok=True)
+        files.write_json(temporary / name, {"miou": miou})
+        temporary.replace(temporary.with_name(name))
+
+    def reload(self) -> None:
+        """Reads anew which steps there are, and their scores."""
+        self._manager.reload()
+
+    def steps(self) -> list[int]:
+        """Those that are complete, the latest last."""
+        return sorted(self._manager.all_steps())
+
+    def best_step(self) -> int | None:
+        """The one with the highest score, the latest of several, if any has one."""
+        scored = reversed([step for step in self.steps() if self.is_scored(step)])
+        return max(scored, key=lambda step: _miou(self._manager.metrics(step)), default=None)
+
+    def is_scored(self, step: int) -> bool:
+        return self._manager.metrics(step) is not None
+
+    def shapes(self, step: int, item: str) -> dict[str, tuple[int, ...]]:
+        """As `shapes_of`, of what is saved. Raises UnreadableError."""
+        with _reading():
+            return shapes_of(self._manager.item_metadata(step)[item].tree)
+
+    def restore(self, step: int, item: str, like: Any) -> Any:
+        """The saved tree, with the shardings of `like`; what that leaves out is not read. Raises UnreadableError."""
+        args = ocp.args.PyTreeRestore(
+            like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True
+        )
+        with _reading():
+            return self._manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
+
+
+def shapes_of(tree: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of each array by the names that lead to it."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator=" "): tuple(x.shape)
+        for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _tree_handler() -> ocp.PyTreeCheckpointHandler:
+    """Writes each array from one device. Shared out among those that hold a copy, as Orbax does by itself, every shape
+    of array would need a program of its own to be cut, compiled at the first save: hundreds."""
+    registry = ocp.type_handlers.create_type_handler_registry(
+        (np.ndarray, ocp.type_handlers.NumpyHandler()),
+        (jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False)),
+    )
+    return ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
+
+
+def _miou(metrics: dict[str, float]) -> float:
+    return metrics["miou"]
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except jax.errors.JaxRuntimeError:  # of the devices
+        raise
+    except Exception as error:  # Orbax raises plain Exceptions for damaged files
+        raise UnreadableError(repr(error)[:200]) from error
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        if "os_error_code" in str(error):  # so TensorStore, which writes Orbax' arrays, marks them
+            raise OSError(str(error)[-200:]) from error
+        raise
