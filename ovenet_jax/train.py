@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -27,7 +27,6 @@ from ovenet_jax.run import workdir
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.run.interruption import Agreement, interruption
 from ovenet_jax.run.state import TrainState, init_state
-from ovenet_jax.segfix.samples import BoundarySource
 from ovenet_jax.training.checks import check_config, check_micro_batches
 from ovenet_jax.training.compilation import compile_step, counting
 from ovenet_jax.training.health import FiniteWatch, Pace, Step, Watchdog, watched
@@ -47,13 +46,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
     Raises:
       UserError: what the user can mend in config, data or folder; a loss that is not finite; too little memory.
     """
-    check_config(config)
-    check_settings(config.eval)
-    if config.eval.segfix:
-        raise UserError("config.eval.segfix refines in --mode=evaluate; leave it out of the training.")
-    mesh = parallel.create_mesh(sizes=config.mesh)
-    parallel.check_divisible(mesh, config.batch_size, config.augment.crop[0])
-    check_micro_batches(config, mesh.shape["data"])
+    mesh = _checked_mesh(config)
     with parallel.all_or_none():
         workdir.check(folder, config)
         supervision.prepare(config)
@@ -97,19 +90,31 @@ def train(config: ConfigDict, folder: Path) -> bool:
         closing(Checkpoints(folder / "checkpoints")) as checkpoints,
     ):
         with enough_memory(TRAINING_MEMORY):
-            step_function, empty = _compile(config, mesh, state, step_function)
+            compiled, empty = _compile(config, mesh, state, step_function)
             with closing(Reporter(config, folder, schedule, compilations, empty)) as reporter:
-                state, finished = _loop(
-                    config, folder, mesh, state, step_function, evaluator, reporter, checkpoints, interrupted
+                run = _Run(
+                    config, folder, mesh, state, compiled, evaluator, reporter, checkpoints, interrupted
                 )
-        checkpoints.check_saved(int(state.step))
+                finished = run.to_the_end()
+        checkpoints.check_saved(run.step)
         if finished:
             finished = evaluate_checkpoint(evaluator, config, folder, interrupted)
-    if jax.process_index() == 0:
-        print(f"Compiled: {compilations}.")
-        if not finished:
-            print(f"Interrupted at step {state.step}, which is saved; the same command goes on from there.")
+    parallel.say(f"Compiled: {compilations}.")
+    if not finished:
+        parallel.say(f"Interrupted at step {run.step}, which is saved; the same command goes on from there.")
     return finished
+
+
+def _checked_mesh(config: ConfigDict) -> Mesh:
+    """The devices that train. Raises UserError for values that no training can have, or none on these devices."""
+    check_config(config)
+    check_settings(config.eval)
+    if config.eval.segfix:
+        raise UserError("config.eval.segfix refines in --mode=evaluate; leave it out of the training.")
+    mesh = parallel.create_mesh(sizes=config.mesh)
+    parallel.check_divisible(mesh, config.batch_size, config.augment.crop[0])
+    check_micro_batches(config, mesh.shape["data"])
+    return mesh
 
 
 def _compile(
@@ -130,94 +135,111 @@ def _compile(
     return compiled, nothing_collected(mesh, [name for name in measures if name != "finite"])
 
 
-def _loop(
-    config: ConfigDict,
-    folder: Path,
-    mesh: Mesh,
-    state: TrainState,
-    step_function: Step,
-    evaluator: Evaluator,
-    reporter: Reporter,
-    checkpoints: Checkpoints,
-    interrupted: Event,
-) -> tuple[TrainState, bool]:
-    """Goes on from the latest checkpoint to the last step or an interruption; either way saves the state it returns.
+class _Run:
+    """A training under way, from the latest checkpoint on: `state` is that after `step` steps.
 
     A step that is to be evaluated is saved first and scored afterwards: what ends the process meanwhile costs no
-    step, and the next start evaluates. Says whether all steps are done and evaluated.
+    step, and the next start evaluates.
     """
 
-    def to_be_evaluated() -> bool:
-        return step % config.evaluate_every == 0 or step == config.steps
+    def __init__(
+        self,
+        config: ConfigDict,
+        folder: Path,
+        mesh: Mesh,
+        initial: TrainState,
+        step_function: Step,
+        evaluator: Evaluator,
+        reporter: Reporter,
+        checkpoints: Checkpoints,
+        interrupted: Event,
+    ):
+        self._config, self._mesh, self._step_function = config, mesh, step_function
+        self._evaluator, self._reporter, self._checkpoints = evaluator, reporter, checkpoints
+        self._interrupted = interrupted
+        restored = checkpoints.restore_latest(initial, reporter.collected)
+        self.state, collected = restored or (initial, reporter.collected)
+        self.step = int(self.state.step)
+        if restored:
+            jax.tree.map(lambda x: x.delete(), initial)  # its caller still knows it
+            parallel.say(f"Resuming {folder} from step {self.step} of {config.steps}.")
+        self._open_evaluation = self._is_due(config.evaluate_every) and not (
+            restored and checkpoints.is_scored(self.step)
+        )
+        reporter.begin(self.step, collected, evaluated=not self._open_evaluation)
+        source = supervision.open_training(config)
+        order = {"batch_size": config.batch_size, "seed": config.seed}
+        self._batches = pipeline.train_batches(
+            source,
+            pipeline.augmentations(config.augment, source.classes),
+            **order,
+            first_step=self.step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            workers=config.data.workers,
+        )
+        self._finite_watch = FiniteWatch(
+            config.non_finite,
+            folder,
+            self.step,
+            lambda step: pipeline.images_of_step(source, step=step, **order),
+        )
+        self._pace, self._watchdog, self._agreement = Pace(), Watchdog(), Agreement(mesh, interrupted)
 
-    def evaluate() -> bool:
+    def to_the_end(self) -> bool:
+        """Goes on to the last step or an interruption, and saves. Whether all steps are done and evaluated."""
+        # A new run is evaluated before its first step, too: there is something to improve on, and faults show early.
+        go_on = not self._open_evaluation or self._evaluate()
+        with self._batches as batches, self._watchdog:
+            while go_on and self.step < self._config.steps:
+                self._take_step(batches)
+                self._report_and_save()
+                go_on = not self._agreement.reached()
+                if go_on and self._is_due(self._config.evaluate_every):
+                    go_on = self._evaluate()
+        if self._checkpoints.latest_step() != self.step:
+            self._save()
+        return go_on
+
+    def _is_due(self, interval: int) -> bool:
+        return self.step % interval == 0 or self.step == self._config.steps
+
+    def _take_step(self, batches: Iterator[pipeline.Batch]) -> None:
+        self.step += 1
+        began = time.monotonic()
+        self._watchdog.sign(f"the data of step {self.step}")
+        batch = next(batches)
+        waiting = time.monotonic() - began
+        self._watchdog.sign(f"the devices at step {self.step}")
+        sharded = parallel.to_global(self._mesh, batch)
+        self.state, measures = self._step_function(self.state, sharded["image"], sharded["label"])
+        finite = measures.pop("finite")
+        self._finite_watch.add(self.step, finite)
+        self._pace.add(self.step - 1, time.monotonic() - began, waiting)
+        self._reporter.collect(self.step, measures, finite, waiting)
+
+    def _report_and_save(self) -> None:
+        """What is due after this step."""
+        if self._is_due(self._config.report_every):
+            self._finite_watch.check()
+            self._reporter.report(self.step)
+        if self._is_due(self._config.checkpoint_every) or self._is_due(self._config.evaluate_every):
+            self._watchdog.sign(f"the checkpoint of step {self.step}")
+            self._save()
+        self._watchdog.sign("")
+
+    def _save(self) -> None:
+        self._finite_watch.check()
+        self._checkpoints.save(self.state, self._reporter.collected)
+
+    def _evaluate(self) -> bool:
         """Whether it came to its end."""
-        evaluation = evaluator.run(*state.evaluated, interrupted)
+        arrays = self.state.evaluated
+        evaluation = self._evaluator.run(*arrays, self._interrupted)
         if evaluation is None:
             return False
-        shown = partial(evaluator.panels, *state.evaluated, evaluator.shown)
-        reporter.report_evaluation(step, evaluation, shown)
-        if step > 0:  # the network before training is no candidate for the best
-            checkpoints.score(step, evaluation.miou)
+        shown = partial(self._evaluator.panels, *arrays, self._evaluator.shown)
+        self._reporter.report_evaluation(self.step, evaluation, shown)
+        if self.step > 0:  # the network before training is no candidate for the best
+            self._checkpoints.score(self.step, evaluation.miou)
         return True
-
-    restored = checkpoints.restore_latest(state, reporter.collected)
-    state, collected = restored or (state, reporter.collected)
-    step = int(state.step)
-    open_evaluation = to_be_evaluated() and not (restored and checkpoints.is_scored(step))
-    reporter.begin(step, collected, evaluated=not open_evaluation)
-    if restored and jax.process_index() == 0:
-        print(f"Resuming {folder} from step {step} of {config.steps}.")
-
-    source = supervision.open_training(config)
-    order = {"batch_size": config.batch_size, "seed": config.seed}
-    finite_watch = FiniteWatch(
-        config.non_finite, folder, step, lambda step: pipeline.images_of_step(source, step=step, **order)
-    )
-    pace, agreement = Pace(), Agreement(mesh, interrupted)
-    # A new run is evaluated before its first step, too: there is something to improve on, and faults show early.
-    go_on = not open_evaluation or evaluate()
-    with _batches(config, source, step) as batches, Watchdog() as watchdog:
-        while go_on and step < config.steps:
-            step += 1
-            watchdog.sign(f"the data of step {step}")
-            began = time.monotonic()
-            batch = next(batches)
-            waiting = time.monotonic() - began
-            watchdog.sign(f"the devices at step {step}")
-            batch = parallel.to_global(mesh, batch)
-            state, measures = step_function(state, batch["image"], batch["label"])
-            finite = measures.pop("finite")
-            finite_watch.add(step, finite)
-            pace.add(step - 1, time.monotonic() - began, waiting)
-            reporter.collect(step, measures, finite, waiting)
-            to_report = step % config.report_every == 0 or step == config.steps
-            to_save = step % config.checkpoint_every == 0 or to_be_evaluated()
-            if to_report or to_save:
-                finite_watch.check()
-            if to_report:
-                reporter.report(step)
-            if to_save:
-                watchdog.sign(f"the checkpoint of step {step}")
-                checkpoints.save(state, reporter.collected)
-            watchdog.sign("")
-            go_on = not agreement.reached() and (not to_be_evaluated() or evaluate())
-    if checkpoints.latest_step() != step:
-        finite_watch.check()
-        checkpoints.save(state, reporter.collected)
-    return state, go_on
-
-
-def _batches(
-    config: ConfigDict, source: pipeline.Source | BoundarySource, first_step: int
-) -> AbstractContextManager[Iterator[pipeline.Batch]]:
-    return pipeline.train_batches(
-        source,
-        pipeline.augmentations(config.augment, source.classes),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        first_step=first_step,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        workers=config.data.workers,
-    )
