@@ -14,9 +14,10 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ovenet_jax.errors import UserError
 from ovenet_jax.run import workdir
@@ -26,13 +27,14 @@ READ_SECONDS = 10.0  # for a line to arrive once its sender has connected
 LONGEST_LINE = 2**20
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True)
+class Place:
     """This process among `count`; process 0 listens at `coordinator`, HOST:PORT. `devices`: this host's; None: all."""
 
     coordinator: str
     count: int
     index: int
-    devices: list[int] | None = None
+    devices: Sequence[int] | None = None
 
 
 def start(
@@ -105,7 +107,7 @@ def _find(coordinator: str | None, count: int | None, index: int | None, timeout
     missing = [name for name, value in given.items() if value is None]
     if len(missing) == 3:
         return _detect(timeout)
-    if missing:
+    if coordinator is None or count is None or index is None:
         raise UserError(
             f"{', '.join(given)} are given together, or none of them; missing: {', '.join(missing)}."
         )
@@ -128,7 +130,7 @@ def _detect(timeout: float) -> Place:
             f"The cluster's description of this process cannot be read ({error}); give --coordinator, --processes "
             f"and --process, or --processes=1 for a process alone."
         ) from error
-    if count in (None, 1):
+    if coordinator is None or count is None or index is None or count == 1:
         return Place("", 1, 0)
     return Place(coordinator, count, index, None if _alone_on_its_host() else devices)
 
@@ -148,7 +150,7 @@ def _receive_all(place: Place, port: int, own: dict, timeout: float) -> str:
             server = closing.enter_context(_listen(port))
         except OSError as error:
             raise UserError(
-                f"Port {port} of the coordinator {place.coordinator} cannot be opened ({os.strerror(error.errno)}); "
+                f"Port {port} of the coordinator {place.coordinator} cannot be opened ({error.strerror or error}); "
                 f"choose another."
             ) from error
         for connection, index, task in _visitors(server, deadline):

@@ -1,7 +1,9 @@
 """A run's folder belongs to one config, saved in it as `config.json`."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -103,9 +105,9 @@ def _differences(saved: ConfigDict, config: ConfigDict) -> list[tuple[str, objec
     return [(key, a, b) for key, a, b in values if a != b]
 
 
-def leaves(tree: dict, prefix: str = "") -> dict:
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The values of a nested dict by their dotted keys."""
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in tree.items():
         found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found

@@ -31,12 +31,12 @@ def counting() -> Iterator[Compilations]:
     """Counts what this process compiles meanwhile."""
     counts = Compilations()
 
-    def add_duration(event: str, seconds: float, **_) -> None:
+    def add_duration(event: str, duration_secs: float, **_: str | int) -> None:
         if event == COMPILED:
             counts.programs += 1
-            counts.seconds += seconds
+            counts.seconds += duration_secs
 
-    def add_event(event: str, **_) -> None:
+    def add_event(event: str, **_: str | int) -> None:
         counts.cached += event == FROM_CACHE
 
     jax.monitoring.register_event_duration_secs_listener(add_duration)

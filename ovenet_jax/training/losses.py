@@ -7,7 +7,7 @@ which is the same).
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -106,7 +106,7 @@ def segmentation_loss(
 
     `among`: see cross_entropy; every other mean is over as many pixels, or groups of images, in each part of a batch.
     """
-    options = {"class_weights": class_weights, "align_corners": align_corners}
+    options: dict[str, Any] = {"class_weights": class_weights, "align_corners": align_corners}
     if ohem is None:
         main = cross_entropy(logits.main, label, among=among, **options)
     else:
@@ -135,10 +135,11 @@ def confidence_loss(
     `include_ignored` False pairs with an ignored pixel count 0 (the divisor stays H * W). The published sum over the
     2 images of a GPU is this mean times 2.
     """
-    size = label.shape[1:3]
+    _, height, width = label.shape
+    size = height, width
     offset = resize_bilinear(at_least_float32(offset), size, align_corners=False)
     confidence = resize_bilinear(at_least_float32(confidence), size, align_corners=False)[..., 0]
-    positions = pixel_grid(*size, dtype=offset.dtype) + offset
+    positions = pixel_grid(height, width, dtype=offset.dtype) + offset
     read = partial(sample, positions=positions, align_corners=grid_align_corners, order=0)
     own = jnp.where(label == IGNORE, 0, label)
     at_seed = read(own[..., None].astype(jnp.int32))[..., 0]
@@ -214,7 +215,7 @@ def _rarity(label: jax.Array, num_classes: int) -> jax.Array:
 def _pixel_losses(
     logits: jax.Array,
     label: jax.Array,
-    class_weights: Sequence[float] | None,
+    class_weights: Sequence[float] | jax.Array | None,
     align_corners: bool,
     softmax: bool = True,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -237,7 +238,9 @@ def _target(label: jax.Array) -> jax.Array:
     return jnp.where(label == IGNORE, 0, label).astype(jnp.int32)
 
 
-def _weight(label: jax.Array, class_weights: Sequence[float] | None, dtype: jnp.dtype) -> jax.Array:
+def _weight(
+    label: jax.Array, class_weights: Sequence[float] | jax.Array | None, dtype: jnp.dtype
+) -> jax.Array:
     """The weight of every pixel's class, 0 where ignored."""
     weight = 1.0 if class_weights is None else jnp.asarray(class_weights, dtype)[_target(label)]
     return jnp.where(label == IGNORE, 0.0, weight)

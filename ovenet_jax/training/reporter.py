@@ -98,7 +98,7 @@ class Reporter:
     ) -> None:
         """mIoU and pixel accuracy of each prediction, and the panels, which are made on process 0 alone."""
         if self._summaries:
-            values = {}
+            values: dict[str, float] = {}
             for name, matrix in evaluation.matrices.items():
                 result = scores_of(name, matrix)
                 values |= {f"eval_{key}_{name}": result[key] for key in WATCHED if key in result}
