@@ -17,6 +17,7 @@ import pytest
 from ovenet_jax.data import pipeline
 from ovenet_jax.devices import parallel
 from ovenet_jax.evaluation.evaluator import Evaluator
+from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.run.interruption import Agreement
 from ovenet_jax.train import train
 from ovenet_jax.training.reporter import Reporter
@@ -50,6 +51,7 @@ def saved_steps(folder):
 def test_a_run_interrupted_anywhere_ends_as_the_uninterrupted_one(config, whole, tmp_path, monkeypatch):
     """In every evaluation (before the first step, amid, of the last step, for the report) and in the first step."""
     evaluate, collect, evaluations = Evaluator.run, Reporter.collect, itertools.count()
+    restore, initial = Checkpoints.restore_latest, []
 
     def evaluate_and_interrupt(*arguments):
         if next(evaluations) % 2 == 0:
@@ -61,12 +63,20 @@ def test_a_run_interrupted_anywhere_ends_as_the_uninterrupted_one(config, whole,
         if step == 1:
             interrupt()
 
+    def restore_and_remember(self, like, collected):
+        initial.append(like)
+        return restore(self, like, collected)
+
     monkeypatch.setattr(Evaluator, "run", evaluate_and_interrupt)
+    monkeypatch.setattr(Checkpoints, "restore_latest", restore_and_remember)
     monkeypatch.setattr(Reporter, "collect", collect_and_interrupt)
     starts = [(train(config, tmp_path), max(saved_steps(tmp_path))) for _ in range(6)]
     assert starts == [(False, 0), (False, 1), (False, 3), (False, 6), (False, 6), (True, 6)]
     assert [line["step"] for line in metrics(tmp_path)] == [0, 3, 4, 6, 6]
     assert_same_end(whole, tmp_path, step=6)
+    assert all(
+        x.is_deleted() for x in jax.tree.leaves(initial[1:])
+    )  # where there is a saved state, memory is freed
 
 
 @pytest.mark.usefixtures("whole")
