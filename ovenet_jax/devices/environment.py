@@ -1,11 +1,13 @@
 """What libraries read in the environment, which has to be there before they are used. Imports none of them."""
 
 import os
-from importlib import metadata
+import subprocess
+import sys
 from pathlib import Path
 
 EIGEN = "--xla_cpu_experimental_ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
-JAXLIB = "0.10.2"  # with which it was measured
+# XLA ends a process whose flags it does not know.
+READ_FLAGS = "from jaxlib import _jax; _jax.CompileOptions()"
 
 
 def prepare() -> None:
@@ -22,12 +24,18 @@ def convolve_by_eigen() -> None:
     """On CPUs XLA convolves by Eigen and leaves the rest to YNNPACK, unless XLA_FLAGS says otherwise.
 
     XLA would give convolutions to YNNPACK as well, which takes up to ten times as long for the gradients of wide
-    kernels (docs/performance.md); YNNPACK's sums are faster and more exact than XLA's. Nothing changes on GPUs.
-    Only with the jaxlib that this was measured with, since XLA ends a process that gives it a flag it does not know:
-    measure again with another. To have YNNPACK's convolutions back, name their type with a + in XLA_FLAGS; where
-    that names a file it is left alone.
+    kernels (docs/performance.md); YNNPACK's sums are faster and more exact than XLA's. Nothing changes on GPUs, or
+    where this jaxlib does not know the flag. To have YNNPACK's convolutions back, name their type with a + in
+    XLA_FLAGS; where that names a file it is left alone.
     """
     given = os.environ.get("XLA_FLAGS", "").strip()
     names_a_file = given and not given.startswith("-")
-    if metadata.version("jaxlib") == JAXLIB and not names_a_file and EIGEN not in given:
+    if not names_a_file and EIGEN not in given and xla_takes(EIGEN):
         os.environ["XLA_FLAGS"] = f"{EIGEN} {given}".rstrip()  # XLA heeds them in their order
+
+
+def xla_takes(flag: str) -> bool:
+    """Whether this jaxlib knows the flag and its value; asked in a process of its own, which takes 0.3 s."""
+    variables = {**os.environ, "XLA_FLAGS": flag}
+    asked = subprocess.run([sys.executable, "-c", READ_FLAGS], env=variables, capture_output=True)
+    return asked.returncode == 0

@@ -95,11 +95,12 @@ def read_pth(path: str | Path) -> dict[str, np.ndarray]:
     except ImportError as error:
         raise UserError(f"Reading {path} needs PyTorch; install it with `pip install torch`.") from error
     # A training checkpoint holds its best mIoU as a numpy scalar; these constructors are all that needs.
-    allowed = [np.dtype, type(np.dtype(np.float64)), np.float64, np._core.multiarray.scalar]
+    scalar = np.float64().__reduce__()[0]
+    allowed = [np.dtype, type(np.dtype(np.float64)), np.float64, scalar]
     if not Path(path).is_file():
         raise UserError(f"{path} is no file; give a .pth file.")
     try:
-        with torch.serialization.safe_globals([*allowed, (allowed[-1], "numpy.core.multiarray.scalar")]):
+        with torch.serialization.safe_globals([*allowed, (scalar, "numpy.core.multiarray.scalar")]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or foreign file makes the loader raise
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
