@@ -89,7 +89,7 @@ def _on_host(
     maps, scores = class_maps(segmentation.scores), segmentation.scores
     seeds: list[Offsets | None] = [None] * len(batch)
     if segmentation.offset is not None:
-        seeds = seeds_of([sample["image"] for sample in batch], segmentation, model)
+        seeds = [Offsets(*of) for of in seeds_of([sample["image"] for sample in batch], segmentation, model)]
         rows, *canvas = maps["fused"].shape
         labels = np.full((rows, *canvas), IGNORE, np.uint8)
         for row, sample in enumerate(batch):

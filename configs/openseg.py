@@ -10,6 +10,7 @@ features.
 its authors call Fast-OC (Fast OCNet) is `ocr`, and with the atrous pyramid (Fast ASP-OCNet) `asp_ocr`.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 from ml_collections import ConfigDict
@@ -53,7 +54,7 @@ def hrnet(width: int, **options) -> ConfigDict:
     return ConfigDict({**common.hrnet(width), **options})
 
 
-BACKBONES = {
+BACKBONES: dict[str, Callable[[], ConfigDict]] = {
     "r50": partial(resnet, (3, 4, 6, 3)),
     "r101": partial(resnet, (3, 4, 23, 3)),
     "w18": partial(hrnet, 18),
@@ -165,7 +166,7 @@ def _classifier(hidden_features: int, **options) -> ConfigDict:
     return common.classifier(hidden_features, 3, **{"activation": ACTIVATION, **options})
 
 
-HEADS = {
+HEADS: dict[str, Callable[..., ConfigDict]] = {
     "fcn": fcn,
     "fcn_no_aux": fcn_no_aux,
     "ocr": ocr,

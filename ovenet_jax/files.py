@@ -9,7 +9,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
@@ -121,7 +121,7 @@ def flush(path: Path) -> None:
 
 # What JSON must be: a type (float: any number); a dict of the keys that must be there and the form of what each holds,
 # or {str: form} for any keys; or a list of the one form of its elements.
-Form = type | dict[str, "Form"] | dict[type[str], "Form"] | list["Form"]
+Form = type | Mapping[Any, "Form"] | Sequence["Form"]
 
 KINDS = {
     dict: "an object",
@@ -163,7 +163,8 @@ def parse_json(data: str | bytes, form: Form) -> Any:
 
 def _check(content: Any, form: Form, name: str) -> None:
     kind = form if isinstance(form, type) else type(form)
-    if not isinstance(content, (int, float) if kind is float else kind):
+    fits = isinstance(content, (int, float) if kind is float else kind)
+    if not fits:
         found = KINDS.get(type(content), "null")
         raise ValueError(f"{name} is {found}, expected {KINDS[kind]}")
     if isinstance(form, dict):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import repeat, starmap
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -60,7 +60,8 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
         workdir.note_differences(folder, config)
         if source is None:
             pipeline.prepare(config.data)
-            images, name = pipeline.open_split(config.data, config.data.test_split), config.data.test_split
+            name = config.data.test_split
+            images: pipeline.Samples = pipeline.open_split(config.data, name)
         else:
             images, name = ImageFolder(source), source.resolve().name
         target = folder / "predictions" / name
@@ -93,18 +94,18 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
 
 @enough_memory(EVALUATION_MEMORY)
 def _write_all(
-    images: pipeline.Source | ImageFolder,
+    images: pipeline.Samples,
     inference: Inference,
     network: Network,
     parts: Sequence["_Part"],
     config: ConfigDict,
 ) -> tuple[list[str], list[str]]:
     """Writes this process's share; returns what is wrong with images, and with files that are read again."""
-    arrays = parallel.to_local(inference.mesh, (network.params, network.statistics))
+    params, statistics = parallel.to_local(inference.mesh, (network.params, network.statistics))
     seeds_wanted = any(isinstance(part, _SeedOffsets) for part in parts)
     unreadable: list[str] = []
     mine = range(jax.process_index(), len(images), jax.process_count())
-    written = []
+    written: list[tuple[str, tuple[int, int]]] = []
 
     def write(sample: dict, class_map: np.ndarray, seeds: Offsets | None) -> tuple[str, tuple[int, int]]:
         height, width = size = sample["image"].shape[:2]
@@ -120,9 +121,11 @@ def _write_all(
         bar = tqdm(samples, "predicting", len(mine), unit=" images", mininterval=1)
         for batch in inference.in_batches(_readable(bar, unreadable), itemgetter("image")):
             pictures = [sample["image"] for sample in batch]
-            segmentation = inference(*arrays, pictures)
+            segmentation = inference(params, statistics, pictures)
             (maps,) = jax.device_get(class_maps(segmentation.scores)).values()
-            seeds = seeds_of(pictures, segmentation, config.model) if seeds_wanted else repeat(None)
+            seeds: Iterable[Offsets | None] = repeat(None)
+            if seeds_wanted:
+                seeds = starmap(Offsets, seeds_of(pictures, segmentation, config.model))
             written += threads.map(write, batch, maps, seeds)
         faults = threads.map(lambda item: [part.fault_of(*item) for part in parts], written)
         return unreadable, [fault for found in faults for fault in found if fault]
@@ -245,7 +248,8 @@ class _SeedOffsets:
     folder: Path
 
     def write(self, name: str, answer: _Answer) -> None:
-        write_offsets(self.folder / f"{name}.png", answer.seeds)
+        if answer.seeds:
+            write_offsets(self.folder / f"{name}.png", answer.seeds)
 
     def fault_of(self, name: str, size: tuple[int, int]) -> str | None:
         return _fault_of_offsets(self.folder / f"{name}.png", size)

@@ -35,8 +35,8 @@ def prepare(config: ConfigDict) -> dict:
     inventory = pipeline.prepare(config.data)
     if is_segfix(config.model):
         out = _truth(Path(inventory["folder"]), config.data)
-        samples, classes = pipeline.labelled_samples(config.data), pipeline.classes(config.data)
-        prepare_samples(samples, classes, config.data.regions, out)
+        labels, classes = pipeline.label_files(config.data), pipeline.classes(config.data)
+        prepare_samples(labels, classes, config.data.regions, out)
     return inventory
 
 

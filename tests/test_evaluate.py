@@ -70,7 +70,7 @@ def test_images_of_all_sizes_are_evaluated_once_in_few_shapes_or_exactly(tmp_pat
     for bucket in (16, 1):
         config.eval.bucket = bucket
         evaluation = Evaluator(config, graphdef).run(*arrays)
-        assert [image.index for image in evaluation.images] == [0, 1]
+        assert [image.number for image in evaluation.images] == [0, 1]
         counted = evaluation.matrices["main"].sum()
         assert counted == sum(_labelled(config))
 

@@ -7,7 +7,7 @@ and OCNet; normalisation happens on the device.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -15,7 +15,7 @@ import numpy as np
 
 from ovenet_jax.data.imagenet import MEAN_COLOR
 from ovenet_jax.data.labels import IGNORE
-from ovenet_jax.data.sizes import scaled_size, short_side_size
+from ovenet_jax.data.sizes import padded_size, scaled_size, short_side_size
 
 Sample = dict[str, np.ndarray]
 Act = Callable[[Sample, np.random.Generator], Sample]
@@ -134,7 +134,7 @@ def resize(sample: Sample, size: tuple[int, int]) -> Sample:
 
 
 def resized_window(
-    sample: Sample, size: tuple[int, int], corner: tuple[int, int], window: tuple[int, int]
+    sample: Sample, size: tuple[int, int], corner: np.ndarray | tuple[int, int], window: tuple[int, int]
 ) -> Sample:
     """Image and label of the `window` (H, W) at `corner` (y, x) of the sample resized to `size`, cut off at its ends.
 
@@ -176,11 +176,13 @@ def pad(
     rows, columns = max(size[0] - height, 0), max(size[1] - width, 0)
     if not rows and not columns:
         return sample
-    (top, left), fill = place, {"image": color, "label": IGNORE}
-    border = (top, rows - top, left, columns - left)
+    top, left = place
+    fill: dict[str, Sequence[int] | int] = {"image": color, "label": IGNORE}
     return sample | {
-        key: cv2.copyMakeBorder(sample[key], *border, cv2.BORDER_CONSTANT, value=fill[key])
-        for key in fill
+        key: cv2.copyMakeBorder(
+            sample[key], top, rows - top, left, columns - left, cv2.BORDER_CONSTANT, value=value
+        )
+        for key, value in fill.items()
         if key in sample
     }
 
@@ -189,4 +191,4 @@ def resize_short_side(sample: Sample, short_side: int, multiple: int = 8) -> Sam
     """Published preparation of images for validation: the shorter side becomes short_side, the other in proportion,
     rounded; then both are padded to a multiple of `multiple`, with MEAN_COLOR."""
     size = short_side_size(sample["image"].shape[:2], short_side)
-    return pad(resize(sample, size), tuple(-(-side // multiple) * multiple for side in size), MEAN_COLOR)
+    return pad(resize(sample, size), padded_size(size, multiple), MEAN_COLOR)

@@ -86,23 +86,27 @@ def read_classes(file: Path) -> Labels:
 
 
 def _labels(described: object) -> Labels:
-    rows = described.get("classes") if isinstance(described, dict) else None
+    described = described if isinstance(described, dict) else {}
+    rows = described.get("classes")
     if not isinstance(rows, list) or not rows:
         raise ValueError("expected 'classes:' with a list of classes")
     unknown = described.keys() - {"classes", "ignored"}
     if unknown:
         raise ValueError(f"{unknown.pop()!r} is unknown; known are 'classes' and 'ignored'")
-    names, colors, ids = [], [], []
+    names: list[str] = []
+    colors: list[tuple[int, int, int]] = []
+    ids: list[tuple[int, ...]] = []
     for row in rows:
         if not isinstance(row, dict) or row.keys() != {"name", "color", "ids"}:
             raise ValueError(f"expected a class with name, color and ids, got {row!r}")
         if not isinstance(row["name"], str):
             raise ValueError(f"name {row['name']!r}: expected a text; put it in quotation marks")
         names.append(row["name"])
-        colors.append(_numbers(row["color"], f"color of {row['name']}"))
+        color = _numbers(row["color"], f"color of {row['name']}")
         ids.append(_numbers(row["ids"], f"ids of {row['name']}"))
-        if len(colors[-1]) != 3:
+        if len(color) != 3:
             raise ValueError(f"color of {row['name']}: expected [red, green, blue], got {row['color']}")
+        colors.append(color)
     ignored = _numbers(described.get("ignored") or [], "ignored")
     for what, values in (("name", names), ("id", [*itertools.chain(*ids), *ignored])):
         twice = [value for value, count in Counter(values).items() if count > 1]

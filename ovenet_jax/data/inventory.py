@@ -2,13 +2,15 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from ovenet_jax.data.labels import Labels
+from ovenet_jax.files import Form
 from ovenet_jax.tables import aligned, percent
 
-FORM = {  # of an inventory as JSON; labelled splits also have `pixels` of each class and `ignored_pixels`
+FORM: Form = {  # of an inventory as JSON; labelled splits also have `pixels` of each class and `ignored_pixels`
     "name": str,
     "splits": {str: {"images": int, "sizes": {"smallest": [int], "largest": [int], "distinct": int}}},
     "notes": [{"note": str, "files": int, "first": str}],
@@ -50,7 +52,7 @@ class Inventory:
     def _split(self, split: str) -> dict:
         sizes = self._sizes[split]
         by_area = sorted(sizes, key=np.prod)
-        found = {
+        found: dict[str, Any] = {
             "images": sizes.total(),
             "official": self._official.get(split),
             "sizes": {"smallest": by_area[0], "largest": by_area[-1], "distinct": len(sizes)},

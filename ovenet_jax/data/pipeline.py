@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import grain
 import numpy as np
@@ -38,7 +39,7 @@ from ovenet_jax.data import (
 )
 from ovenet_jax.data.augment import Act, RandomBrightness, RandomFlip, RandomScaleCrop, resize_short_side
 from ovenet_jax.data.labels import TOY_STREETS, Labels
-from ovenet_jax.data.prepare import Builder, Sample, write_records
+from ovenet_jax.data.prepare import Builder, File, write_records
 from ovenet_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -82,15 +83,15 @@ def classes(data: ConfigDict) -> Labels:
     return TOY_STREETS if data.name == toy_streets.NAME else _tree(data).labels
 
 
-def labelled_samples(data: ConfigDict) -> list[Sample]:
-    """The files of all samples that have labels, each name once, of the data set that config.data describes.
+def label_files(data: ConfigDict) -> dict[str, File]:
+    """The label files, by their samples' names, of the data set that config.data describes.
 
     Raises:
       UserError: an unknown name, or a root that is no folder.
     """
     data_set = _builder(data).data_set
-    labelled = [samples for split, samples in data_set.splits.items() if split not in data_set.unlabelled]
-    return list({sample.name: sample for samples in labelled for sample in samples}.values())
+    labelled = (samples for split, samples in data_set.splits.items() if split not in data_set.unlabelled)
+    return {sample.name: sample.label for samples in labelled for sample in samples if sample.label}
 
 
 def open_split(data: ConfigDict, split: str) -> "Source":
@@ -117,6 +118,29 @@ def open_split(data: ConfigDict, split: str) -> "Source":
         ) from None
     has_labels = builder.data_set.unlabelled.isdisjoint(names)
     return Source(records, builder.data_set.labels, prepared, has_labels)
+
+
+class Samples(Protocol):
+    """Whatever is read sample by sample. Worker processes are given it pickled."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict: ...
+
+
+class Split(Samples, Protocol):
+    """A split with its class table, as networks are trained and tested on."""
+
+    @property
+    def classes(self) -> Labels: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def has_labels(self) -> bool: ...
+
+    def name(self, index: int) -> str: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +205,7 @@ def augmentations(settings: ConfigDict, classes: Labels) -> list[Act]:
 
 
 def train_batches(
-    source: Source,
+    source: Split,
     acts: Sequence[Act],
     *,
     batch_size: int,
@@ -217,7 +241,7 @@ def train_batches(
     return _running(dataset[first_step * process_count + process_index :: process_count], workers)
 
 
-def images_of_step(source: Source, *, batch_size: int, seed: int, step: int) -> list[str]:
+def images_of_step(source: Split, *, batch_size: int, seed: int, step: int) -> list[str]:
     """The names of the images in the batch of training step `step` (1: the first), over all processes."""
     order = _in_random_order(grain.MapDataset.source(range(len(source))), seed)
     return [source.name(order[i]) for i in range((step - 1) * batch_size, step * batch_size)]
@@ -228,7 +252,7 @@ def _in_random_order(dataset: grain.MapDataset, seed: int) -> grain.MapDataset:
 
 
 def samples(
-    source: Source, indices: Sequence[int], *, short_side: int = 0, workers: int = 0
+    source: Samples, indices: Sequence[int], *, short_side: int = 0, workers: int = 0
 ) -> AbstractContextManager[Iterator[dict]]:
     """The samples at `indices`, each once, in this order and at its own size, read ahead.
 
@@ -245,7 +269,7 @@ def samples(
     return _running(grain.MapDataset.source(indices).map(read), workers)
 
 
-def _sample(source: Source, short_side: int, index: int) -> dict:
+def _sample(source: Samples, short_side: int, index: int) -> dict:
     sample = _copied(source[index]) | {"index": index}
     return resize_short_side(sample, short_side) if short_side else sample
 

@@ -109,7 +109,7 @@ class Builder(tfds.core.ShardBasedBuilder):
         del dl_manager
         total = sum(len(samples) for samples in self.data_set.splits.values())
         rows = 1 + SHARD_BYTES * total // (1 + self.data_set.bytes_needed()["compressed"])
-        shards = {}
+        shards: dict[str, list[Callable[[], Iterator]]] = {}
         for split, samples in self.data_set.splits.items():
             records = self._records(split, samples)  # TFDS takes them shard by shard, in their order
             count = max(1, -(-len(samples) // rows))
@@ -168,7 +168,9 @@ def _check(sample: Sample, known_ids: frozenset[int]) -> _Checked:
             faults.append(f"{sample.label}: label values {values} are not in the class table")
     if image and label and image.array.shape[:2] != label.array.shape:
         (h, w), (label_h, label_w) = image.array.shape[:2], label.array.shape
-        faults.append(f"{sample.label}: {label_w}x{label_h} pixels, but {sample.image.name} has {w}x{h}")
+        faults.append(
+            f"{sample.label}: {label_w}x{label_h} pixels, but {Path(str(sample.image)).name} has {w}x{h}"
+        )
     return _Checked(image, label, pixels, faults)
 
 
@@ -184,11 +186,12 @@ def _read(file: File, read: Callable[[bytes], Read], faults: list[str]) -> Read 
 
 def _ahead(function: Callable, items: Sequence) -> Iterator:
     """function(item) of all items in their order, worked out by a thread per core, a few ahead."""
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    cores = os.cpu_count() or 1
+    with ThreadPoolExecutor(cores) as threads:
         running: deque = deque()
         for item in items:
             running.append(threads.submit(function, item))
-            if len(running) > 2 * os.cpu_count():
+            if len(running) > 2 * cores:
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()

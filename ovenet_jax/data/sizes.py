@@ -1,4 +1,4 @@
-"""The sizes that images are resized to, rounded as published: in training and in tests."""
+"""The sizes that images are resized to, rounded as published: in training and in tests; and padded to."""
 
 
 def scaled_size(size: tuple[int, int], long_side: float) -> tuple[int, int]:
@@ -8,6 +8,12 @@ def scaled_size(size: tuple[int, int], long_side: float) -> tuple[int, int]:
     if height > width:
         return long_side, max(1, int(width * long_side / height + 0.5))
     return max(1, int(height * long_side / width + 0.5)), long_side
+
+
+def padded_size(size: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """(H, W), each at least as large and a multiple of `multiple`."""
+    height, width = size
+    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
 
 def short_side_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:

@@ -56,9 +56,9 @@ def writing(form: str, folder: Path, classes: Labels) -> Iterator[Callable[[Read
 
 def _append(file: BinaryIO, train_ids: np.ndarray, image: Read, label: Read | None) -> dict[str, int]:
     start, (height, width) = file.tell(), image.array.shape[:2]
-    file.write(image.array)
+    file.write(image.array.data)
     if label:
-        file.write(cv2.LUT(label.array, train_ids))
+        file.write(cv2.LUT(label.array, train_ids).data)
     return {"start": start, "height": height, "width": width}
 
 
@@ -82,7 +82,7 @@ def _mapped(record: dict, file: Path, has_label: bool) -> dict[str, np.ndarray]:
     start, height, width = (int(record[key]) for key in ("start", "height", "width"))
     area = height * width
     pixels = np.asarray(np.memmap(file, np.uint8, "r", start, shape=(4 if has_label else 3) * area))
-    sample = {"image": pixels[: 3 * area].reshape(height, width, 3)}
+    sample: dict[str, np.ndarray] = {"image": pixels[: 3 * area].reshape(height, width, 3)}
     if has_label:
         sample["label"] = pixels[3 * area :].reshape(height, width)
     return sample

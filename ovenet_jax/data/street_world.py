@@ -6,8 +6,11 @@ Colours are RGB, 0 to 255.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+
+as_float32 = partial(np.asarray, dtype=np.float32)
 
 SKY, BUILDING, ROAD, PAVEMENT, VEGETATION, POLE, CAR, PERSON = range(8)
 
@@ -47,9 +50,9 @@ class Light:
     def random(cls, rng: np.random.Generator) -> "Light":
         zenith, horizon, tint, sun = SKIES[rng.integers(len(SKIES))]
         return cls(
-            zenith=np.float32(zenith + rng.normal(0, 8, 3)),
-            horizon=np.float32(horizon + rng.normal(0, 5, 3)),
-            tint=np.float32(tint * rng.uniform(0.9, 1.1, 1)),
+            zenith=as_float32(zenith + rng.normal(0, 8, 3)),
+            horizon=as_float32(horizon + rng.normal(0, 5, 3)),
+            tint=as_float32(tint * rng.uniform(0.9, 1.1, 1)),
             sun=sun,
             side=int(rng.choice((-1, 1))),
             reach=rng.uniform(0.3, 1.3),
@@ -57,7 +60,7 @@ class Light:
             haze=rng.uniform(80, 300),
         )
 
-    def shade(self, facing: np.ndarray) -> np.ndarray:
+    def shade(self, facing: np.ndarray | float) -> np.ndarray:
         """Factors per channel [..., 3] for walls that face along x by `facing` [...], -1 to 1."""
         return np.multiply.outer(0.84 + 0.24 * self.sun * self.side * facing, self.tint)
 
@@ -100,17 +103,17 @@ class Street:
             kerb=kerb,
             front=kerb + rng.uniform(2.0, 3.8),
             end=rng.uniform(38, 100),
-            leaves=np.float32(rng.choice(LEAVES)),
-            begin=np.float32(begin.ravel()),
-            wall=np.float32(wall),
-            top=np.float32(wall + house * rng.uniform(0.3, 2.4, count)),
-            bay=np.float32(rng.uniform(1.9, 3.2, count)),
-            floor=np.float32(floor),
-            glass=np.float32((rng.uniform(0.34, 0.9, count), rng.uniform(0.34, 0.6, count))),
-            color=np.float32(rng.choice(FACADES, count) + rng.normal(0, 10, (count, 3))),
+            leaves=as_float32(rng.choice(LEAVES)),
+            begin=as_float32(begin.ravel()),
+            wall=as_float32(wall),
+            top=as_float32(wall + house * rng.uniform(0.3, 2.4, count)),
+            bay=as_float32(rng.uniform(1.9, 3.2, count)),
+            floor=as_float32(floor),
+            glass=as_float32((rng.uniform(0.34, 0.9, count), rng.uniform(0.34, 0.6, count))),
+            color=as_float32(rng.choice(FACADES, count) + rng.normal(0, 10, (count, 3))),
         )
 
-    def building(self, right: np.ndarray, z: np.ndarray) -> np.ndarray:
+    def building(self, right: np.ndarray | bool, z: np.ndarray) -> np.ndarray:
         """Index of the building beside z [...] in the right or the left row [...]."""
         rows = np.split(self.begin, 2)
         left_index, right_index = (np.searchsorted(row, z, side="right").clip(1) - 1 for row in rows)

@@ -27,7 +27,9 @@ def data_set(size: tuple[int, int] = SIZE, counts: dict[str, int] = COUNTS) -> p
         labels=TOY_STREETS,
         splits={
             split: [
-                prepare.Sample(f"{split}_{i:04d}", *(_Drawing(split, i, size, part) for part in (0, 1)))
+                prepare.Sample(
+                    f"{split}_{i:04d}", _Drawing(split, i, size, part=0), _Drawing(split, i, size, part=1)
+                )
                 for i in range(count)
             ]
             for split, count in counts.items()

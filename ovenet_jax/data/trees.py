@@ -70,8 +70,8 @@ def find(tree: Tree, root: Path, lists: Path | None = None) -> DataSet:
             split for split, (files, _) in found.items() if files and all(f.label is None for f in files)
         }
     splits, faults = _named(found, root, tree.sample_name)
-    samples = [sample for samples in splits.values() for sample in samples]
-    stats = [(str(file.relative_to(root)), *_size_and_time(file)) for s in samples for file in _files_of(s)]
+    every = [files for of_split, _ in found.values() for files in of_split]
+    stats = [(str(path.relative_to(root)), *_size_and_time(path)) for files in every for path in files.paths]
     counts = {split: len(samples) for split, samples in splits.items()}
     return DataSet(
         name=tree.name,
@@ -82,7 +82,7 @@ def find(tree: Tree, root: Path, lists: Path | None = None) -> DataSet:
         official=tree.official,
         faults=faults,
         digest=digest(tree.labels.ids, tree.labels.ignored_ids, counts, stats, faults),
-        bytes_needed=cache(partial(_bytes_needed, samples)),
+        bytes_needed=cache(partial(_bytes_needed, every)),
     )
 
 
@@ -90,6 +90,10 @@ class _Files(NamedTuple):
     image: Path
     label: Path | None
     group: str
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return (self.image, self.label) if self.label else (self.image,)
 
 
 _Found = tuple[list[_Files], list[str]]  # and one sentence for each fault
@@ -103,14 +107,14 @@ def _named(
     faults: list[str] = []
     first: dict[str, Path] = {}
     for split, (files, odd) in found.items():
-        splits[split] = [
-            Sample(sample_name(f.image.relative_to(root)), f.image, f.label, f.group) for f in files
-        ]
+        splits[split] = []
         faults += odd
-        for sample in splits[split]:
-            other = first.setdefault(sample.name, sample.image)
-            if other != sample.image:
-                faults.append(f"{sample.image}: {other.relative_to(root)} has the same name")
+        for image, label, group in files:
+            name = sample_name(image.relative_to(root))
+            splits[split].append(Sample(name, image, label, group))
+            other = first.setdefault(name, image)
+            if other != image:
+                faults.append(f"{image}: {other.relative_to(root)} has the same name")
     return splits, faults
 
 
@@ -118,10 +122,6 @@ def _listed(file: Path, root: Path, group_of: Mapping[Path, str]) -> _Found:
     pairs, faults = read_list(file, root)
     groups = [next((group_of[f] for f in image.parents if f in group_of), "") for image, _ in pairs]
     return [_Files(*pair, group) for pair, group in zip(pairs, groups, strict=True)], faults
-
-
-def _files_of(sample: Sample) -> tuple[Path, ...]:
-    return (sample.image, sample.label) if sample.label else (sample.image,)
 
 
 def _size_and_time(file: Path) -> tuple[int, int]:
@@ -132,13 +132,13 @@ def _size_and_time(file: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def _bytes_needed(samples: Sequence[Sample]) -> dict[str, int]:
+def _bytes_needed(samples: Sequence[_Files]) -> dict[str, int]:
     """Disk space that each storage form takes."""
     with ThreadPoolExecutor() as threads:
-        sizes = list(threads.map(lambda sample: image_size(sample.image), samples))
+        sizes = list(threads.map(lambda files: image_size(files.image), samples))
     described = [
-        (sum(_size_and_time(file)[0] for file in _files_of(sample)), size, sample.label is not None)
-        for sample, size in zip(samples, sizes, strict=True)
+        (sum(_size_and_time(path)[0] for path in files.paths), size, files.label is not None)
+        for files, size in zip(samples, sizes, strict=True)
     ]
     return {form: storage.bytes_needed(form, described) for form in storage.FORMS}
 
@@ -164,10 +164,10 @@ def _pair(pair: Folders, root: Path) -> _Found:
         faults.append(f"{pair.labels}: no label PNG in this folder")
     if faults:
         return [], faults
-    label_of = {_key(path, pair.labels, pair.label_end): path for path in label_files}
+    label_of = dict(label_files)
     image_of: dict[str, Path] = {}
-    for path in image_files:
-        other = image_of.setdefault(_key(path, pair.images, pair.image_end), path)
+    for key, path in image_files:
+        other = image_of.setdefault(key, path)
         if other != path:
             faults.append(f"{path}: a second image beside {other.name}")
     keys = sorted(image_of)
@@ -198,11 +198,10 @@ def _pair(pair: Folders, root: Path) -> _Found:
     return files, sorted(faults)
 
 
-def _files(folder: Path, pattern: str, end: str, suffixes: tuple[str, ...]) -> list[Path]:
-    return sorted(
-        path for path in folder.glob(pattern) if path.suffix.lower() in suffixes and path.stem.endswith(end)
-    )
-
-
-def _key(path: Path, folder: Path, end: str) -> str:
-    return path.relative_to(folder).with_suffix("").as_posix().removesuffix(end)
+def _files(folder: Path, pattern: str, end: str, suffixes: tuple[str, ...]) -> list[tuple[str, Path]]:
+    """Key and path of each file of the pattern."""
+    return [
+        (path.relative_to(folder).with_suffix("").as_posix().removesuffix(end), path)
+        for path in sorted(folder.glob(pattern))
+        if path.suffix.lower() in suffixes and path.stem.endswith(end)
+    ]

@@ -21,7 +21,7 @@ def _end_with(parent: int) -> None:
 
 
 if __name__ == "__mp_main__":
-    sys.modules["jax"] = None  # grain then uses tree functions of its own ...
+    sys.modules["jax"] = None  # type: ignore[assignment]  # grain then uses tree functions of its own ...
     logging.set_verbosity(logging.ERROR)  # ... and would warn of that
     cv2.setNumThreads(1)  # there are as many workers as the user wants cores at work
     # interruption.SIGNALS, often sent to all processes; but the last step of the main one still wants its batch.

@@ -1,10 +1,12 @@
 """Confusion matrices as heat maps."""
 
+from functools import partial
+
 import matplotlib
 import numpy as np
 
+from ovenet_jax.data.iou import class_iou
 from ovenet_jax.data.labels import Labels
-from ovenet_jax.evaluation.metrics import scores
 from ovenet_jax.evaluation.sheet import FAINT_INK, FONT, GAP, INK, LINE, MARGIN, Sheet, shortened, text_width
 
 ABSENT = (222, 222, 222)
@@ -23,7 +25,7 @@ def confusion_picture(matrix: np.ndarray, classes: Labels) -> np.ndarray:
     matrix = np.asarray(matrix, np.float64)
     true = matrix.sum(axis=1)
     share = matrix / np.maximum(true, 1)[:, None]
-    iou = scores(matrix)["iou"]
+    iou = np.nan_to_num(class_iou(matrix))
     absent = true == 0
 
     cell = int(np.clip(1500 / number, 14, 72))  # pixels
@@ -38,9 +40,9 @@ def confusion_picture(matrix: np.ndarray, classes: Labels) -> np.ndarray:
     sheet.write(MARGIN, MARGIN + 14, f"mIoU {100 * iou.mean():.1f} %{note}", size=FONT + 4, weight="bold")
     sheet.write(left, top - 18, "percent of the true class", FAINT_INK)
     sheet.write(right + GAP, top - 18, "IoU, %", FAINT_INK)
-    center = {"ha": "center", "va": "center"}
-    sheet.write(MARGIN + 14, top + side / 2, "true class", FAINT_INK, rotation=90, **center)
-    sheet.write(left + side / 2, bottom + names_width + 18, "predicted class", FAINT_INK, **center)
+    center = partial(sheet.write, color=FAINT_INK, ha="center", va="center")
+    center(MARGIN + 14, top + side / 2, "true class", rotation=90)
+    center(left + side / 2, bottom + names_width + 18, "predicted class")
 
     shade = matplotlib.colormaps["Blues"]
     heat = shade(np.sqrt(share), bytes=True)[..., :3]  # the square root lets small confusions show

@@ -131,7 +131,7 @@ def evaluate_checkpoint(
         worst = evaluation.worst(config.eval.worst)
         panels = {
             "panels": evaluator.panels(*arrays, evaluator.shown),
-            "worst": evaluator.panels(*arrays, [image.index for image in worst]),
+            "worst": evaluator.panels(*arrays, [image.number for image in worst]),
         }
         with files.writing(target, "--workdir"):
             report.write(evaluation, worst, evaluator.source.classes, what, panels, target)
@@ -178,6 +178,6 @@ def merged(totals: Iterable[dict], images: int) -> Evaluation:
             for name, matrix in matrices.items():
                 group[name] = group.get(name, 0) + np.array(matrix, np.int64)
         found += [ImageScore(*image) for image in total["images"]]
-    if sorted(image.index for image in found) != list(range(images)):
+    if sorted(image.number for image in found) != list(range(images)):
         raise RuntimeError(f"{len(found)} images were evaluated instead of {images}, each once")
-    return Evaluation(dict(sorted(groups.items())), sorted(found, key=lambda image: image.index))
+    return Evaluation(dict(sorted(groups.items())), sorted(found, key=lambda image: image.number))

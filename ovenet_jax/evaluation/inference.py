@@ -1,7 +1,7 @@
 """From images to class scores at their own size, by a test protocol."""
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -120,7 +120,7 @@ class Inference:
 
         Where sizes hardly repeat, no more than WAITING times `rows` items are held back for others like them.
         """
-        waiting: dict[Hashable, list[Item]] = defaultdict(list)
+        waiting: dict[tuple, list[Item]] = defaultdict(list)
         for item in items:
             alike = shapes(image(item).shape[:2], self.protocol)
             waiting[alike].append(item)
@@ -137,7 +137,7 @@ class Inference:
         canvas = canvas_size(images[0].shape[:2], self.protocol)
         pixels = self._put(np.stack([on_canvas(image, canvas, 0) for image in images]))
         plans = [passes(image.shape[:2], self.protocol, self._align_corners) for image in images]
-        scores: dict[str, jax.Array] | None = None
+        scores: dict[str, jax.Array] = {}
         offset, confidence, largest = None, None, 0.0
         for same_pass in zip(*plans, strict=True):
             first: Pass = same_pass[0]
@@ -149,7 +149,7 @@ class Inference:
             window, mirrored = self._read(pixels, read)
             output = self._forward(params, statistics, window)
             other = self._forward(params, statistics, mirrored).predictions if self.protocol.flip else None
-            if scores is None:
+            if not scores:
                 scores = {
                     name: jnp.zeros(
                         (self.rows, *canvas, x.shape[-1]), device=parallel.batch_sharded(self.mesh)
@@ -239,7 +239,7 @@ def _interpolate(x: jax.Array, taps: tuple[Taps, Taps]) -> jax.Array:
     """[B, H, W, C] -> [B, h, w, C], each image by its own taps for rows and columns (arrays [B, 2, n])."""
 
     def along_rows(x: jax.Array, taps: Taps) -> jax.Array:
-        return sum(w[:, None, None] * x[i] for i, w in zip(taps.index, taps.weight, strict=True))
+        return sum(w[:, None, None] * x[i] for i, w in zip(taps.indices, taps.weights, strict=True))
 
     def one_image(x: jax.Array, rows: Taps, columns: Taps) -> jax.Array:
         return along_rows(along_rows(x, rows).swapaxes(0, 1), columns).swapaxes(0, 1)
@@ -251,7 +251,7 @@ def _stacked(taps: list[tuple[Taps, Taps]]) -> tuple[Taps, Taps]:
     return jax.tree.map(lambda *arrays: np.stack(arrays), *taps)
 
 
-def on_canvas(array: np.ndarray, canvas: tuple[int, int], value: int) -> np.ndarray:
+def on_canvas(array: np.ndarray, canvas: Sequence[int], value: int) -> np.ndarray:
     """`array` [h, w, ...] at the top left of a canvas (H, W) of `value`."""
     missing = [(0, full - side) for full, side in zip(canvas, array.shape, strict=False)]
     return np.pad(array, [*missing, *[(0, 0)] * (array.ndim - 2)], constant_values=value)

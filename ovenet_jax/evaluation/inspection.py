@@ -41,10 +41,11 @@ class Grid(NamedTuple):
     @classmethod
     def over(cls, image: tuple[int, int], network: tuple[int, int], align_corners: bool) -> "Grid":
         """Of a map of size `network` (h, w) that covers an `image` (H, W), its corner pixels on the image's or not."""
-        sides = list(zip(image[::-1], network[::-1], strict=True))
+        (height, width), (rows, columns) = image, network
         if align_corners:
-            return cls((0.0, 0.0), tuple((side - 1) / max(1, n - 1) for side, n in sides))
-        return cls(tuple((side / n - 1) / 2 for side, n in sides), tuple(side / n for side, n in sides))
+            return cls((0.0, 0.0), ((width - 1) / max(1, columns - 1), (height - 1) / max(1, rows - 1)))
+        x, y = width / columns, height / rows
+        return cls(((x - 1) / 2, (y - 1) / 2), (x, y))
 
 
 class Inspected(NamedTuple):

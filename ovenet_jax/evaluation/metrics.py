@@ -1,6 +1,7 @@
 """Confusion matrices and what is read from them; what a training run watches. CLU metrics, merged on the device."""
 
-from typing import NamedTuple
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import flax
 import jax
@@ -38,7 +39,7 @@ class ConfusionMatrix(metrics.Metric):
         return np.asarray(self.counts, np.int64)
 
 
-def scores(matrix: np.ndarray) -> dict[str, np.ndarray | float | None]:
+def scores(matrix: np.ndarray) -> dict[str, Any]:
     """Scores of a confusion matrix [K, K].
 
     iou [K] = tp / (true + predicted - tp), accuracy [K] = tp / true, both 0 for a class that never occurs.
@@ -74,9 +75,10 @@ def offset_scores(matrix: np.ndarray) -> dict[str, float]:
 
 
 class ImageScore(NamedTuple):
-    """The answer's mIoU on one image, over the classes that occur in it; None where nothing is labelled."""
+    """The answer's mIoU on the image of this number in its split, over the classes that occur in it; None where nothing
+    is labelled."""
 
-    index: int
+    number: int
     name: str
     miou: float | None
 
@@ -91,7 +93,7 @@ class Evaluation(NamedTuple):
     def matrices(self) -> dict[str, np.ndarray]:
         """Over all groups, by prediction; the last is the model's answer."""
         names = next(iter(self.groups.values()))
-        return {name: sum(group[name] for group in self.groups.values()) for name in names}
+        return {name: np.sum([group[name] for group in self.groups.values()], axis=0) for name in names}
 
     @property
     def miou(self) -> float:
@@ -100,8 +102,8 @@ class Evaluation(NamedTuple):
 
     def worst(self, count: int) -> list[ImageScore]:
         """The `count` labelled images with the lowest mIoU, the worst first."""
-        labelled = [image for image in self.images if image.miou is not None]
-        return sorted(labelled, key=lambda image: image.miou)[:count]
+        labelled = [(image.miou, image) for image in self.images if image.miou is not None]
+        return [image for _, image in sorted(labelled, key=itemgetter(0))][:count]
 
 
 def training_metrics(measures: list[str]) -> type[metrics.Collection]:

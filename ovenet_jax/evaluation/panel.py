@@ -6,7 +6,6 @@ from typing import NamedTuple
 import cv2
 import matplotlib
 import numpy as np
-from matplotlib.colors import to_hex
 from matplotlib.patches import Circle
 
 from ovenet_jax.data.labels import IGNORE, Labels
@@ -52,9 +51,9 @@ def panel(
         _check_size("label", label, image)
 
     maps = list(predictions.values())
-    compares = label is not None and len(maps) > 1
+    compared = label if len(maps) > 1 else None
     above = 1 + sum(part is not None for part in (offset, confidence, label))
-    below = len(maps) + compares
+    below = len(maps) + (compared is not None)
     columns = above + below if above + below <= 4 else max(above, below)
     size = _tile_size(image.shape[:2], columns)
 
@@ -66,8 +65,8 @@ def panel(
     if label is not None:
         upper.append(_Tile("truth", _resize_nearest(label_colors(label, classes), size)))
     lower = [_prediction_tile(title, ids, label, size, classes) for title, ids in predictions.items()]
-    if compares:
-        lower.append(_changed_tile(image, label, initial=maps[0], fused=maps[-1], size=size))
+    if compared is not None:
+        lower.append(_changed_tile(image, compared, initial=maps[0], fused=maps[-1], size=size))
 
     rows = [upper + lower] if columns == above + below else [upper, lower]
     return _drawn(rows, [ids for ids in [label, *maps] if ids is not None], classes)
@@ -106,7 +105,7 @@ def _changed_tile(
     for changed, color, sign in ((right_now, RIGHT_NOW, "+"), (wrong_now, WRONG_NOW, "−")):
         picture[_resize_nearest(changed.astype(np.uint8), size) > 0] = color
         share = 100 * changed.sum() / max(1, valid.sum())
-        notes.append((f"{sign}{share:.1f} %", to_hex(np.array(color) / 255)))
+        notes.append((f"{sign}{share:.1f} %", f"#{bytes(color).hex()}"))
     return _Tile("changed by fusion", picture, tuple(notes))
 
 
@@ -194,9 +193,9 @@ def _drawn(rows: list[list[_Tile]], maps: list[np.ndarray], classes: Labels) -> 
 def _draw_tile(sheet: Sheet, tile: _Tile, x: int, y: int, width: int) -> None:
     title_width = text_width(tile.title, weight="bold")
     note_widths = [GAP + text_width(text) for text, _ in tile.notes]
-    shrink = min(1, width / (title_width + sum(note_widths)))
+    shrink = min(1.0, width / (title_width + sum(note_widths)))
     sheet.write(x, y + LINE / 2 - 3, tile.title, size=shrink * FONT, weight="bold")
-    right = x + width
+    right = float(x + width)
     for (text, color), note_width in zip(reversed(tile.notes), reversed(note_widths), strict=True):
         sheet.write(right, y + LINE / 2 - 3, text, color, shrink * FONT, ha="right")
         right -= shrink * note_width

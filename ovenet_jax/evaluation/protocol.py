@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ovenet_jax.data.sizes import scaled_size, short_side_size
+from ovenet_jax.data.sizes import padded_size, scaled_size, short_side_size
 from ovenet_jax.errors import UserError
 from ovenet_jax.models.layers import PRECISIONS, interpolation_weights
 
@@ -117,10 +117,10 @@ def check_settings(settings) -> None:
 
 
 class Taps(NamedTuple):
-    """One axis of a bilinear read of n pixels: target[i] = sum over t of weight[t, i] * source[index[t, i]]."""
+    """One axis of a bilinear read of n pixels: target[i] = sum over t of weights[t, i] * source[indices[t, i]]."""
 
-    index: np.ndarray  # int32 [2, n]
-    weight: np.ndarray  # float32 [2, n]
+    indices: np.ndarray  # int32 [2, n]
+    weights: np.ndarray  # float32 [2, n]
 
 
 class Pass(NamedTuple):
@@ -141,8 +141,7 @@ class Pass(NamedTuple):
 
 def canvas_size(size: tuple[int, int], protocol: Protocol) -> tuple[int, int]:
     """The size (H, W) that an image is padded to, so that few sizes occur; its own where the bucket is 1."""
-    multiple = 1 if protocol.bucket == 1 else CANVAS_BUCKETS * protocol.bucket
-    return tuple(-(-side // multiple) * multiple for side in size)
+    return padded_size(size, 1 if protocol.bucket == 1 else CANVAS_BUCKETS * protocol.bucket)
 
 
 def shapes(size: tuple[int, int], protocol: Protocol) -> tuple:
@@ -219,7 +218,7 @@ def _scaled(size: tuple[int, int], scale: float, protocol: Protocol) -> tuple[in
             scaled[axis] = bucketed
         elif protocol.windows != "generic" and scaled[axis] < protocol.window[axis]:
             scaled[axis] = min(bucketed, protocol.window[axis])
-    return tuple(scaled)
+    return scaled[0], scaled[1]
 
 
 def _windows(scaled: int, scale: float, protocol: Protocol, axis: int) -> _Windows:
@@ -277,13 +276,13 @@ def _taps(source: int, target: int, *, align_corners: bool) -> Taps:
 
 def _inside(taps: Taps, start: int, length: int, covered: np.ndarray) -> Taps:
     """The share that one window has in a read of the whole axis, as a read of that window."""
-    index = taps.index - start
-    inside = (index >= 0) & (index < length)
-    weight = np.where(inside, taps.weight / covered[taps.index], 0)
-    return Taps(np.clip(index, 0, length - 1), weight.astype(np.float32))
+    indices = taps.indices - start
+    inside = (indices >= 0) & (indices < length)
+    weights = np.where(inside, taps.weights / covered[taps.indices], 0)
+    return Taps(np.clip(indices, 0, length - 1), weights.astype(np.float32))
 
 
 def _padded(taps: Taps, length: int) -> Taps:
     """Filled up with reads of nothing."""
-    missing = ((0, 0), (0, length - taps.index.shape[1]))
-    return Taps(np.pad(taps.index, missing), np.pad(taps.weight, missing))
+    missing = ((0, 0), (0, length - taps.indices.shape[1]))
+    return Taps(np.pad(taps.indices, missing), np.pad(taps.weights, missing))

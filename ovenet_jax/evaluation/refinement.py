@@ -29,7 +29,6 @@ from ovenet_jax.models.sampling import sample
 from ovenet_jax.models.zoo import directions_of, is_segfix
 from ovenet_jax.run import workdir
 from ovenet_jax.run.network import Network, restore_network
-from ovenet_jax.segfix.files import Offsets
 from ovenet_jax.segfix.labels import offset_of_class
 from ovenet_jax.segfix.refine import SEMANTIC_SCALE
 from ovenet_jax.segfix.scores import COLUMNS, Scores, means, no_scores, scores_of, table
@@ -51,8 +50,11 @@ def refined_maps(label: jax.Array, offset: jax.Array, size: jax.Array) -> jax.Ar
     return jnp.round(numbers[..., 0]).astype(jnp.uint8)
 
 
-def seeds_of(images: Sequence[np.ndarray], segmentation: Segmentation, model: ConfigDict) -> list[Offsets]:
-    """The offsets of an OVeNet, whose config.model is `model`, to the seed of every pixel of these images.
+def seeds_of(
+    images: Sequence[np.ndarray], segmentation: Segmentation, model: ConfigDict
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The offsets of an OVeNet, whose config.model is `model`, to the seed of every pixel of these images, and their
+    confidence, as segfix/files.py keeps them.
 
     Raises:
       UserError: no pass has seen an image as a whole.
@@ -67,7 +69,7 @@ def seeds_of(images: Sequence[np.ndarray], segmentation: Segmentation, model: Co
         images, *jax.device_get((segmentation.offset, segmentation.confidence)), strict=False
     ):
         offset, confidence = (_resized(x, image.shape[:2], model.align_corners) for x in maps)
-        found.append(Offsets(seed_offsets(offset, model.offset.grid_align_corners), confidence[..., 0]))
+        found.append((seed_offsets(offset, model.offset.grid_align_corners), confidence[..., 0]))
     return found
 
 
@@ -145,7 +147,9 @@ class Refiner:
             self._inference = Inference.from_config(its, network.graphdef, classes, answer_only=True)
         self.name = f"step {network.step} of {folder}"
         self._model = its.model
-        self._arrays = parallel.to_local(self._inference.mesh, (network.params, network.statistics))
+        self._params, self._statistics = parallel.to_local(
+            self._inference.mesh, (network.params, network.statistics)
+        )
 
     def in_batches(self, samples: Sequence[dict]) -> Iterator[list[dict]]:
         """Those that can be run together."""
@@ -153,14 +157,14 @@ class Refiner:
 
     def __call__(self, images: Sequence[np.ndarray]) -> jax.Array | np.ndarray:
         """(row, column) in pixels to read each image's label at, [rows, h, w, 2]."""
-        segmentation = self._inference(*self._arrays, images)
+        segmentation = self._inference(self._params, self._statistics, images)
         if is_segfix(self._model):
             (classes,) = class_maps(segmentation.scores).values()
             return SEMANTIC_SCALE * jnp.asarray(offset_of_class(directions_of(self._model)))[classes]
         offset = np.zeros((*segmentation.answer.shape[:3], 2), np.int32)
-        for row, seeds in enumerate(seeds_of(images, segmentation, self._model)):
+        for row, (seeds, confidence) in enumerate(seeds_of(images, segmentation, self._model)):
             height, width = images[row].shape[:2]
-            offset[row, :height, :width] = seeds_where_sure(*seeds)
+            offset[row, :height, :width] = seeds_where_sure(seeds, confidence)
         return offset
 
 
@@ -179,11 +183,11 @@ def _keys_of(folder: Path) -> Iterator[None]:
 
 
 def _scores(
-    config: ConfigDict, source: pipeline.Source, network: Network, inference: Inference, refiner: Refiner
+    config: ConfigDict, source: pipeline.Split, network: Network, inference: Inference, refiner: Refiner
 ) -> Scores:
     """Of all images, each refined by one process."""
     num_classes = config.model.num_classes
-    arrays = parallel.to_local(inference.mesh, (network.params, network.statistics))
+    params, statistics = parallel.to_local(inference.mesh, (network.params, network.statistics))
     mine = range(jax.process_index(), len(source), jax.process_count())
     total = no_scores(num_classes)
     samples_read = pipeline.samples(
@@ -199,7 +203,7 @@ def _scores(
         for alike in inference.in_batches(bar, itemgetter("image")):
             for batch in refiner.in_batches(alike):
                 images = [sample["image"] for sample in batch]
-                (before,) = class_maps(inference(*arrays, images).scores).values()
+                (before,) = class_maps(inference(params, statistics, images).scores).values()
                 offset = _on_canvas(refiner(images), before.shape)
                 sizes = np.ones((len(before), 2), np.int32)
                 sizes[: len(images)] = [image.shape[:2] for image in images]
@@ -212,7 +216,7 @@ def _scores(
     )
 
 
-def _on_canvas(offset: jax.Array | np.ndarray, canvas: tuple[int, int, int]) -> jax.Array:
+def _on_canvas(offset: jax.Array | np.ndarray, canvas: Sequence[int]) -> jax.Array:
     """[B, h, w, 2], cut off or filled up with zeros at the bottom and right to [B, H, W, 2]."""
     _, height, width = canvas
     offset = jnp.asarray(offset)[:, :height, :width]

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def write(
         content["groups"] = {key: _results(group, classes) for key, group in evaluation.groups.items()}
     content["worst"] = [{"name": image.name, "miou": image.miou} for image in worst]
     if worst:
-        print("Lowest mIoU: " + ", ".join(f"{image.name} {100 * image.miou:.1f}" for image in worst[:3]))
+        print("Lowest mIoU: " + ", ".join(f"{image.name} {percent(image.miou)}" for image in worst[:3]))
 
     for kind, pictures in panels.items():
         shutil.rmtree(folder / kind, ignore_errors=True)
@@ -102,7 +103,7 @@ def group_table(groups: Mapping[str, Mapping[str, np.ndarray]]) -> str:
     return aligned(rows, width=14)
 
 
-def scores_of(prediction: str, matrix: np.ndarray) -> dict:
+def scores_of(prediction: str, matrix: np.ndarray) -> dict[str, Any]:
     """The scores of its confusion matrix; SegFix's offsets have some more."""
     return scores(matrix) | (offset_scores(matrix) if prediction == "offset" else {})
 

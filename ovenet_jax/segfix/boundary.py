@@ -32,8 +32,9 @@ class BoundaryScores(NamedTuple):
     occurring: np.ndarray
     images: int
 
-    def __add__(self, other: "BoundaryScores") -> "BoundaryScores":
-        return BoundaryScores(*(a + b for a, b in zip(self, other, strict=True)))
+    def __add__(self, other: "BoundaryScores") -> "BoundaryScores":  # type: ignore[override]  # tuples join
+        total, occurring = self.total + other.total, self.occurring + other.occurring
+        return BoundaryScores(total, occurring, self.images + other.images)
 
     @property
     def present(self) -> np.ndarray:
@@ -56,7 +57,7 @@ def boundary_scores(label: np.ndarray, predicted: np.ndarray, num_classes: int) 
     predicted = np.where(label == IGNORE, IGNORE, predicted)
     total, occurring = np.zeros((len(WIDTHS), num_classes)), np.zeros(num_classes, np.int64)
     occur = np.bincount(label.ravel(), minlength=256) + np.bincount(predicted.ravel(), minlength=256)
-    for class_id in np.flatnonzero(occur[:num_classes]):
+    for class_id in np.flatnonzero(occur[:num_classes]).tolist():
         box = _box(label, predicted, class_id)
         true, found = (_outline(part[box] == class_id) for part in (label, predicted))
         if true.any() or found.any():

@@ -16,6 +16,8 @@ from ovenet_jax import errors
 from ovenet_jax.errors import EXIT_DONE, EXIT_INCOMPLETE, UserError, listed
 from ovenet_jax.segfix.label_maps import LABEL_IDS, TRAIN_IDS
 
+CORES = os.cpu_count() or 1
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -34,7 +36,7 @@ def parser(module: str, description: str) -> argparse.ArgumentParser:
     made.add_argument("--out", type=folder, required=True, help="new folder for what is made of them")
     made.add_argument("--dataset", help="whose ids the labels hold: a data set's name, or your classes.yaml")
     made.add_argument("--ids", choices=(LABEL_IDS, TRAIN_IDS), default=LABEL_IDS, help="which ids these are")
-    made.add_argument("--workers", type=_count, default=os.cpu_count(), help="cores to use (default: all)")
+    made.add_argument("--workers", type=_count, default=CORES, help="cores to use (default: all)")
     return made
 
 

@@ -58,7 +58,7 @@ def write_offsets(path: Path, offsets: Offsets) -> None:
         _write_mat(path, {"mat": _within(offset, np.int8, path).astype(np.int8)})
     elif confidence is None:
         rows_columns = np.moveaxis(_within(offset, np.int8, path), -1, 0)
-        write_picture(path, np.hstack(rows_columns + 2**7).astype(np.uint8), SMALL)
+        write_picture(path, np.hstack(list(rows_columns + 2**7)).astype(np.uint8), SMALL)
     else:
         rows_columns = np.moveaxis(_within(offset, np.int16, path), -1, 0)
         maps = [*(rows_columns + 2**15), np.rint(confidence * 255)]

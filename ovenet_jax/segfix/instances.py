@@ -16,7 +16,6 @@ from ovenet_jax import files
 from ovenet_jax.data.image_files import read_label, write_picture
 from ovenet_jax.errors import UserError
 from ovenet_jax.segfix.files import named
-from ovenet_jax.segfix.shift import Shift, refined_mask
 
 LIST_END = "_pred"
 
@@ -62,10 +61,10 @@ def read_mask(path: Path) -> np.ndarray:
         return read_label(path.read_bytes()).array > 0
 
 
-def write_refined(file: Path, masks: Mapping[str, np.ndarray], shift: Shift | None, folder: Path) -> None:
-    """Writes the masks after `shift` into `folder`, and then their list; `shift` may be None where there are none."""
+def write_instances(file: Path, masks: Mapping[str, np.ndarray], folder: Path) -> None:
+    """Writes these masks, bool [H, W], into `folder`, and then their list, that of `file`."""
     for path, mask in masks.items():
-        write_picture(folder / path, 255 * refined_mask(mask, shift).astype(np.uint8))
+        write_picture(folder / path, 255 * mask.astype(np.uint8))
     files.write(folder / file.name, file.read_bytes())
 
 

@@ -29,13 +29,13 @@ class Meaning(NamedTuple):
 
     def to_numbers(self) -> np.ndarray:
         """Lookup table uint8 [256] from ids to train ids, IGNORE for those of no class."""
-        return self.classes.train_ids() if self._has_label_ids else np.arange(256, dtype=np.uint8)
+        return self._by_id.train_ids() if self._by_id else np.arange(256, dtype=np.uint8)
 
     def from_numbers(self) -> np.ndarray:
         """Lookup table uint8 [256] back, to the first id of each class; IGNORE for every number that is no class."""
         table = np.full(256, IGNORE, np.uint8)
         count = len(self.classes.ids) if self.classes else 256
-        table[:count] = self.classes.label_ids()[:count] if self._has_label_ids else np.arange(count)
+        table[:count] = self._by_id.label_ids()[:count] if self._by_id else np.arange(count)
         return table
 
     def read(self, path: Path) -> np.ndarray:
@@ -48,21 +48,19 @@ class Meaning(NamedTuple):
         with named(path):
             label = read_label(path.read_bytes()).array
         if self.classes:
-            unknown = label[cv2.LUT(label, self._unknown()).view(bool)]
+            known = self._by_id.known_ids() if self._by_id else range(len(self.classes.ids))
+            table = np.ones(256, np.uint8)
+            table[[*known, IGNORE]] = 0
+            unknown = label[cv2.LUT(label, table).view(bool)]
             if unknown.size:
                 values = ", ".join(map(str, np.unique(unknown)))
                 raise ValueError(f"{path}: values {values} are not among the {self.ids} of the class table")
         return cv2.LUT(label, self.to_numbers())
 
     @property
-    def _has_label_ids(self) -> bool:
-        return self.classes is not None and self.ids == LABEL_IDS
-
-    def _unknown(self) -> np.ndarray:
-        known = self.classes.known_ids() if self._has_label_ids else range(len(self.classes.ids))
-        table = np.ones(256, np.uint8)
-        table[[*known, IGNORE]] = 0
-        return table
+    def _by_id(self) -> Labels | None:
+        """The classes, where maps hold their label ids."""
+        return self.classes if self.ids == LABEL_IDS else None
 
 
 def meaning_of(data_set: str | None, ids: str) -> Meaning:

@@ -71,7 +71,7 @@ def _colors(directions: int, saturation: float) -> tuple[tuple[int, int, int], .
     """The hue is the direction's, as in the pictures of OVeNet's offsets: right red, down yellow-green, left cyan."""
     angles = np.degrees(np.arctan2(*np.moveaxis(offset_table(directions).astype(float), -1, 0)))
     colors = [colorsys.hsv_to_rgb(angle % 360 / 360, saturation, 1.0) for angle in angles]
-    return tuple(tuple(round(255 * channel) for channel in color) for color in colors)
+    return tuple((round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in colors)
 
 
 def _mirrored(directions: int, first: int) -> tuple[tuple[int, int], ...]:

@@ -80,14 +80,15 @@ def _matrix(kind: int, content: bytes, name: str, shape: tuple[int, ...]) -> tup
     dtype, count = np.dtype(TYPES[kind]), math.prod(shape)
     if end - start != count * dtype.itemsize:
         raise IndexError(f"{end - start} bytes for {count} numbers of {dtype.itemsize}")
+    numbers = memoryview(content)
     if compressed:
         inflater = zlib.decompressobj()
-        content = memoryview(inflater.decompress(content, 8 + _padded(end) + 1))[8:]
+        numbers = memoryview(inflater.decompress(content, 8 + _padded(end) + 1))[8:]
         if not inflater.eof:
             raise IndexError("it goes on, or ends, where it should not")
-    if end > len(content):
+    if end > len(numbers):
         raise IndexError("it ends too early")
-    return found, np.frombuffer(content, dtype, count, start).reshape(shape, order="F")
+    return found, np.frombuffer(numbers, dtype, count, start).reshape(shape, order="F")
 
 
 def _padded(at: int) -> int:

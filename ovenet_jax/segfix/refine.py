@@ -32,7 +32,7 @@ from ovenet_jax.segfix.label_maps import (
     read_instance_ids,
 )
 from ovenet_jax.segfix.scores import Scores, scores_of, table
-from ovenet_jax.segfix.shift import Shift, refined_numbers, seeds_where_sure, shift_by
+from ovenet_jax.segfix.shift import Shift, refined_mask, refined_numbers, seeds_where_sure, shift_by
 from ovenet_jax.tables import percent
 
 SEMANTIC_SCALE, INSTANCE_SCALE = 2.0, 1.0  # published
@@ -142,7 +142,8 @@ def refine_label_maps(
     Raises:
       UserError: no label maps or offsets, `out` exists or cannot be written, or truth without a class table.
     """
-    if truth and not meaning.classes:
+    names = meaning.classes.names if meaning.classes else ()
+    if truth and not names:
         raise UserError("--truth needs to know the classes; name the data set by --dataset.")
     end = meaning.ends[1]
     label_of = files_by_name(labels, (".png",), meaning.ends, only=end)
@@ -168,7 +169,7 @@ def refine_label_maps(
             check_size(true_file, true.shape, label.shape)
         except (OSError, ValueError) as error:
             return _unscored(error)
-        scores = scores_of(true, label, cv2.LUT(refined, numbers), len(meaning.classes.names))
+        scores = scores_of(true, label, cv2.LUT(refined, numbers), len(names))
         return _Outcome(True, scored=scores)
 
     written, faults, total = 0, [], None
@@ -180,7 +181,7 @@ def refine_label_maps(
                 total = total + outcome.scored if total else outcome.scored
     print(f"Written: {written} of {len(label_of)} label maps in {out}")
     if total:
-        print(table(total, meaning.classes.names))
+        print(table(total, names))
     return faults
 
 
@@ -223,12 +224,14 @@ def refine_instances(
             label_ids = instances.read_list(file)
             masks = {path: instances.read_mask(file.parent / path) for path in label_ids}
             size = next((mask.shape for mask in masks.values()), None)
-            for path, mask in masks.items():
-                check_size(file.parent / path, mask.shape, size)
-            shift = reading.shift_of(offset_of(name), size) if masks else None
+            if size:
+                for path, mask in masks.items():
+                    check_size(file.parent / path, mask.shape, size)
+                shift = reading.shift_of(offset_of(name), size)
+                masks = {path: refined_mask(mask, shift) for path, mask in masks.items()}
         except (OSError, ValueError) as error:
             return _Outcome(False, str(error))
-        instances.write_refined(file, masks, shift, folder / file.parent.relative_to(labels))
+        instances.write_instances(file, masks, folder / file.parent.relative_to(labels))
         if not truth:
             return _Outcome(True)
         try:

@@ -1,7 +1,6 @@
 """SegFix's ground truth of a prepared data set: written once, and read as the labels of its samples."""
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from ovenet_jax import files
 from ovenet_jax.data.image_files import read_label
 from ovenet_jax.data.labels import IGNORE, Labels
 from ovenet_jax.data.pipeline import Source
-from ovenet_jax.data.prepare import File, Sample, alone
+from ovenet_jax.data.prepare import File, alone
 from ovenet_jax.errors import UserError, listed
 from ovenet_jax.segfix import command, ground_truth
 from ovenet_jax.segfix.files import read_ground_truth, write_ground_truth
@@ -21,22 +20,23 @@ from ovenet_jax.segfix.label_maps import read_instance_ids
 from ovenet_jax.segfix.labels import training_label
 
 
-def prepare_samples(samples: Sequence[Sample], classes: Labels, regions: str, out: Path) -> None:
-    """Writes the ground truth of a prepared data set's labelled samples to out/<name>.png, unless `out` is there
-    already; other processes wait meanwhile. regions: what has boundaries, one of REGIONS.
+def prepare_samples(labels: Mapping[str, File], classes: Labels, regions: str, out: Path) -> None:
+    """Writes the ground truth of a prepared data set's labels, by their samples' names, to out/<name>.png, unless `out`
+    is there already; other processes wait meanwhile. regions: what has boundaries, one of REGIONS.
 
     Raises:
       UserError: naming all instance maps that are missing and all damaged files; or `out` cannot be written.
     """
     truth_of = partial(REGIONS[regions], classes=classes)
 
-    def write(sample: Sample) -> str | None:
+    def write(sample: tuple[str, File]) -> str | None:
         """What is wrong with the sample."""
+        name, label = sample
         try:
-            truth = truth_of(sample.label)
+            truth = truth_of(label)
         except (OSError, ValueError) as error:
-            return f"{sample.label}: {error}"
-        write_ground_truth(folder / f"{sample.name}.png", truth)
+            return f"{label}: {error}"
+        write_ground_truth(folder / f"{name}.png", truth)
         return None
 
     if out.exists():
@@ -47,11 +47,11 @@ def prepare_samples(samples: Sequence[Sample], classes: Labels, regions: str, ou
             if out.exists():  # another process has prepared it meanwhile
                 return
             with files.new_folder(out, option) as folder:
-                told = command.each(write, samples, os.cpu_count(), f"boundaries of {regions}")
+                told = command.each(write, list(labels.items()), command.CORES, f"boundaries of {regions}")
                 faults = [fault for fault in told if fault]
                 if faults:
                     raise UserError(
-                        f"{len(faults)} of {len(samples)} labels have no boundaries of {regions}, mend them or choose "
+                        f"{len(faults)} of {len(labels)} labels have no boundaries of {regions}, mend them or choose "
                         f"another --config.data.regions:{listed(faults)}"
                     )
     except KeyboardInterrupt:

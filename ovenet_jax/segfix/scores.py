@@ -21,8 +21,9 @@ class Scores(NamedTuple):
     before: BoundaryScores
     after: BoundaryScores
 
-    def __add__(self, other: "Scores") -> "Scores":
-        return Scores(*(a + b for a, b in zip(self, other, strict=True)))
+    def __add__(self, other: "Scores") -> "Scores":  # type: ignore[override]  # tuples join
+        confusion = self.confusion + other.confusion
+        return Scores(confusion, self.before + other.before, self.after + other.after)
 
 
 def no_scores(num_classes: int) -> Scores:

@@ -10,6 +10,7 @@ pixels, which PyTorch's `grid_sample` took them for then; newer versions take th
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def seed_offsets(offset: np.ndarray, align_corners: bool = True) -> np.ndarray:
     seed, int32 [H, W, 2]; seeds beyond the image lie at its edge. `align_corners`: as the network samples its scores.
     """
     size = np.array(offset.shape[:2])
-    own = np.moveaxis(np.indices(size), 0, -1)
+    own = np.moveaxis(np.indices(offset.shape[:2]), 0, -1)
     position = np.clip(own * (2 / (size - 1)) - 1 + offset[..., ::-1], -1, 1)
     pixel = (position + 1) / 2 * (size - 1) if align_corners else (position + 1) / 2 * size - 0.5
     return (np.rint(np.clip(pixel, 0, size - 1)) - own).astype(np.int32)
@@ -59,7 +60,9 @@ def refined_mask(mask: np.ndarray, shift: Shift) -> np.ndarray:
 def _shift_by_pixels(offset: np.ndarray, scale: int) -> Shift:
     height, width = offset.shape[:2]
     rows, columns = (offset[..., axis] for axis in (0, 1))
-    order = "F" if rows.flags.f_contiguous else "C"  # MATLAB's, or that of all else: as they lie in memory
+    order: Literal["C", "F"] = (
+        "F" if rows.flags.f_contiguous else "C"
+    )  # MATLAB's, or that of all else: as they lie in memory
     rows, columns = rows.ravel(order), columns.ravel(order)
     moved = np.flatnonzero((rows | columns) != 0)
     y, x = np.unravel_index(moved, (height, width), order)

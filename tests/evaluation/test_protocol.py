@@ -25,7 +25,7 @@ def test_generic_windows_overlap_by_a_third_and_reach_the_end():
     protocol = Protocol(base_size=90, window=(48, 60), windows="generic")
     found = passes((90, 60), protocol, True)
     assert [p.size for p in found] == [(48, 60)] * 3  # rows 0, 32 and 64 to 112, beyond 90: black
-    black = found[2].read[0].weight.sum(0) == 0
+    black = found[2].read[0].weights.sum(0) == 0
     assert black.tolist() == [False] * 26 + [True] * 22
 
 
@@ -39,7 +39,7 @@ def test_every_scale_counts_once_everywhere_in_the_image_and_never_outside(windo
     expected[: size[0], : size[1]] = 1
     for align_corners in (True, False):
         for _, same_scale in itertools.groupby(passes(size, protocol, align_corners), lambda p: p.scale):
-            weights = [[axis.weight.sum(0) for axis in p.write] for p in same_scale]
+            weights = [[axis.weights.sum(0) for axis in p.write] for p in same_scale]
             np.testing.assert_allclose(sum(np.outer(*w) for w in weights), expected, atol=1e-6)
 
 
@@ -73,8 +73,8 @@ def test_windows_of_segfix_are_a_third_of_their_size_apart_and_pulled_back_insid
     found = passes((1024, 2048), protocol, True)
     assert {p.size for p in found} == {(512, 512)}
     assert len(found) == 5 * 11  # from 0, 170, 340, 510 and 512; from 0 to 1530 and 1536
-    assert [int(p.read[0].index[0, 0]) for p in found[::11]] == [0, 170, 340, 510, 512]
-    assert [int(p.read[1].index[0, 0]) for p in found[9:11]] == [1530, 1536]
+    assert [int(p.read[0].indices[0, 0]) for p in found[::11]] == [0, 170, 340, 510, 512]
+    assert [int(p.read[1].indices[0, 0]) for p in found[9:11]] == [1530, 1536]
 
 
 def test_images_may_keep_their_sizes_which_windows_cut_and_buckets_round():
@@ -91,7 +91,7 @@ def test_images_may_keep_their_sizes_which_windows_cut_and_buckets_round():
 @pytest.mark.parametrize("windows", ["cityscapes", "generic"])
 def test_an_image_thin_as_a_line_is_tested(windows):
     protocol = Protocol(base_size=100, window=(64, 64), windows=windows)
-    assert sum(p.write[0].weight.sum() for p in passes((1, 1000), protocol, True)) > 0
+    assert sum(p.write[0].weights.sum() for p in passes((1, 1000), protocol, True)) > 0
 
 
 def test_a_window_filled_up_with_black_is_not_the_whole_image():
@@ -114,7 +114,7 @@ def test_images_may_become_squares_whatever_their_shape():
     (only,) = passes((30, 90), protocol, True)
     assert only.size == (64, 64)
     assert only.whole
-    assert (only.read[0].weight.sum(0) == 1).all()  # no black
+    assert (only.read[0].weights.sum(0) == 1).all()  # no black
 
 
 def test_only_images_of_the_same_passes_run_together():

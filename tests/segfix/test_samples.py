@@ -19,56 +19,58 @@ from tests.trees import write_cityscapes
 
 
 def test_all_labelled_samples_of_a_data_set_are_prepared_once(tmp_path):
-    samples = pipeline.labelled_samples(write_cityscapes(tmp_path))
-    prepare_samples(samples, CITYSCAPES, "classes", tmp_path / "boundaries")
-    assert {file.stem for file in (tmp_path / "boundaries").iterdir()} == {sample.name for sample in samples}
-    assert len(samples) == 3 + 2  # those of train and val
-    label = CITYSCAPES.train_ids()[cv2.imread(str(samples[1].label), -1)]
-    written = tmp_path / f"boundaries/{samples[1].name}.png"
+    labels = pipeline.label_files(write_cityscapes(tmp_path))
+    prepare_samples(labels, CITYSCAPES, "classes", tmp_path / "boundaries")
+    assert {file.stem for file in (tmp_path / "boundaries").iterdir()} == labels.keys()
+    assert len(labels) == 3 + 2  # those of train and val
+    name, file = list(labels.items())[1]
+    label = CITYSCAPES.train_ids()[cv2.imread(str(file), -1)]
+    written = tmp_path / f"boundaries/{name}.png"
     assert_array_equal(read_ground_truth(written), ground_truth.of_classes(label))
     written.write_bytes(b"left alone")
     (tmp_path / ".boundaries.lock").unlink()  # what is there needs none: the folder may be read only
-    prepare_samples(samples, CITYSCAPES, "classes", tmp_path / "boundaries")
+    prepare_samples(labels, CITYSCAPES, "classes", tmp_path / "boundaries")
     assert written.read_bytes() == b"left alone"
     assert not (tmp_path / ".boundaries.lock").exists()
 
 
 def test_instance_maps_are_found_beside_the_labels(tmp_path):
     data = write_cityscapes(tmp_path)
-    samples = pipeline.labelled_samples(data)
+    labels = pipeline.label_files(data)
     ids = np.full((24, 48), 7, np.uint16)
     ids[4:12, 4:12] = 26001
-    beside = str(samples[0].label).replace("labelIds", "instanceIds")
+    name, file = next(iter(labels.items()))
+    beside = str(file).replace("labelIds", "instanceIds")
     cv2.imwrite(beside, ids)
-    prepare_samples(samples, CITYSCAPES, "instances", tmp_path / "boundaries")
+    prepare_samples(labels, CITYSCAPES, "instances", tmp_path / "boundaries")
     expected = ground_truth.of_instances(ids, sum(CITYSCAPES.ids, ()))
-    assert_array_equal(read_ground_truth(tmp_path / f"boundaries/{samples[0].name}.png"), expected)
+    assert_array_equal(read_ground_truth(tmp_path / f"boundaries/{name}.png"), expected)
 
 
 def test_a_data_set_without_instance_maps_is_refused_and_nothing_is_kept(tmp_path):
-    samples = pipeline.labelled_samples(write_cityscapes(tmp_path))
-    for sample in samples[1:3]:
-        Path(str(sample.label).replace("labelIds", "instanceIds")).unlink()
+    labels = pipeline.label_files(write_cityscapes(tmp_path))
+    for file in list(labels.values())[1:3]:
+        Path(str(file).replace("labelIds", "instanceIds")).unlink()
     with pytest.raises(
         UserError,
         match="(?s)2 of 5 labels have no boundaries of instances.*bochum.*there is no instance map.*ulm",
     ):
-        prepare_samples(samples, CITYSCAPES, "instances", tmp_path / "boundaries")
+        prepare_samples(labels, CITYSCAPES, "instances", tmp_path / "boundaries")
     assert not (tmp_path / "boundaries").exists()
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
-    samples = pipeline.labelled_samples(write_cityscapes(tmp_path))
+    labels = pipeline.label_files(write_cityscapes(tmp_path))
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file/prepared cannot be written .*another --config.data.prepared"):
-        prepare_samples(samples, CITYSCAPES, "classes", tmp_path / "file" / "prepared" / "boundaries")
+        prepare_samples(labels, CITYSCAPES, "classes", tmp_path / "file" / "prepared" / "boundaries")
 
 
 @pytest.mark.parametrize("regions", ["classes", "instances"])
 def test_labels_are_boundaries_of_what_the_config_says(tmp_path, regions):
     config = cityscapes.get_config("segfix_w48" if regions == "classes" else "segfix_w48_instance")
     config.data.update(write_cityscapes(tmp_path))
-    label_file, *_ = (sample.label for sample in pipeline.labelled_samples(config.data))
+    label_file, *_ = pipeline.label_files(config.data).values()
     rows, columns = np.indices((24, 48))
     label, ids = (
         np.where(rows > 9, 7, 0).astype(np.uint8),
