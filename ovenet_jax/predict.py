@@ -64,12 +64,13 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
             images: pipeline.Samples = pipeline.open_split(config.data, name)
         else:
             images, name = ImageFolder(source), source.resolve().name
-        target = folder / "predictions" / name
-        files.refuse_existing(target, "--workdir")
     classes = _classes(config, any_count=source is not None)
+    target = folder / "predictions" / name
     parts = _parts(config, classes, files.incomplete(target))
     network = restore_network(config.model, folder, config.eval.checkpoint)
     inference = Inference.from_config(config, network.graphdef, classes, answer_only=True)
+    with parallel.all_or_none():
+        files.refuse_existing(target, "--workdir")
     first = jax.process_index() == 0
     if first:
         what = f"{len(images)} images of {name} with step {network.step} of {folder}"
