@@ -18,7 +18,6 @@ from ovenet_jax.devices import parallel
 from ovenet_jax.evaluation.inference import Inference
 from ovenet_jax.evaluation.protocol import Protocol, passes
 from ovenet_jax.models import parameters
-from ovenet_jax.models.normalisation import Normalisation
 
 SIX = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 ROWS = (
@@ -51,6 +50,8 @@ def main() -> None:
             scales=scales,
             flip=flip,
             windows=windows,
+            side="long",
+            sum="exp",
             bucket=bucket,
         )
         jax.clear_caches()
@@ -58,7 +59,7 @@ def main() -> None:
             graphdef,
             protocol,
             align_corners=True,
-            normalisation=Normalisation(),
+            normalisation=networks.NORMALISATION,
             mesh=mesh,
             answer_only=True,
         )

@@ -4,13 +4,16 @@ import argparse
 
 from flax import nnx
 
+from ovenet_jax.data import imagenet
 from ovenet_jax.models.fcn import FCN, PixelClassifier
 from ovenet_jax.models.hrnet import HRNet, Stage
 from ovenet_jax.models.layers import InitialValues
+from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.ocr import OCR
 from ovenet_jax.models.ovenet import OVeNet
 from ovenet_jax.models.segmentor import Segmentor
 
+NORMALISATION = Normalisation(imagenet.MEAN, imagenet.STD, divisor=255.0, bgr=False)
 NAMES = ("ovenet", "hrnet_ocr", "hrnet")
 
 

@@ -28,6 +28,7 @@ from ovenet_jax.segfix.files import Offsets, write_offsets
 from ovenet_jax.segfix.label_maps import Meaning
 from ovenet_jax.segfix.labels import evaluation_classes, offset_of_class, training_label
 from ovenet_jax.segfix.refine import Reading, refine_label_maps
+from ovenet_jax.segfix.shift import SURE
 
 SIZE = (1024, 2048)
 SCALE = 2
@@ -88,7 +89,8 @@ def time_of(way: Callable[[Path, Path], None], root: Path, out: Path) -> float:
 
 
 def ours(root: Path, out: Path) -> None:
-    refine_label_maps(root / "labels", root / "offsets", out, Meaning(CITYSCAPES), Reading(SCALE))
+    reading = Reading(SCALE, SURE, align_corners=True)
+    refine_label_maps(root / "labels", root / "offsets", out, Meaning(CITYSCAPES), reading)
 
 
 def published(root: Path, out: Path) -> None:

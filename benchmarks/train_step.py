@@ -35,12 +35,13 @@ from benchmarks.timing import matrix_rate, median_seconds
 from ovenet_jax.devices import parallel
 from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import PRECISIONS
-from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.ovenet import OVeNet
 from ovenet_jax.run.state import TrainState, init_state
 from ovenet_jax.training.losses import ovenet_loss, segmentation_loss
 from ovenet_jax.training.optimizer import create_optimizer, poly_schedule
 from ovenet_jax.training.step import train_step
+
+AUX_WEIGHT = 0.4  # published
 
 
 class Program(NamedTuple):
@@ -120,14 +121,15 @@ def compile_step(network: nnx.Module, precision: str, mesh: Mesh, arguments: arg
     """The published training step, with `arguments.batch` images on each device of the mesh."""
     network.set_attributes(rematerialise=arguments.rematerialise)
     graphdef, *_ = parameters.split(network)
-    optimizer = create_optimizer(poly_schedule(0.01, total_steps=1000), weight_decay=5e-4)
+    schedule = poly_schedule(0.01, total_steps=1000, power=0.9)
+    optimizer = create_optimizer(schedule, momentum=0.9, weight_decay=5e-4)
     step = jax.jit(
         partial(
             train_step,
             graphdef=graphdef,
             optimizer=optimizer,
             loss=loss_of(network),
-            normalisation=Normalisation(),
+            normalisation=networks.NORMALISATION,
             align_corners=True,
             seed=0,
             precision=precision,
@@ -149,9 +151,16 @@ def compile_step(network: nnx.Module, precision: str, mesh: Mesh, arguments: arg
 
 def loss_of(network: nnx.Module) -> Callable[..., dict[str, jax.Array]]:
     if isinstance(network, OVeNet):
-        return partial(ovenet_loss, align_corners=True)
+        return partial(
+            ovenet_loss,
+            aux_weight=AUX_WEIGHT,
+            confidence_weight=2.0,
+            include_ignored=True,
+            grid_align_corners=True,
+            align_corners=True,
+        )
     return lambda output, label, among: {
-        "total": segmentation_loss(output, label, among=among, align_corners=True)
+        "total": segmentation_loss(output, label, aux_weight=AUX_WEIGHT, among=among, align_corners=True)
     }
 
 

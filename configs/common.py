@@ -1,4 +1,5 @@
-"""What the configs share: every key, with OVeNet's published value where one was published.
+"""What the configs share: every key, with OVeNet's published value where one was published. No function or class has
+such a value as a default of its own: what is left out there is not done.
 
 Sources: the OVeNet, HRNet and HRNet-OCR experiment files; the names in brackets are their keys.
 """

@@ -24,7 +24,9 @@ def preprocessing(case: Case) -> dict[str, np.ndarray]:
         tall: {"image": io[f"image{tall}"][..., ::-1], "label": io[f"label{tall}"]} for tall in ("", "_tall")
     }
     wide = samples[""]
-    normalisation = Normalisation(case.spec["config"]["mean_rgb"], case.spec["config"]["std_rgb"])
+    normalisation = Normalisation(
+        case.spec["config"]["mean_rgb"], case.spec["config"]["std_rgb"], divisor=255.0, bgr=False
+    )
     normalised = np.asarray(normalisation(jnp.asarray(wide["image"][None])))[0]
     height, width = wide["label"].shape
 
@@ -81,7 +83,7 @@ def _resized_for_a_pass(
     image: np.ndarray, base_size: int, scale: float, normalisation: Normalisation
 ) -> np.ndarray:
     """Float32 RGB [h, w, 3], as the network is fed the whole image at that scale."""
-    protocol = Protocol(base_size, window=image.shape[:2], scales=(scale,))
+    protocol = Protocol(base_size, image.shape[:2], "cityscapes", side="long", sum="exp", scales=(scale,))
     (whole,) = passes(image.shape[:2], protocol, align_corners=False)
     window, _ = _read(
         jnp.asarray(image[None]), _stacked([whole.read]), normalisation=normalisation, precision="float32"

@@ -15,7 +15,6 @@ from ovenet_jax.models.fcn import FCN, PixelClassifier
 from ovenet_jax.models.hrnet import HRNet, Stage
 from ovenet_jax.models.isa import ISA
 from ovenet_jax.models.layers import BatchNorm, InitialValues, relu, resize_bilinear
-from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.ocnet import ASPOC, BaseOC, PyramidOC
 from ovenet_jax.models.ocr import ASPOCR, OCR, gather_regions
 from ovenet_jax.models.ovenet import OVeNet
@@ -24,6 +23,7 @@ from ovenet_jax.models.segfix import SegFix, SegFixOutput
 from ovenet_jax.models.segmentor import Logits, Segmentor
 from ovenet_jax.weights.torch_weights import fold_in_place_abn
 from tests.golden_case import Case, channels_first
+from tests.imagenet import NORMALISATION
 from tests.published_keys import load_state_dict
 
 ACTIVATIONS = {"relu": relu, "leaky_relu_0.01": jax.nn.leaky_relu, "none": None}
@@ -217,6 +217,8 @@ def inference(case: Case) -> dict[str, np.ndarray]:
         scales=tuple(spec["scales"]),
         flip=spec["flip"],
         windows="generic" if spec["variant"] == "base" else "cityscapes",
+        side="long",
+        sum="exp",
         parts_align_corners=False if spec["variant"] == "ade20k" else None,
     )
     graphdef, params, statistics = parameters.split(load_model(case))
@@ -227,7 +229,7 @@ def inference(case: Case) -> dict[str, np.ndarray]:
             graphdef,
             protocol,
             align_corners=spec["align_corners"],
-            normalisation=Normalisation(),
+            normalisation=NORMALISATION,
             mesh=parallel.create_mesh(jax.devices()[:1]),
         )
         segmentation = run(params, statistics, [image])

@@ -30,14 +30,19 @@ from ovenet_jax.weights.published_names import HRNET
 from tests.golden_case import Case, channels_first, torch_layout
 from tests.golden_outputs import evaluate, load_model, output_arrays
 
+AUX_WEIGHT = 0.4  # published
 TERMS = ("initial", "seed", "fused", "confidence", "total")
 
 
 def baseline_losses(case: Case) -> dict[str, np.ndarray]:
     """Cross entropy and OHEM of a baseline in evaluation mode."""
     logits = evaluate(case)
-    ohem = Ohem(case.spec["ohem"]["thres"], case.spec["ohem"]["min_kept"], group=case.spec["batch"])
-    options = {"class_weights": case.io["class_weights"], "align_corners": case.network["align_corners"]}
+    ohem = _published_ohem(case.spec["ohem"]["thres"], case.spec["ohem"]["min_kept"], case.spec["batch"])
+    options = {
+        "aux_weight": AUX_WEIGHT,
+        "class_weights": case.io["class_weights"],
+        "align_corners": case.network["align_corners"],
+    }
     return {
         "loss_ce": segmentation_loss(logits, case.label(), **options),
         "loss_ohem": segmentation_loss(logits, case.label(), ohem=ohem, **options),
@@ -146,6 +151,8 @@ def _ovenet_loss(case: Case, ohem: Ohem | None, dtype=jnp.float32) -> Callable:
         ohem=ohem,
         align_corners=case.network["align_corners"],
         grid_align_corners=case.network["offset_head"]["grid_sample_align_corners"],
+        aux_weight=AUX_WEIGHT,
+        include_ignored=True,
         confidence_weight=float(case.spec["batch"]),  # the published sum over the batch, ours a mean
     )
 
@@ -155,7 +162,11 @@ def _ohem(case: Case, numbers: dict) -> Ohem | None:
     if numbers["ohem_threshold"] is None:
         return None
     softmax = case.network["offset_head"]["logits"] or case.network["architecture"] != "thesis_offset_hrnet"
-    return Ohem(numbers["ohem_threshold"], numbers["ohem_min_kept"], case.spec["batch"], softmax)
+    return _published_ohem(numbers["ohem_threshold"], numbers["ohem_min_kept"], case.spec["batch"], softmax)
+
+
+def _published_ohem(threshold: float, keep: int, group: int, softmax: bool = True) -> Ohem:
+    return Ohem(threshold, keep, group, softmax, aux_over_all=True)
 
 
 def _row(terms: dict[str, jax.Array]) -> np.ndarray:
@@ -190,23 +201,23 @@ def loss_values(case: Case) -> dict[str, np.ndarray]:
     weights = jnp.asarray(case.io["class_weights"])
 
     def both(main, label=label, align=True, class_weights=weights, ohem=None):
-        options = {"class_weights": class_weights, "align_corners": align}
+        options = {"aux_weight": AUX_WEIGHT, "class_weights": class_weights, "align_corners": align}
         return segmentation_loss(Logits(aux, main), label, ohem=ohem, **options)
 
     def single(main, label=label, ohem=None):
-        options = {"class_weights": weights, "align_corners": True}
+        options = {"aux_weight": AUX_WEIGHT, "class_weights": weights, "align_corners": True}
         return segmentation_loss(Logits(None, main), label, ohem=ohem, **options)
 
     def confidence(f, offset=offset, label=label, align=True):
-        return batch * confidence_loss(offset, f, label, grid_align_corners=align)
+        return batch * confidence_loss(offset, f, label, grid_align_corners=align, include_ignored=True)
 
     named: dict[str, tuple[Callable, jax.Array]] = {
         "ce_single": (single, main),
-        "ohem_single": (partial(single, ohem=Ohem(0.7, valid // 3, batch)), main),
+        "ohem_single": (partial(single, ohem=_published_ohem(0.7, valid // 3, batch)), main),
         "ce_all_ignored": (partial(single, label=all_ignored), main),
-        "ohem_all_ignored": (partial(single, label=all_ignored, ohem=Ohem(0.7, 1, batch)), main),
-        "ohem_one_valid": (partial(single, label=one_valid, ohem=Ohem(0.7, 1, batch)), main),
-        "ohem_nothing_below": (partial(single, ohem=Ohem(0.0, 1, batch)), main),
+        "ohem_all_ignored": (partial(single, label=all_ignored, ohem=_published_ohem(0.7, 1, batch)), main),
+        "ohem_one_valid": (partial(single, label=one_valid, ohem=_published_ohem(0.7, 1, batch)), main),
+        "ohem_nothing_below": (partial(single, ohem=_published_ohem(0.0, 1, batch)), main),
         "conf_all_ignored": (partial(confidence, label=all_ignored), f),
     }
     for align in (0, 1):
@@ -216,7 +227,7 @@ def loss_values(case: Case) -> dict[str, np.ndarray]:
     pattern = r"(ce|ohem)_ac([01])_(w|nw)(?:_t([\d.]+)_k(\d+))?$"
     for match in filter(None, (re.match(pattern, name) for name in case.outputs)):
         kind, align, weighted, threshold, keep = match.groups()
-        ohem = Ohem(float(threshold), int(keep), batch) if kind == "ohem" else None
+        ohem = _published_ohem(float(threshold), int(keep), batch) if kind == "ohem" else None
         class_weights = weights if weighted == "w" else None
         named[match[0]] = (partial(both, align=align == "1", class_weights=class_weights, ohem=ohem), main)
 

@@ -17,12 +17,12 @@ from ml_collections import ConfigDict
 
 from ovenet_jax.devices import parallel
 from ovenet_jax.models import parameters
-from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run import processes
 from ovenet_jax.run.state import init_state
 from ovenet_jax.training.step import create_loss, train_step
 from tests.conftest import tiny_model
+from tests.imagenet import NORMALISATION
 from tests.training.test_step import config, small_model
 
 CLASSES = 3
@@ -68,7 +68,7 @@ def one_step(mesh: Mesh, offsets: bool, accumulate: int = 1) -> Result:
                 graphdef=parameters.split(model)[0],
                 optimizer=optimizer,
                 loss=create_loss(settings),
-                normalisation=Normalisation(),
+                normalisation=NORMALISATION,
                 align_corners=True,
                 seed=0,
                 precision="float64",

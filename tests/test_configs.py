@@ -8,13 +8,13 @@ from configs import acdc, ade20k, camvid, cityscapes, coco_stuff, demo, folder, 
 from ovenet_jax.data import pipeline
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
-from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.ovenet import OVeNetOutput
 from ovenet_jax.models.segmentor import Logits
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run.state import init_state
 from ovenet_jax.training.optimizer import create_optimizer
 from ovenet_jax.training.step import create_loss, train_step
+from tests.imagenet import NORMALISATION
 
 FILES = [demo, camvid, cityscapes, acdc, ade20k, pascal_context, lip, coco_stuff, folder]
 
@@ -157,7 +157,7 @@ def full_width_step(variant):
     config = cityscapes.get_config(variant)
     config.batch_size = 2
     model = create_model(config.model)
-    optimizer = create_optimizer(lambda _: 0.01, weight_decay=5e-4)
+    optimizer = create_optimizer(lambda _: 0.01, momentum=0.9, weight_decay=5e-4)
     graphdef, *_ = parameters.split(model)
 
     def step(state, image, label):
@@ -168,7 +168,7 @@ def full_width_step(variant):
             graphdef=graphdef,
             optimizer=optimizer,
             loss=create_loss(config),
-            normalisation=Normalisation(),
+            normalisation=NORMALISATION,
             align_corners=config.model.align_corners,
             seed=0,
         )

@@ -136,7 +136,15 @@ def test_the_control_has_a_second_head_instead_of_offsets(tiny_model):
         output.fused.main, (1 - confidence) * output.initial.main + confidence * output.seed.main, rtol=1e-5
     )
     label = np.zeros((1, 32, 32), np.uint8)
-    losses = ovenet_loss(output, label, confidence_weight=0.0, align_corners=True)
+    losses = ovenet_loss(
+        output,
+        label,
+        aux_weight=0.4,
+        confidence_weight=0.0,
+        include_ignored=True,
+        grid_align_corners=True,
+        align_corners=True,
+    )
     expected = 0.5 * losses["initial"] + 0.5 * losses["seed"] + losses["fused"]
     assert losses["total"] == pytest.approx(expected) and np.isfinite(losses["total"])
     arrays, plain = (parameters.split(n)[1] for n in (network, zoo.create_model(tiny_model)))

@@ -41,7 +41,7 @@ def small(variant: str) -> ConfigDict:
 def step(config: ConfigDict, size: tuple[int, int]):
     """(train_step of the config, its arguments), on a batch of crops of `size`."""
     model = create_model(config.model)
-    optimizer = create_optimizer(lambda _: 0.01, weight_decay=0.0)
+    optimizer = create_optimizer(lambda _: 0.01, momentum=0.9, weight_decay=0.0)
     graphdef, *_ = parameters.split(model)
     loss, normalisation = create_loss(config), Normalisation.from_config(config.model.input)
 

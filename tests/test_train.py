@@ -25,6 +25,7 @@ from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.run.state import TrainState
 from ovenet_jax.train import train
 from tests.camvid_tree import write_tree
+from tests.imagenet import NORMALISATION
 
 
 def variants(file) -> list[str]:
@@ -191,7 +192,7 @@ def test_the_best_network_loads_by_its_folder(run):
 
 def test_a_folder_knows_what_its_network_is_fed(run, tmp_path):
     folder, config, _ = run
-    assert ovenet_jax.load_normalisation(folder) == Normalisation()
+    assert ovenet_jax.load_normalisation(folder) == NORMALISATION
     config = config.copy_and_resolve_references()
     config.model.input.update(openseg.RESNET_INPUT)
     workdir.claim(tmp_path, config)

@@ -81,7 +81,7 @@ class RandomBrightness:
     """In this `share` of the samples add one integer from -shift to shift to all channels, clipped to 0 to 255."""
 
     shift: int
-    share: float = 0.5
+    share: float
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         if rng.random() < 1 - self.share:

@@ -46,13 +46,13 @@ class Protocol(NamedTuple):
 
     base_size: int
     window: tuple[int, int]
+    windows: str
+    side: str
+    sum: str
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
-    windows: str = "cityscapes"
     bucket: int = 1
     keep_shape: bool = True
-    side: str = "long"
-    sum: str = "exp"
     parts_align_corners: bool | None = None
 
     @classmethod
@@ -67,13 +67,13 @@ class Protocol(NamedTuple):
         return cls(
             base_size=settings.base_size,
             window=tuple(settings.window),
-            scales=tuple(map(float, scales)),
-            flip=settings.flip,
             windows=settings.windows,
-            bucket=settings.bucket,
-            keep_shape=settings.keep_shape,
             side=settings.side,
             sum=settings.sum,
+            scales=tuple(map(float, scales)),
+            flip=settings.flip,
+            bucket=settings.bucket,
+            keep_shape=settings.keep_shape,
             parts_align_corners=settings.parts_align_corners,
         )
 

@@ -17,10 +17,10 @@ class Normalisation(NamedTuple):
     `bgr`: it is fed blue, green, red, and `mean` and `std` are in that order.
     """
 
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    divisor: float = 255.0
-    bgr: bool = False
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    divisor: float
+    bgr: bool
 
     @classmethod
     def from_config(cls, settings: "ConfigDict") -> "Normalisation":

@@ -32,7 +32,7 @@ from ovenet_jax.segfix.label_maps import (
     read_instance_ids,
 )
 from ovenet_jax.segfix.scores import Scores, scores_of, table
-from ovenet_jax.segfix.shift import Shift, refined_mask, refined_numbers, seeds_where_sure, shift_by
+from ovenet_jax.segfix.shift import SURE, Shift, refined_mask, refined_numbers, seeds_where_sure, shift_by
 from ovenet_jax.tables import percent
 
 SEMANTIC_SCALE, INSTANCE_SCALE = 2.0, 1.0  # published
@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--threshold",
         type=command.number(0, 1),
-        default=0.5,
-        help="of the confidence of seeds (default: 0.5)",
+        default=SURE,
+        help=f"of the confidence of seeds (default: {SURE})",
     )
     parser.add_argument(
         "--outer_edges",
@@ -83,9 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 class Reading(NamedTuple):
     """How offsets are taken: the scale of those of boundaries; above which confidence seeds are; see shift.py."""
 
-    scale: float = SEMANTIC_SCALE
-    threshold: float = 0.5
-    align_corners: bool = True
+    scale: float
+    threshold: float
+    align_corners: bool
 
     def shift_of(self, file: Path, size: tuple[int, int]) -> Shift:
         """What the offsets of a file do to maps of `size` (H, W).

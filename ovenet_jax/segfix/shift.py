@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+SURE = 0.5  # seeds count whose confidence is above it
 Shift = Callable[[np.ndarray], np.ndarray]
 
 
@@ -38,7 +39,7 @@ def seed_offsets(offset: np.ndarray, align_corners: bool = True) -> np.ndarray:
     return (np.rint(np.clip(pixel, 0, size - 1)) - own).astype(np.int32)
 
 
-def seeds_where_sure(offset: np.ndarray, confidence: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+def seeds_where_sure(offset: np.ndarray, confidence: np.ndarray, threshold: float = SURE) -> np.ndarray:
     """Seed offsets [H, W, 2] where their confidence [H, W] is above `threshold`, and (0, 0) elsewhere.
 
     Labels sampled by them are the seed's there, the pixel's own elsewhere: OVeNet's fusion with a confidence of 1 or 0.

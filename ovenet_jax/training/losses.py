@@ -33,8 +33,8 @@ class Ohem(NamedTuple):
     threshold: float
     keep: int
     group: int
-    softmax: bool = True
-    aux_over_all: bool = True
+    softmax: bool
+    aux_over_all: bool
 
 
 def cross_entropy(
@@ -96,7 +96,7 @@ def segmentation_loss(
     logits: Logits,
     label: jax.Array,
     *,
-    aux_weight: float = 0.4,
+    aux_weight: float,
     class_weights: Sequence[float] | None = None,
     ohem: Ohem | None = None,
     align_corners: bool,
@@ -125,8 +125,8 @@ def confidence_loss(
     confidence: jax.Array,
     label: jax.Array,
     *,
-    grid_align_corners: bool = True,
-    include_ignored: bool = True,
+    grid_align_corners: bool,
+    include_ignored: bool,
 ) -> jax.Array:
     """Supervises F by whether a pixel and its seed carry the same label: mean of -log(F), or -log(1 - F), over pixels.
 
@@ -154,9 +154,9 @@ def ovenet_loss(
     output: OVeNetOutput,
     label: jax.Array,
     *,
-    confidence_weight: float = 2.0,
-    include_ignored: bool = True,
-    grid_align_corners: bool = True,
+    confidence_weight: float,
+    include_ignored: bool,
+    grid_align_corners: bool,
     **options,
 ) -> dict[str, jax.Array]:
     """OVeNet's terms and their sum: 0.5 L(S_i) + 0.5 L(S_s) + L(S_f) + confidence_weight * L_conf.

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 
 
-def poly_schedule(base_rate: float, total_steps: int, power: float = 0.9) -> optax.Schedule:
+def poly_schedule(base_rate: float, total_steps: int, power: float) -> optax.Schedule:
     """base_rate * (1 - t / T)^power, one step late: the published loop sets the rate after each step, so steps
     0 and 1 both use the base rate."""
     poly = optax.polynomial_schedule(base_rate, 0.0, power, transition_steps=total_steps, transition_begin=1)
@@ -22,7 +22,7 @@ def warmup(steps: int) -> optax.Schedule:
 def create_optimizer(
     schedule: optax.Schedule,
     *,
-    momentum: float = 0.9,
+    momentum: float,
     weight_decay: float,
     head_rate_multiplier: float = 1.0,
     warmup_steps: int = 0,

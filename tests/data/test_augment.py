@@ -274,7 +274,7 @@ def test_brightness_adds_one_clipped_number_to_half_of_the_samples():
     rng = np.random.default_rng(4)
     shifts = []
     for _ in range(600):
-        result = RandomBrightness(10)(sample, rng)
+        result = RandomBrightness(10, 0.5)(sample, rng)
         difference = result["image"].astype(int) - image
         shift = int(difference[np.abs(difference) == np.abs(difference).max()][0])
         np.testing.assert_array_equal(result["image"], np.clip(image.astype(int) + shift, 0, 255))
@@ -299,7 +299,7 @@ def test_acts_leave_their_input_alone_and_return_uint8():
         array.flags.writeable = False
     rng = np.random.default_rng(5)
     crop = RandomScaleCrop(16, (10, 12), 16, rare_class_crops=0.5)
-    for act in (crop, RandomBrightness(10), RandomFlip(pairs=((0, 1),))):
+    for act in (crop, RandomBrightness(10, 0.5), RandomFlip(pairs=((0, 1),))):
         for _ in range(20):
             assert all(array.dtype == np.uint8 for array in act(sample, rng).values())
 

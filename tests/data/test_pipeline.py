@@ -21,7 +21,7 @@ from ovenet_jax.errors import UserError
 from tests.camvid_tree import write_tree
 from tests.places import ROOT
 
-ACTS = (RandomScaleCrop(32, (20, 28), 16), RandomBrightness(10), RandomFlip())
+ACTS = (RandomScaleCrop(32, (20, 28), 16), RandomBrightness(10, 0.5), RandomFlip())
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,7 @@ def test_augmentations_follow_the_config():
     assert pipeline.augmentations(settings, CAMVID) == [RandomScaleCrop(480, (360, 480), 16), RandomFlip()]
     settings.brightness, settings.short_side, settings.rare_class_crops = 10, 520, 0.25
     crop = RandomScaleCrop(480, (360, 480), 16, short_side=520, rare_class_crops=0.25)
-    assert pipeline.augmentations(settings, CAMVID) == [crop, RandomBrightness(10), RandomFlip()]
+    assert pipeline.augmentations(settings, CAMVID) == [crop, RandomBrightness(10, 0.5), RandomFlip()]
 
 
 def test_images_of_lip_are_mirrored_with_their_classes_and_then_resized():

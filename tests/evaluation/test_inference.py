@@ -10,12 +10,14 @@ from ovenet_jax.devices import parallel
 from ovenet_jax.evaluation.inference import Inference
 from ovenet_jax.evaluation.protocol import Protocol
 from ovenet_jax.models import parameters
-from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.predictions import class_maps
 from ovenet_jax.models.zoo import create_model
 from tests.collectives import collectives
+from tests.imagenet import NORMALISATION
 
-PROTOCOL = Protocol(base_size=96, window=(48, 64), scales=(1.0, 1.5), flip=True, bucket=32)
+PROTOCOL = Protocol(
+    96, (48, 64), "cityscapes", side="long", sum="exp", scales=(1.0, 1.5), flip=True, bucket=32
+)
 SIZES = [(60, 90), (58, 92), (62, 94), (60, 90), (61, 92)]  # of one canvas and one set of passes
 
 
@@ -34,7 +36,7 @@ def run(tiny_model):
     def run(images, devices=1, rows=1, protocol=PROTOCOL, record=None, **options):
         mesh = parallel.create_mesh(jax.devices()[:devices], (0, rows))
         inference = Inference(
-            graphdef, protocol, align_corners=True, normalisation=Normalisation(), mesh=mesh, **options
+            graphdef, protocol, align_corners=True, normalisation=NORMALISATION, mesh=mesh, **options
         )
         if record is not None:
             for part in ("_read", "_forward", "_add"):

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,13 +7,12 @@ import pytest
 from numpy.testing import assert_allclose
 
 from ovenet_jax.models.segmentor import Logits
-from ovenet_jax.training.losses import (
-    Ohem,
-    confidence_loss,
-    cross_entropy,
-    ohem_cross_entropy,
-    segmentation_loss,
-)
+from ovenet_jax.training import losses
+from ovenet_jax.training.losses import Ohem, cross_entropy, ohem_cross_entropy
+
+HARD = Ohem(threshold=0.9, keep=1, group=1, softmax=True, aux_over_all=True)
+confidence_loss = partial(losses.confidence_loss, grid_align_corners=True, include_ignored=True)
+segmentation_loss = partial(losses.segmentation_loss, aux_weight=0.4, align_corners=True)
 
 
 def logits_of(probabilities):
@@ -54,9 +55,9 @@ def test_ignored_pixels_change_neither_loss_nor_gradient():
 def test_a_label_of_nothing_but_ignored_pixels_costs_nothing():
     label = jnp.full((2, 1, 3), 255)
     logits = Logits(None, jnp.zeros((2, 1, 3, 2)))
-    for ohem in (None, Ohem(0.9, 1, group=2)):
+    for ohem in (None, HARD._replace(group=2)):
         loss, gradient = jax.value_and_grad(
-            lambda x, ohem=ohem: segmentation_loss(Logits(None, x), label, ohem=ohem, align_corners=True)
+            lambda x, ohem=ohem: segmentation_loss(Logits(None, x), label, ohem=ohem)
         )(logits.main)
         assert loss == 0
         assert not gradient.any()
@@ -65,7 +66,7 @@ def test_a_label_of_nothing_but_ignored_pixels_costs_nothing():
 def test_ohem_on_six_pixels_keeps_those_below_the_threshold():
     probabilities = [0.1, 0.2, 0.4, 0.6, 0.8, 0.95]
     loss = ohem_cross_entropy(
-        logits_of(probabilities), jnp.zeros((1, 1, 6), int), Ohem(0.5, 1, group=1), align_corners=True
+        logits_of(probabilities), jnp.zeros((1, 1, 6), int), HARD._replace(threshold=0.5), align_corners=True
     )
     assert_allclose(loss, -np.log([0.1, 0.2, 0.4]).mean(), rtol=1e-5)
 
@@ -73,7 +74,10 @@ def test_ohem_on_six_pixels_keeps_those_below_the_threshold():
 def test_ohem_raises_the_threshold_until_enough_pixels_are_kept():
     probabilities = [0.1, 0.2, 0.4, 0.6, 0.8, 0.95]
     loss = ohem_cross_entropy(
-        logits_of(probabilities), jnp.zeros((1, 1, 6), int), Ohem(0.15, 4, group=1), align_corners=True
+        logits_of(probabilities),
+        jnp.zeros((1, 1, 6), int),
+        HARD._replace(threshold=0.15, keep=4),
+        align_corners=True,
     )
     assert_allclose(loss, -np.log([0.1, 0.2, 0.4, 0.6]).mean(), rtol=1e-5)  # strictly below rank 4
 
@@ -82,7 +86,7 @@ def test_ohem_ranks_scores_that_are_probabilities_as_they_are():
     """A softmax of probabilities would find all three pixels hard."""
     p = jnp.asarray([0.1, 0.4, 0.9])
     scores = jnp.stack([p, 1 - p], -1)[None, None]
-    ohem = Ohem(0.8, 1, group=1, softmax=False)
+    ohem = HARD._replace(threshold=0.8, softmax=False)
     loss = ohem_cross_entropy(scores, jnp.zeros((1, 1, 3), int), ohem, align_corners=True)
     own, other = np.array([0.1, 0.4]), np.array([0.9, 0.6])  # and cross entropy takes them as logits
     assert_allclose(loss, (np.log(np.exp(own) + np.exp(other)) - own).mean(), rtol=1e-5)
@@ -91,8 +95,8 @@ def test_ohem_ranks_scores_that_are_probabilities_as_they_are():
 def test_ohem_ranks_within_groups_of_images():
     logits = jnp.concatenate([logits_of([0.1, 0.9]), logits_of([0.8, 0.9])])
     label = jnp.zeros((2, 1, 2), int)
-    together = ohem_cross_entropy(logits, label, Ohem(0.0, 1, group=2), align_corners=True)
-    apart = ohem_cross_entropy(logits, label, Ohem(0.0, 1, group=1), align_corners=True)
+    together = ohem_cross_entropy(logits, label, HARD._replace(threshold=0.0, group=2), align_corners=True)
+    apart = ohem_cross_entropy(logits, label, HARD._replace(threshold=0.0), align_corners=True)
     assert_allclose(together, -np.log(0.1), rtol=1e-5)
     assert_allclose(apart, (-np.log(0.1) - np.log(0.8)) / 2, rtol=1e-5)
 
@@ -100,13 +104,13 @@ def test_ohem_ranks_within_groups_of_images():
 def test_ohem_refuses_a_batch_that_does_not_divide():
     with pytest.raises(ValueError, match="groups of 2 images; 3 images do not divide"):
         ohem_cross_entropy(
-            jnp.zeros((3, 1, 1, 2)), jnp.zeros((3, 1, 1), int), Ohem(0.9, 1, 2), align_corners=True
+            jnp.zeros((3, 1, 1, 2)), jnp.zeros((3, 1, 1), int), HARD._replace(group=2), align_corners=True
         )
 
 
 def test_the_auxiliary_map_weighs_as_told():
     aux, main, label = logits_of([0.5]), logits_of([0.25]), jnp.asarray([[[0]]])
-    loss = segmentation_loss(Logits(aux, main), label, aux_weight=0.4, align_corners=True)
+    loss = segmentation_loss(Logits(aux, main), label)
     assert_allclose(loss, 0.4 * np.log(2) + np.log(4), rtol=1e-6)
 
 
@@ -147,6 +151,6 @@ def test_with_ohem_the_auxiliary_map_mines_nothing_and_has_two_means():
     label, weights = jnp.asarray([[[0, 1, 255]]]), (3.0, 1.0)
     total = 3 * np.log(2) - np.log(0.75)
     for over_all, divisor in ((True, 3), (False, 4)):
-        ohem = Ohem(0.9, 1, group=1, aux_over_all=over_all)
-        loss = segmentation_loss(logits, label, ohem=ohem, class_weights=weights, align_corners=True)
+        ohem = HARD._replace(aux_over_all=over_all)
+        loss = segmentation_loss(logits, label, ohem=ohem, class_weights=weights)
         assert_allclose(loss, 0.4 * total / divisor + total / 2, rtol=1e-6)  # main: both are hard, by count

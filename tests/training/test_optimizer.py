@@ -7,7 +7,7 @@ from ovenet_jax.training.optimizer import create_optimizer, poly_schedule
 
 
 def test_poly_schedule_uses_the_base_rate_twice_and_ends_near_zero():
-    schedule = poly_schedule(0.01, 100)
+    schedule = poly_schedule(0.01, 100, power=0.9)
     assert_allclose([schedule(0), schedule(1)], 0.01)
     assert_allclose(schedule(2), 0.01 * 0.99**0.9, rtol=1e-6)
     assert_allclose(schedule(51), 0.01 * 0.5**0.9, rtol=1e-6)
@@ -31,7 +31,7 @@ def test_two_steps_of_momentum_and_decay_by_hand():
 
 
 def test_the_rate_multiplier_reaches_the_heads_only():
-    optimizer = create_optimizer(lambda _: 0.1, weight_decay=0.0, head_rate_multiplier=10.0)
+    optimizer = create_optimizer(lambda _: 0.1, momentum=0.9, weight_decay=0.0, head_rate_multiplier=10.0)
     names = ("backbone.conv1.conv.kernel", "head.classifier.kernel", "offset_head.classifier.output.kernel")
     params = steps(
         optimizer, dict.fromkeys(names, jnp.asarray(0.0)), dict.fromkeys(names, jnp.asarray(1.0)), 1

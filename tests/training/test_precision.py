@@ -13,10 +13,10 @@ from numpy.testing import assert_allclose
 
 from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import Conv, InitialValues, resize_bilinear
-from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run.state import init_state
 from ovenet_jax.training.step import create_loss, train_step
+from tests.imagenet import NORMALISATION
 from tests.training.test_step import batch, config, small_model
 
 ROUNDOFF = 2.0**-8  # of bfloat16: 8 significant bits, the last one rounded
@@ -57,7 +57,7 @@ def step_and_state(model_config, precision):
         graphdef=parameters.split(model)[0],
         optimizer=optimizer,
         loss=create_loss(config(model_config)),
-        normalisation=Normalisation(),
+        normalisation=NORMALISATION,
         align_corners=True,
         seed=0,
         precision=precision,

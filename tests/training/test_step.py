@@ -14,11 +14,11 @@ from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import BatchNorm
-from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run.state import TrainState, init_state
 from ovenet_jax.training.optimizer import create_optimizer
 from ovenet_jax.training.step import BASE, create_loss, moving_average, train_step
+from tests.imagenet import NORMALISATION
 
 
 def config(model, batch_size=8):
@@ -82,7 +82,7 @@ def two_steps(model_config, optimizer, frozen=()):
             graphdef=parameters.split(model)[0],
             optimizer=optimizer,
             loss=create_loss(config(model_config)),
-            normalisation=Normalisation(),
+            normalisation=NORMALISATION,
             align_corners=True,
             seed=0,
             frozen=frozen,
@@ -114,7 +114,9 @@ def frozen():
 
     model_config = tiny_model.__wrapped__()
     model_config.head.dropout, model_config.backbone.he_init = 0.5, True
-    states, measures, _ = two_steps(model_config, create_optimizer(lambda _: 0.1, weight_decay=0.1), BASE)
+    states, measures, _ = two_steps(
+        model_config, create_optimizer(lambda _: 0.1, momentum=0.9, weight_decay=0.1), BASE
+    )
     return states, measures, model_config
 
 
@@ -139,7 +141,7 @@ def test_a_frozen_base_computes_as_in_evaluation(frozen):
     _, measures, model_config = frozen
     image, label = batch(2).values()
     evaluate = jax.jit(create_model(model_config))
-    terms = create_loss(config(model_config))(evaluate(Normalisation()(jnp.asarray(image))), label)
+    terms = create_loss(config(model_config))(evaluate(NORMALISATION(jnp.asarray(image))), label)
     assert_allclose(measures[0]["loss_initial"], terms["initial"], rtol=1e-6)
     assert measures[1]["loss_initial"] == measures[0]["loss_initial"]
     assert measures[1]["loss_fused"] != measures[0]["loss_fused"]
@@ -195,7 +197,7 @@ def test_ohem_needs_a_batch_of_whole_groups(tiny_model):
 
 def test_normalisation_maps_the_mean_colour_to_zero():
     image = jnp.asarray(np.round(255 * np.array([0.485, 0.456, 0.406])), jnp.uint8).reshape(1, 1, 1, 3)
-    assert_allclose(Normalisation()(image), 0, atol=0.01)
+    assert_allclose(NORMALISATION(image), 0, atol=0.01)
 
 
 def test_class_weights_of_another_number_of_classes_are_refused(tiny_model):
@@ -223,7 +225,7 @@ def test_micro_batches_give_the_update_of_the_whole_batch(accumulate, group, ohe
     for row, label in enumerate(arrays["label"]):
         label[: 2 * row] = 255
     model = create_model(settings.model)
-    optimizer = create_optimizer(lambda _: 0.1, weight_decay=0.01)
+    optimizer = create_optimizer(lambda _: 0.1, momentum=0.9, weight_decay=0.01)
     with jax.enable_x64(True):
         before = jax.tree.map(
             lambda x: jnp.asarray(x, jnp.float64 if x.dtype == np.float32 else x.dtype),
@@ -236,7 +238,7 @@ def test_micro_batches_give_the_update_of_the_whole_batch(accumulate, group, ohe
                     graphdef=parameters.split(model)[0],
                     optimizer=optimizer,
                     loss=create_loss(settings),
-                    normalisation=Normalisation(),
+                    normalisation=NORMALISATION,
                     align_corners=True,
                     seed=0,
                     precision="float64",
@@ -270,7 +272,7 @@ def step_on(devices):
             graphdef=parameters.split(model)[0],
             optimizer=optimizer,
             loss=create_loss(config(small_model())),
-            normalisation=Normalisation(),
+            normalisation=NORMALISATION,
             align_corners=True,
             seed=0,
             accumulate=2,
@@ -326,9 +328,7 @@ def test_the_state_is_overwritten_in_place(on_eight_devices):
 def test_micro_batches_update_the_running_statistics_in_turn(on_eight_devices):
     convolution = on_eight_devices["model"].backbone.conv1.conv
     means = [
-        convolution(Normalisation()(jnp.asarray(on_eight_devices["arrays"]["image"][first::2]))).mean(
-            (0, 1, 2)
-        )
+        convolution(NORMALISATION(jnp.asarray(on_eight_devices["arrays"]["image"][first::2]))).mean((0, 1, 2))
         for first in (0, 1)
     ]
     after = on_eight_devices["after"].statistics["backbone.conv1.norm.mean"]
