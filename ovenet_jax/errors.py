@@ -13,8 +13,12 @@ class UserError(Exception):
     """A mistake in the input (a folder, a file, a config value), not in the program.
 
     Its message is one sentence that names the thing, what was expected and what to do; a command prints it without a
-    stack trace and exits with code 2.
+    stack trace and ends with its exit code.
     """
+
+    def __init__(self, message: str, exit_code: int = EXIT_USER_ERROR):
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def run(command: Callable[[], int | None]) -> int:
@@ -23,7 +27,7 @@ def run(command: Callable[[], int | None]) -> int:
         return command() or EXIT_DONE
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return error.exit_code
     except KeyboardInterrupt:
         print("Error: interrupted; the same command starts again what was not finished.", file=sys.stderr)
         return EXIT_INTERRUPTED

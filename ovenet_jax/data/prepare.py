@@ -30,7 +30,7 @@ from ovenet_jax.data import storage
 from ovenet_jax.data.image_files import Read, read_image, read_label
 from ovenet_jax.data.inventory import FORM, Inventory
 from ovenet_jax.data.labels import Labels
-from ovenet_jax.errors import FAULTS_SHOWN, UserError, listed
+from ovenet_jax.errors import EXIT_INTERRUPTED, FAULTS_SHOWN, UserError, listed
 
 SHARD_BYTES = 2**26  # of the source files
 REPORT = "report.json"  # beside the records: the inventory
@@ -218,7 +218,7 @@ def write_records(builder: Builder) -> dict:
                         _write_records(builder, folder)
     except KeyboardInterrupt:
         raise UserError(
-            f"The preparation of {builder.name} was interrupted; nothing of it is kept."
+            f"The preparation of {builder.name} was interrupted; nothing of it is kept.", EXIT_INTERRUPTED
         ) from None
     report = files.read_json(folder / REPORT, FORM, f"delete {folder}, and it is prepared anew")
     return report | {"folder": str(folder), "classes": list(builder.data_set.labels.names)}

@@ -156,14 +156,18 @@ def gather(value: Any) -> list[Any]:
 @contextmanager
 def all_or_none() -> Iterator[None]:
     """Raises UserError in every process where what each does meanwhile, by itself, fails so in any of them."""
-    own = ""
+    own: tuple[str, int] | None = None
     try:
         yield
     except UserError as error:
-        own = str(error)
-    for index, other in enumerate(gather(own)):
+        own = str(error), error.exit_code
+    told = gather(own)
+    if own:
+        raise UserError(*own)
+    for index, other in enumerate(told):
         if other:
-            raise UserError(own or f"Process {index} says: {other}")
+            text, exit_code = other
+            raise UserError(f"Process {index} says: {text}", exit_code)
 
 
 def first_of(text: str) -> str:

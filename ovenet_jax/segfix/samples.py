@@ -12,7 +12,7 @@ from ovenet_jax.data.image_files import read_label
 from ovenet_jax.data.labels import IGNORE, Labels
 from ovenet_jax.data.pipeline import Source
 from ovenet_jax.data.prepare import File, alone
-from ovenet_jax.errors import UserError, listed
+from ovenet_jax.errors import EXIT_INTERRUPTED, UserError, listed
 from ovenet_jax.segfix import command, ground_truth
 from ovenet_jax.segfix.files import read_ground_truth, write_ground_truth
 from ovenet_jax.segfix.ground_truth import GroundTruth
@@ -55,7 +55,9 @@ def prepare_samples(labels: Mapping[str, File], classes: Labels, regions: str, o
                         f"another --config.data.regions:{listed(faults)}"
                     )
     except KeyboardInterrupt:
-        raise UserError("The preparation of boundaries was interrupted; nothing of it is kept.") from None
+        raise UserError(
+            "The preparation of boundaries was interrupted; nothing of it is kept.", EXIT_INTERRUPTED
+        ) from None
 
 
 def _of_label(file: File, classes: Labels) -> GroundTruth:
