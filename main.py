@@ -14,9 +14,13 @@ from ovenet_jax.run import processes
 # jax and what needs it is imported in `main` only, so that a mistake in the flags is answered at once.
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant], see configs/.", lock_config=True)
-MODES = ("train", "evaluate", "predict", "prepare", "browse", "import")
+MODES = ("train", "evaluate", "predict", "prepare", "browse", "import", "report", "compare")
 MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
-SOURCE = flags.DEFINE_string("source", None, "import: a .pth file; predict: a folder of images.")
+SOURCE = flags.DEFINE_string(
+    "source",
+    None,
+    "import: a .pth file; predict: a folder of images; compare: workdirs, separated by commas.",
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default: runs/<config.name>.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where several meet.")
 PROCESSES = flags.DEFINE_integer("processes", None, "How many; 1: alone, even in a cluster.", lower_bound=1)
@@ -31,7 +35,7 @@ def main(_: list[str]) -> int | None:
     task = {flag.name: flag.value for flag in (MODE, SOURCE, WORKDIR)} | {"config": config.to_dict()}
     processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, WAIT.value, task)  # before jax is used
 
-    from ovenet_jax import browse, evaluate, import_weights, predict, supervision, train
+    from ovenet_jax import browse, compare, evaluate, import_weights, predict, supervision, train
     from ovenet_jax.data import inventory
 
     folder = Path(WORKDIR.value or Path("runs") / config.name)
@@ -39,7 +43,9 @@ def main(_: list[str]) -> int | None:
     actions = {
         "train": lambda: EXIT_DONE if train.train(config, folder) else EXIT_INTERRUPTED,
         "evaluate": lambda: evaluate.evaluate(config, folder),
+        "report": lambda: evaluate.evaluate(config, folder, anew=False),
         "predict": lambda: EXIT_DONE if predict.predict(config, folder, source) else EXIT_INCOMPLETE,
+        "compare": lambda: compare.compare(config, SOURCE.value, folder),
         "prepare": lambda: print(inventory.as_text(supervision.prepare(config))),
         "browse": lambda: browse.browse(config, folder),
         "import": lambda: import_weights.import_weights(config, source, folder),

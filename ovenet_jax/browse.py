@@ -12,12 +12,14 @@ from ovenet_jax.evaluation.panel import panel
 from ovenet_jax.training.checks import check_config
 
 COUNT = 8
+OVERLAY_WIDTH = 900  # pixels
 
 
 def browse(config: ConfigDict, folder: Path) -> None:
     """Writes the first COUNT augmented samples of a run under `folder`/browse, over those of the last time.
 
-    <number>.png: the image beside its label, with a legend. <number>_overlay.png: the label over the image.
+    <number>.png: the image beside its label, with a legend. <number>_overlay.png: the label over the image, its pixels
+    enlarged to about OVERLAY_WIDTH.
 
     Raises:
       UserError: what the user can mend in config or data.
@@ -35,5 +37,7 @@ def browse(config: ConfigDict, folder: Path) -> None:
         for i, (image, label) in enumerate(samples):
             shown = panel(image, label, {}, offset=None, confidence=None, classes=source.classes)
             write_picture(target / f"{i}.png", shown)
-            write_picture(target / f"{i}_overlay.png", overlay(image, label, source.classes))
+            factor = max(1, round(OVERLAY_WIDTH / image.shape[1]))
+            enlarged = overlay(image, label, source.classes).repeat(factor, 0).repeat(factor, 1)
+            write_picture(target / f"{i}_overlay.png", enlarged)
     print(f"Written: the first {COUNT} samples of training, augmented, in {target}")

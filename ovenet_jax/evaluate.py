@@ -13,9 +13,10 @@ from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run import workdir
 
 
-def evaluate(config: ConfigDict, folder: Path) -> None:
+def evaluate(config: ConfigDict, folder: Path, anew: bool = True) -> None:
     """Restores a checkpoint of the run or import in `folder`, evaluates it, prints the table, saves the report.
 
+    anew: False takes numbers that are there already, and writes table, pictures and page again.
     With config.eval.segfix it is evaluated before and after refinement, see refinement.py.
 
     Raises:
@@ -28,4 +29,4 @@ def evaluate(config: ConfigDict, folder: Path) -> None:
         refinement.evaluate_refined(config, folder)
         return
     graphdef, *_ = parameters.split(create_model(config.model))
-    evaluate_checkpoint(Evaluator(config, graphdef), config, folder)
+    evaluate_checkpoint(Evaluator(config, graphdef), config, folder, anew=anew)

@@ -24,5 +24,6 @@ def test_the_first_samples_of_training_become_pictures(tmp_path, capsys):
         seen = [sample for _ in range(3) for sample in zip(*next(batches).values(), strict=True)]
     for i in range(8):
         written = cv2.imread(str(pictures[f"{i}_overlay.png"]), cv2.IMREAD_COLOR_RGB)
-        np.testing.assert_array_equal(written, overlay(*seen[i], CAMVID))
+        np.testing.assert_array_equal(written[::32, ::32], overlay(*seen[i], CAMVID))
+        assert written.shape[1] == 32 * 28
         assert cv2.imread(str(pictures[f"{i}.png"])).shape[1] > 1000

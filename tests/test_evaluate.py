@@ -16,7 +16,7 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import evaluate
 from ovenet_jax.evaluation.evaluator import Evaluator, merged
 from ovenet_jax.evaluation.metrics import Evaluation, ImageScore
-from ovenet_jax.evaluation.report import group_table, new_folder
+from ovenet_jax.evaluation.report import group_table, new_folder, read
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from tests import trees
@@ -59,6 +59,30 @@ def test_the_report_says_what_was_computed(acdc_report):
     assert (acdc_report["images"], what["split"], what["step"]) == (4, "val", 0)
     assert (what["eval"]["scales"], what["eval"]["flip"]) == ([0.5, 1.5], True)
     assert acdc_report["fused"]["miou"] <= acdc_report["fused"]["miou_present"]
+
+
+def test_accuracy_by_distance_adds_up_to_the_confusion_matrices(acdc_report):
+    for prediction in ("initial", "seed", "fused"):
+        confusion = np.array(acdc_report[prediction]["confusion"])
+        pixels, _, right = np.sum(acdc_report["curves"][f"distance {prediction}"], axis=0)
+        assert (pixels, right) == (confusion.sum(), np.trace(confusion))
+
+
+def test_a_report_is_read_as_it_was_evaluated(tmp_path):
+    config = tiny(acdc.get_config(), trees.write_acdc(tmp_path))
+    folder = save_untrained(config, tmp_path / "run")
+    evaluate(config, folder)
+    written = folder / "evaluation" / "val"
+    before = (written / "report.json").read_text()
+    curves = read(written).curves
+    assert {"distance fused", "probability", "confidence"} <= set(curves)
+    (written / "report.html").unlink()
+    evaluate(config, folder, anew=False)
+    assert (written / "report.json").read_text() == before
+    page = (written / "report.html").read_text()
+    assert all(name in page for name in pipeline.classes(config.data).names)
+    assert '"predictions": ["initial", "seed", "fused"]' in page
+    assert f'"name": "{read(written).images[0].name}"' in page
 
 
 def test_images_of_all_sizes_are_evaluated_once_in_few_shapes_or_exactly(tmp_path):

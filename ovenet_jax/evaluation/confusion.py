@@ -1,15 +1,18 @@
-"""Confusion matrices as heat maps."""
-
-from functools import partial
+"""Confusion matrices as heat maps, laid out by matplotlib's constrained layout."""
 
 import matplotlib
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from ovenet_jax.data.iou import class_iou
 from ovenet_jax.data.labels import Labels
-from ovenet_jax.evaluation.sheet import FAINT_INK, FONT, GAP, INK, LINE, MARGIN, Sheet, shortened, text_width
+from ovenet_jax.evaluation.sheet import FAINT_INK, FONT, INK, RULE, families, shown_names, text_width
 
-ABSENT = (222, 222, 222)
+ABSENT = np.array((222, 222, 222)) / 255
+BAR, BAR_GROUND = "#2a6fb0", "#e9eef5"
+BARS_WIDTH = 200  # pixels
+LEGIBLE = 40  # pixels of a cell that holds a text
 
 
 def confusion_picture(matrix: np.ndarray, classes: Labels) -> np.ndarray:
@@ -30,41 +33,52 @@ def confusion_picture(matrix: np.ndarray, classes: Labels) -> np.ndarray:
 
     cell = int(np.clip(1500 / number, 14, 72))  # pixels
     font = min(FONT, cell - 2)
-    names = [shortened(name) for name in classes.names]
-    names_width = 12 + int(max(text_width(name, font) for name in names))
-    left, top, side = MARGIN + LINE + names_width, MARGIN + 80, cell * number
-    bottom, right, iou_width = top + side, left + side, 150
-    sheet = Sheet(max(right + GAP + iou_width, 620) + MARGIN, bottom + names_width + LINE + MARGIN)
+    names = shown_names(classes.names)
+    names_width = max(text_width(name, font) for name in names)
+    width, height = cell * number + names_width + BARS_WIDTH + 120, cell * number + names_width + 210
+    figure = Figure(figsize=(max(width, 620) / 72, height / 72), dpi=72, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    heat, bars = figure.subplots(1, 2, sharey=True, width_ratios=(max(cell * number, 300), BARS_WIDTH))
 
     note = f"  ({absent.sum()} absent, counted as 0)" if absent.any() else ""
-    sheet.write(MARGIN, MARGIN + 14, f"mIoU {100 * iou.mean():.1f} %{note}", size=FONT + 4, weight="bold")
-    sheet.write(left, top - 18, "percent of the true class", FAINT_INK)
-    sheet.write(right + GAP, top - 18, "IoU, %", FAINT_INK)
-    center = partial(sheet.write, color=FAINT_INK, ha="center", va="center")
-    center(MARGIN + 14, top + side / 2, "true class", rotation=90)
-    center(left + side / 2, bottom + names_width + 18, "predicted class")
-
-    shade = matplotlib.colormaps["Blues"]
-    heat = shade(np.sqrt(share), bytes=True)[..., :3]  # the square root lets small confusions show
-    heat[absent] = ABSENT
-    sheet.place(heat, left, top, (side, side))
-    if cell >= 40:
+    title = f"mIoU {100 * iou.mean():.1f} %{note}"
+    figure.suptitle(title, x=0.02, ha="left", color=INK, fontsize=FONT + 4, fontweight="bold")
+    shades = matplotlib.colormaps["Blues"](np.sqrt(share))[
+        ..., :3
+    ]  # the square root lets small confusions show
+    shades[absent] = ABSENT
+    heat.imshow(shades, aspect="auto", interpolation="nearest")
+    heat.set_title("percent of the true class", color=FAINT_INK, fontsize=FONT, loc="left")
+    heat.set_xlabel("predicted class", color=FAINT_INK, fontsize=FONT)
+    heat.set_ylabel("true class", color=FAINT_INK, fontsize=FONT)
+    style = {"fontsize": font, "fontfamily": families("".join(names)), "parse_math": False}
+    heat.set_xticks(range(number), names, rotation=90, **style)
+    heat.set_yticks(range(number), names, **style)
+    if cell >= LEGIBLE:
         for row, column in zip(*np.nonzero(share >= 0.005), strict=True):
-            x, y, percent = left + (column + 0.5) * cell, top + (row + 0.5) * cell, 100 * share[row, column]
-            sheet.write(x, y, f"{percent:.0f}", "white" if percent > 40 else INK, 0.32 * cell, ha="center")
+            percent = 100 * share[row, column]
+            style = {"color": "white" if percent > 40 else INK, "fontsize": 0.32 * cell}
+            heat.text(column, row, f"{percent:.0f}", ha="center", va="center", **style)
     else:
-        scale = shade(np.linspace(0, 1, 256)[None], bytes=True)[..., :3]
-        sheet.place(scale, right - 440, top - 66, (20, 400))
-        for percent in (0, 1, 10, 50, 100):
-            sheet.write(right - 440 + 400 * (percent / 100) ** 0.5, top - 26, f"{percent}", ha="center")
+        shade = matplotlib.cm.ScalarMappable(matplotlib.colors.PowerNorm(0.5, 0, 100), "Blues")
+        scale = figure.colorbar(shade, ax=heat, location="top", aspect=40, shrink=0.5)
+        scale.set_ticks((0, 1, 10, 50, 100), labels=("0", "1", "10", "50", "100"), fontsize=FONT)
 
-    for k, name in enumerate(names):
-        ink, middle = FAINT_INK if absent[k] else INK, (k + 0.5) * cell
-        sheet.write(left - 8, top + middle, name, ink, font, ha="right")
-        sheet.write(left + middle, bottom + 8, name, ink, font, rotation=90, ha="center", va="top")
-        for length, color in ((1, "#e9eef5"), (iou[k], "#2a6fb0")):
-            y = top + (k + 0.2) * cell
-            sheet.box(right + GAP, y, 70 * length, 0.6 * cell, facecolor=color, linewidth=0)
-        text = "absent" if absent[k] else f"{100 * iou[k]:.1f}"
-        sheet.write(right + GAP + 78, top + middle, text, ink, font)
-    return sheet.pixels()
+    bars.set_title("IoU, %", color=FAINT_INK, fontsize=FONT, loc="left")
+    bars.barh(range(number), 1, 0.6, color=BAR_GROUND)
+    bars.barh(range(number), iou, 0.6, color=BAR)
+    for k in range(number):
+        text, ink = ("absent", FAINT_INK) if absent[k] else (f"{100 * iou[k]:.1f}", INK)
+        bars.text(1.1, k, text, color=ink, fontsize=font, va="center")
+    bars.set(xlim=(0, 2.2), xticks=())
+    for axes in (heat, bars):
+        axes.tick_params(length=0)
+        axes.spines[:].set_color(RULE)
+    bars.spines[:].set_visible(False)
+    bars.tick_params(labelleft=False)
+    for label, is_absent in zip(
+        [*heat.get_xticklabels(), *heat.get_yticklabels()], [*absent, *absent], strict=True
+    ):
+        label.set_color(FAINT_INK if is_absent else INK)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

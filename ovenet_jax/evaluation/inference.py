@@ -34,11 +34,12 @@ class Segmentation(NamedTuple):
     """What the protocol says of B images on a canvas (H, W); each image lies at its top left.
 
     scores: float32 [B, H, W, K] by name (see TITLES), the sum over all passes of exp(logits), or of the logits; the
-    last is the model's answer. offset and confidence: OVeNet's on the largest whole pass, at the network's stride, else
-    None.
+    last is the model's answer. What the network gave on the largest pass over the whole image, at its own stride, where
+    there was one: maps, its scores [B, h, w, K] by name, and an OVeNet's offset and confidence, else None.
     """
 
     scores: dict[str, jax.Array]
+    maps: dict[str, jax.Array] | None
     offset: jax.Array | None
     confidence: jax.Array | None
 
@@ -138,7 +139,7 @@ class Inference:
         pixels = self._put(np.stack([on_canvas(image, canvas, 0) for image in images]))
         plans = [passes(image.shape[:2], self.protocol, self._align_corners) for image in images]
         scores: dict[str, jax.Array] = {}
-        offset, confidence, largest = None, None, 0.0
+        maps, offset, confidence, largest = None, None, None, 0.0
         for same_pass in zip(*plans, strict=True):
             first: Pass = same_pass[0]
             self.pass_sizes.add(first.size)
@@ -158,9 +159,10 @@ class Inference:
                 }
             scores = self._add(scores, output.predictions, other, write, write_parts, size=first.size)
             if all(p.whole for p in same_pass) and first.scale > largest:
-                offset, confidence, largest = output.offset, output.confidence, first.scale
+                maps, offset, confidence = output.predictions, output.offset, output.confidence
+                largest = first.scale
         in_order = {name: scores[name] for name in TITLES if name in scores}  # jit has sorted them by name
-        return Segmentation(in_order, offset, confidence)
+        return Segmentation(in_order, maps, offset, confidence)
 
     def _put(self, tree: Any) -> Any:
         return jax.device_put(tree, parallel.batch_sharded(self.mesh))

@@ -15,18 +15,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from ovenet_jax.models.predictions import Ranking
+
 RANKS = 3  # classes kept per pixel, the most probable ones
 MOST_PIXELS = 2**21  # of a picture, as many as 1024x2048 has; larger ones are reduced
 STEPS = ((1000, 64), (200, 16), (100, 8), (50, 4), (25, 4))  # a probability's and a pixel's, finest first
 QUALITIES = (90, 80, 65, 45, 25)  # of pictures, WebP
 PICTURE_SHARE = 0.4  # of an image's bytes
-
-
-class Ranking(NamedTuple):
-    """The most probable classes of each pixel, the first before the second: uint8 and float32 [h, w, RANKS]."""
-
-    classes: np.ndarray
-    probabilities: np.ndarray
 
 
 class Grid(NamedTuple):
@@ -37,6 +32,11 @@ class Grid(NamedTuple):
 
     origin: tuple[float, float]
     spacing: tuple[float, float]
+
+    def indices(self, axis: int, network: int, image: int) -> np.ndarray:
+        """The pixels of the image nearest to the network's along x (0) or y (1): int [network]."""
+        positions = self.origin[axis] + self.spacing[axis] * np.arange(network)
+        return np.clip(np.floor(positions + 0.5), 0, image - 1).astype(int)
 
     @classmethod
     def over(cls, image: tuple[int, int], network: tuple[int, int], align_corners: bool) -> "Grid":
@@ -52,8 +52,8 @@ class Inspected(NamedTuple):
     """An image and what a network says of it.
 
     image: uint8 [H, W, 3]. label: uint8 [H, W], 255 for ignored, or None. rankings: by prediction, the model's answer
-    last, each [h, w, ...]. seed: float32 [h, w, 2], how many of the network's pixels a pixel's seed lies to the right
-    of it and below, or None. confidence: float32 [h, w], or None. score: its mIoU, or None.
+    last, each [h, w, at most RANKS]. seed: float32 [h, w, 2], how many of the network's pixels its seed lies to the
+    right and below, or None. confidence: float32 [h, w], or None. score: its mIoU, or None.
     """
 
     name: str
@@ -66,16 +66,13 @@ class Inspected(NamedTuple):
     score: float | None = None
 
 
-def rank(probabilities: np.ndarray) -> Ranking:
-    """The RANKS most probable classes of [h, w, K]; where K is smaller, others with probability 0."""
-    missing = max(0, RANKS - probabilities.shape[-1])
-    order = np.argsort(-probabilities, axis=-1, kind="stable")[..., :RANKS]
-    values = np.take_along_axis(probabilities, order, axis=-1)
-    padding = [(0, 0), (0, 0), (0, missing)]
-    return Ranking(
-        np.pad(order.astype(np.uint8), padding),
-        np.pad(values.astype(np.float32), padding),
-    )
+def seeds(offset: np.ndarray, align_corners: bool) -> np.ndarray:
+    """Inspected.seed of OVeNet's offsets [h, w, 2]. align_corners: as the network samples its scores."""
+    size = np.array(offset.shape[1::-1])
+    own = np.stack(np.meshgrid(*map(np.arange, size)), axis=-1)
+    position = np.clip(own * (2 / np.maximum(1, size - 1)) - 1 + offset, -1, 1)
+    pixel = (position + 1) / 2 * (size - 1) if align_corners else (position + 1) / 2 * size - 0.5
+    return np.clip(pixel, 0, size - 1) - own
 
 
 def packed(views: Sequence[Inspected], most_bytes: int) -> dict:
@@ -149,10 +146,11 @@ def _planes(inspected: Inspected, stride: int, levels: int, parts: int) -> Itera
     """
     every = slice(None, None, stride)
     for ranking in inspected.rankings.values():
-        shares = np.rint(ranking.probabilities[every, every] * levels).astype(np.int32)
+        missing = [(0, 0), (0, 0), (0, RANKS - ranking.classes.shape[-1])]  # where classes are fewer
+        shares = np.rint(np.pad(ranking.probabilities[every, every], missing) * levels).astype(np.int32)
         shares[..., 0] = np.maximum(shares[..., 0], 1)
         left = levels - np.cumsum(shares, axis=-1)
-        classes = ranking.classes[every, every]
+        classes = np.pad(ranking.classes[every, every], missing)
         yield from ((_carried(classes[..., i], shares[..., i] > 0), False) for i in range(RANKS))
         yield from ((left[..., i], True) for i in range(RANKS))
     if inspected.confidence is not None:

@@ -4,7 +4,7 @@ import numpy as np
 
 from ovenet_jax.data.labels import IGNORE, Labels
 from ovenet_jax.evaluation.colours import label_colors
-from ovenet_jax.evaluation.sheet import LINE, MARGIN, RULE, Sheet, shortened, text_width
+from ovenet_jax.evaluation.sheet import LINE, MARGIN, RULE, Sheet, shown_names, text_width
 
 WIDTH = 900  # pixels
 
@@ -23,7 +23,8 @@ class Legend:
 
     def __init__(self, maps: list[np.ndarray], classes: Labels, width: int):
         present = sorted(set().union(*(np.unique(ids).tolist() for ids in maps)))
-        self._names = ["ignored" if k == IGNORE else shortened(classes.names[k]) for k in present]
+        names = shown_names(classes.names)
+        self._names = ["ignored" if k == IGNORE else names[k] for k in present]
         self._colors = label_colors(np.array(present, int), classes)
         self._starts = _columns(self._names, width)
         self.height = -(-len(present) // len(self._starts)) * LINE

@@ -11,6 +11,7 @@ from clu import metrics
 
 from ovenet_jax.data.iou import class_iou
 from ovenet_jax.data.labels import IGNORE
+from ovenet_jax.evaluation.suspects import Suspect
 
 
 @flax.struct.dataclass
@@ -84,10 +85,13 @@ class ImageScore(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Confusion matrices int64 [K, K] by group (ACDC's condition, else "") and prediction; the score of each image."""
+    """Confusion matrices int64 [K, K] by group (ACDC's condition, else "") and prediction; the score of each image;
+    where they were wanted, the curves of curves.py and the suspects of suspects.py."""
 
     groups: dict[str, dict[str, np.ndarray]]
     images: list[ImageScore]
+    curves: dict[str, np.ndarray] = {}
+    suspects: list[Suspect] = []
 
     @property
     def matrices(self) -> dict[str, np.ndarray]:

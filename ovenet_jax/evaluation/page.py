@@ -52,13 +52,14 @@ class Table(NamedTuple):
 
 
 class Section(NamedTuple):
-    """charts: Plotly's figures by name. facts: (name, value)."""
+    """charts: Plotly's figures by name. facts, and those that are shown when asked for: (name, value)."""
 
     title: str
     text: str = ""
     table: Table | None = None
     charts: Mapping[str, dict] = {}
     facts: Sequence[tuple[str, str]] = ()
+    folded: Sequence[tuple[str, str]] = ()
 
 
 class Page(NamedTuple):
@@ -114,7 +115,7 @@ def _setup(page: Page, images: Sequence[dict]) -> dict[str, Any]:
         "names": page.classes.names,
         "colors": page.classes.colors,
         "runs": page.runs,
-        "titles": {**TITLES, "confidence": confidence},
+        "titles": {**TITLES, "offset": "direction", "confidence": confidence},
         "roles": ROLES,
         "confidence_ends": ends,
         "scale": [to_hex(colormap(step)).removeprefix("#") for step in range(256)],

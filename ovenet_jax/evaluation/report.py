@@ -15,6 +15,7 @@ from ovenet_jax.data.labels import Labels
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation.confusion import confusion_picture
 from ovenet_jax.evaluation.metrics import Evaluation, ImageScore, offset_scores, scores
+from ovenet_jax.evaluation.suspects import as_suspect
 from ovenet_jax.models.predictions import TITLES
 from ovenet_jax.tables import aligned, percent
 
@@ -65,6 +66,9 @@ def write(
     if len(evaluation.groups) > 1:
         print(group_table(evaluation.groups))
         content["groups"] = {key: _results(group, classes) for key, group in evaluation.groups.items()}
+    content["scores"] = [list(image) for image in evaluation.images]
+    content["suspects"] = evaluation.suspects
+    content["curves"] = {name: curve.tolist() for name, curve in evaluation.curves.items()}
     content["worst"] = [{"name": image.name, "miou": image.miou} for image in worst]
     if worst:
         print("Lowest mIoU: " + ", ".join(f"{image.name} {percent(image.miou)}" for image in worst[:3]))
@@ -75,6 +79,28 @@ def write(
     write_picture(folder / "confusion.png", confusion_picture(list(matrices.values())[-1], classes))
     files.write_json(folder / "report.json", content)
     print(f"Written: {folder}")
+
+
+def read(folder: Path) -> Evaluation | None:
+    """The evaluation that `folder` has a report on, or None.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    file = folder / "report.json"
+    if not file.exists():
+        return None
+    content = files.read_json(file, {"what": dict}, "remove it, and evaluate again with --mode=evaluate")
+    if "suspects" not in content:
+        return None  # as they were written before there were pages
+    groups = content.get("groups") or {"": {name: content[name] for name in TITLES if name in content}}
+    matrices = {
+        group: {name: np.array(result["confusion"], np.int64) for name, result in results.items()}
+        for group, results in groups.items()
+    }
+    curves = {name: np.array(curve) for name, curve in content["curves"].items()}
+    images = [ImageScore(*image) for image in content["scores"]]
+    return Evaluation(matrices, images, curves, [as_suspect(one) for one in content["suspects"]])
 
 
 def write_panels(panels: Mapping[str, np.ndarray], folder: Path) -> None:

@@ -35,6 +35,12 @@ def offset_classes(scores: jax.Array) -> jax.Array:
     return jnp.where(scores[..., 0] < 0, 1 + scores[..., 1:].argmax(-1), 0).astype(jnp.uint8)
 
 
+def offset_probabilities(scores: jax.Array) -> jax.Array:
+    """That of interior, then of each direction at a boundary, of the scores of `predictions`: [..., 1 + D]."""
+    boundary = (1 - scores[..., :1]) / 2
+    return jnp.concatenate([1 - boundary, boundary * jax.nn.softmax(scores[..., 1:], axis=-1)], axis=-1)
+
+
 class SegFix(nnx.Module):
     """A backbone with a boundary and a direction head: image [B, H, W, 3] -> SegFixOutput.
 

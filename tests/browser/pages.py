@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 
 from ovenet_jax.data.labels import TOY_STREETS, Labels
-from ovenet_jax.evaluation.inspection import Grid, Inspected, rank
+from ovenet_jax.evaluation.inspection import Grid, Inspected
 from ovenet_jax.evaluation.page import Cell, Page, Section, Table
+from ovenet_jax.models.predictions import Ranking
 
 HOSTILE = (
     "</script><script>window.attacked = 1</script>",
@@ -37,7 +38,7 @@ def made_up(
         name=name,
         image=rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
         label=label if labelled else None,
-        rankings={key: rank(values) for key, values in scores.items()},
+        rankings={key: _ranking(values) for key, values in scores.items()},
         grid=Grid.over(size, small, align_corners=True),
         seed=seed_offset.astype(np.float32) if offsets else None,
         confidence=rng.random((h, w), np.float32) if offsets else None,
@@ -68,6 +69,11 @@ def made_up_page(images: list[Inspected]) -> Page:
     notes = [f"mIoU {image.score}" for image in images]
     views = [[image] for image in images]
     return Page(f"Report {HOSTILE[0]}", "", headline, CLASSES, ["run"], views, notes, sections)
+
+
+def _ranking(probabilities: np.ndarray) -> Ranking:
+    classes = np.argsort(-probabilities, axis=-1)[..., :3]
+    return Ranking(classes.astype(np.uint8), np.take_along_axis(probabilities, classes, axis=-1))
 
 
 def _probabilities(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:

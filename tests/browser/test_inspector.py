@@ -90,7 +90,9 @@ def choose(page, number: int) -> None:
 
 
 def link(page) -> dict[str, str]:
-    return {key: values[0] for key, values in parse_qs(urlsplit(page.url).fragment).items()}
+    """What the link to this pixel names; the address follows a moment later."""
+    fragment = page.locator(".link").get_attribute("href").removeprefix("#")
+    return {key: values[0] for key, values in parse_qs(fragment).items()}
 
 
 def shown(page, field: str) -> str:
@@ -209,7 +211,8 @@ def test_a_click_keeps_a_pixel_and_the_link_brings_it_back(opened):
         canvas(page).hover(position={"x": 20, "y": 30})
         settle(page)
         assert shown(page, "pixel") == pixel
-        fragment = "#" + urlsplit(page.url).fragment
+        fragment = page.locator(".link").get_attribute("href")
+        page.wait_for_function("fragment => location.hash === fragment", arg=fragment)
     with opened(fragment) as page:
         settle(page)
         assert link(page) == before
@@ -316,3 +319,30 @@ def test_dark_mode(opened, scheme: str, dark: bool):
     with opened(color_scheme=scheme) as page:
         color = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (sum(numbers(color)[:3]) < 200) == dark
+
+
+def test_two_networks_are_pointed_at_together(engine, tmp_path):
+    """They share image, view and pixel; what one has no offsets of has none drawn."""
+    image = made_up(0, SIZES[0], name="one")
+    other = made_up(1, SIZES[0], name="one", offsets=False)
+    file = tmp_path / "comparison.html"
+    page_of_two = made_up_page([image])._replace(runs=["first", HOSTILE[1]], images=[[image, other]])
+    file.write_text(html(page_of_two), encoding="utf-8")
+    context = engine.launch_persistent_context(
+        str(tmp_path / "profile"), executable_path=CHROMIUM, args=ARGUMENTS, **LAPTOP
+    )
+    page = context.pages[0]
+    wrong = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto(file.as_uri())
+    page.wait_for_selector("#inspector[data-ready]")
+    assert page.locator(".pane h3").all_inner_texts() == ["first", HOSTILE[1]]
+    for layer in page.locator("[data-layer]").evaluate_all("all => all.map(one => one.dataset.layer)"):
+        page.locator(f"[data-layer={layer}]").click()
+        settle(page)
+    page.locator(".marks").nth(1).hover(position={"x": 100, "y": 90})
+    settle(page)
+    first, second = page.locator("b[data-field=pixel]").all_inner_texts()
+    assert wrong == []
+    assert first == second
+    context.close()

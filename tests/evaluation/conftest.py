@@ -1,15 +1,16 @@
 import pytest
-from matplotlib.axes import Axes
+from matplotlib.text import Text
 
 
 @pytest.fixture
 def written(monkeypatch) -> list[str]:
     """The texts that are drawn, in order."""
-    texts, draw = [], Axes.text
+    texts, draw = [], Text.draw
 
-    def record(axes, x, y, text, **style):
-        texts.append(text)
-        return draw(axes, x, y, text, **style)
+    def record(text, renderer):
+        if text.get_text() and text.get_visible():
+            texts.append(text.get_text())
+        return draw(text, renderer)
 
-    monkeypatch.setattr(Axes, "text", record)
+    monkeypatch.setattr(Text, "draw", record)
     return texts

@@ -5,21 +5,19 @@ import re
 import numpy as np
 import pytest
 
-from ovenet_jax.evaluation.inspection import STEPS, Grid, packed, rank
+from ovenet_jax.evaluation.inspection import STEPS, Grid, packed, seeds
 from ovenet_jax.evaluation.page import MOST_BYTES, html
 from tests.browser.pages import HOSTILE, made_up, made_up_page
 
 
-def test_the_most_probable_classes_come_first():
-    ranking = rank(np.array([[[0.1, 0.4, 0.2, 0.3]]]))
-    assert ranking.classes.tolist() == [[[1, 3, 2]]]
-    np.testing.assert_allclose(ranking.probabilities, [[[0.4, 0.3, 0.2]]])
-
-
-def test_of_two_classes_a_third_has_no_probability():
-    ranking = rank(np.array([[[0.25, 0.75]]]))
-    assert ranking.classes[..., :2].tolist() == [[[1, 0]]]
-    assert ranking.probabilities.tolist() == [[[0.75, 0.25, 0.0]]]
+def test_seeds_in_the_networks_pixels():
+    """An offset of 2 is a whole side; what lies beyond the map is at its edge."""
+    offset = np.zeros((3, 5, 2), np.float32)
+    offset[1, 1], offset[0, 4] = (0.5, -1), (1, 1)
+    moved = seeds(offset, align_corners=True)
+    assert moved[1, 1].tolist() == [1, -1]
+    assert moved[0, 4].tolist() == [0, 1]
+    assert not moved[2].any()
 
 
 @pytest.mark.parametrize(

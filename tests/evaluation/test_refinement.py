@@ -142,7 +142,7 @@ def test_what_cannot_refine_is_named(runs, tmp_path):
     with pytest.raises(UserError, match="this network finds boundaries; leave it out"):
         reported(segfix_config, segfix, segfix)
     with pytest.raises(UserError, match="leave none; add the scale 1"):
-        seeds_of([np.zeros((8, 8, 3), np.uint8)], Segmentation({}, None, None), config.model)
+        seeds_of([np.zeros((8, 8, 3), np.uint8)], Segmentation({}, None, None, None), config.model)
 
 
 def test_a_refiner_that_was_trained_further_has_a_report_of_its_own(runs, tmp_path, monkeypatch):

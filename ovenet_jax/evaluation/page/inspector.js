@@ -19,8 +19,8 @@ class Inspector {
   }
 
   fillSelects() {
-    const options = setup.images.map(({ name, note }, number) => element("option", { value: number }, note ? `${name} · ${note}` : name));
-    this.find(".images").replaceChildren(...options);
+    const titles = setup.images.map(({ name, note }) => (note ? `${name} · ${note}` : name));
+    this.find(".images").replaceChildren(...titles.map((title, value) => element("option", { value }, title)));
   }
 
   async open(number, wanted = {}) {
@@ -69,10 +69,12 @@ class Inspector {
   }
 
   showLayers() {
-    const button = ({ id, title }, number) =>
-      element("button", { type: "button", "data-layer": id, "aria-pressed": id === this.top, title: `key ${number + 1}` }, title);
-    const buttons = this.layers.map(button);
-    buttons.forEach((one) => one.addEventListener("click", () => this.choose(one.dataset.layer)));
+    const buttons = this.layers.map(({ id, title }, number) => {
+      const attributes = { type: "button", "data-layer": id, "aria-pressed": id === this.top, title: `key ${number + 1}` };
+      const button = element("button", attributes, title);
+      button.addEventListener("click", () => this.choose(id));
+      return button;
+    });
     this.find(".layers").replaceChildren(...buttons);
     const option = ({ id, title }) => element("option", { value: id }, title);
     this.find(".base").replaceChildren(...this.layers.map(option));
@@ -115,7 +117,7 @@ class Inspector {
           return Math.hypot(x, y) > 1 ? 0 : packedColor(wheelColor(x, y, 1));
         });
         wheel.className = "wheel";
-        const longest = longestOffset(this.image.views[0]).toPrecision(3);
+        const longest = longestOffset(this.image.views.find((view) => view.seed)).toPrecision(3);
         return [wheel, `hue: where the seed lies; full colour: ${longest} px away`];
       },
     };
@@ -219,7 +221,8 @@ class Inspector {
     }
     const hash = `#${new URLSearchParams(values)}`;
     this.find(".link").href = hash;
-    history.replaceState(null, "", hash);
+    clearTimeout(this.addressing); // browsers refuse an address that changes with every frame
+    this.addressing = setTimeout(() => history.replaceState(null, "", hash), 250);
   }
 
   /** Opens what a link names; the first image where it names none. */
@@ -257,7 +260,10 @@ class Inspector {
     find(".link").addEventListener("click", (event) => this.copyLink(event));
     for (const pane of this.panes) this.listenTo(pane);
     this.root.addEventListener("keydown", (event) => this.onKey(event));
-    window.addEventListener("hashchange", () => this.follow(location.hash));
+    window.addEventListener("hashchange", () => {
+      this.root.scrollIntoView({ behavior: "smooth" });
+      this.follow(location.hash);
+    });
     new ResizeObserver(() => this.resize()).observe(find(".panes"));
   }
 
@@ -300,7 +306,8 @@ class Inspector {
       (event) => {
         if (!event.ctrlKey && !event.metaKey && document.activeElement !== marks) return; // the page scrolls
         event.preventDefault();
-        this.zoom(Math.exp(-clip(event.deltaY, -200, 200) * (event.ctrlKey ? 0.01 : 0.0025)), [event.offsetX, event.offsetY]);
+        const speed = event.ctrlKey ? 0.01 : 0.0025; // pinching on a touchpad comes as small steps with Ctrl
+        this.zoom(Math.exp(-clip(event.deltaY, -200, 200) * speed), [event.offsetX, event.offsetY]);
       },
       { passive: false },
     );
@@ -315,11 +322,12 @@ class Inspector {
     if (event.button > 0) return;
     pane.marks.focus({ preventScroll: true });
     pane.marks.setPointerCapture(event.pointerId);
-    this.pointers.set(event.pointerId, [event.offsetX, event.offsetY]);
+    const start = [event.offsetX, event.offsetY];
+    this.pointers.set(event.pointerId, start);
     const single = this.pointers.size === 1;
-    this.gesture = { start: [event.offsetX, event.offsetY], moved: !single, stroke: single && (this.stroking || event.shiftKey) };
+    this.gesture = { start, moved: !single, stroke: single && (this.stroking || event.shiftKey) };
     if (this.gesture.stroke) this.stroke = [];
-    if (event.pointerType === "touch" && single) this.point(this.fromScreen([event.offsetX, event.offsetY]));
+    if (event.pointerType === "touch" && single) this.point(this.fromScreen(start));
   }
 
   onMove(pane, event) {

@@ -108,28 +108,30 @@ const offsetLayer = (maps) => {
   return overMaps(maps, (i) => packedColor(wheelColor(...maps.offsetOf(i), longest)));
 };
 
-/** The layers of an image: what they are called, how they are made, and which key explains them. */
+/** The layers of an image: what they are called, how they are made of a view, and which key explains them. */
 function layersOf(image) {
-  const maps = image.views[0];
+  const { views } = image;
+  const has = (key) => views.some((view) => view[key]);
+  const all = [...new Set(views.flatMap((view) => view.predictions))];
+  const names = all.length > 1 ? all.filter((name) => name !== "main") : all; // beside S_f it is shown as that
+  const of = (key, layer) => (view) => (view[key] ? layer(view) : overMaps(view, () => 0));
   const classes = (name) => (view, only) => {
     const table = classTable(only);
-    const plane = view.rankings[name].classes[0];
+    const plane = view.rankings[name in view.rankings ? name : view.answer].classes[0];
     return overMaps(view, (i) => table[plane[i]]);
   };
-  const layers = [["input", "input", () => overImage(image, image.picture), null]];
-  if (image.label) {
-    const make = (_, only) => {
-      const table = classTable(only);
-      return overImage(image, painted(...image.label_size, (i) => table[image.label[i]]));
-    };
-    layers.push(["truth", "truth", make, "classes"]);
-  }
-  for (const name of maps.predictions) layers.push([name, setup.titles[name], classes(name), "classes"]);
-  if (maps.predictions.length > 1) {
-    layers.push(["changed", "changed by fusion", (view) => changedLayer(image, view), "changed"]);
-  }
-  if (image.label) layers.push(["errors", "errors", (view) => errorLayer(image, view), "errors"]);
-  if (maps.confidence) layers.push(["confidence", setup.titles.confidence, confidenceLayer, "confidence"]);
-  if (maps.seed) layers.push(["offsets", "offsets", offsetLayer, "offsets"]);
-  return layers.map(([id, title, make, key]) => ({ id, title, make, key }));
+  const truth = (_, only) => {
+    const table = classTable(only);
+    return overImage(image, painted(...image.label_size, (i) => table[image.label[i]]));
+  };
+  const layers = [
+    ["input", "input", () => overImage(image, image.picture), null],
+    image.label && ["truth", "truth", truth, "classes"],
+    ...names.map((name) => [name, setup.titles[name], classes(name), "classes"]),
+    names.length > 1 && ["changed", "changed by fusion", (view) => changedLayer(image, view), "changed"],
+    image.label && ["errors", "errors", (view) => errorLayer(image, view), "errors"],
+    has("confidence") && ["confidence", setup.titles.confidence, of("confidence", confidenceLayer), "confidence"],
+    has("seed") && ["offsets", "offsets", of("seed", offsetLayer), "offsets"],
+  ];
+  return layers.filter(Boolean).map(([id, title, make, key]) => ({ id, title, make, key }));
 }

@@ -20,7 +20,8 @@ const field = (name, text) => element("b", { "data-field": name }, text);
 const line = (title, ...rest) => part("div", "line", part("span", "", title), ...rest);
 const swatch = (color) => element("i", { class: "swatch", style: { background: cssColor(color) } });
 const chip = (color, text) => part("span", "chip", swatch(color), text);
-const truthChip = (id) => (id === undefined ? "" : part("span", "chip", part("small", "", "truth"), swatch(colorOf(id)), nameOf(id)));
+const truthChip = (id) =>
+  id === undefined ? "" : part("span", "chip", part("small", "", "truth"), swatch(colorOf(id)), nameOf(id));
 const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(1)}`;
 const clip = (value, least, most) => Math.min(Math.max(value, least), most);
 

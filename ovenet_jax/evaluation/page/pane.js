@@ -7,7 +7,7 @@ class Pane {
     this.picture = element("canvas", { class: "picture" });
     this.marks = element("canvas", { class: "marks" });
     this.view = element("div", { class: "view" }, this.picture, this.marks);
-    this.readout = element("div", { class: "readout" });
+    this.readout = element("div", { class: "readout", "aria-live": "polite" });
     const title = setup.runs.length > 1 ? [element("h3", {}, setup.runs[number])] : [];
     this.root = element("div", { class: "pane" }, ...title, this.view, this.readout);
     this.cache = new Map();
@@ -217,7 +217,8 @@ class Pane {
   rankingCell(entry, truth = IGNORED) {
     if (!entry) return part("td", "");
     const [id, share] = entry;
-    const cell = part("div", "cell", swatch(colorOf(id)), part("span", "name", nameOf(id)), part("span", "share", this.maps.percent(share)));
+    const name = part("span", "name", nameOf(id));
+    const cell = part("div", "cell", swatch(colorOf(id)), name, part("span", "share", this.maps.percent(share)));
     const made = element("td", { title: nameOf(id) }, cell);
     if (truth !== IGNORED) made.className = id === truth ? "right" : "wrong";
     made.style.backgroundImage = `linear-gradient(to right, var(--cover) ${100 * share}%, transparent 0)`;

@@ -41,9 +41,14 @@ function themed({ data, layout }) {
   const [ink, rule, raised] = ["ink", "rule", "raised"].map(color);
   const axis = { gridcolor: rule, linecolor: rule, zerolinecolor: rule, automargin: true };
   const axes = Object.keys(layout).filter((key) => /^[xy]axis/.test(key));
-  const look = { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink, family: "system-ui, sans-serif" } };
-  const hover = { hoverlabel: { bgcolor: raised, bordercolor: rule, font: { color: ink } } };
-  return { data, layout: { ...look, ...hover, ...layout, ...Object.fromEntries(axes.map((key) => [key, { ...axis, ...layout[key] }])) } };
+  const look = {
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font: { color: ink, family: "system-ui, sans-serif" },
+    hoverlabel: { bgcolor: raised, bordercolor: rule, font: { color: ink } },
+  };
+  const drawn = Object.fromEntries(axes.map((key) => [key, { ...axis, ...layout[key] }]));
+  return { data, layout: { ...look, ...layout, ...drawn } };
 }
 
 async function drawChart(place) {
@@ -63,4 +68,6 @@ const watcher = new IntersectionObserver(
   { rootMargin: "300px" },
 );
 places.forEach((place) => watcher.observe(place));
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => places.filter((place) => place.dataset.drawn).forEach(drawChart));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  places.filter((place) => place.dataset.drawn).forEach(drawChart);
+});

@@ -1,0 +1,92 @@
+"""Several runs side by side: `comparison.html` and `comparison.json`, from their evaluations on one split."""
+
+import json
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from ovenet_jax import files, supervision
+from ovenet_jax.devices import parallel
+from ovenet_jax.errors import UserError
+from ovenet_jax.evaluation import comparison
+from ovenet_jax.evaluation.evaluator import Evaluated, Evaluator, evaluated
+from ovenet_jax.evaluation.inspection import Inspected
+from ovenet_jax.models import parameters
+from ovenet_jax.models.zoo import create_model
+from ovenet_jax.run import workdir
+
+SHOWN_GROUPS = 4  # side by side
+ONLY_SEED = ("seed", "name", *workdir.FREE_KEYS)  # runs that differ in nothing else are seeds of one config
+
+
+def compare(config: ConfigDict, source: str | None, folder: Path) -> None:
+    """Compares the runs in the folders that `source` names, separated by commas, on config.data.eval_split.
+
+    Each is evaluated with its own model and the test protocol of config.eval, or its report on just that is read.
+    Writes `folder`/comparison.
+
+    Raises:
+      UserError: fewer than two runs; what is no run, of other data, classes or images than the first.
+    """
+    folders = [Path(name.strip()).expanduser() for name in (source or "").split(",") if name.strip()]
+    if len(folders) < 2:
+        raise UserError("--mode=compare wants at least two runs: --source=DIR,DIR,... with their workdirs.")
+    with parallel.all_or_none():
+        configs = [_config_of(run, config) for run in folders]
+        supervision.prepare(config)
+    results, evaluators = [], []
+    for run, own in zip(folders, configs, strict=True):
+        graphdef, *_ = parameters.split(create_model(own.model))
+        evaluators.append(Evaluator(own, graphdef))
+        result = evaluated(evaluators[-1], own, run, anew=False)
+        assert result is not None  # nothing interrupts it
+        results.append(result)
+    if jax.process_index() > 0:
+        return
+    classes = evaluators[0].source.classes
+    groups: dict[str, list[int]] = {}
+    for i, own in enumerate(configs):
+        groups.setdefault(_without_seed(own), []).append(i)
+    members = {_title([folders[i] for i in group]): group for group in groups.values()}
+    evaluations = {title: [results[i].evaluation for i in group] for title, group in members.items()}
+    numbers = comparison.numbers(evaluations, classes)
+    first = {title: group[0] for title, group in list(members.items())[:SHOWN_GROUPS]}
+    indices = comparison.most_different(evaluations, config.eval.panels + config.eval.worst)
+    views = {title: _views(evaluators[i], results[i], indices) for title, i in first.items()}
+    logs = {title: [folders[i] / "metrics.jsonl" for i in group] for title, group in members.items()}
+    target = folder / "comparison"
+    with files.writing(target, "--workdir"):
+        files.write_json(target / "comparison.json", {"split": config.data.eval_split, **numbers})
+        page = comparison.page(numbers, views, logs, classes, config.data.eval_split)
+        files.write(target / "comparison.html", page)
+    print(f"Written: {target}")
+
+
+def _config_of(run: Path, config: ConfigDict) -> ConfigDict:
+    """The run's own, with the data and test protocol of `config`."""
+    own = workdir.read_config(run)
+    if own is None:
+        raise UserError(f"{run} holds no run (no config.json); check --source.")
+    if own.data.name != config.data.name or own.model.num_classes != config.model.num_classes:
+        raise UserError(
+            f"{run} was trained on {own.data.name!r} with {own.model.num_classes} classes; this config is of "
+            f"{config.data.name!r} with {config.model.num_classes}, and only runs of the same classes can be compared."
+        )
+    own.data, own.eval, own.mesh = config.data, config.eval, config.mesh
+    return own
+
+
+def _without_seed(config: ConfigDict) -> str:
+    kept = {k: v for k, v in workdir.leaves(config.to_dict()).items() if not k.startswith(ONLY_SEED)}
+    return json.dumps(kept, sort_keys=True)
+
+
+def _title(folders: list[Path]) -> str:
+    return folders[0].name if len(folders) == 1 else f"{folders[0].name} (+{len(folders) - 1})"
+
+
+def _views(evaluator: Evaluator, result: Evaluated, indices: list[int]) -> list[Inspected]:
+    mious = {image.number: image.miou for image in result.evaluation.images}
+    seen = evaluator.seen(*result.arrays, indices)
+    return [evaluator.inspected(seen[index], mious[index]) for index in indices]
