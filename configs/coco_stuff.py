@@ -18,17 +18,9 @@ def get_config(variant: str = "ovenet"):
     config.model.num_classes = 171
     config.loss.ohem.on = True  # LOSS.USE_OHEM
 
-    config.data = {
-        "name": "coco_stuff",
-        "root": "data/cocostuff-10k",
-        "lists": "",
-        "prepared": "data/prepared",
-        "storage": "compressed",
-        "train_split": "train",
-        "eval_split": "test",
-        "test_split": "test",
-        "workers": 8,
-    }
+    config.data.name = "coco_stuff"
+    config.data.root = "data/cocostuff-10k"
+    config.data.eval_split = "test"
     config.augment.short_side = 520
     config.augment.base_size = 520  # TRAIN.BASE_SIZE, the longer side at scale 1
     config.augment.crop = (520, 520)  # TRAIN.IMAGE_SIZE

@@ -11,7 +11,7 @@ from ovenet_jax.errors import UserError
 
 
 def base_config(name: str) -> ConfigDict:
-    """All keys but the data set's own: backbone and head, number of classes, `data`, sizes and steps."""
+    """All keys but the data set's own: backbone and head, number of classes, its name and root, sizes and steps."""
     config = ConfigDict()
     config.name = name  # of the default workdir, runs/<name>
     config.seed = 0  # of initial values, dropout, order of the data and augmentation
@@ -56,6 +56,15 @@ def base_config(name: str) -> ConfigDict:
     config.optimizer.weight_decay = 5e-4  # TRAIN.WD, of every parameter
     config.optimizer.head_rate_multiplier = 1.0  # TRAIN.NONBACKBONE_MULT
     config.optimizer.warmup_steps = 0  # in which the backbone's rate grows to its full value; 0: none
+
+    config.data = ConfigDict()
+    config.data.lists = ""  # a folder of list files, which choose and order the samples; "": none
+    config.data.prepared = "data/prepared"  # folder for the records of all data sets
+    config.data.storage = "compressed"  # of records: the bytes of the files; or "decoded", their pixels
+    config.data.train_split = "train"
+    config.data.eval_split = "val"
+    config.data.test_split = "test"
+    config.data.workers = 8  # processes that read and augment; 0: threads
 
     config.augment = ConfigDict()
     config.augment.scale_factor = 16  # TRAIN.SCALE_FACTOR: scales 0.5, 0.6 ... 0.5 + 16 / 10

@@ -13,17 +13,9 @@ def get_config(variant: str = "ovenet"):
     openseg.choose_model(config, variant, common.small_networks() | segfix.small_networks())
     config.model.num_classes = 2
 
-    config.data = {
-        "name": "folder",
-        "root": "data/folder",
-        "lists": "",
-        "prepared": "data/prepared",
-        "storage": "compressed",
-        "train_split": "train",
-        "eval_split": "val",
-        "test_split": "test",
-        "workers": 0,
-    }
+    config.data.name = "folder"
+    config.data.root = "data/folder"
+    config.data.workers = 0
     config.augment.base_size = 512  # the longer side at scale 1
     config.augment.crop = (384, 384)
     config.augment.brightness = 10

@@ -18,17 +18,8 @@ def get_config(variant: str = "ovenet"):
     config.model.num_classes = 20
     config.model.align_corners = variant != "hrnet"
 
-    config.data = {
-        "name": "lip",
-        "root": "data/lip",
-        "lists": "",
-        "prepared": "data/prepared",
-        "storage": "compressed",
-        "train_split": "train",
-        "eval_split": "val",
-        "test_split": "test",
-        "workers": 8,
-    }
+    config.data.name = "lip"
+    config.data.root = "data/lip"
     config.augment.resize = (473, 473)
     config.augment.base_size = 473  # TRAIN.BASE_SIZE, the longer side at scale 1
     config.augment.crop = (473, 473)  # TRAIN.IMAGE_SIZE

@@ -23,17 +23,9 @@ def get_config(variant: str = "ovenet"):
     config.model.num_classes = classes
     config.model.align_corners = variant.removesuffix("_60") != "hrnet"
 
-    config.data = {
-        "name": name,
-        "root": "data/VOCdevkit/VOC2010",
-        "lists": "",
-        "prepared": "data/prepared",
-        "storage": "compressed",
-        "train_split": "train",
-        "eval_split": "val",
-        "test_split": "val",
-        "workers": 8,
-    }
+    config.data.name = name
+    config.data.root = "data/VOCdevkit/VOC2010"
+    config.data.test_split = "val"
     config.augment.short_side = 520
     config.augment.base_size = 520  # TRAIN.BASE_SIZE, the longer side at scale 1
     config.augment.crop = (520, 520)  # TRAIN.IMAGE_SIZE

@@ -11,17 +11,7 @@ import cv2
 import numpy as np
 
 from ovenet_jax.data.street_things import draw_things
-from ovenet_jax.data.street_world import (
-    BUILDING,
-    PAVEMENT,
-    ROAD,
-    SKY,
-    VEGETATION,
-    Camera,
-    Light,
-    Street,
-    as_float32,
-)
+from ovenet_jax.data.street_world import BUILDING, PAVEMENT, ROAD, SKY, VEGETATION, Camera, Light, Street
 
 
 def render_scene(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -108,13 +98,13 @@ def _ground(rng, street: Street, light: Light, noise, x, z) -> tuple[np.ndarray,
     road, grass = away < street.kerb, away > street.front
     rough = _texture(noise, x * 16, z * 7)
     tones = rng.uniform(70, 125), rng.uniform(115, 185), rng.uniform(0.5, 1.0)
-    asphalt, stone, slab = as_float32(tones)
+    asphalt, stone, slab = np.asarray(tones, np.float32)
 
     tone = np.where(road, asphalt, stone) + 5 * rough + 3 * _texture(noise, x * 1.3, z * 0.5)
     joints = ((x / slab % 1 < 0.1) | (z / slab % 1 < 0.1)) & ~road
     tone -= 26 * joints * np.exp(z / -16)
     tone += 30 * (np.abs(away - street.kerb - 0.1) < 0.1) - 22 * (np.abs(away - street.kerb + 0.12) < 0.12)
-    cast = as_float32((rng.normal((9, 0, -12), 6), rng.normal(0, 3, 3)))[road.astype(int)]
+    cast = np.asarray((rng.normal((9, 0, -12), 6), rng.normal(0, 3, 3)), np.float32)[road.astype(int)]
     color = tone[:, None] + cast
     color[grass] = street.leaves * (1 + 0.14 * rough[grass, None])
     lines = ((away < 0.08) & (z / 5 % 1 < 0.55)) | (np.abs(away - street.kerb + 0.45) < 0.07)
@@ -160,7 +150,7 @@ def _photograph(rng, image: np.ndarray) -> np.ndarray:
     image = cv2.GaussianBlur(image, (3, 3), rng.uniform(0.35, 0.7)).astype(np.float32)
     height, width = image.shape[:2]
     v, u = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    image *= as_float32(rng.uniform(0.85, 1.12) * (1 - 0.08 * (u**2 + v**2)))[..., None]
+    image *= np.asarray(rng.uniform(0.85, 1.12) * (1 - 0.08 * (u**2 + v**2)), np.float32)[..., None]
     image *= np.float32(rng.normal(1, 0.035, 3))
     image += np.float32(rng.uniform(1.5, 4)) * rng.standard_normal(image.shape, np.float32)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)

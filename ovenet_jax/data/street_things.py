@@ -7,7 +7,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ovenet_jax.data.street_world import CAR, PERSON, POLE, VEGETATION, Camera, Light, Street, as_float32
+from ovenet_jax.data.street_world import CAR, PERSON, POLE, VEGETATION, Camera, Light, Street
 
 PAINTS = (
     (196, 40, 38), (36, 74, 150), (226, 226, 224), (40, 42, 46), (130, 134, 140), (232, 190, 52),
@@ -18,18 +18,20 @@ SKINS = ((240, 200, 170), (214, 164, 130), (150, 104, 78), (96, 66, 50))
 HAIRS = ((40, 30, 24), (90, 60, 36), (180, 150, 90), (120, 118, 116))
 SIGNS = ((206, 40, 36), (38, 84, 170), (240, 240, 236), (244, 200, 40))
 
-SQUARE, RISE = as_float32(((-1, 1, 1, -1), (0, 0, 1, 1)))
+SQUARE, RISE = np.asarray(((-1, 1, 1, -1), (0, 0, 1, 1)), np.float32)
 TURN = np.linspace(0, 2 * np.pi, 10, endpoint=False, dtype=np.float32)
 CIRCLE = np.stack([np.cos(TURN), np.sin(TURN)])
 
 # Cars from the side: corners (along, up) in metres, rear to front; glass begins at corners 2 and 4.
-SALOON = as_float32(
+SALOON = np.asarray(
     ((-2.05, 0.28), (-2.1, 0.7), (-1.95, 0.95), (-1.45, 1.42), (0.15, 1.46), (0.95, 0.98), (1.95, 0.8),
-     (2.1, 0.55), (2.05, 0.28))
+     (2.1, 0.55), (2.05, 0.28)),
+    np.float32,
 )  # fmt: skip
-VAN = as_float32(
+VAN = np.asarray(
     ((-2.2, 0.28), (-2.25, 0.8), (-2.2, 1.1), (-2.1, 1.95), (1.0, 2.0), (1.6, 1.2), (2.15, 1.0),
-     (2.25, 0.6), (2.2, 0.28))
+     (2.25, 0.6), (2.2, 0.28)),
+    np.float32,
 )  # fmt: skip
 
 

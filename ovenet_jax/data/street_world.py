@@ -6,11 +6,8 @@ Colours are RGB, 0 to 255.
 
 import math
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
-
-as_float32 = partial(np.asarray, dtype=np.float32)
 
 SKY, BUILDING, ROAD, PAVEMENT, VEGETATION, POLE, CAR, PERSON = range(8)
 
@@ -50,9 +47,9 @@ class Light:
     def random(cls, rng: np.random.Generator) -> "Light":
         zenith, horizon, tint, sun = SKIES[rng.integers(len(SKIES))]
         return cls(
-            zenith=as_float32(zenith + rng.normal(0, 8, 3)),
-            horizon=as_float32(horizon + rng.normal(0, 5, 3)),
-            tint=as_float32(tint * rng.uniform(0.9, 1.1, 1)),
+            zenith=np.asarray(zenith + rng.normal(0, 8, 3), np.float32),
+            horizon=np.asarray(horizon + rng.normal(0, 5, 3), np.float32),
+            tint=np.asarray(tint * rng.uniform(0.9, 1.1, 1), np.float32),
             sun=sun,
             side=int(rng.choice((-1, 1))),
             reach=rng.uniform(0.3, 1.3),
@@ -103,14 +100,14 @@ class Street:
             kerb=kerb,
             front=kerb + rng.uniform(2.0, 3.8),
             end=rng.uniform(38, 100),
-            leaves=as_float32(rng.choice(LEAVES)),
-            begin=as_float32(begin.ravel()),
-            wall=as_float32(wall),
-            top=as_float32(wall + house * rng.uniform(0.3, 2.4, count)),
-            bay=as_float32(rng.uniform(1.9, 3.2, count)),
-            floor=as_float32(floor),
-            glass=as_float32((rng.uniform(0.34, 0.9, count), rng.uniform(0.34, 0.6, count))),
-            color=as_float32(rng.choice(FACADES, count) + rng.normal(0, 10, (count, 3))),
+            leaves=np.asarray(rng.choice(LEAVES), np.float32),
+            begin=np.asarray(begin.ravel(), np.float32),
+            wall=np.asarray(wall, np.float32),
+            top=np.asarray(wall + house * rng.uniform(0.3, 2.4, count), np.float32),
+            bay=np.asarray(rng.uniform(1.9, 3.2, count), np.float32),
+            floor=np.asarray(floor, np.float32),
+            glass=np.asarray((rng.uniform(0.34, 0.9, count), rng.uniform(0.34, 0.6, count)), np.float32),
+            color=np.asarray(rng.choice(FACADES, count) + rng.normal(0, 10, (count, 3)), np.float32),
         )
 
     def building(self, right: np.ndarray | bool, z: np.ndarray) -> np.ndarray:
