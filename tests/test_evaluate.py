@@ -194,3 +194,11 @@ def test_a_report_on_something_else_gets_a_folder_of_its_own(tmp_path):
         folder = new_folder(tmp_path, "val", what)
         assert folder.name == name
         (folder / "report.json").write_text(json.dumps({"what": what}))
+
+
+def test_a_damaged_report_is_left_alone(tmp_path):
+    for damage in ('{"what": {"bucket"', "[]", "{}"):
+        (tmp_path / "val").mkdir(exist_ok=True)
+        (tmp_path / "val/report.json").write_text(damage)
+        assert new_folder(tmp_path, "val", {"bucket": 1}).name == "val_2"
+        assert (tmp_path / "val/report.json").read_text() == damage

@@ -138,8 +138,15 @@ def test_a_folder_that_is_there_is_not_overwritten_and_one_that_stays_empty_does
 
 # ---- reading ----
 
-FORM = {"name": str, "steps": int, "rate": float, "splits": [{"images": int}]}
-SOUND = {"name": "a", "steps": 1, "rate": 1, "splits": [{"images": 3}], "more": None}
+FORM = {"name": str, "steps": int, "rate": float, "splits": [{"images": int}], "origins": {str: str}}
+SOUND = {
+    "name": "a",
+    "steps": 1,
+    "rate": 1,
+    "splits": [{"images": 3}],
+    "origins": {"head": "new"},
+    "more": None,
+}
 
 
 def test_what_is_sound_is_read(tmp_path):
@@ -162,6 +169,10 @@ DAMAGED = {
     "a truth value": (
         json.dumps(SOUND | {"steps": 1.5}),
         "damaged (it['steps'] is a number, expected a whole number)",
+    ),
+    "an odd value of any key": (
+        json.dumps(SOUND | {"origins": {"head": "new", "neck": ["new"]}}),
+        "damaged (it['origins']['neck'] is a list, expected a text)",
     ),
     "an odd element": (
         json.dumps(SOUND | {"splits": [{"images": 1}, {"images": "3"}]}),

@@ -233,3 +233,13 @@ def test_the_mode_prepare_prints_the_report_that_is_saved(data):
     first, rest = run.stdout.split("\n", 1)
     assert first.startswith("Preparing camvid in")
     assert rest.strip() == as_text(pipeline.prepare(data))
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"name": "camvid", "splits": {"train": {}}, "notes": []}'])
+def test_a_damaged_inventory_gets_one_sentence(data, damage):
+    folder = Path(pipeline.prepare(data)["folder"])
+    (folder / "report.json").write_text(damage)
+    with pytest.raises(
+        UserError, match=f"report.json is damaged .*; delete {folder}, and it is prepared anew"
+    ):
+        pipeline.prepare(data)

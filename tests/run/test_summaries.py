@@ -46,6 +46,25 @@ def test_a_line_that_lacks_its_end_is_ended(tmp_path):
     assert [line["step"] for line in lines(tmp_path)] == [1, 2]
 
 
+DAMAGED = {
+    "a bad byte": b'{"step": 2, "lo\xff": 2.0}\n',
+    "another type": b'["step"]\n',
+    "no number": b'{"step": "two"}\n',
+    "zeros": bytes(40) + b"\n",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_damaged_lines_are_set_aside_and_said(tmp_path, capsys, damage):
+    file = tmp_path / "metrics.jsonl"
+    before = b'{"step": 1, "loss": 1.0}\n' + DAMAGED[damage] + b'{"step": 3, "loss": 3.0}\n{"step": 4, "lo'
+    file.write_bytes(before)
+    Summaries(tmp_path, 3).scalars(4, {"loss": 4.0})
+    assert [line["step"] for line in lines(tmp_path)] == [1, 3, 4]
+    assert (tmp_path / "metrics.jsonl.damaged").read_bytes() == before
+    assert f"Warning: lines of {file} are damaged and left out" in capsys.readouterr().out
+
+
 def test_a_full_disk_delays_lines_and_loses_none(tmp_path, monkeypatch, capsys):
     file = JsonLines(tmp_path / "metrics.jsonl", keep=lambda _: True)
     file.append({"step": 1})
