@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -36,7 +37,7 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
     ignored = {key: reason for key in state_dict if (reason := why_ignored(key))}
     names = {key: code_base.rename(key) for key in state_dict if key not in ignored}
     graphdef, params, statistics = parameters.split(create_model(config.model, config.seed))
-    fresh = params | statistics
+    fresh: dict[str, Any] = params | statistics
     expected, form = fresh, "a whole network"
     backbone_only = torch_weights.holds_backbone_only(names.values())
     if backbone_only:
@@ -46,16 +47,20 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
     in_place = sorted({names[key].partition(".")[0] for key in torch_weights.in_place_abn(state_dict)})
     if not backbone_only:
         _check_activations(config.model.head, bool(set(in_place) - {"backbone"}), source)
-        _compare_input(config.model.input, code_base.input, f"{source}, of {code_base.title},")
+        _compare_input(config.model.input, code_base.input or {}, f"{source}, of {code_base.title},")
     loaded = torch_weights.fill(expected, torch_weights.fold_in_place_abn(state_dict), str(source))
     arrays, origins = starting_point.take_over(fresh, starting_point.Source(source.name, loaded))
 
     norm = "plain BatchNorm"
     if in_place:
         norm = f"in-place ABN in {' and '.join(in_place)}: scales are |weight| + {torch_weights.ABN_EPS}"
-    report = {"source": str(source), "form": form, "code_base": code_base.title, "batch_norm": norm}
-    report["input"] = config.model.input.to_dict()
-    report |= {"arrays": origins, "ignored": ignored}
+    report: dict[str, Any] = {"source": str(source), "form": form, "code_base": code_base.title}
+    report |= {
+        "batch_norm": norm,
+        "input": config.model.input.to_dict(),
+        "arrays": origins,
+        "ignored": ignored,
+    }
     with files.writing(folder, "--workdir"):
         files.write_json(folder / workdir.IMPORT_REPORT, report)
     workdir.claim(folder, config)

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class Checkpoints:
         """
         self._start(int(state.step), _items(state, collected))
 
-    def save_model(self, params: Arrays, statistics: Arrays) -> None:
+    def save_model(self, params: Mapping[str, Any], statistics: Mapping[str, Any]) -> None:
         """Saves a network that nothing has trained here, under step 0. Raises UserError where it cannot."""
         self._start(0, {"model": {"params": params, "statistics": statistics}})
         self.check_saved(0)
