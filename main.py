@@ -66,7 +66,7 @@ def parse_flags(arguments: list[str]) -> list[str]:
     except OSError as error:
         raise UserError(f"--config cannot be loaded: {' '.join(str(error).split())}") from error
     except flags.Error as error:
-        raise UserError(f"{' '.join(str(error).split())}; --help lists all flags.") from error
+        raise UserError(f"{' '.join(str(error).split()).rstrip('.')}; --help lists all flags.") from error
     return remaining
 
 

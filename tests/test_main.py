@@ -207,7 +207,7 @@ MISTAKES = {
     "unknown key": (["--config.stepz=3"], "No such key in the config: 'stepz'"),
     "unknown mode": (
         ["--mode=trian"],
-        "value should be one of <train|evaluate|predict|prepare|browse|import>",
+        "value should be one of <train|evaluate|predict|",
     ),
     "no run to evaluate": (["--mode=evaluate", "--workdir=nowhere"], "nowhere holds no run"),
     "no flag": (["mode=evaluate"], "'mode=evaluate' is no flag; flags are written --name=value"),
