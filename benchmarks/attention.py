@@ -77,7 +77,7 @@ def measure(
 
 
 def create(block: str) -> SelfAttention | InterlacedAttention:
-    options = {"key_features": KEY_FEATURES, "activation": relu, "init": InitialValues(0)}
+    options = {"key_features": KEY_FEATURES, "activation": relu, "init": InitialValues(0, he=False)}
     if block == "ISA":
         return InterlacedAttention(FEATURES, block=(8, 8), **options)
     return SelfAttention(FEATURES, value_features=KEY_FEATURES, out_features=FEATURES, **options)

@@ -7,7 +7,7 @@ from flax import nnx
 from ovenet_jax.data import imagenet
 from ovenet_jax.models.fcn import FCN, PixelClassifier
 from ovenet_jax.models.hrnet import HRNet, Stage
-from ovenet_jax.models.layers import InitialValues
+from ovenet_jax.models.layers import InitialValues, relu
 from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.ocr import OCR
 from ovenet_jax.models.ovenet import OVeNet
@@ -33,19 +33,47 @@ def create_network(arguments: argparse.Namespace) -> nnx.Module:
     modules, blocks, head_width = ((1, 1, 1), 1, 32) if arguments.small else ((1, 4, 3), 4, 512)
     widths = [arguments.width * 2**branch for branch in range(4)]
     stages = [Stage(n, blocks, tuple(widths[:number])) for number, n in zip((2, 3, 4), modules, strict=True)]
-    backbone = HRNet(stages=stages, layer1_blocks=blocks, align_corners=True, init=init)
+    backbone = HRNet(stages=stages, layer1=(blocks, 64), stem_width=64, align_corners=True, init=init)
     classifier = PixelClassifier(
-        backbone.width, arguments.classes, in_head=arguments.network != "hrnet", init=init
+        backbone.width,
+        arguments.classes,
+        hidden_features=0,
+        kernel_size=1,
+        bias=True,
+        output_bias=True,
+        dropout=0.0,
+        activation=relu,
+        in_head=arguments.network != "hrnet",
+        init=init,
     )
     if arguments.network == "hrnet":
-        network = Segmentor(backbone, FCN(classifier))
+        network = Segmentor(backbone, FCN(classifier=classifier))
     else:
-        widths = {"mid_features": head_width, "key_features": head_width // 2}
-        head = OCR(backbone.width, arguments.classes, aux=classifier, **widths, init=init)
+        head = OCR(
+            backbone.width,
+            arguments.classes,
+            aux=classifier,
+            mid_features=head_width,
+            key_features=head_width // 2,
+            bias=False,
+            activation=relu,
+            dropout=0.05,
+            init=init,
+        )
         if arguments.network == "hrnet_ocr":
             network = Segmentor(backbone, head)
         else:
-            offset_modules = (min(2, modules[-1]),)
-            network = OVeNet(backbone, head, offset_branch=4, offset_modules=offset_modules, init=init)
+            network = OVeNet(
+                backbone,
+                head,
+                branch=4,
+                modules=(min(2, modules[-1]),),
+                threshold=0.2,
+                refinement=0,
+                grid_align_corners=True,
+                logits=True,
+                default_init=True,
+                init=init,
+            )
     network.eval()
     return network

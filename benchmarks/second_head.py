@@ -7,6 +7,7 @@ a config names is then this network. Leave its loss without the confidence's ter
 
 import runpy
 import sys
+from functools import wraps
 from unittest import mock
 
 import jax
@@ -14,10 +15,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ovenet_jax.models import zoo
+from ovenet_jax.models.contracts import Backbone, Head, Logits
 from ovenet_jax.models.fcn import PixelClassifier
-from ovenet_jax.models.layers import InitialValues, at_least_float32
+from ovenet_jax.models.layers import InitialValues, at_least_float32, relu
 from ovenet_jax.models.ovenet import OVeNet, OVeNetOutput
-from ovenet_jax.models.segmentor import Logits
 
 
 class SecondHead(OVeNet):
@@ -27,16 +28,28 @@ class SecondHead(OVeNet):
     the trunk starts with the same values.
     """
 
-    def __init__(self, backbone: nnx.Module, head: nnx.Module, *, init: InitialValues, **options):
+    @wraps(OVeNet.__init__)  # whose parameters the zoo looks at
+    def __init__(self, backbone: Backbone, head: Head, *, init: InitialValues, **options):
         super().__init__(backbone, head, init=init, **options)
         classes = head.classifier.kernel.shape[-1]
-        self.offset_head.classifier = PixelClassifier(backbone.width, classes + 1, init=init)
+        self.offset_head.classifier = PixelClassifier(
+            backbone.width,
+            classes + 1,
+            hidden_features=0,
+            kernel_size=1,
+            bias=True,
+            output_bias=True,
+            dropout=0.0,
+            activation=relu,
+            in_head=True,
+            init=init,
+        )
 
     def __call__(self, image: jax.Array, rngs: nnx.Rngs | None = None) -> OVeNetOutput:
         """As OVeNet's."""
         stages = self.backbone(image)
         initial = jax.tree.map(at_least_float32, self.head(self.backbone.features(stages), rngs))
-        features = self.backbone.last(self.offset_trunk(stages[self.offset_branch - 2]))
+        features = self.backbone.last(self.offset_trunk(stages[self.branch - 2]))
         scores = at_least_float32(self.offset_head.classifier(features))
         second, confidence = scores[..., :-1], jax.nn.sigmoid(scores[..., -1:])
         fused = (1 - confidence) * initial.main + confidence * second

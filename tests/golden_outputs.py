@@ -11,6 +11,7 @@ from ovenet_jax.devices import parallel
 from ovenet_jax.evaluation.inference import Inference
 from ovenet_jax.evaluation.protocol import Protocol
 from ovenet_jax.models import parameters
+from ovenet_jax.models.contracts import Logits
 from ovenet_jax.models.fcn import FCN, PixelClassifier
 from ovenet_jax.models.hrnet import HRNet, Stage
 from ovenet_jax.models.isa import ISA
@@ -20,7 +21,7 @@ from ovenet_jax.models.ocr import ASPOCR, OCR, gather_regions
 from ovenet_jax.models.ovenet import OVeNet
 from ovenet_jax.models.resnet import Layer, ResNet
 from ovenet_jax.models.segfix import SegFix, SegFixOutput
-from ovenet_jax.models.segmentor import Logits, Segmentor
+from ovenet_jax.models.segmentor import Segmentor
 from ovenet_jax.weights.torch_weights import fold_in_place_abn
 from tests.golden_case import Case, channels_first
 from tests.imagenet import NORMALISATION
@@ -45,13 +46,14 @@ def load_model(case: Case) -> nnx.Module:
 
 def build_model(network: dict) -> nnx.Module:
     """The network that `config.network` describes."""
-    init = InitialValues(seed=0)
+    init = InitialValues(seed=0, he=False)
     backbone = build_backbone(network, init)
     if network["architecture"] == "segfix":
         return SegFix(
             backbone,
             hidden_features=network["head"]["mid_channels"],
             num_directions=network["head"]["num_directions"],
+            activation=jax.nn.leaky_relu,
             init=init,
         )
     head = build_head(network, backbone, init)
@@ -61,12 +63,13 @@ def build_model(network: dict) -> nnx.Module:
     return OVeNet(
         backbone,
         head,
-        offset_branch=offset["branch"],
-        offset_modules=tuple(stage["modules"] for stage in network["backbone"]["offset_stages"].values()),
+        branch=offset["branch"],
+        modules=tuple(stage["modules"] for stage in network["backbone"]["offset_stages"].values()),
         threshold=offset["threshold"],
         refinement=offset["refinement"],
         grid_align_corners=offset["grid_sample_align_corners"],
         logits=offset["logits"],
+        default_init=True,
         init=init,
     )
 
@@ -77,15 +80,15 @@ def build_backbone(network: dict, init: InitialValues) -> nnx.Module:
         numbers = zip(backbone["planes"], backbone["strides"], backbone["dilations"], strict=True)
         layers = [Layer(width, stride, tuple(dilations)) for width, stride, dilations in numbers]
         return ResNet(layers, stem=backbone["stem"]["channels"], init=init)
+    first = backbone["stages"][0]
     stages = [
         Stage(s["modules"], s["blocks"][0], tuple(s["channels"]), bottlenecks=s["block"] == "bottleneck")
         for s in backbone["stages"]
     ]
-    first = backbone["stages"][0]
+    double_resolution = backbone["type"] == "hrnet2x"
     return HRNet(
-        stages=stages if backbone["type"] == "hrnet2x" else stages[1:],
-        layer1_blocks=first["blocks"][0],
-        layer1_width=first["planes"][0],
+        stages=stages if double_resolution else stages[1:],
+        layer1=None if double_resolution else (first["blocks"][0], first["planes"][0]),
         stem_width=backbone["stem"]["channels"][0],
         align_corners=network["align_corners"],
         init=init,
@@ -99,7 +102,7 @@ def build_head(network: dict, backbone: nnx.Module, init: InitialValues) -> nnx.
     if "aux_head" in network:
         aux = build_classifier(network["aux_head"], backbone.aux_width, init)
     if head["type"] == "conv":
-        return FCN(build_classifier(head, features, init), aux)
+        return FCN(classifier=build_classifier(head, features, init), aux=aux)
     options = {
         "aux": aux,
         "mid_features": head.get("mid_channels", head.get("hidden_channels")),
@@ -138,6 +141,7 @@ def build_classifier(head: dict, features: int, init: InitialValues) -> PixelCla
         output_bias=head["classifier_bias"],
         activation=ACTIVATIONS[head["activation"]],
         dropout=head["dropout"],
+        in_head=True,
         init=init,
     )
 
@@ -194,8 +198,8 @@ def _parts(model: OVeNet, image: jax.Array) -> dict[str, jax.Array]:
     arrays = {"mid_layer1": stages[0][0]}
     for number, maps in enumerate(stages[1:], start=2):
         arrays |= {f"mid_stage{number}_{branch}": x for branch, x in enumerate(maps)}
-    offset_stages = model.offset_trunk(stages[model.offset_branch - 2])
-    for number, maps in enumerate(offset_stages, start=model.offset_branch):
+    offset_stages = model.offset_trunk(stages[model.branch - 2])
+    for number, maps in enumerate(offset_stages, start=model.branch):
         arrays |= {f"mid_stage{number}_2_{branch}": x for branch, x in enumerate(maps)}
     features = model.backbone.features(stages)
     pixels = model.head.pixels(features.main)

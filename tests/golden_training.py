@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovenet_jax.models import parameters
+from ovenet_jax.models.contracts import Logits
 from ovenet_jax.models.segfix import SegFixOutput
-from ovenet_jax.models.segmentor import Logits
 from ovenet_jax.run.state import init_state
 from ovenet_jax.segfix.ground_truth import GroundTruth
 from ovenet_jax.segfix.labels import boundary_and_direction, training_label

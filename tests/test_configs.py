@@ -8,8 +8,8 @@ from configs import acdc, ade20k, camvid, cityscapes, coco_stuff, demo, folder, 
 from ovenet_jax.data import pipeline
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
+from ovenet_jax.models.contracts import Logits
 from ovenet_jax.models.ovenet import OVeNetOutput
-from ovenet_jax.models.segmentor import Logits
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run.state import init_state
 from ovenet_jax.training.optimizer import create_optimizer

@@ -1,6 +1,7 @@
 """The atrous pyramid that ASP-OC and ASP-OCR put beside their context (ASPP: Chen et al., DeepLabv3, 2017)."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +23,10 @@ class AtrousPyramid(nnx.Module):
         activation: Activation,
         init: InitialValues,
     ):
-        options = {"bias": bias, "activation": activation, "in_head": True, "init": init}
-        self.branches = nnx.List(
-            [
-                ConvNormAct(in_features, features, 1, **options),
-                *(ConvNormAct(in_features, features, 3, dilation=d, **options) for d in dilations),
-            ]
+        branch = partial(
+            ConvNormAct, in_features, features, bias=bias, activation=activation, in_head=True, init=init
         )
+        self.branches = nnx.List([branch(1), *(branch(3, dilation=dilation) for dilation in dilations)])
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return jnp.concatenate([branch(x) for branch in self.branches], axis=-1)

@@ -86,13 +86,16 @@ class SelfAttention(nnx.Module):
         self.query = None if shared else transform()
         self.value = Conv(features, value_features, 1, bias=bias, in_head=True, init=init)
         if project_with_norm:
-            self.output = ConvNormAct(
+            self.output: ConvNormAct | Conv = ConvNormAct(
                 value_features, out_features, 1, bias=bias, activation=activation, in_head=True, init=init
             )
         else:
-            self.output = Conv(value_features, out_features, 1, bias=bias, in_head=True, init=init)
-            for parameter in (self.output.kernel, self.output.bias):
-                parameter.set_value(np.zeros(parameter.shape, np.float32))
+            self.output = projection = Conv(
+                value_features, out_features, 1, bias=bias, in_head=True, init=init
+            )
+            for parameter in (projection.kernel, projection.bias):
+                if parameter is not None:
+                    parameter.set_value(np.zeros(parameter.shape, np.float32))
 
     def __call__(self, x: jax.Array, attend: Attend = attend) -> jax.Array:
         """`attend` decides who attends to whom: by default every pixel of a map to all."""

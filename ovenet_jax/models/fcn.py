@@ -3,15 +3,15 @@
 import jax
 from flax import nnx
 
-from ovenet_jax.models.layers import Activation, Conv, ConvNormAct, InitialValues, relu
-from ovenet_jax.models.segmentor import Features, Logits
+from ovenet_jax.models.contracts import Features, Logits
+from ovenet_jax.models.layers import Activation, Conv, ConvNormAct, InitialValues
 
 
 class PixelClassifier(nnx.Module):
     """Convolution, BatchNorm, activation, dropout of channels, 1x1 convolution: [B, H, W, in] -> [B, H, W, out].
 
-    Also the auxiliary head of the OCNet series (OCR's soft object regions), and OVeNet's offset head. The defaults are
-    HRNet's: 1x1 with as many channels as come in, biases, ReLU, no dropout.
+    Also the auxiliary head of the OCNet series (OCR's soft object regions), and OVeNet's offset head.
+    `hidden_features` 0: as many as come in.
     """
 
     def __init__(
@@ -19,13 +19,13 @@ class PixelClassifier(nnx.Module):
         in_features: int,
         out_features: int,
         *,
-        hidden_features: int | None = None,
-        kernel_size: int = 1,
-        bias: bool = True,
-        output_bias: bool = True,
-        dropout: float = 0.0,
-        activation: Activation | None = relu,
-        in_head: bool = True,
+        hidden_features: int,
+        kernel_size: int,
+        bias: bool,
+        output_bias: bool,
+        dropout: float,
+        activation: Activation | None,
+        in_head: bool,
         init: InitialValues,
     ):
         hidden_features = hidden_features or in_features
@@ -48,7 +48,7 @@ class PixelClassifier(nnx.Module):
 class FCN(nnx.Module):
     """Features -> Logits, with an auxiliary map where there is a classifier for it."""
 
-    def __init__(self, classifier: PixelClassifier, aux: PixelClassifier | None = None):
+    def __init__(self, *, classifier: PixelClassifier, aux: PixelClassifier | None = None):
         self.classifier = classifier
         self.aux = aux
 

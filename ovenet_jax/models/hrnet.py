@@ -5,14 +5,15 @@ Attribute paths follow the published state dicts (`stage4.0.branches.1.0.conv1`)
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ovenet_jax.models.contracts import Features
 from ovenet_jax.models.layers import ConvNormAct, InitialValues, chain, relu, resize_bilinear
-from ovenet_jax.models.segmentor import Features
 
 
 class Stage(NamedTuple):
@@ -84,7 +85,8 @@ class ExchangeModule(nnx.Module):
 
     def __call__(self, maps: list[jax.Array]) -> list[jax.Array]:
         maps = [chain(blocks, x) for blocks, x in zip(self.branches, maps, strict=True)]
-        return [relu(sum(self._bring(i, j, maps) for j in range(len(maps)))) for i in range(len(maps))]
+        every = range(len(maps))
+        return [relu(reduce(jnp.add, [self._bring(i, j, maps) for j in every])) for i in every]
 
     def _bring(self, i: int, j: int, maps: list[jax.Array]) -> jax.Array:
         layer = self.fuse_layers[i][j]
@@ -151,7 +153,7 @@ def _transition(in_widths: Sequence[int], widths: Sequence[int], init: InitialVa
     In the thesis's code all of them read the last map: the same where it is the branch's own or the branch is new, and
     of the wrong width anywhere else, so every network that code can run is made here alike.
     """
-    layers = []
+    layers: list[ConvNormAct | None] = []
     for branch, width in enumerate(widths):
         if branch >= len(in_widths):
             layers.append(ConvNormAct(in_widths[-1], width, 3, stride=2, init=init))
@@ -170,39 +172,37 @@ def _apply_transition(layers: nnx.List, maps: list[jax.Array]) -> list[jax.Array
 class HRNet(nnx.Module):
     """The backbone: a stem to stride 4, `layer1` of bottlenecks, then the trunk of stages 2 to 4.
 
-    `layer1_blocks`, `layer1_width`: 4 and 64 in all published W18 to W64 but the small forms.
+    `layer1`: its blocks and their width, (4, 64) in all published W18 to W64 but the small forms.
     `stages`: stages 2, 3 and 4. Published W48: widths 48, 96, 192, 384; modules 1, 4, 3; 4 blocks.
     With the attribute `rematerialise` layer1's blocks, too, keep only what enters them for the backward pass.
 
-    With four `stages` it is the double-resolution form of SegFix, "hrnet2x": a stem to stride 2, no `layer1`, and from
-    stage 1 on one branch more. Published 2x20: bottlenecks of 128 and 256 channels, then widths 20 to 320; modules 1,
-    1, 4, 3; 4 blocks.
+    Without `layer1` (None) it is the double-resolution form of SegFix, "hrnet2x": a stem to stride 2 and, from stage 1
+    on, four `stages` with one branch more. Published 2x20: bottlenecks of 128 and 256 channels, then widths 20 to 320;
+    modules 1, 1, 4, 3; 4 blocks.
     """
 
     def __init__(
         self,
         *,
         stages: Sequence[Stage],
-        layer1_blocks: int = 4,
-        layer1_width: int = 64,
-        stem_width: int = 64,
+        layer1: tuple[int, int] | None,
+        stem_width: int,
         align_corners: bool,
         init: InitialValues,
     ):
         self.conv1 = ConvNormAct(3, stem_width, 3, stride=2, init=init)
-        double_resolution = len(stages) == 4
         widths = [stem_width]
-        if not double_resolution:
+        if layer1 is not None:
+            blocks, width = layer1
             self.conv2 = ConvNormAct(stem_width, stem_width, 3, stride=2, init=init)
-            widths += [4 * layer1_width] * layer1_blocks
-            self.layer1 = nnx.List(Bottleneck(width, layer1_width, init=init) for width in widths[:-1])
+            widths += [4 * width] * blocks
+            self.layer1 = nnx.List(Bottleneck(features, width, init=init) for features in widths[:-1])
         self.trunk = Trunk(widths[-1:], stages, align_corners=align_corners, init=init)
         self.rematerialise = False
         self.stages = tuple(stages)
-        self.stage_widths = (tuple(widths[-1:]), *(stage.widths for stage in stages))[
-            -4:
-        ]  # after stages 1 to 4
-        self.double_resolution = double_resolution
+        after_stages = (tuple(widths[-1:]), *(stage.widths for stage in stages))
+        self.stage_widths = after_stages[-4:]  # of stages 1 to 4
+        self.double_resolution = layer1 is None
         self.align_corners = align_corners
         self.width = self.aux_width = sum(stages[-1].widths)
 

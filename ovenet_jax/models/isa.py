@@ -4,15 +4,16 @@ Source: Huang et al., "Interlaced Sparse Self-Attention for Semantic Segmentatio
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from ovenet_jax.models.attention import SelfAttention
+from ovenet_jax.models.contracts import Features, Logits
 from ovenet_jax.models.fcn import PixelClassifier
-from ovenet_jax.models.layers import Activation, Conv, ConvNormAct, InitialValues, relu
-from ovenet_jax.models.segmentor import Features, Logits
+from ovenet_jax.models.layers import Activation, Conv, ConvNormAct, InitialValues
 
 
 class InterlacedAttention(nnx.Module):
@@ -73,16 +74,16 @@ class ISA(nnx.Module):
         num_classes: int,
         *,
         aux: PixelClassifier,
-        mid_features: int = 512,
-        key_features: int = 256,
-        factors: Sequence[tuple[int, int]] = ((8, 8),),
-        activation: Activation = relu,
-        dropout: float = 0.05,
+        mid_features: int,
+        key_features: int,
+        factors: Sequence[tuple[int, int]],
+        activation: Activation,
+        dropout: float,
         init: InitialValues,
     ):
-        options = {"in_head": True, "activation": activation, "init": init}
+        layer = partial(ConvNormAct, in_head=True, activation=activation, init=init)
         self.aux = aux
-        self.pixels = ConvNormAct(in_features, mid_features, 3, **options)
+        self.pixels = layer(in_features, mid_features, 3)
         self.attentions = nnx.List(
             InterlacedAttention(
                 mid_features, key_features=key_features, block=block, activation=activation, init=init
@@ -90,8 +91,8 @@ class ISA(nnx.Module):
             for block in factors
         )
         wide = len(factors) * mid_features
-        self.widening = ConvNormAct(mid_features, wide, 1, **options) if len(factors) > 1 else None
-        self.fusion = ConvNormAct(2 * wide, mid_features, 1, **options)
+        self.widening = layer(mid_features, wide, 1) if len(factors) > 1 else None
+        self.fusion = layer(2 * wide, mid_features, 1)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))  # whole channels
         self.classifier = Conv(mid_features, num_classes, 1, bias=True, in_head=True, init=init)
 

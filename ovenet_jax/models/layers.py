@@ -8,9 +8,9 @@ is handed: the same for any number of devices, and nothing is compiled to make t
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from flax import nnx
 PRECISIONS = ("float32", "bfloat16")  # types of an image that configs may ask for
 
 Activation = Callable[[jax.Array], jax.Array]
+Maps = TypeVar("Maps", jax.Array, list[jax.Array])
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
@@ -35,7 +36,7 @@ class InitialValues:
     b = 1 / sqrt(fan_in), which biases always have.
     """
 
-    def __init__(self, seed: int, he: bool = False):
+    def __init__(self, seed: int, *, he: bool):
         self._rng = np.random.default_rng(seed)
         self._he = he
 
@@ -89,8 +90,10 @@ class Conv(nnx.Module):
     ):
         shape = (kernel_size, kernel_size, in_features, out_features)
         fan_in = in_features * kernel_size**2
-        self.kernel = nnx.Param(init.default(shape, fan_in) if in_head else init.backbone_kernel(shape))
-        self.bias = nnx.Param(init.default((out_features,), fan_in)) if bias else None
+        self.kernel: nnx.Param[Any] = nnx.Param(
+            init.default(shape, fan_in) if in_head else init.backbone_kernel(shape)
+        )
+        self.bias: nnx.Param[Any] | None = nnx.Param(init.default((out_features,), fan_in)) if bias else None
         self.stride = stride
         self.dilation = dilation
         self.lay_out = as_it_comes
@@ -121,10 +124,10 @@ class BatchNorm(nnx.Module):
     """
 
     def __init__(self, features: int, *, eps: float = 1e-5, momentum: float = 0.1):
-        self.scale = nnx.Param(np.ones(features, np.float32))
-        self.bias = nnx.Param(np.zeros(features, np.float32))
-        self.mean = nnx.BatchStat(np.zeros(features, np.float32))
-        self.var = nnx.BatchStat(np.ones(features, np.float32))
+        self.scale: nnx.Param[Any] = nnx.Param(np.ones(features, np.float32))
+        self.bias: nnx.Param[Any] = nnx.Param(np.zeros(features, np.float32))
+        self.mean: nnx.BatchStat[Any] = nnx.BatchStat(np.zeros(features, np.float32))
+        self.var: nnx.BatchStat[Any] = nnx.BatchStat(np.ones(features, np.float32))
         self.eps = eps
         self.momentum = momentum
         self.use_running_average = True
@@ -168,10 +171,8 @@ class ConvNormAct(nnx.Module):
         return x if self.activation is None else self.activation(x)
 
 
-def chain(
-    layers: Sequence[Callable[[jax.Array], jax.Array]], x: jax.Array, *, rematerialise: bool = False
-) -> jax.Array:
-    """`x` through one layer after the other.
+def chain(layers: Iterable[Callable[[Maps], Maps]], x: Maps, *, rematerialise: bool = False) -> Maps:
+    """A map, or several, through one layer after the other.
 
     With `rematerialise` the backward pass finds only what goes into each layer, and computes what was inside again.
     """
@@ -181,13 +182,13 @@ def chain(
 
 
 @nnx.remat
-def _rematerialised(layer: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+def _rematerialised(layer: Callable[[Maps], Maps], x: Maps) -> Maps:
     return layer(x)
 
 
 @jax.named_scope("resize_bilinear")
-def resize_bilinear(x: jax.Array, size: tuple[int, int], *, align_corners: bool) -> jax.Array:
-    """Bilinear resize [B, H, W, C] -> [B, size[0], size[1], C], PyTorch's `interpolate` (never antialiased).
+def resize_bilinear(x: jax.Array, size: tuple[int, ...], *, align_corners: bool) -> jax.Array:
+    """Bilinear resize [B, H, W, C] -> [B, h, w, C] for `size` (h, w), PyTorch's `interpolate` (never antialiased).
 
     With `align_corners` the centres of the corner pixels coincide, otherwise the outer edges of the maps do.
     Two products with constant interpolation matrices, one over rows and one over columns. In bfloat16 their weights are

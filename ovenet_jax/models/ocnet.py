@@ -6,6 +6,7 @@ the authors' first release, in which queries and keys are one.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from flax import nnx
 from ovenet_jax.errors import UserError
 from ovenet_jax.models.atrous import AtrousPyramid
 from ovenet_jax.models.attention import SelfAttention, attend
+from ovenet_jax.models.contracts import Features, Logits
 from ovenet_jax.models.fcn import PixelClassifier
 from ovenet_jax.models.layers import (
     Activation,
@@ -21,15 +23,14 @@ from ovenet_jax.models.layers import (
     Conv,
     ConvNormAct,
     InitialValues,
-    relu,
     resize_bilinear,
 )
-from ovenet_jax.models.segmentor import Features, Logits
 
 
 def at_half_resolution(context: SelfAttention, x: jax.Array, *, align_corners: bool) -> jax.Array:
     """The context among the maxima of 2x2 pixels, brought back to the size of `x`; a side of one pixel stays."""
-    window = tuple(min(2, side) for side in x.shape[1:3])
+    height, width = x.shape[1:3]
+    window = min(2, height), min(2, width)
     pooled = nnx.max_pool(x, window, strides=window)
     return resize_bilinear(context(pooled), x.shape[1:3], align_corners=align_corners)
 
@@ -43,19 +44,19 @@ class BaseOC(nnx.Module):
         num_classes: int,
         *,
         aux: PixelClassifier,
-        mid_features: int = 512,
-        key_features: int = 256,
-        value_features: int = 256,
-        first_release: bool = False,
-        half: bool = False,
+        mid_features: int,
+        key_features: int,
+        value_features: int,
+        first_release: bool,
+        half: bool,
         align_corners: bool,
-        activation: Activation = relu,
-        dropout: float = 0.05,
+        activation: Activation,
+        dropout: float,
         init: InitialValues,
     ):
-        options = {"activation": activation, "init": init}
+        layer = partial(ConvNormAct, bias=True, in_head=True, activation=activation, init=init)
         self.aux = aux
-        self.pixels = ConvNormAct(in_features, mid_features, 3, bias=True, in_head=True, **options)
+        self.pixels = layer(in_features, mid_features, 3)
         self.attention = SelfAttention(
             mid_features,
             key_features=key_features,
@@ -63,9 +64,10 @@ class BaseOC(nnx.Module):
             out_features=mid_features,
             layers=1 if first_release else 2,
             shared=first_release,
-            **options,
+            activation=activation,
+            init=init,
         )
-        self.fusion = ConvNormAct(2 * mid_features, mid_features, 1, bias=True, in_head=True, **options)
+        self.fusion = layer(2 * mid_features, mid_features, 1)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))  # whole channels
         self.classifier = Conv(mid_features, num_classes, 1, bias=True, in_head=True, init=init)
         self.half = half
@@ -94,19 +96,17 @@ class PyramidOC(nnx.Module):
         num_classes: int,
         *,
         aux: PixelClassifier,
-        mid_features: int = 512,
-        key_features: int = 256,
-        sizes: Sequence[int] = (1, 2, 3, 6),
-        activation: Activation = relu,
-        dropout: float = 0.05,
+        mid_features: int,
+        key_features: int,
+        sizes: Sequence[int],
+        activation: Activation,
+        dropout: float,
         init: InitialValues,
     ):
-        options = {"activation": activation, "init": init}
+        layer = partial(ConvNormAct, bias=True, in_head=True, init=init)
         wide = len(sizes) * mid_features
         self.aux = aux
-        self.pixels = ConvNormAct(
-            in_features, mid_features, 3, bias=True, activation=None, in_head=True, init=init
-        )
+        self.pixels = layer(in_features, mid_features, 3, activation=None)
         self.attentions = nnx.List(
             SelfAttention(
                 mid_features,
@@ -115,12 +115,13 @@ class PyramidOC(nnx.Module):
                 out_features=mid_features,
                 layers=1,
                 shared=True,
-                **options,
+                activation=activation,
+                init=init,
             )
             for _ in sizes
         )
-        self.widening = ConvNormAct(mid_features, wide, 1, bias=True, in_head=True, **options)
-        self.fusion = ConvNormAct(2 * wide, mid_features, 1, bias=True, in_head=True, **options)
+        self.widening = layer(mid_features, wide, 1, activation=activation)
+        self.fusion = layer(2 * wide, mid_features, 1, activation=activation)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))
         self.classifier = Conv(mid_features, num_classes, 1, bias=True, in_head=True, init=init)
         self.sizes = tuple(sizes)
@@ -196,23 +197,21 @@ class ASPOC(nnx.Module):
         num_classes: int,
         *,
         aux: PixelClassifier,
-        mid_features: int = 512,
-        branch_features: int = 256,
-        key_features: int = 128,
-        value_features: int = 128,
-        dilations: tuple[int, int, int] = (12, 24, 36),
-        first_release: bool = False,
+        mid_features: int,
+        branch_features: int,
+        key_features: int,
+        value_features: int,
+        dilations: tuple[int, int, int],
+        first_release: bool,
         align_corners: bool,
-        activation: Activation = relu,
-        dropout: float = 0.1,
+        activation: Activation,
+        dropout: float,
         init: InitialValues,
     ):
-        options = {"activation": activation, "init": init}
+        layer = partial(ConvNormAct, in_head=True, activation=activation, init=init)
         self.aux = aux
-        self.pixels = ConvNormAct(in_features, mid_features, 3, bias=True, in_head=True, **options)
-        self.context_pixels = ConvNormAct(
-            mid_features, branch_features, 3, bias=True, in_head=True, **options
-        )
+        self.pixels = layer(in_features, mid_features, 3, bias=True)
+        self.context_pixels = layer(mid_features, branch_features, 3, bias=True)
         self.attention = SelfAttention(
             branch_features,
             key_features=key_features,
@@ -220,10 +219,13 @@ class ASPOC(nnx.Module):
             out_features=branch_features,
             layers=1 if first_release else 2,
             shared=first_release,
-            **options,
+            activation=activation,
+            init=init,
         )
-        self.pyramid = AtrousPyramid(mid_features, branch_features, dilations, bias=False, **options)
-        self.fusion = ConvNormAct(5 * branch_features, mid_features, 1, in_head=True, **options)
+        self.pyramid = AtrousPyramid(
+            mid_features, branch_features, dilations, bias=False, activation=activation, init=init
+        )
+        self.fusion = layer(5 * branch_features, mid_features, 1)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))
         self.classifier = Conv(mid_features, num_classes, 1, bias=True, in_head=True, init=init)
         self.align_corners = align_corners

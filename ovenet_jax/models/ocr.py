@@ -5,11 +5,14 @@ forms differ in biases, activation and the auxiliary head: HRNet's own code (no 
 and openseg's for HRNet and for ResNet. OCNet's "Fast-OC" is the same context under its earlier name.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from ovenet_jax.models.atrous import AtrousPyramid
+from ovenet_jax.models.contracts import Features, Logits
 from ovenet_jax.models.fcn import PixelClassifier
 from ovenet_jax.models.layers import (
     Activation,
@@ -18,9 +21,7 @@ from ovenet_jax.models.layers import (
     InitialValues,
     at_least_float32,
     chain,
-    relu,
 )
-from ovenet_jax.models.segmentor import Features, Logits
 
 
 def gather_regions(features: jax.Array, region_logits: jax.Array) -> jax.Array:
@@ -68,18 +69,20 @@ class OCR(nnx.Module):
         num_classes: int,
         *,
         aux: PixelClassifier,
-        mid_features: int = 512,
-        key_features: int = 256,
-        bias: bool = False,
-        activation: Activation = relu,
-        dropout: float = 0.05,
+        mid_features: int,
+        key_features: int,
+        bias: bool,
+        activation: Activation,
+        dropout: float,
         init: InitialValues,
     ):
-        options = {"activation": activation, "init": init}
+        layer = partial(ConvNormAct, in_head=True, activation=activation, init=init)
         self.aux = aux
-        self.pixels = ConvNormAct(in_features, mid_features, 3, bias=True, in_head=True, **options)
-        self.attention = ObjectAttention(mid_features, key_features, bias=bias, **options)
-        self.fusion = ConvNormAct(2 * mid_features, mid_features, 1, bias=bias, in_head=True, **options)
+        self.pixels = layer(in_features, mid_features, 3, bias=True)
+        self.attention = ObjectAttention(
+            mid_features, key_features, bias=bias, activation=activation, init=init
+        )
+        self.fusion = layer(2 * mid_features, mid_features, 1, bias=bias)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))  # whole channels
         self.classifier = Conv(mid_features, num_classes, 1, bias=True, in_head=True, init=init)
 
@@ -103,20 +106,24 @@ class ASPOCR(nnx.Module):
         num_classes: int,
         *,
         aux: PixelClassifier,
-        mid_features: int = 256,
-        key_features: int = 128,
-        dilations: tuple[int, int, int] = (12, 24, 36),
-        output_bias: bool = True,
-        activation: Activation = relu,
-        dropout: float = 0.1,
+        mid_features: int,
+        key_features: int,
+        dilations: tuple[int, int, int],
+        output_bias: bool,
+        activation: Activation,
+        dropout: float,
         init: InitialValues,
     ):
-        options = {"activation": activation, "init": init}
+        layer = partial(ConvNormAct, bias=True, in_head=True, activation=activation, init=init)
         self.aux = aux
-        self.pixels = ConvNormAct(in_features, mid_features, 3, bias=True, in_head=True, **options)
-        self.attention = ObjectAttention(mid_features, key_features, bias=True, **options)
-        self.pyramid = AtrousPyramid(in_features, mid_features, dilations, bias=True, **options)
-        self.fusion = ConvNormAct(5 * mid_features, mid_features, 1, bias=True, in_head=True, **options)
+        self.pixels = layer(in_features, mid_features, 3)
+        self.attention = ObjectAttention(
+            mid_features, key_features, bias=True, activation=activation, init=init
+        )
+        self.pyramid = AtrousPyramid(
+            in_features, mid_features, dilations, bias=True, activation=activation, init=init
+        )
+        self.fusion = layer(5 * mid_features, mid_features, 1)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))
         self.classifier = Conv(mid_features, num_classes, 1, bias=output_bias, in_head=True, init=init)
 

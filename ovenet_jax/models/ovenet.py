@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ovenet_jax.models.contracts import Backbone, Head, Logits
 from ovenet_jax.models.fcn import PixelClassifier
-from ovenet_jax.models.layers import InitialValues, as_it_comes, at_least_float32
+from ovenet_jax.models.layers import InitialValues, as_it_comes, at_least_float32, relu
 from ovenet_jax.models.sampling import sample, seed_positions
-from ovenet_jax.models.segmentor import Logits
 
 
 class OVeNetOutput(NamedTuple):
@@ -31,15 +31,30 @@ class OVeNetOutput(NamedTuple):
 
     @property
     def predictions(self) -> dict[str, jax.Array]:
-        """Scores to evaluate, by name."""
+        """As an `Output`."""
         return {"initial": self.initial.main, "seed": self.seed.main, "fused": self.fused.main}
+
+    @property
+    def answer(self) -> str:
+        return "fused"
 
 
 class OffsetHead(nnx.Module):
     """Features [B, H, W, C] -> offset [B, H, W, 2] within +-`threshold` in x and y, confidence [B, H, W, 1]."""
 
     def __init__(self, in_features: int, threshold: float, *, in_head: bool, init: InitialValues):
-        self.classifier = PixelClassifier(in_features, 3, in_head=in_head, init=init)
+        self.classifier = PixelClassifier(
+            in_features,
+            3,
+            hidden_features=0,
+            kernel_size=1,
+            bias=True,
+            output_bias=True,
+            dropout=0.0,
+            activation=relu,
+            in_head=in_head,
+            init=init,
+        )
         self.threshold = threshold
 
     def __call__(self, features: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -48,10 +63,10 @@ class OffsetHead(nnx.Module):
 
 
 class OVeNet(nnx.Module):
-    """A base segmentor, an offset trunk that leaves its backbone before stage `offset_branch`, and their fusion.
+    """A base segmentor, an offset trunk that leaves its backbone before stage `branch`, and their fusion.
 
     Published with HRNet and OCR; with HRNet's plain head it is the network of the thesis that came before. A backbone's
-    stages are HRNet's, or the four layers of a ResNet; `offset_modules`: exchange modules, or blocks, of the trunk's.
+    stages are HRNet's, or the four layers of a ResNet; `modules`: exchange modules, or blocks, of the trunk's.
     `refinement`: how often offsets are prolonged by the offset found at their seed (iterative refinement).
     `grid_align_corners` True is the method; False reproduces runs of the published code on PyTorch >= 1.3.
     `logits` False: S_i's main map is turned into probabilities before it is sampled and fused.
@@ -60,28 +75,28 @@ class OVeNet(nnx.Module):
 
     def __init__(
         self,
-        backbone: nnx.Module,
-        head: nnx.Module,
+        backbone: Backbone,
+        head: Head,
         *,
-        offset_branch: int,
-        offset_modules: tuple[int, ...],
-        threshold: float = 0.2,
-        refinement: int = 0,
-        grid_align_corners: bool = True,
-        logits: bool = True,
-        default_init: bool = True,
+        branch: int,
+        modules: tuple[int, ...],
+        threshold: float,
+        refinement: int,
+        grid_align_corners: bool,
+        logits: bool,
+        default_init: bool,
         init: InitialValues,
     ):
         self.backbone = backbone
         self.head = head
-        if offset_branch not in (2, 3, 4) or len(offset_modules) != 5 - offset_branch:
+        if branch not in (2, 3, 4) or len(modules) != 5 - branch:
             raise ValueError(
-                f"offset_branch is 2, 3 or 4, with one number of modules per stage from there to stage 4; "
-                f"got {offset_branch} and {offset_modules}"
+                f"branch is 2, 3 or 4, with one number of modules per stage from there to stage 4; got {branch} and "
+                f"{modules}"
             )
-        self.offset_trunk = backbone.offset_trunk(offset_branch, offset_modules, init=init)
+        self.offset_trunk = backbone.offset_trunk(branch, modules, init=init)
         self.offset_head = OffsetHead(backbone.width, threshold, in_head=default_init, init=init)
-        self.offset_branch = offset_branch
+        self.branch = branch
         self.refinement = refinement
         self.grid_align_corners = grid_align_corners
         self.logits = logits
@@ -96,16 +111,15 @@ class OVeNet(nnx.Module):
             initial = initial._replace(main=jax.nn.softmax(initial.main, axis=-1))
 
         with jax.named_scope("offset_trunk"):
-            offset_stages = self.offset_trunk(stages[self.offset_branch - 2])
+            offset_stages = self.offset_trunk(stages[self.branch - 2])
         with jax.named_scope("offset_head"):
             offset, confidence = self.offset_head(self.backbone.last(offset_stages))
         for _ in range(self.refinement):
             offset = offset + self._sample(offset, seed_positions(offset), padding="zeros")
 
         positions = seed_positions(offset)
-        seed = Logits(*(x if x is None else self._sample(x, positions) for x in initial))
-        fused = Logits(*(i if i is None else (1 - confidence) * i + confidence * s
-                         for i, s in zip(initial, seed, strict=True)))  # fmt: skip
+        seed = jax.tree.map(lambda x: self._sample(x, positions), initial)
+        fused = jax.tree.map(lambda i, s: (1 - confidence) * i + confidence * s, initial, seed)
         return OVeNetOutput(initial, seed, fused, offset, confidence)
 
     def _sample(self, values: jax.Array, positions: jax.Array, padding: str = "border") -> jax.Array:

@@ -15,8 +15,9 @@ Arrays = dict[str, jax.Array]
 
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, Arrays, Arrays]:
     """The model's structure, its parameters and its BatchNorm statistics, by name."""
-    graphdef, parameters, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
-    return graphdef, _by_name(parameters), _by_name(statistics)
+    graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+    parameters, statistics = map(_by_name, states)
+    return graphdef, parameters, statistics
 
 
 def merge(graphdef: nnx.GraphDef, parameters: Mapping[str, Any], statistics: Mapping[str, Any]) -> nnx.Module:

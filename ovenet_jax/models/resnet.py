@@ -11,9 +11,9 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
+from ovenet_jax.models.contracts import Features
 from ovenet_jax.models.hrnet import Bottleneck
 from ovenet_jax.models.layers import ConvNormAct, InitialValues, chain
-from ovenet_jax.models.segmentor import Features
 
 
 class Layer(NamedTuple):
@@ -28,9 +28,9 @@ def dilated_layers(
     blocks: Sequence[int],
     widths: Sequence[int],
     *,
-    output_stride: int = 8,
-    multi_grid: Sequence[int] = (1, 1, 1),
-    half_dilation: bool = True,
+    output_stride: int,
+    multi_grid: Sequence[int],
+    half_dilation: bool,
 ) -> tuple[Layer, ...]:
     """The four layers of a ResNet whose last ones keep the resolution of `output_stride` (8 or 16).
 
@@ -95,7 +95,7 @@ class ResNet(nnx.Module):
     Published: stem 64, 64, 128; ResNet-101 has 3, 4, 23, 3 blocks of widths 64 to 512, ResNet-50 6 for 23.
     """
 
-    def __init__(self, layers: Sequence[Layer], *, stem: Sequence[int] = (64, 64, 128), init: InitialValues):
+    def __init__(self, layers: Sequence[Layer], *, stem: Sequence[int], init: InitialValues):
         self.conv1 = ConvNormAct(3, stem[0], 7 if len(stem) == 1 else 3, stride=2, init=init)
         for number, (width, following) in enumerate(pairwise(stem), start=2):
             setattr(self, f"conv{number}", ConvNormAct(width, following, 3, init=init))

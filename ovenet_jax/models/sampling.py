@@ -22,7 +22,8 @@ def seed_positions(offset: jax.Array) -> jax.Array:
 
     Where, not clip: at the very border PyTorch's clamp passes the whole gradient, jnp.clip half of it.
     """
-    position = pixel_grid(*offset.shape[1:3], dtype=offset.dtype) + offset
+    _, height, width, _ = offset.shape
+    position = pixel_grid(height, width, dtype=offset.dtype) + offset
     return jnp.where(position < -1.0, -1.0, jnp.where(position > 1.0, 1.0, position))
 
 
@@ -75,7 +76,9 @@ def _keep_inputs(*inputs: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     return _read_bilinear(*inputs), inputs
 
 
-def _gradients(inputs: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _gradients(
+    inputs: tuple[jax.Array, jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     return jax.vmap(_gradients_of_one_image)(*inputs, gradient)
 
 

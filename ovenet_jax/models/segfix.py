@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ovenet_jax.models.contracts import Backbone
 from ovenet_jax.models.fcn import PixelClassifier
 from ovenet_jax.models.layers import Activation, InitialValues, at_least_float32
 
@@ -21,13 +22,16 @@ class SegFixOutput(NamedTuple):
 
     @property
     def predictions(self) -> dict[str, jax.Array]:
-        """Scores to evaluate, [B, h, w, 1 + D]: how much more probable interior is than boundary, then those of the
-        directions. They may be resized and averaged as they are, as published; `offset_classes` says what they mean.
+        """As an `Output`, [B, h, w, 1 + D]: how much more probable interior is than boundary, then the directions'
+        scores. They may be resized and averaged as they are, as published; `offset_classes` says what they mean.
         """
         probability = jax.nn.softmax(self.boundary, axis=-1)
-        return {
-            "offset": jnp.concatenate([probability[..., :1] - probability[..., 1:], self.direction], axis=-1)
-        }
+        interior = probability[..., :1] - probability[..., 1:]
+        return {"offset": jnp.concatenate([interior, self.direction], axis=-1)}
+
+    @property
+    def answer(self) -> str:
+        return "offset"
 
 
 def offset_classes(scores: jax.Array) -> jax.Array:
@@ -49,11 +53,11 @@ class SegFix(nnx.Module):
 
     def __init__(
         self,
-        backbone: nnx.Module,
+        backbone: Backbone,
         *,
-        hidden_features: int = 256,
-        num_directions: int = 8,
-        activation: Activation = jax.nn.leaky_relu,
+        hidden_features: int,
+        num_directions: int,
+        activation: Activation,
         init: InitialValues,
     ):
         def head(out_features: int) -> PixelClassifier:
@@ -61,9 +65,12 @@ class SegFix(nnx.Module):
                 backbone.width,
                 out_features,
                 hidden_features=hidden_features,
+                kernel_size=1,
                 bias=False,
                 output_bias=False,
+                dropout=0.0,
                 activation=activation,
+                in_head=True,
                 init=init,
             )
 

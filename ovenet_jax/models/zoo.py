@@ -1,13 +1,14 @@
 """The only place that knows models by name: config.model -> a model with its initial values."""
 
-from collections.abc import Callable, Iterable, Sequence
-from inspect import getfullargspec
+from collections.abc import Callable, Collection, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import jax
 from flax import nnx
 
 from ovenet_jax.errors import UserError
+from ovenet_jax.models.contracts import Backbone, Head
 from ovenet_jax.models.fcn import FCN, PixelClassifier
 from ovenet_jax.models.hrnet import HRNet, Stage
 from ovenet_jax.models.isa import ISA
@@ -23,7 +24,7 @@ from ovenet_jax.segfix.directions import COUNTS
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-HEADS = {
+HEADS: dict[str, type] = {
     "fcn": FCN,
     "ocr": OCR,
     "asp_ocr": ASPOCR,
@@ -31,6 +32,10 @@ HEADS = {
     "pyramid_oc": PyramidOC,
     "asp_oc": ASPOC,
     "isa": ISA,
+}
+HEAD_NUMBERS = {  # entries of config.model.head that are tuples: what each of their numbers is for, and how many
+    "dilations": ("dilated convolution, like (12, 24, 36)", 3),
+    "sizes": ("way to cut both sides of the map in blocks, like (1, 2, 3, 6)", None),
 }
 ACTIVATIONS = {"relu": relu, "leaky_relu": jax.nn.leaky_relu, "none": nnx.identity}  # leaky: 0.01
 
@@ -46,6 +51,7 @@ def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
     """
     init = InitialValues(seed, he=model.backbone.he_init)
     backbone = _create_backbone(model, init)
+    network: nnx.Module
     if is_segfix(model):
         network = _create_segfix(model, backbone, init)
     elif "offset" in model:
@@ -77,33 +83,23 @@ def directions_of(model: "ConfigDict") -> int:
     return directions
 
 
-def _create_segfix(model: "ConfigDict", backbone: nnx.Module, init: InitialValues) -> SegFix:
-    given = {"num_directions": directions_of(model), "init": init}
-    return SegFix(backbone, **_options("head", model.head, SegFix.__init__, **given))
+def _create_segfix(model: "ConfigDict", backbone: Backbone, init: InitialValues) -> SegFix:
+    given = {"backbone": backbone, "num_directions": directions_of(model), "init": init}
+    return SegFix(**_options("head", model.head, SegFix.__init__, **given))
 
 
-def _create_ovenet(
-    model: "ConfigDict", backbone: nnx.Module, head: nnx.Module, init: InitialValues
-) -> OVeNet:
-    modules = _numbers("offset.modules", model.offset.modules, "stage from offset.branch to 4, like (2,)")
+def _create_ovenet(model: "ConfigDict", backbone: Backbone, head: Head, init: InitialValues) -> OVeNet:
+    given = {"backbone": backbone, "head": head, "init": init}
+    options = _options("offset", model.offset, OVeNet.__init__, **given)
+    each = "stage from offset.branch to 4, like (2,)"
+    options["modules"] = _numbers("offset.modules", model.offset.modules, each)
     try:
-        return OVeNet(
-            backbone,
-            head,
-            offset_branch=model.offset.branch,
-            offset_modules=modules,
-            threshold=model.offset.threshold,
-            refinement=model.offset.refinement,
-            grid_align_corners=model.offset.grid_align_corners,
-            logits=model.offset.logits,
-            default_init=model.offset.default_init,
-            init=init,
-        )
+        return OVeNet(**options)
     except ValueError as error:
         raise UserError(f"config.model.offset: {error}.") from error
 
 
-def _create_backbone(model: "ConfigDict", init: InitialValues) -> nnx.Module:
+def _create_backbone(model: "ConfigDict", init: InitialValues) -> Backbone:
     create = _named("backbone.name", model.backbone.name, BACKBONES)
     return create(
         **_options("backbone", model.backbone, create, align_corners=model.align_corners, init=init)
@@ -123,8 +119,7 @@ def _create_hrnet(
 ) -> HRNet:
     return HRNet(
         stages=_basic_stages(width, modules, blocks, branches=(2, 3, 4)),
-        layer1_blocks=layer1_blocks,
-        layer1_width=layer1_width,
+        layer1=(layer1_blocks, layer1_width),
         stem_width=stem_width,
         align_corners=align_corners,
         init=init,
@@ -146,6 +141,7 @@ def _create_hrnet2x(
     first = Stage(1, layer1_blocks, (4 * layer1_width, 8 * layer1_width), bottlenecks=True)
     return HRNet(
         stages=[first, *_basic_stages(width, modules, blocks, branches=(3, 4, 5))],
+        layer1=None,
         stem_width=stem_width,
         align_corners=align_corners,
         init=init,
@@ -185,54 +181,53 @@ def _create_resnet(
     return ResNet(layers, stem=stem, init=init)
 
 
-BACKBONES = {"hrnet": _create_hrnet, "hrnet2x": _create_hrnet2x, "resnet": _create_resnet}
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    "hrnet": _create_hrnet,
+    "hrnet2x": _create_hrnet2x,
+    "resnet": _create_resnet,
+}
 
 
-def _create_head(model: "ConfigDict", backbone: nnx.Module, init: InitialValues) -> nnx.Module:
-    head, classes = model.head, model.num_classes
-    kind = _named("head.name", head.name, HEADS)
-    if kind is FCN:
-        _check_keys("head", head, {"classifier", *({"aux"} & set(head))})
-        aux = _create_classifier("aux", head, backbone.aux_width, classes, init) if "aux" in head else None
-        return FCN(_create_classifier("classifier", head, backbone.width, classes, init), aux)
-    options = _options("head", head, kind.__init__, align_corners=model.align_corners, init=init)
-    if "dilations" in options:
-        each = "dilated convolution, like (12, 24, 36)"
-        options["dilations"] = _numbers("head.dilations", head.dilations, each, count=3)
-    if "sizes" in options:
-        each = "way to cut both sides of the map in blocks, like (1, 2, 3, 6)"
-        options["sizes"] = _numbers("head.sizes", head.sizes, each)
+def _create_head(model: "ConfigDict", backbone: Backbone, init: InitialValues) -> Head:
+    kind = _named("head.name", model.head.name, HEADS)
+    given = {
+        "in_features": backbone.width,
+        "num_classes": model.num_classes,
+        "align_corners": model.align_corners,
+        "init": init,
+    }
+    options = _options("head", model.head, kind.__init__, **given)
+    for key, (each, count) in HEAD_NUMBERS.items():
+        if key in options:
+            options[key] = _numbers(f"head.{key}", options[key], each, count)
     if "factors" in options:
-        options["factors"] = _factors(head.factors)
-    options["aux"] = _create_classifier("aux", head, backbone.aux_width, classes, init)
-    return kind(backbone.width, classes, **options)
-
-
-def _create_classifier(
-    key: str, head: "ConfigDict", in_features: int, num_classes: int, init: InitialValues
-) -> PixelClassifier:
-    options = _options(f"head.{key}", head[key], PixelClassifier.__init__, init=init)
-    return PixelClassifier(in_features, num_classes, **options)
+        options["factors"] = _factors(options["factors"])
+    for key, features in (("aux", backbone.aux_width), ("classifier", backbone.width)):
+        if key in options:
+            given = {"in_features": features, "out_features": model.num_classes, "init": init}
+            classifier = _options(f"head.{key}", options[key], PixelClassifier.__init__, **given)
+            options[key] = PixelClassifier(**classifier)
+    return kind(**options)
 
 
 def _options(key: str, settings: "ConfigDict", create: Callable, **given: Any) -> dict[str, Any]:
-    """The keyword arguments of `create`: what it takes of `given`, and else the entries of config.model.<key>.
+    """The arguments of `create` by name: what it takes of `given`, and else the entries of config.model.<key>.
 
     Raises:
       UserError: these are entries of something else, or an unknown activation.
     """
-    taken = getfullargspec(create).kwonlyargs
-    needed = [name for name in taken if name not in given]
-    _check_keys(key, settings, needed)
-    options = {name: settings[name] for name in needed}
+    taken = {name: x.default is x.empty for name, x in signature(create).parameters.items() if name != "self"}
+    needed = {name for name, has_no_default in taken.items() if has_no_default}
+    _check_keys(key, settings, needed - given.keys(), taken.keys() - given.keys())
+    options = {name: settings[name] for name in settings if name in taken}
     if "activation" in options:
         options["activation"] = _named(f"{key}.activation", settings.activation, ACTIVATIONS)
     return options | {name: value for name, value in given.items() if name in taken}
 
 
-def _check_keys(key: str, settings: "ConfigDict", needed: Iterable[str]) -> None:
+def _check_keys(key: str, settings: "ConfigDict", needed: Collection[str], known: Collection[str]) -> None:
     present = set(settings) - {"name", "he_init"}  # which are read elsewhere
-    missing, unused = sorted(set(needed) - present), sorted(present - set(needed))
+    missing, unused = sorted(set(needed) - present), sorted(present - set(known))
     faults = [f"lacks {', '.join(missing)}"] if missing else []
     faults += [f"has no use for {', '.join(unused)}"] if unused else []
     if faults:

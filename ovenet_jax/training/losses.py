@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import optax
 
 from ovenet_jax.data.labels import IGNORE
+from ovenet_jax.models.contracts import Logits
 from ovenet_jax.models.layers import at_least_float32, resize_bilinear
 from ovenet_jax.models.ovenet import OVeNetOutput
 from ovenet_jax.models.sampling import pixel_grid, sample
 from ovenet_jax.models.segfix import SegFixOutput
-from ovenet_jax.models.segmentor import Logits
 
 
 class Ohem(NamedTuple):

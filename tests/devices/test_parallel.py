@@ -19,15 +19,15 @@ from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
 from ovenet_jax.models.attention import SelfAttention
-from ovenet_jax.models.fcn import PixelClassifier
+from ovenet_jax.models.contracts import Features
 from ovenet_jax.models.isa import ISA
 from ovenet_jax.models.layers import Conv, ConvNormAct, InitialValues
 from ovenet_jax.models.ocnet import ASPOC, BaseOC, PyramidOC
 from ovenet_jax.models.ocr import ASPOCR
 from ovenet_jax.models.resnet import ResNet, dilated_layers
-from ovenet_jax.models.segmentor import Features
 from tests.collectives import collectives
 from tests.free_port import free_address
+from tests.narrow_head import narrow_head
 from tests.one_step import CLASSES, HEIGHT, WIDTH, Result, one_step
 from tests.places import ROOT
 
@@ -109,21 +109,21 @@ def test_convolutions_have_the_right_gradients_however_few_rows_a_device_has(siz
 
 
 def head(kind: type[nnx.Module], **options) -> nnx.Module:
-    init = InitialValues(0, he=True)
-    options |= {"mid_features": 8, "key_features": 4, "dropout": 0.0}
-    return kind(6, 5, aux=PixelClassifier(6, 5, init=init), init=init, **options)
+    return narrow_head(kind, 6, InitialValues(0, he=True), **options)
 
 
-OC = {"value_features": 4, "align_corners": True}
+OC = {"value_features": 4, "first_release": False, "align_corners": True}
 PARTS = {
     "asp_oc": lambda: head(ASPOC, branch_features=4, dilations=(1, 2, 6), **OC),
     "isa": lambda: head(ISA, factors=((8, 8), (3, 2))),
     "resnet": lambda: ResNet(
-        dilated_layers((1,) * 4, (2,) * 4, multi_grid=(1,)), stem=(4, 4, 4), init=InitialValues(0, he=True)
+        dilated_layers((1,) * 4, (2,) * 4, output_stride=8, multi_grid=(1,), half_dilation=True),
+        stem=(4, 4, 4),
+        init=InitialValues(0, he=True),
     ),
-    "base_oc": lambda: head(BaseOC, **OC),
+    "base_oc": lambda: head(BaseOC, half=False, **OC),
     "pyramid_oc": lambda: head(PyramidOC, sizes=(1, 2, 3)),
-    "asp_ocr": lambda: head(ASPOCR, dilations=(1, 2, 6)),
+    "asp_ocr": lambda: head(ASPOCR, dilations=(1, 2, 6), output_bias=True),
 }
 SLOW_PARTS = ("base_oc", "pyramid_oc", "asp_ocr")
 
@@ -210,8 +210,8 @@ def test_features_made_whole_would_be_found(with_rows):
     """A network of two layers whose second takes its input whole."""
     mesh = mesh_of(4, 2)
     layers = [
-        ConvNormAct(3, 9, 3, stride=2, init=InitialValues(0)),
-        Conv(9, 7, 3, stride=2, init=InitialValues(0)),
+        ConvNormAct(3, 9, 3, stride=2, init=InitialValues(0, he=False)),
+        Conv(9, 7, 3, stride=2, init=InitialValues(0, he=False)),
     ]
     layers[0].conv.lay_out, layers[1].lay_out = (
         parallel.row_layout(mesh),

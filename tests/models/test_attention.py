@@ -111,7 +111,7 @@ def test_a_batch_over_devices_attends_without_communication():
 
 def self_attention(**options):
     widths = {"key_features": 3, "value_features": 5, "out_features": 4, "activation": relu}
-    return SelfAttention(4, **{**widths, **options}, init=InitialValues(0))
+    return SelfAttention(4, **{**widths, **options}, init=InitialValues(0, he=False))
 
 
 def test_the_context_is_nothing_at_first():

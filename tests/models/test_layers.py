@@ -24,7 +24,7 @@ def test_resize_of_a_constant_is_constant(align_corners):
 
 
 def test_strided_convolution_pads_both_sides():
-    conv = Conv(1, 1, 3, stride=2, init=InitialValues(0))
+    conv = Conv(1, 1, 3, stride=2, init=InitialValues(0, he=False))
     conv.kernel.set_value(jnp.ones((3, 3, 1, 1)))
     x = jnp.arange(16.0).reshape(1, 4, 4, 1)
     # The window around pixel (0, 0) covers the top left 2x2 and zeros: 0 + 1 + 4 + 5.
@@ -32,12 +32,12 @@ def test_strided_convolution_pads_both_sides():
 
 
 def test_convolution_computes_in_the_type_of_its_input():
-    conv = Conv(2, 3, 1, bias=True, init=InitialValues(0))
+    conv = Conv(2, 3, 1, bias=True, init=InitialValues(0, he=False))
     assert conv(jnp.ones((1, 2, 2, 2), jnp.bfloat16)).dtype == jnp.bfloat16
 
 
 def test_default_initial_values_are_bounded_by_the_fan_in():
-    conv = Conv(16, 32, 3, bias=True, in_head=True, init=InitialValues(0))
+    conv = Conv(16, 32, 3, bias=True, in_head=True, init=InitialValues(0, he=False))
     bound = 1 / np.sqrt(16 * 9)
     for values in (conv.kernel.get_value(), conv.bias.get_value()):
         assert 0.9 * bound < np.abs(values).max() <= bound
@@ -71,7 +71,7 @@ def test_batch_norm_takes_its_statistics_in_float32():
 
 def test_he_values_keep_the_variance_and_published_ones_are_tiny():
     shape = (3, 3, 32, 64)
-    assert_allclose(InitialValues(0).backbone_kernel(shape).std(), 0.001, rtol=0.02)
+    assert_allclose(InitialValues(0, he=False).backbone_kernel(shape).std(), 0.001, rtol=0.02)
     assert_allclose(InitialValues(0, he=True).backbone_kernel(shape).std(), np.sqrt(2 / (9 * 32)), rtol=0.02)
 
 

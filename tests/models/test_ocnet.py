@@ -12,12 +12,12 @@ from numpy.testing import assert_allclose
 
 from configs import openseg
 from ovenet_jax.errors import UserError
-from ovenet_jax.models.fcn import PixelClassifier
+from ovenet_jax.models.contracts import Features
 from ovenet_jax.models.isa import ISA, InterlacedAttention
 from ovenet_jax.models.layers import InitialValues
 from ovenet_jax.models.ocnet import ASPOC, BaseOC, PyramidOC, at_half_resolution, attend_in_blocks
-from ovenet_jax.models.segmentor import Features
 from ovenet_jax.models.zoo import create_model
+from tests.narrow_head import narrow_head
 
 
 def random(*shape):
@@ -25,10 +25,8 @@ def random(*shape):
 
 
 def head(kind, **options):
-    """A narrow head of 5 classes on 6 channels, in evaluation mode."""
-    init = InitialValues(0)
-    aux = PixelClassifier(4, 5, init=init)
-    model = kind(6, 5, aux=aux, mid_features=8, key_features=4, init=init, **options)
+    """A narrow head, in evaluation mode."""
+    model = narrow_head(kind, 4, InitialValues(0, he=False), **options)
     model.eval()
     return model
 
@@ -50,7 +48,7 @@ def enliven(attention):
 
 @pytest.mark.parametrize("half", [False, True])
 def test_the_context_of_base_oc_adds_nothing_at_first_and_then_reaches_everywhere(half):
-    model = head(BaseOC, value_features=4, half=half, align_corners=True)
+    model = head(BaseOC, value_features=4, first_release=False, half=half, align_corners=True)
     x = features(7, 9)
     near = np.zeros((7, 9), bool)
     near[:3, :3] = True  # of pixel (1, 1), through the 3x3 convolution
@@ -115,12 +113,12 @@ def test_a_map_too_small_for_the_pyramid_is_named():
     with pytest.raises(
         UserError, match="Pyramid-OC cuts its map in 6x6 blocks, and this one is 5x8; give larger"
     ):
-        jax.eval_shape(head(PyramidOC), features(5, 8))
+        jax.eval_shape(head(PyramidOC, sizes=(1, 2, 3, 6)), features(5, 8))
 
 
 def interlaced(block):
     module = InterlacedAttention(
-        3, key_features=4, block=block, activation=jax.nn.leaky_relu, init=InitialValues(0)
+        3, key_features=4, block=block, activation=jax.nn.leaky_relu, init=InitialValues(0, he=False)
     )
     module.eval()
     return module

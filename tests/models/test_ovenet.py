@@ -174,7 +174,7 @@ def test_region_features_are_means_under_the_soft_regions():
             {"backbone": {"modules": (1, 1)}},
             r"config.model.backbone.modules is \(1, 1\); it must be 3 whole numbers .* each of stages 2, 3 and 4",
         ),
-        ({"offset": {"branch": 5}}, "config.model.offset: offset_branch is 2, 3 or 4"),
+        ({"offset": {"branch": 5}}, "config.model.offset: branch is 2, 3 or 4"),
         ({"offset": {"modules": (1, 1)}}, "one number of modules per stage from there to stage 4; got 4 and"),
     ],
 )

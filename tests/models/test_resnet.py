@@ -10,6 +10,7 @@ from ovenet_jax.models.resnet import ResNet, dilated_layers, max_pool_ceil
 from ovenet_jax.models.zoo import create_model
 
 WIDTHS = (4, 4, 6, 8)
+DILATED = {"output_stride": 8, "multi_grid": (1, 1, 1), "half_dilation": True}
 
 
 @pytest.mark.parametrize(
@@ -27,13 +28,15 @@ WIDTHS = (4, 4, 6, 8)
     ],
 )
 def test_strides_become_dilation(options, strides, dilations):
-    layers = dilated_layers((2, 2, 2, 3), WIDTHS, **options)
+    layers = dilated_layers((2, 2, 2, 3), WIDTHS, **DILATED | options)
     assert tuple(layer.stride for layer in layers) == strides
     assert tuple(layer.dilations for layer in layers) == dilations
 
 
 def test_the_3x3_of_each_block_has_the_stride_and_dilation_of_its_layer():
-    trunk = ResNet(dilated_layers((1, 2, 2, 3), WIDTHS), stem=(4, 4, 6), init=InitialValues(0)).trunk
+    trunk = ResNet(
+        dilated_layers((1, 2, 2, 3), WIDTHS, **DILATED), stem=(4, 4, 6), init=InitialValues(0, he=False)
+    ).trunk
     convs = [block.conv2.conv for name in ("layer2", "layer4") for block in getattr(trunk, name)]
     assert [(conv.stride, conv.dilation) for conv in convs] == [(2, 1), (1, 1), (1, 2), (1, 4), (1, 4)]
 
@@ -50,7 +53,7 @@ def test_the_3x3_of_each_block_has_the_stride_and_dilation_of_its_layer():
 )
 def test_layers_that_cannot_be_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        dilated_layers((1, 1, 1, 3), WIDTHS, **options)
+        dilated_layers((1, 1, 1, 3), WIDTHS, **DILATED | options)
 
 
 @pytest.mark.parametrize(
@@ -63,8 +66,8 @@ def test_layers_that_cannot_be_are_named(options, message):
     ],
 )
 def test_output_sizes(size, output_stride, sizes):
-    layers = dilated_layers((1, 1, 1, 3), WIDTHS, output_stride=output_stride)
-    model = ResNet(layers, stem=(4, 4, 6), init=InitialValues(0))
+    layers = dilated_layers((1, 1, 1, 3), WIDTHS, **DILATED | {"output_stride": output_stride})
+    model = ResNet(layers, stem=(4, 4, 6), init=InitialValues(0, he=False))
     maps = jax.eval_shape(model, jax.ShapeDtypeStruct((2, *size, 3), jnp.float32))
     assert [x.shape for x in maps] == [(2, *s, 4 * w) for s, w in zip(sizes, WIDTHS, strict=True)]
     features = model.features(maps)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from ovenet_jax.models.segmentor import Logits
+from ovenet_jax.models.contracts import Logits
 from ovenet_jax.training import losses
 from ovenet_jax.training.losses import Ohem, cross_entropy, ohem_cross_entropy
 
