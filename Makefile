@@ -1,9 +1,10 @@
 # make demo   installs, then trains and evaluates a tiny OVeNet on the built-in toy streets
-# make test   installs, then runs the tests
+# make test   installs, then runs the tests; what they compiled is kept in ~/.cache/ovenet_jax/tests-xla
 # make browser-test   the pages of reports in Debian's chromium
 # make lint   checks style and types
 PYTHON ?= python3
 VENV ?= .venv
+WORKERS ?= 2
 RUN := $(VENV)/bin/python
 
 .PHONY: demo test browser-test slow-test lint clean
@@ -12,7 +13,7 @@ demo: $(VENV)/installed
 	$(RUN) main.py --config=configs/demo.py
 
 test: $(VENV)/tests-installed
-	$(RUN) -m pytest -m "not slow and not browser" $(PYTEST_OPTIONS)
+	$(RUN) -m pytest -m "not slow and not browser" -n $(WORKERS) --dist loadfile $(PYTEST_OPTIONS)
 
 browser-test: $(VENV)/browser-installed
 	$(RUN) -m pytest -m browser $(PYTEST_OPTIONS)

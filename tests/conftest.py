@@ -16,9 +16,8 @@ import pytest
 from absl import flags
 from ml_collections import ConfigDict
 
-from configs import common
-from ovenet_jax.data import imagenet
 from ovenet_jax.devices import environment
+from tests import tiny_step
 
 environment.convolve_by_eigen()  # as main.py
 jax.config.update("jax_num_cpu_devices", 8)
@@ -30,39 +29,19 @@ def parsed_flags():
     flags.FLAGS.mark_as_parsed()
 
 
+@pytest.fixture(scope="session")
+def torch():
+    """PyTorch, which reads .pth files. Who asks for it is marked `torch`, and skipped where it is not installed."""
+    return pytest.importorskip("torch", reason="PyTorch is not installed: .pth files cannot be read here")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "torch" in item.fixturenames:
+            item.add_marker("torch")
+
+
 @pytest.fixture
 def tiny_model() -> ConfigDict:
-    """`config.model` of an OVeNet with 5 classes that compiles in seconds."""
-    return ConfigDict(
-        {
-            "num_classes": 5,
-            "align_corners": True,
-            "norm_momentum": 0.1,
-            "input": {
-                "bgr": False,
-                "divisor": 255.0,
-                "mean": imagenet.MEAN,
-                "std": imagenet.STD,
-            },
-            "backbone": {
-                "name": "hrnet",
-                "width": 4,
-                "modules": (1, 1, 1),
-                "blocks": 1,
-                "layer1_blocks": 1,
-                "layer1_width": 4,
-                "stem_width": 8,
-                "he_init": False,
-            },
-            "head": common.ocr(16),
-            "offset": {
-                "branch": 4,
-                "modules": (1,),
-                "threshold": 0.2,
-                "refinement": 0,
-                "logits": True,
-                "grid_align_corners": True,
-                "default_init": True,
-            },
-        }
-    )
+    return tiny_step.tiny_model()

@@ -21,9 +21,8 @@ from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run import processes
 from ovenet_jax.run.state import init_state
 from ovenet_jax.training.step import create_loss, train_step
-from tests.conftest import tiny_model
 from tests.imagenet import NORMALISATION
-from tests.training.test_step import config, small_model
+from tests.tiny_step import config, small_model, tiny_model
 
 CLASSES = 3
 HEIGHT, WIDTH, IMAGES = 64, 128, 8  # the coarsest maps have two rows
@@ -45,7 +44,7 @@ def model_config(offsets: bool) -> ConfigDict:
         config.num_classes = CLASSES
         del config.offset
         return config
-    config = tiny_model.__wrapped__()
+    config = tiny_model()
     config.num_classes = CLASSES
     config.backbone.update({"width": 5, "layer1_width": 7, "stem_width": 9, "he_init": True})
     config.head.update({"mid_features": 22, "key_features": 11, "dropout": 0.3})

@@ -1,9 +1,6 @@
 """Imports of checkpoints as PyTorch writes them, made from a tiny network's own arrays."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,6 +12,7 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.import_weights import import_weights
 from ovenet_jax.models import parameters
 from ovenet_jax.run import workdir
+from tests import command_line
 from tests.places import ROOT
 from tests.published_keys import (
     IMAGENET_RESNET,
@@ -24,7 +22,7 @@ from tests.published_keys import (
     published,
 )
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: .pth files cannot be read here")
+pytestmark = pytest.mark.usefixtures("torch")
 
 IMAGENET_HEAD = {
     "incre_modules.0.0.bn1.num_batches_tracked": np.asarray(7),
@@ -51,6 +49,8 @@ def trained(model_config):
 
 
 def write_pth(file, state_dict, **others):
+    import torch
+
     state_dict = {key: torch.from_numpy(np.array(value)) for key, value in state_dict.items()}
     torch.save({**others, "state_dict": state_dict} if others else state_dict, file)
     return file
@@ -236,7 +236,7 @@ def test_imagenet_weights_of_a_resnet_fill_the_backbone_and_the_offset_trunk(con
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
-def test_half_precision_is_widened_and_said(config, tmp_path, capsys, kind):
+def test_half_precision_is_widened_and_said(torch, config, tmp_path, capsys, kind):
     arrays = trained(config.model)
     state_dict = {key: torch.from_numpy(np.asarray(x)) for key, x in published(arrays).items()}
     narrow = {k: x.to(getattr(torch, kind)) if x.is_floating_point() else x for k, x in state_dict.items()}
@@ -250,9 +250,9 @@ def test_half_precision_is_widened_and_said(config, tmp_path, capsys, kind):
 
 
 def test_an_empty_state_dict_is_named(config, tmp_path):
-    torch.save({}, tmp_path / "empty.pth")
+    file = write_pth(tmp_path / "empty.pth", {})
     with pytest.raises(UserError, match="empty.pth holds an empty state dict"):
-        import_weights(config, tmp_path / "empty.pth", tmp_path / "imported")
+        import_weights(config, file, tmp_path / "imported")
 
 
 def test_a_run_without_a_checkpoint_yet_is_not_imported_into(config, tmp_path):
@@ -347,28 +347,16 @@ def test_a_folder_with_checkpoints_is_never_imported_into(config, tmp_path):
     assert (tmp_path / "imported" / "import.json").stat().st_mtime_ns == before
 
 
-def test_the_command_line_imports(tmp_path):
-    from configs import demo
+def test_a_file_that_is_no_checkpoint_is_named():
+    with pytest.raises(UserError, match="README.md cannot be read as a PyTorch checkpoint"):
+        import_weights(demo.get_config("hrnet"), ROOT / "README.md", ROOT / "nowhere")
 
+
+def test_the_command_line_imports(tmp_path):
     config = demo.get_config("hrnet")
     config.model.backbone.width = 4
     file = write_pth(tmp_path / "hrnet.pth", published(trained(config.model)))
-    result = subprocess.run(
-        [
-            sys.executable,
-            "main.py",
-            "--config=configs/demo.py:hrnet",
-            "--config.model.backbone.width=4",
-            "--mode=import",
-            f"--source={file}",
-            f"--workdir={tmp_path / 'imported'}",
-        ],
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(tmp_path)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert result.returncode == 0, result.stderr
-    assert "arrays loaded from hrnet.pth" in result.stdout
+    command = ["--config=configs/demo.py:hrnet", "--mode=import", f"--workdir={tmp_path / 'imported'}"]
+    small = "--config.model.backbone.width=4"
+    assert "arrays loaded from hrnet.pth" in command_line.output(*command, small, f"--source={file}")
     assert_same(arrays_of(ovenet_jax.load_model(tmp_path / "imported")), trained(config.model))

@@ -75,8 +75,7 @@ def test_output_sizes(size, output_stride, sizes):
 
 
 @pytest.mark.parametrize("size", [(5, 12), (11, 6), (7, 10), (9, 8)])
-def test_max_pooling_in_ceil_mode_is_pytorchs(size):
-    torch = pytest.importorskip("torch")
+def test_max_pooling_in_ceil_mode_is_pytorchs(torch, size):
     x = (
         np.random.default_rng(0).normal(-5, 1, (1, *size, 2)).astype(np.float32)
     )  # zeros at the border would show

@@ -17,7 +17,7 @@ from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run.state import init_state
 from ovenet_jax.training.step import create_loss, train_step
 from tests.imagenet import NORMALISATION
-from tests.training.test_step import batch, config, small_model
+from tests.tiny_step import batch, config, small_model, tiny_model
 
 ROUNDOFF = 2.0**-8  # of bfloat16: 8 significant bits, the last one rounded
 
@@ -69,9 +69,7 @@ def step_and_state(model_config, precision):
 @pytest.fixture(scope="module")
 def program():
     """The bfloat16 step of a tiny HRNet with OCR and offsets, as a jaxpr."""
-    from tests.conftest import tiny_model
-
-    step, state = step_and_state(tiny_model.__wrapped__(), "bfloat16")
+    step, state = step_and_state(tiny_model(), "bfloat16")
     return jax.make_jaxpr(step)(state, **batch(2))
 
 

@@ -6,10 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from ml_collections import ConfigDict
 from numpy.testing import assert_allclose
 
-from configs import common
 from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
@@ -18,57 +16,9 @@ from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run.state import TrainState, init_state
 from ovenet_jax.training.optimizer import create_optimizer
 from ovenet_jax.training.step import BASE, create_loss, moving_average, train_step
+from tests import tiny_step
 from tests.imagenet import NORMALISATION
-
-
-def config(model, batch_size=8):
-    ohem = {
-        "on": False,
-        "threshold": 0.9,
-        "keep": 100,
-        "group": 2,
-        "softmax_again": True,
-        "aux_over_all": True,
-    }
-    loss = {
-        "aux_weight": 0.4,
-        "class_weights": (),
-        "ohem": ohem,
-        "confidence_weight": 2.0,
-        "include_ignored": True,
-    }
-    return ConfigDict({"model": model, "loss": loss, "batch_size": batch_size})
-
-
-def small_model():
-    """`config.model` of an OVeNet whose step compiles in few seconds: a ResNet of four blocks with the plain head."""
-    from tests.conftest import tiny_model
-
-    model = tiny_model.__wrapped__()
-    model.backbone = {
-        "name": "resnet",
-        "stem": (4, 4, 4),
-        "blocks": (1, 1, 1, 1),
-        "widths": (2, 2, 2, 2),
-        "output_stride": 8,
-        "multi_grid": (1,),
-        "half_dilation": True,
-        "he_init": True,
-    }
-    model.head = {
-        "name": "fcn",
-        "classifier": common.classifier(4),
-        "aux": common.classifier(4),
-    }
-    return model
-
-
-def batch(size=8, height=64, width=64):
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (size, height, width, 3), np.uint8)
-    label = rng.integers(0, 5, (size, height, width)).astype(np.uint8)
-    label[:, :3] = 255
-    return {"image": image, "label": label}
+from tests.tiny_step import batch, config, small_model
 
 
 def two_steps(model_config, optimizer, frozen=()):
@@ -98,9 +48,7 @@ def two_steps(model_config, optimizer, frozen=()):
 
 @pytest.fixture(scope="module")
 def stepped():
-    from tests.conftest import tiny_model
-
-    return two_steps(tiny_model.__wrapped__(), optax.sgd(0.01))
+    return two_steps(tiny_step.tiny_model(), optax.sgd(0.01))
 
 
 def parts(names):
@@ -110,9 +58,7 @@ def parts(names):
 @pytest.fixture(scope="module")
 def frozen():
     """Two steps with a frozen base, weight decay and much dropout; the network before them, and its config."""
-    from tests.conftest import tiny_model
-
-    model_config = tiny_model.__wrapped__()
+    model_config = tiny_step.tiny_model()
     model_config.head.dropout, model_config.backbone.he_init = 0.5, True
     states, measures, _ = two_steps(
         model_config, create_optimizer(lambda _: 0.1, momentum=0.9, weight_decay=0.1), BASE

@@ -1,5 +1,6 @@
 import os
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -146,9 +147,10 @@ def test_a_pth_file_reads_as_the_same_arrays_as_its_npz(folder):
         np.testing.assert_array_equal(value, arrays[key])
 
 
-@pytest.fixture
-def torch():
-    return pytest.importorskip("torch", reason="PyTorch is not installed: .pth files cannot be read here")
+def test_without_pytorch_it_is_asked_for(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(UserError, match="weights.pth needs PyTorch; install it with `pip install torch`"):
+        read_pth(tmp_path / "weights.pth")
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
