@@ -215,7 +215,7 @@ class _LabelMaps:
         write_picture(self.folder / f"{name}.png", self.ids[answer.class_map])
 
     def fault_of(self, name: str, size: tuple[int, int]) -> str | None:
-        return _fault_of(self.folder / f"{name}.png", size, set(self.ids[: self.num_classes].tolist()))
+        return fault_of(self.folder / f"{name}.png", size, set(self.ids[: self.num_classes].tolist()))
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ class _SeedOffsets:
 _Part = _LabelMaps | _Overlays | _BoundaryOffsets | _SeedOffsets
 
 
-def _fault_of(file: Path, size: tuple[int, int], allowed: set[int]) -> str | None:
+def fault_of(file: Path, size: tuple[int, int], allowed: set[int]) -> str | None:
     """Reads a label map again: it must have one 8-bit channel, the image's size and known ids."""
     label = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
     if label is None:

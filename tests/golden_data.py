@@ -10,7 +10,7 @@ from ovenet_jax.data import augment
 from ovenet_jax.data.augment import RandomScaleCrop, Sample
 from ovenet_jax.data.labels import ADE20K, CITYSCAPES
 from ovenet_jax.data.sizes import scaled_size
-from ovenet_jax.evaluation.inference import _read, _stacked
+from ovenet_jax.evaluation.inference import read, stacked
 from ovenet_jax.evaluation.metrics import ConfusionMatrix, scores
 from ovenet_jax.evaluation.protocol import Protocol, passes
 from ovenet_jax.models.normalisation import Normalisation
@@ -85,8 +85,8 @@ def _resized_for_a_pass(
     """Float32 RGB [h, w, 3], as the network is fed the whole image at that scale."""
     protocol = Protocol(base_size, image.shape[:2], "cityscapes", side="long", sum="exp", scales=(scale,))
     (whole,) = passes(image.shape[:2], protocol, align_corners=False)
-    window, _ = _read(
-        jnp.asarray(image[None]), _stacked([whole.read]), normalisation=normalisation, precision="float32"
+    window, _ = read(
+        jnp.asarray(image[None]), stacked([whole.read]), normalisation=normalisation, precision="float32"
     )
     return np.asarray(window)[0]
 

@@ -16,11 +16,11 @@ from ovenet_jax.segfix.ground_truth import GroundTruth
 from ovenet_jax.segfix.labels import boundary_and_direction, training_label
 from ovenet_jax.training.losses import (
     Ohem,
-    _pixel_losses,
-    _rarity,
     confidence_loss,
     ohem_bound,
     ovenet_loss,
+    pixel_losses,
+    rarity,
     segfix_loss,
     segmentation_loss,
 )
@@ -91,7 +91,7 @@ def segfix_losses(case: Case) -> dict[str, np.ndarray]:
         "loss_dir": terms["direction"],
         "grad_mask": channels_first(gradients.boundary),
         "grad_dir": channels_first(gradients.direction),
-        "mask_class_weights": _rarity(boundary, 2),
+        "mask_class_weights": rarity(boundary, 2),
     }
 
 
@@ -182,7 +182,7 @@ def _our_name(array: str) -> str:
 def _ohem_arrays(output, label: jax.Array, ohem: Ohem, align_corners: bool) -> dict[str, np.ndarray]:
     arrays = {}
     for name, logits in (("s_i", output.initial), ("s_s", output.seed), ("s_f", output.fused)):
-        *_, probability = _pixel_losses(logits.main, label, None, align_corners)
+        *_, probability = pixel_losses(logits.main, label, None, align_corners)
         valid = label != 255
         at_keep, bound = ohem_bound(probability, valid, ohem)
         counts = [(valid & (probability < bound)).sum(), valid.sum()]

@@ -1,4 +1,4 @@
-"""Who may import whom: the wings in their order, the modes on top of them."""
+"""Who may import whom: the wings in their order, the modes on top of them; and what tests may ask of them."""
 
 import ast
 import subprocess
@@ -120,3 +120,25 @@ def test_these_start_without(module: str):
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "set()"
+
+
+OF_NAMED_TUPLES = {"_replace", "_asdict", "_fields"}  # public all the same
+
+
+def test_tests_use_public_names():
+    """No module, function or attribute whose name begins with an underscore, but for a test class's own."""
+    private = []
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = []
+            if isinstance(node, ast.ImportFrom):
+                names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+            elif isinstance(node, ast.Attribute) and ast.unparse(node.value) != "self":
+                names = [node.attr]
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("setattr"):
+                names = [
+                    x.value for x in node.args if isinstance(x, ast.Constant) and isinstance(x.value, str)
+                ]
+            used = {name for name in names if name.startswith("_") and not name.endswith("__")}
+            private += [f"{file.relative_to(ROOT)}:{node.lineno} {name}" for name in used - OF_NAMED_TUPLES]
+    assert private == []

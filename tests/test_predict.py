@@ -13,7 +13,7 @@ from ovenet_jax.data.image_folder import ImageFolder
 from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import evaluate
-from ovenet_jax.predict import _fault_of, predict
+from ovenet_jax.predict import fault_of, predict
 from tests import trees
 from tests.untrained import save_untrained, tiny
 
@@ -35,7 +35,7 @@ def pictures(tmp_path):
     """A folder of three images of different sizes, one in a subfolder."""
     folder = tmp_path / "pictures"
     for name, size in (("a.jpg", (40, 60)), ("b.png", (60, 40)), ("night/a.png", (33, 47))):
-        trees._write(folder / name, trees.image(size))
+        trees.write_image(folder / name, trees.image(size))
     return folder
 
 
@@ -120,7 +120,7 @@ def test_a_mended_command_and_one_after_a_broken_off_one_are_not_refused(city, p
     with pytest.raises(UserError, match="config.eval.scales is"):
         predict(wrong, folder, pictures)
     leftover = folder / "predictions" / ".pictures.incomplete" / "label_maps" / "old.png"
-    trees._write(leftover, trees.image((4, 4)))
+    trees.write_image(leftover, trees.image((4, 4)))
     assert predict(config, folder, pictures)
     maps = folder / "predictions" / "pictures" / "label_maps"
     assert sorted(path.name for path in maps.rglob("*.png")) == ["a.png", "a.png", "b.png"]
@@ -160,15 +160,14 @@ def test_a_model_of_other_classes_writes_their_numbers(tmp_path, pictures, capsy
 )
 def test_a_label_map_that_is_not_as_it_should_be_is_named(tmp_path, damage, fault):
     cv2.imwrite(str(tmp_path / "a.png"), damage)
-    assert re.search(fault, _fault_of(tmp_path / "a.png", (4, 6), allowed=set(range(19))))
+    assert re.search(fault, fault_of(tmp_path / "a.png", (4, 6), allowed=set(range(19))))
 
 
 def test_a_right_label_map_has_no_fault(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), np.full((4, 6), 18, np.uint8))
-    assert _fault_of(tmp_path / "a.png", (4, 6), allowed=set(range(19))) is None
+    assert fault_of(tmp_path / "a.png", (4, 6), allowed=set(range(19))) is None
     assert (
-        _fault_of(tmp_path / "b.png", (4, 6), allowed=set(range(19)))
-        == f"{tmp_path / 'b.png'} cannot be read"
+        fault_of(tmp_path / "b.png", (4, 6), allowed=set(range(19))) == f"{tmp_path / 'b.png'} cannot be read"
     )
 
 
@@ -178,6 +177,6 @@ def test_folders_that_cannot_be_predicted_are_named(tmp_path):
     with pytest.raises(UserError, match=r"holds no image \(.jpg, .jpeg, .png\)"):
         ImageFolder(tmp_path)
     for name in ("a.jpg", "a.left.png", "a.png"):
-        trees._write(tmp_path / name, trees.image((4, 4)))
+        trees.write_image(tmp_path / name, trees.image((4, 4)))
     with pytest.raises(UserError, match="holds 2 images named a; .* rename them"):
         ImageFolder(tmp_path)

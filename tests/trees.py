@@ -18,11 +18,11 @@ def write_cityscapes(root: Path) -> ConfigDict:
     for split, cities in CITIES.items():
         for city in cities:
             stem = f"{split}/{city}/{city}_000000_000019"
-            _write(root / f"source/leftImg8bit/{stem}_leftImg8bit.png", image(SIZE))
+            write_image(root / f"source/leftImg8bit/{stem}_leftImg8bit.png", image(SIZE))
             labels = root / f"source/gtFine/{stem}_gtFine_labelIds.png"
-            _write(labels, np.zeros(SIZE, np.uint8) if split == "test" else ids(SIZE, range(34)))
-            _write(Path(str(labels).replace("labelIds", "color")), image(SIZE))
-            _write(Path(str(labels).replace("labelIds", "instanceIds")), np.zeros(SIZE, np.uint16))
+            write_image(labels, np.zeros(SIZE, np.uint8) if split == "test" else ids(SIZE, range(34)))
+            write_image(Path(str(labels).replace("labelIds", "color")), image(SIZE))
+            write_image(Path(str(labels).replace("labelIds", "instanceIds")), np.zeros(SIZE, np.uint16))
     return _data("cityscapes", root)
 
 
@@ -31,13 +31,13 @@ def write_acdc(root: Path) -> ConfigDict:
     for i, condition in enumerate(CONDITIONS):
         for split in ("train", "val", "test"):
             stem = f"{condition}/{split}/GOPR0{i}75/GOPR0{i}75_frame_00004{len(split)}"
-            _write(root / f"source/rgb_anon/{stem}_rgb_anon.png", image(SIZE))
-            _write(
+            write_image(root / f"source/rgb_anon/{stem}_rgb_anon.png", image(SIZE))
+            write_image(
                 root / f"source/rgb_anon/{stem}_rgb_ref_anon.png".replace(split, f"{split}_ref"), image(SIZE)
             )
             if split != "test":
-                _write(root / f"source/gt/{stem}_gt_labelIds.png", ids(SIZE, range(34)))
-                _write(root / f"source/gt/{stem}_gt_labelTrainIds.png", ids(SIZE, range(19)))
+                write_image(root / f"source/gt/{stem}_gt_labelIds.png", ids(SIZE, range(34)))
+                write_image(root / f"source/gt/{stem}_gt_labelTrainIds.png", ids(SIZE, range(19)))
     return _data("acdc", root)
 
 
@@ -55,9 +55,9 @@ def write_ade20k(root: Path, official: bool = True) -> ConfigDict:
         images, labels = folders[split]
         for i in range(1, count + 1):
             size = (20 + i, 31 - 4 * i)
-            _write(root / f"source/{images}/ADE_{split}_{i:08d}.jpg", image(size))
+            write_image(root / f"source/{images}/ADE_{split}_{i:08d}.jpg", image(size))
             if labels:
-                _write(root / f"source/{labels}/ADE_{split}_{i:08d}.png", ids(size, range(151)))
+                write_image(root / f"source/{labels}/ADE_{split}_{i:08d}.png", ids(size, range(151)))
     return _data("ade20k", root)
 
 
@@ -68,11 +68,11 @@ def write_pascal_context(root: Path, name: str = "pascal_context") -> ConfigDict
         ("val", ("2010_1", "2010_2")),
     ):
         for stem in names:
-            _write(root / f"source/JPEGImages/{stem}.jpg", image(SIZE))
-            _write(root / f"source/59_context_labels/{stem}.png", ids(SIZE, range(60)))
+            write_image(root / f"source/JPEGImages/{stem}.jpg", image(SIZE))
+            write_image(root / f"source/59_context_labels/{stem}.png", ids(SIZE, range(60)))
         _write_lines(root / f"source/ImageSets/Main/{split}.txt", names)
         _write_lines(root / f"source/ImageSets/Main/aeroplane_{split}.txt", [f"{stem} -1" for stem in names])
-    _write(root / "source/JPEGImages/2009_000001.jpg", image(SIZE))
+    write_image(root / "source/JPEGImages/2009_000001.jpg", image(SIZE))
     return _data(name, root)
 
 
@@ -81,11 +81,11 @@ def write_lip(root: Path) -> ConfigDict:
     for split, count in (("train", 3), ("val", 2)):
         stems = [f"{100 + i}_{7 - i}" for i in range(count)]
         for stem in stems:
-            _write(root / f"source/TrainVal_images/{split}_images/{split}{stem}.jpg", image(SIZE))
+            write_image(root / f"source/TrainVal_images/{split}_images/{split}{stem}.jpg", image(SIZE))
             label = f"source/TrainVal_parsing_annotations/{split}_segmentations/{split}{stem}.png"
-            _write(root / label, ids(SIZE, range(20)))
+            write_image(root / label, ids(SIZE, range(20)))
         _write_lines(root / f"source/TrainVal_images/{split}_id.txt", stems)
-    _write(root / "source/Testing_images/testing_images/100034_483681.jpg", image(SIZE))
+    write_image(root / "source/Testing_images/testing_images/100034_483681.jpg", image(SIZE))
     return _data("lip", root)
 
 
@@ -93,8 +93,8 @@ def write_coco_stuff(root: Path) -> ConfigDict:
     """Three training and two test images with ids 0 to 182; config.data."""
     names = [f"COCO_train2014_{i:012d}" for i in range(5)]
     for name in names:
-        _write(root / f"source/images/{name}.jpg", image(SIZE))
-        _write(root / f"source/annotations/{name}.png", ids(SIZE, range(183)))
+        write_image(root / f"source/images/{name}.jpg", image(SIZE))
+        write_image(root / f"source/annotations/{name}.png", ids(SIZE, range(183)))
         _write_lines(root / f"source/annotations/{name}.mat", ["the label as it was downloaded"])
     for split, chosen in (("train", names[:3]), ("test", names[3:]), ("all", names)):
         _write_lines(root / f"source/imageLists/{split}.txt", chosen)
@@ -113,8 +113,8 @@ def write_folder(root: Path, splits: tuple[str, ...] = ("train", "val")) -> Conf
     """Two images per split, called alike in subfolders of it, with the ids of CLASSES; config.data."""
     for split in splits:
         for camera in ("left", "right"):
-            _write(root / f"source/images/{split}/{camera}/0001.jpg", image(SIZE))
-            _write(
+            write_image(root / f"source/images/{split}/{camera}/0001.jpg", image(SIZE))
+            write_image(
                 root / f"source/labels/{split}/{camera}/0001.png",
                 np.uint8((0, 7, 8, 26))[ids(SIZE, range(4))],
             )
@@ -133,7 +133,7 @@ def ids(size: tuple[int, int], values: range) -> np.ndarray:
     return (np.arange(size[0] * size[1]) % len(values) + values[0]).reshape(size).astype(np.uint8)
 
 
-def _write(path: Path, array: np.ndarray) -> None:
+def write_image(path: Path, array: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write(path, array)
 

@@ -48,7 +48,7 @@ class RandomScaleCrop:
     pad_anywhere: bool = False
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        size = self._size(sample["label"].shape, rng)
+        size = self.drawn_size(sample["label"].shape, rng)
         first, last = np.zeros(2, int), np.maximum(np.subtract(size, self.crop), 0)
         if self.rare_class_crops and rng.random() < self.rare_class_crops:
             pixel = _pixel_of_rare_class(sample["label"], size, rng)
@@ -59,7 +59,7 @@ class RandomScaleCrop:
             place = tuple(rng.integers(np.maximum(np.subtract(self.crop, size), 0), endpoint=True).tolist())
         return pad(resized_window(sample, size, corner, self.crop), self.crop, self.pad_color, place)
 
-    def _size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+    def drawn_size(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
         """The size (H, W) that an image of `size` is resized to."""
         if self.scale_range:
             scale = rng.uniform(*self.scale_range)

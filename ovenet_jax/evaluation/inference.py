@@ -54,7 +54,11 @@ class Inference:
 
     The network compiles once for each distinct size of a pass; what cuts passes and adds them up, quickly, for each
     pair of a canvas and a pass. `precision`: what the network computes in; scores are float32. `flip_pairs`: classes
-    that change places in a mirror, like left and right arm. With `answer_only` S_i and S_s are left out.
+    that change places in a mirror, like left and right arm. With `answer_only` S_i and S_s are left out; as the program
+    is another one then, the answer is the same up to rounding.
+
+    A pass is done by three jitted functions: `read` cuts it and its mirror image, `forward` runs the network on either,
+    `add` adds its scores up.
     """
 
     @classmethod
@@ -100,12 +104,12 @@ class Inference:
         self.protocol = protocol
         self._align_corners = align_corners
         self.mesh = mesh
-        self._read = jax.jit(partial(_read, normalisation=normalisation, precision=precision))
-        self._forward = jax.jit(
+        self.read = jax.jit(partial(read, normalisation=normalisation, precision=precision))
+        self.forward = jax.jit(
             partial(_forward, graphdef=graphdef, answer_only=answer_only, lay_out=parallel.row_layout(mesh)),
             out_shardings=parallel.batch_sharded(mesh),
         )
-        self._add = jax.jit(
+        self.add = jax.jit(
             partial(
                 _add,
                 align_corners=align_corners,
@@ -144,12 +148,12 @@ class Inference:
             first: Pass = same_pass[0]
             self.pass_sizes.add(first.size)
             read, write, write_parts = (
-                self._put(_stacked([getattr(p, key) for p in same_pass]))
+                self._put(stacked([getattr(p, key) for p in same_pass]))
                 for key in ("read", "write", "write_parts")
             )
-            window, mirrored = self._read(pixels, read)
-            output = self._forward(params, statistics, window)
-            other = self._forward(params, statistics, mirrored).predictions if self.protocol.flip else None
+            window, mirrored = self.read(pixels, read)
+            output = self.forward(params, statistics, window)
+            other = self.forward(params, statistics, mirrored).predictions if self.protocol.flip else None
             if not scores:
                 scores = {
                     name: jnp.zeros(
@@ -157,7 +161,7 @@ class Inference:
                     )
                     for name, x in output.predictions.items()
                 }
-            scores = self._add(scores, output.predictions, other, write, write_parts, size=first.size)
+            scores = self.add(scores, output.predictions, other, write, write_parts, size=first.size)
             if all(p.whole for p in same_pass) and first.scale > largest:
                 maps, offset, confidence = output.predictions, output.offset, output.confidence
                 largest = first.scale
@@ -174,7 +178,7 @@ class _Output(NamedTuple):
     confidence: jax.Array | None
 
 
-def _read(
+def read(
     image: jax.Array, taps: tuple[Taps, Taps], *, normalisation: Normalisation, precision: str
 ) -> tuple[jax.Array, jax.Array]:
     """uint8 [B, H, W, 3] -> one window of it at one scale, normalised, [B, h, w, 3], and its mirror image."""
@@ -249,7 +253,7 @@ def _interpolate(x: jax.Array, taps: tuple[Taps, Taps]) -> jax.Array:
     return jax.vmap(one_image)(x, *taps)
 
 
-def _stacked(taps: list[tuple[Taps, Taps]]) -> tuple[Taps, Taps]:
+def stacked(taps: list[tuple[Taps, Taps]]) -> tuple[Taps, Taps]:
     return jax.tree.map(lambda *arrays: np.stack(arrays), *taps)
 
 

@@ -113,7 +113,7 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
             f"Refining what step {network.step} of {folder} says of {what['split']} by {refiner.name}: {len(source)} "
             f"images, {inference.protocol}."
         )
-    scores = _scores(config, source, network, inference, refiner)
+    scores = scores_before_and_after(config, source, network, inference, refiner)
     if jax.process_index() == 0:
         print(table(scores, source.classes.names))
         content = {"what": what, "images": int(scores.before.images)}
@@ -182,7 +182,7 @@ def _keys_of(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _scores(
+def scores_before_and_after(
     config: ConfigDict, source: pipeline.Split, network: Network, inference: Inference, refiner: Refiner
 ) -> Scores:
     """Of all images, each refined by one process."""

@@ -50,7 +50,7 @@ def start(
       UserError: an incomplete description; processes that do not come, are about to do something else, or have
         another number of devices. The same in all processes that have met.
     """
-    place = _find(coordinator, count, index, timeout)
+    place = find(coordinator, count, index, timeout)
     if place.count == 1:
         return
     meet(
@@ -100,7 +100,7 @@ def meet(place: Place, task: Mapping[str, Any], timeout: float) -> None:
         raise UserError(refusal)
 
 
-def _find(coordinator: str | None, count: int | None, index: int | None, timeout: float) -> Place:
+def find(coordinator: str | None, count: int | None, index: int | None, timeout: float) -> Place:
     if count == 1:
         return Place("", 1, 0)
     given = {"--coordinator": coordinator, "--processes": count, "--process": index}

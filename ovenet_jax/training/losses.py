@@ -50,7 +50,7 @@ def cross_entropy(
     `among`: labels [A, B, H, W] of all parts of a batch, of which `label` is one. The divisor is then the mean of the
     parts' summed weights, so that the mean of the parts' losses is the loss of the whole batch.
     """
-    loss, weight, _ = _pixel_losses(logits, label, class_weights, align_corners)
+    loss, weight, _ = pixel_losses(logits, label, class_weights, align_corners)
     if among is None:
         return _ratio(loss.sum(), weight.sum())
     return _ratio(loss.sum(), _weight(among, class_weights, loss.dtype).sum() / among.shape[0])
@@ -69,7 +69,7 @@ def ohem_cross_entropy(
     Raises:
       ValueError: the batch is no multiple of the group.
     """
-    loss, _, probability = _pixel_losses(logits, label, class_weights, align_corners, softmax=ohem.softmax)
+    loss, _, probability = pixel_losses(logits, label, class_weights, align_corners, softmax=ohem.softmax)
     groups, rest = divmod(label.shape[0], ohem.group)
     if rest:
         raise ValueError(
@@ -114,7 +114,7 @@ def segmentation_loss(
     if logits.aux is None:
         return main
     if ohem is not None and ohem.aux_over_all:
-        aux = _pixel_losses(logits.aux, label, **options)[0].mean()
+        aux = pixel_losses(logits.aux, label, **options)[0].mean()
     else:
         aux = cross_entropy(logits.aux, label, among=among, **options)
     return aux_weight * aux + main
@@ -195,7 +195,7 @@ def segfix_loss(
         name: cross_entropy(
             scores,
             label,
-            class_weights=_rarity(label, scores.shape[-1]),
+            class_weights=rarity(label, scores.shape[-1]),
             align_corners=align_corners,
         )
         for name, scores, label in (
@@ -206,13 +206,13 @@ def segfix_loss(
     return {**terms, "total": terms["boundary"] + terms["direction"]}
 
 
-def _rarity(label: jax.Array, num_classes: int) -> jax.Array:
+def rarity(label: jax.Array, num_classes: int) -> jax.Array:
     """1 minus each class's share of the valid pixels, [K] float32."""
     counts = jnp.stack([(label == k).sum() for k in range(num_classes)]).astype(jnp.float32)
     return 1 - _ratio(counts, counts.sum())
 
 
-def _pixel_losses(
+def pixel_losses(
     logits: jax.Array,
     label: jax.Array,
     class_weights: Sequence[float] | jax.Array | None,

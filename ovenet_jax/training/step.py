@@ -136,7 +136,7 @@ def train_step(
             graphdef, state.params, statistics, image, label, partial(loss, among=labels), dropout_key, frozen
         )
         measures = {f"loss_{name}": value for name, value in terms.items()}
-        measures |= _measures(output, label, labels, align_corners)
+        measures |= measures_of(output, label, labels, align_corners)
         return (jax.tree.map(jnp.add, gradients, more), statistics), measures
 
     nothing = jax.tree.map(jnp.zeros_like, trained), state.statistics
@@ -204,7 +204,9 @@ def _micro_batches(x: jax.Array, count: int, group: int) -> jax.Array:
 
 
 @jax.named_scope("measures")
-def _measures(output: Any, label: jax.Array, labels: jax.Array, align_corners: bool) -> dict[str, jax.Array]:
+def measures_of(
+    output: Any, label: jax.Array, labels: jax.Array, align_corners: bool
+) -> dict[str, jax.Array]:
     """Pixel accuracy of each prediction; for OVeNet mean confidence and mean offset length in label pixels; for SegFix
     those of its offsets.
 

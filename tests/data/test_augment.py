@@ -134,7 +134,7 @@ def test_scale_and_aspect_are_any_number_between_their_bounds():
     """Of a square the area says the scale, and the sides' ratio the aspect; both uniform, independent."""
     act = RandomScaleCrop(0, (8, 8), 0, scale_range=(0.5, 2.0), aspect_range=(0.9, 1.1), short_side=4000)
     rng = np.random.default_rng(16)
-    heights, widths = np.array([act._size((50, 50), rng) for _ in range(2000)]).T
+    heights, widths = np.array([act.drawn_size((50, 50), rng) for _ in range(2000)]).T
     scale, aspect = np.sqrt(heights * widths) / 4000, widths / heights
     for drawn, (least, most) in ((scale, (0.5, 2.0)), (aspect, (0.9, 1.1))):
         assert least - 0.001 < drawn.min() and drawn.max() < most + 0.001

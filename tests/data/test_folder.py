@@ -91,7 +91,7 @@ def test_other_ids_are_prepared_anew_and_another_name_is_not(tmp_path):
 @pytest.mark.parametrize("odd", ["valid/q.jpg", "stray.jpg"])
 def test_an_image_beside_the_splits_is_not_lost_in_silence(tmp_path, odd):
     data = trees.write_folder(tmp_path)
-    trees._write(Path(data.root) / "images" / odd, trees.image(trees.SIZE))
+    trees.write_image(Path(data.root) / "images" / odd, trees.image(trees.SIZE))
     with pytest.raises(
         UserError, match=f"images holds {odd.split('/')[0]}, which is no split; give every image"
     ):

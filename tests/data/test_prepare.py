@@ -18,7 +18,6 @@ import tensorflow_datasets as tfds
 
 from ovenet_jax.data import pipeline, prepare
 from ovenet_jax.data.inventory import as_text
-from ovenet_jax.data.prepare import Builder
 from ovenet_jax.errors import UserError
 from tests import trees
 from tests.camvid_tree import write, write_tree
@@ -110,14 +109,12 @@ def test_many_shards_hold_the_samples_in_their_order(tmp_path, monkeypatch):
 
 
 def test_an_interrupted_preparation_leaves_nothing(data, monkeypatch):
-    records = Builder._records
-
-    def interrupted(*args):
-        yield next(records(*args))
+    def interrupted(samples, *_, **__):
+        yield next(samples)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Builder, "_records", interrupted)
+        patch.setattr(prepare, "tqdm", interrupted)
         with pytest.raises(UserError, match="preparation of camvid was interrupted; nothing of it is kept"):
             pipeline.prepare(data)
     assert not files(data)
@@ -131,20 +128,18 @@ def test_what_a_killed_preparation_leaves_is_removed_by_the_next(data):
     script = f"""
 import sys, time
 from ml_collections import ConfigDict
-from ovenet_jax.data import pipeline
-from ovenet_jax.data.prepare import Builder
-records = Builder._records
-def slow(*args):
-    for record in records(*args):
-        yield record
-        print("one record", file=sys.__stdout__, flush=True)
+from ovenet_jax.data import pipeline, prepare
+def slow(samples, *_, **__):
+    for sample in samples:
+        yield sample
+        print("one sample", file=sys.__stdout__, flush=True)
         time.sleep(60)
-Builder._records = slow
+prepare.tqdm = slow
 pipeline.prepare(ConfigDict({data.to_dict()!r}))
 """
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, **pipes) as process:
-        assert "one record\n" in iter(process.stdout.readline, "")
+        assert "one sample\n" in iter(process.stdout.readline, "")
         process.kill()
     leftover = files(data)
     assert leftover and all("incomplete." in str(path) for path in leftover)
@@ -156,20 +151,20 @@ pipeline.prepare(ConfigDict({data.to_dict()!r}))
 
 
 def test_of_two_that_prepare_at_the_same_time_one_waits_for_the_other(data, monkeypatch):
-    records, calls = Builder._records, []
+    splits = []
 
-    def slow(*args):
-        calls.append(args)
+    def slow(samples, title, *_, **__):
+        splits.append(title)
         time.sleep(0.2)
-        return records(*args)
+        return samples
 
-    monkeypatch.setattr(Builder, "_records", slow)
+    monkeypatch.setattr(prepare, "tqdm", slow)
     threads = [threading.Thread(target=pipeline.prepare, args=[data]) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(calls) == 3  # one per split
+    assert len(splits) == 3
     assert len(pipeline.open_split(data, "train")) == 3
 
 

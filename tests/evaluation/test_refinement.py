@@ -149,7 +149,9 @@ def test_a_refiner_that_was_trained_further_has_a_report_of_its_own(runs, tmp_pa
     config, _ = runs[0]
     label = np.eye(19, dtype=np.uint8)
     monkeypatch.setattr(refinement, "restore_network", lambda *_: Network(3, None, {}, {}))
-    monkeypatch.setattr(refinement, "_scores", lambda *_: scores.scores_of(label, label, label, 19))
+    monkeypatch.setattr(
+        refinement, "scores_before_and_after", lambda *_: scores.scores_of(label, label, label, 19)
+    )
     names = ["step 5 of segfix", "step 7 of segfix"]
     for name in (*names, names[1]):
         monkeypatch.setattr(refinement, "Refiner", lambda _, name=name: SimpleNamespace(name=name))

@@ -16,7 +16,7 @@ from ovenet_jax.models.segfix import SegFixOutput
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.segfix.labels import evaluation_classes, training_classes
 from ovenet_jax.training.losses import segfix_loss
-from ovenet_jax.training.step import _measures, create_loss
+from ovenet_jax.training.step import create_loss, measures_of
 
 RNG = np.random.default_rng(0)
 OUTPUT = SegFixOutput(
@@ -44,7 +44,7 @@ def test_scores_of_offsets_by_hand():
 
 
 def test_a_step_measures_what_an_evaluation_of_its_batch_would():
-    measures = _measures(OUTPUT, jnp.asarray(LABEL), jnp.asarray(LABEL)[None], align_corners=True)
+    measures = measures_of(OUTPUT, jnp.asarray(LABEL), jnp.asarray(LABEL)[None], align_corners=True)
     tested = evaluation_classes(8).train_ids()[LABEL]
     found = class_maps(OUTPUT.predictions)["offset"]
     matrix = ConfusionMatrix.from_model_output(label=tested, class_map=found, num_classes=9).compute()

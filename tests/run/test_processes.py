@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ovenet_jax.errors import UserError
-from ovenet_jax.run.processes import Place, _find, differences, meet, version_of_code
+from ovenet_jax.run.processes import Place, differences, find, meet, version_of_code
 from tests.free_port import free_address
 
 TASK = {"--mode": "train", "config": {"batch_size": 8, "augment": {"crop": (64, 64)}}}
@@ -125,7 +125,7 @@ def test_a_port_in_use_is_named():
 )
 def test_an_incomplete_description_is_refused(flags, sentence):
     with pytest.raises(UserError, match=sentence):
-        _find(*flags, timeout=1)
+        find(*flags, timeout=1)
 
 
 def test_an_address_without_a_port_is_refused():
@@ -152,24 +152,24 @@ def slurm(monkeypatch):
 
 def test_slurm_says_where_a_process_stands(slurm):
     slurm(4)
-    assert _find(None, None, None, timeout=1) == Place("node03:61447", 4, 2, devices=[0])
+    assert find(None, None, None, timeout=1) == Place("node03:61447", 4, 2, devices=[0])
 
 
 def test_a_process_alone_on_its_host_has_all_of_its_devices(slurm, monkeypatch):
     slurm(4)
     monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "1(x4)")
-    assert _find(None, None, None, timeout=1).devices is None
+    assert find(None, None, None, timeout=1).devices is None
     monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "4")
-    assert _find(None, None, None, timeout=1).devices == [0]
+    assert find(None, None, None, timeout=1).devices == [0]
 
 
 def test_flags_come_before_slurm(slurm):
     slurm(4)
-    assert _find("other:1", 2, 0, timeout=1) == Place("other:1", 2, 0)
-    assert _find(None, 1, None, timeout=1).count == 1
+    assert find("other:1", 2, 0, timeout=1) == Place("other:1", 2, 0)
+    assert find(None, 1, None, timeout=1).count == 1
 
 
 def test_a_process_alone_in_slurm_or_anywhere_is_alone(slurm):
-    assert _find(None, None, None, timeout=1).count == 1
+    assert find(None, None, None, timeout=1).count == 1
     slurm(1)
-    assert _find(None, None, None, timeout=1).count == 1
+    assert find(None, None, None, timeout=1).count == 1

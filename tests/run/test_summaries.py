@@ -1,14 +1,14 @@
 import json
+import sys
 
 import pytest
 
-from ovenet_jax.run import summaries
 from ovenet_jax.run.summaries import JsonLines, Summaries
 
 
 @pytest.fixture(autouse=True)
 def without_tensorboard(monkeypatch):
-    monkeypatch.setattr(summaries, "_create_tensorboard_writer", lambda _: None)
+    monkeypatch.setitem(sys.modules, "clu", None)
 
 
 def lines(folder):
