@@ -1,58 +1,58 @@
 """`python main.py` as a user runs it: in processes of its own, on one device."""
 
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 
 import pytest
 
+from tests import command_line
 from tests.camvid_tree import write_tree
 from tests.free_port import free_address
-from tests.places import ROOT
 
-HRNET = "configs/camvid.py:hrnet_tiny"
-SMALL = [
+RESNET = [
+    "--config=configs/camvid.py:ovenet_fcn_r_tiny",
+    "--config.model.backbone.widths=(4,4,4,4)",
+    "--config.model.backbone.stem=(4,4,4)",
+    "--config.model.head.classifier.hidden_features=4",
+    "--config.model.head.aux.hidden_features=4",
+]
+HRNET = [
+    "--config=configs/camvid.py:hrnet_tiny",
     "--config.model.backbone.width=4",
     "--config.model.backbone.stem_width=8",
+    "--config.model.backbone.blocks=1",
     "--config.model.backbone.layer1_blocks=1",
     "--config.model.backbone.layer1_width=4",
+]
+SMALL = [
     "--config.augment.base_size=32",
     "--config.augment.crop=(32,32)",
     "--config.eval.base_size=32",
     "--config.eval.images_per_device=2",
     "--config.eval.panels=1",
     "--config.eval.worst=1",
-    "--config.batch_size=2",
+    "--config.batch_size=8",
     "--config.report_every=1",
+    "--config.evaluate_every=2",
+    "--config.checkpoint_every=1",
 ]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A made-up CamVid; its prepared form, the compilation cache and the runs come beside it."""
+    """A made-up CamVid; its prepared form and the runs come beside it."""
     folder = tmp_path_factory.mktemp("main")
-    write_tree(folder, counts={"train": 4, "val": 3, "test": 1})
+    write_tree(folder, counts={"train": 8, "val": 3, "test": 1})
     return folder
 
 
-def command(folder, *arguments, config="configs/camvid.py:ovenet_tiny", steps=4):
+def arguments(folder, run, *others, network=RESNET, steps=4):
+    """Of a command about the small run `run` in `folder`."""
     data = [f"--config.data.root={folder}/source", f"--config.data.prepared={folder}/prepared"]
-    small = [*SMALL, f"--config.steps={steps}", "--config.evaluate_every=2", "--config.checkpoint_every=1"]
-    return [sys.executable, "main.py", f"--config={config}", *data, *small, *arguments]
-
-
-def environment(folder):
-    # Programs of all sizes are kept: which compile slowly depends on what else the machine does.
-    cache = {"XDG_CACHE_HOME": str(folder / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", **cache}
-
-
-def run(arguments, environ):
-    return subprocess.run(arguments, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    run = [f"--workdir={folder}/{run}", f"--config.steps={steps}"]
+    return [*network, *data, *SMALL, *run, *others]
 
 
 def final_table(output: str) -> str:
@@ -61,9 +61,7 @@ def final_table(output: str) -> str:
 
 @pytest.fixture(scope="module")
 def trained(folder):
-    result = run(command(folder, f"--workdir={folder}/run"), environment(folder))
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+    return command_line.output(*arguments(folder, "run"))
 
 
 def test_training_ends_with_the_table_of_the_restored_best_checkpoint(trained):
@@ -75,53 +73,24 @@ def test_training_ends_with_the_table_of_the_restored_best_checkpoint(trained):
 
 
 def test_a_new_process_evaluates_to_the_identical_table(folder, trained):
-    result = run(command(folder, "--mode=evaluate", f"--workdir={folder}/run"), environment(folder))
-    assert result.returncode == 0, result.stderr
-    assert final_table(result.stdout) == final_table(trained)
+    again = command_line.output(*arguments(folder, "run", "--mode=evaluate"))
+    assert final_table(again) == final_table(trained)
 
 
-def test_a_second_start_finds_its_steps_compiled(folder, trained):
-    def compiled():
-        return {path.name for path in (folder / "cache" / "ovenet_jax" / "xla").glob("*-cache")}
-
-    before = compiled()
-    assert {name.split("-")[0] for name in before} >= {"jit_train_step", "jit__forward"}
-    result = run(command(folder, f"--workdir={folder}/second"), environment(folder))
-    assert result.returncode == 0, result.stderr
-    assert final_table(result.stdout) == final_table(trained)  # the same seed, the same run
-    assert compiled() == before
-
-
-def test_the_demo_learns(tmp_path):
-    """Sixty small steps on the toy streets: the final table is clearly better than the one before training."""
-    small = [
-        f"--config.data.prepared={tmp_path}/prepared",
-        "--config.model.backbone.width=6",
-        "--config.model.backbone.stem_width=16",
-        "--config.model.backbone.layer1_blocks=1",
-        "--config.augment.crop=(64,128)",
-        "--config.steps=60",
-        "--config.report_every=60",
-        "--config.evaluate_every=60",
-        "--config.eval.panels=0",
-        "--config.eval.worst=0",
-        f"--workdir={tmp_path}/run",
-    ]
-    # Steps that are compiled as a user's take a tenth of the time, which is more than compiling them adds.
-    environ = environment(tmp_path) | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
-    result = run([sys.executable, "main.py", "--config=configs/demo.py", *small], environ)
-    assert result.returncode == 0, result.stderr
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    for name in ("initial", "seed", "fused"):
-        assert lines[-1][f"eval_miou_{name}"] > lines[0][f"eval_miou_{name}"] + 0.1
-
-
-@pytest.mark.usefixtures("trained")
-def test_sigterm_saves_and_the_same_command_goes_on(folder):
-    arguments = command(folder, f"--workdir={folder}/interrupted", steps=100_000)
-    process = subprocess.Popen(
-        arguments, env=environment(folder), cwd=ROOT, stdout=subprocess.PIPE, text=True
+def test_a_second_start_finds_all_programs_compiled(folder, tmp_path):
+    """In the user's cache; there programs of all sizes are kept: which take long depends on what else runs."""
+    users_cache = {"XDG_CACHE_HOME": str(tmp_path), "JAX_COMPILATION_CACHE_DIR": None}
+    first, second = (
+        command_line.output(*arguments(folder, run, steps=1), **users_cache) for run in ("first", "second")
     )
+    compiled = re.search(r"Compiled: (\d+) programs in .* s, (\d+) of them from the cache", second)
+    assert compiled[1] == compiled[2]
+    assert final_table(first) == final_table(second)  # the same seed, the same run
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(folder):
+    command = arguments(folder, "interrupted", steps=100_000)
+    process = command_line.start(*command)
     for line in process.stdout:
         if line.startswith("step 3/"):
             break
@@ -131,9 +100,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(folder):
     saved = int(re.search(r"Interrupted at step (\d+), which is saved", rest)[1])
     assert (folder / "interrupted" / "checkpoints" / str(saved)).is_dir()
 
-    process = subprocess.Popen(
-        arguments, env=environment(folder), cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
+    process = command_line.start(*command)
     lines = []
     for line in process.stdout:
         lines.append(line)
@@ -145,56 +112,36 @@ def test_sigterm_saves_and_the_same_command_goes_on(folder):
     assert lines[-1].startswith(f"step {saved + 1}/")
 
 
+def meeting(*flags):
+    """The flags of each of two processes that meet."""
+    address = free_address()
+    return [[f"--coordinator={address}", "--processes=2", f"--process={i}", *flags] for i in range(2)]
+
+
 def test_two_processes_train_as_one(folder):
     """Two real processes with two devices each, which share the batch and the rows of its images."""
-    address = free_address()
-    tiny = ["--config.model.backbone.blocks=1", "--config.batch_size=8"]
-    starts = {"alone": [(1, tiny)], "together": []}
-    for process in "01":
-        meeting = [f"--coordinator={address}", "--processes=2", f"--process={process}"]
-        starts["together"].append((2, [*tiny, *meeting, "--config.mesh=(2,2)"]))
-    processes = [
-        subprocess.Popen(
-            command(folder, f"--workdir={folder}/{name}", *arguments, config=HRNET, steps=1),
-            env={**environment(folder), "JAX_NUM_CPU_DEVICES": str(devices)},
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for name, all_arguments in starts.items()
-        for devices, arguments in all_arguments
+    short = {"network": HRNET, "steps": 1}
+    processes = [command_line.start(*arguments(folder, "alone", **short))]
+    processes += [
+        command_line.start(*arguments(folder, "together", *flags, **short), devices=2)
+        for flags in meeting("--config.mesh=(2,2)")
     ]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    outputs = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
-    assert "2 processes with 2 devices each." in outputs[1]
-    assert f"Written: {folder}/together/evaluation/val" in outputs[1]
+    assert "2 processes with 2 devices each." in outputs[1][0]
+    assert f"Written: {folder}/together/evaluation/val" in outputs[1][0]
     alone, together = (
         [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
-        for name in starts
+        for name in ("alone", "together")
     )
     assert [line["step"] for line in together] == [line["step"] for line in alone] == [0, 1, 1]
     assert together[1]["loss_total"] == pytest.approx(alone[1]["loss_total"], rel=1e-5)
 
 
 def test_processes_with_different_configs_get_one_sentence(folder):
-    address = free_address()
     processes = [
-        subprocess.Popen(
-            command(
-                folder,
-                f"--workdir={folder}/differing",
-                f"--coordinator={address}",
-                "--processes=2",
-                f"--process={process}",
-                f"--config.seed={process}",
-            ),
-            env=environment(folder),
-            cwd=ROOT,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for process in range(2)
+        command_line.start(*arguments(folder, "differing", *flags, f"--config.seed={i}"))
+        for i, flags in enumerate(meeting())
     ]
     for process in processes:
         _, errors = process.communicate(timeout=60)
@@ -203,29 +150,20 @@ def test_processes_with_different_configs_get_one_sentence(folder):
         assert "Traceback" not in errors
 
 
-MISTAKES = {
-    "unknown key": (["--config.stepz=3"], "No such key in the config: 'stepz'"),
-    "unknown mode": (
-        ["--mode=trian"],
-        "value should be one of <train|evaluate|predict|",
-    ),
-    "no run to evaluate": (["--mode=evaluate", "--workdir=nowhere"], "nowhere holds no run"),
-    "no flag": (["mode=evaluate"], "'mode=evaluate' is no flag; flags are written --name=value"),
-    "missing data": (["--config.data.root=nowhere"], "nowhere: no such folder"),
-    "no coordinator": (
-        ["--coordinator=localhost:1", "--processes=2", "--process=1", "--wait=0.5"],
-        "The coordinator localhost:1 did not answer process 1 in time",
-    ),
-    "half a meeting": (["--processes=2"], "missing: --coordinator, --process"),
-    "nothing to import": (["--mode=import"], "--mode=import needs the file to read: --source=FILE.pth"),
-    "no pth": (["--mode=import", "--source=README.md"], "README.md cannot be read as a PyTorch checkpoint"),
-}
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_gets_one_sentence_and_no_stack_trace(folder, mistake):
-    arguments, sentence = MISTAKES[mistake]
-    result = run(command(folder, f"--workdir={folder}/{mistake}", *arguments), environment(folder))
+@pytest.mark.parametrize(
+    ("mistake", "sentence"),
+    [
+        ("--config.stepz=3", "No such key in the config: 'stepz'"),
+        ("--mode=evaluate", "nowhere holds no run"),
+        (
+            "--coordinator=localhost:1 --processes=2 --process=1 --wait=0.5",
+            "The coordinator localhost:1 did not answer process 1 in time",
+        ),
+    ],
+)
+def test_a_mistake_gets_one_sentence_and_no_stack_trace(folder, mistake, sentence):
+    """Among the flags, in a mode, and before JAX is started."""
+    result = command_line.run(*arguments(folder, "nowhere", *mistake.split()))
     assert result.returncode == 2
     assert "Error: " in result.stderr
     assert sentence in result.stderr
@@ -233,47 +171,51 @@ def test_a_mistake_gets_one_sentence_and_no_stack_trace(folder, mistake):
 
 
 @pytest.mark.parametrize(
-    ("config", "sentence"),
+    ("mistake", "sentence"),
     [
-        (
-            "configs/camvid.py:deeplab",
-            "Config variant 'deeplab' is unknown; choose one of ovenet, hrnet_ocr, hrnet",
-        ),
-        ("configs/nowhere.py", "--config cannot be loaded"),
+        ("mode=evaluate", "'mode=evaluate' is no flag; flags are written --name=value"),
+        ("--mode=trian", "--mode=trian: value should be one of <train|evaluate|"),
+        ("--config.data.root=nowhere", "nowhere: no such folder"),
+        ("--processes=2", "missing: --coordinator, --process"),
+        ("--mode=import", "--mode=import needs the file to read: --source=FILE.pth"),
     ],
 )
-def test_an_unknown_config_gets_one_sentence(folder, config, sentence):
-    result = run(command(folder, f"--workdir={folder}/unknown", config=config), environment(folder))
-    assert result.returncode == 2
-    assert sentence in result.stderr
-    assert "Traceback" not in result.stderr
+def test_what_cannot_be_done_is_refused_in_one_sentence(folder, mistake, sentence):
+    assert sentence in command_line.refusal(*arguments(folder, "refused", mistake))
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ("configs/camvid.py:deeplab", "Config variant 'deeplab' is unknown; choose one of ovenet, hrnet_ocr, hrnet"),
+        ("configs/nowhere.py", "--config cannot be loaded"),
+    ],
+)  # fmt: skip
+def test_an_unknown_config_is_refused_in_one_sentence(folder, config, sentence):
+    assert sentence in command_line.refusal(*arguments(folder, "unknown", network=[f"--config={config}"]))
 
 
 @pytest.mark.usefixtures("trained")
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("setting", "sentence"),
     [
-        (["--config.eval.scales=half"], "config.eval.scales is ('half',); it must be positive numbers"),
-        (["--config.eval.scales=(0.5,-1)"], "config.eval.scales is (0.5, -1); it must be positive numbers"),
-        (["--config.eval.checkpoint=7"], "config.eval.checkpoint is '7'; it must be 'best' or 'latest'"),
-        (["--mode=predict", "--source=nowhere"], "--source=nowhere is no folder"),
-        (["--config.predict.ids=names", "--mode=predict"], "config.predict.ids is 'names'; known: label_ids"),
+        ("--config.eval.scales=half", "config.eval.scales is ('half',); it must be positive numbers"),
+        ("--config.eval.scales=(0.5,-1)", "config.eval.scales is (0.5, -1); it must be positive numbers"),
+        ("--config.eval.checkpoint=7", "config.eval.checkpoint is '7'; it must be 'best' or 'latest'"),
+        ("--mode=predict --source=nowhere", "--source=nowhere is no folder"),
+        ("--mode=predict --config.predict.ids=names", "config.predict.ids is 'names'; known: label_ids"),
+        ("--config.model.head.classifier.hidden_features=8", "is of another model:"),
     ],
 )
-def test_settings_of_a_test_that_make_no_sense_get_one_sentence(folder, arguments, sentence):
-    arguments = ["--mode=evaluate", f"--workdir={folder}/run", *arguments]
-    result = run(command(folder, *arguments), environment(folder))
-    assert result.returncode == 2
-    assert sentence in result.stderr
-    assert "Traceback" not in result.stderr
+def test_a_test_that_makes_no_sense_is_refused_in_one_sentence(folder, setting, sentence):
+    assert sentence in command_line.refusal(*arguments(folder, "run", "--mode=evaluate", *setting.split()))
 
 
 @pytest.mark.usefixtures("trained")
 def test_scales_and_flip_are_chosen_on_the_command_line(folder):
-    arguments = ["--mode=evaluate", "--config.eval.scales=(0.5,1.0)", "--config.eval.flip"]
-    result = run(command(folder, f"--workdir={folder}/run", *arguments), environment(folder))
-    assert result.returncode == 0, result.stderr
-    assert "on val: 3 images, scales 0.5 1, flip." in result.stdout
+    chosen = ["--mode=evaluate", "--config.eval.scales=(0.5,1.0)", "--config.eval.flip"]
+    output = command_line.output(*arguments(folder, "run", *chosen))
+    assert "on val: 3 images, scales 0.5 1, flip." in output
     assert (folder / "run" / "evaluation" / "val_0.5-1_flip" / "report.json").exists()
 
 
@@ -283,19 +225,7 @@ def test_an_image_left_out_of_a_prediction_shows_in_the_exit_code(folder):
     images.mkdir()
     shutil.copy(next((folder / "source" / "test").iterdir()), images / "good.png")
     (images / "broken.jpg").write_bytes(b"no image")
-    result = run(
-        command(folder, "--mode=predict", f"--source={images}", f"--workdir={folder}/run"),
-        environment(folder),
-    )
+    result = command_line.run(*arguments(folder, "run", "--mode=predict", f"--source={images}"))
     assert result.returncode == 1, result.stderr
     assert "Left out: 1 of 2 images, which cannot be read:" in result.stdout
     assert (folder / "run" / "predictions" / "images" / "label_maps" / "good.png").exists()
-
-
-@pytest.mark.usefixtures("trained")
-def test_a_checkpoint_of_another_model_gets_one_sentence(folder):
-    arguments = ["--mode=evaluate", f"--workdir={folder}/run", "--config.model.backbone.width=8"]
-    result = run(command(folder, *arguments), environment(folder))
-    assert result.returncode == 2
-    assert "is of another model:" in result.stderr
-    assert "Traceback" not in result.stderr

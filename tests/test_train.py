@@ -24,8 +24,8 @@ from ovenet_jax.run import workdir
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.run.state import TrainState
 from ovenet_jax.train import train
-from tests.camvid_tree import write_tree
 from tests.imagenet import NORMALISATION
+from tests.tiny_run import shrunk
 
 
 def variants(file) -> list[str]:
@@ -72,26 +72,6 @@ def leaves(config: ConfigDict, prefix: str = "") -> set[str]:
         for key, value in config.items()
         for leaf in (leaves(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else {prefix + key})
     }
-
-
-def shrunk(config: ConfigDict, folder: Path) -> ConfigDict:
-    """Two steps of a config on a made-up CamVid of 24x32."""
-    data = write_tree(folder, counts={"train": 9, "val": 5, "test": 1})
-    config.data.update(data)
-    config.model.backbone.update({"width": 4, "stem_width": 8, "layer1_blocks": 1, "layer1_width": 4})
-    config.augment.update({"base_size": 32, "crop": (32, 32)})
-    config.eval.update({"base_size": 32, "images_per_device": 1, "panels": 2, "worst": 1})
-    config.update(
-        {
-            "batch_size": 8,
-            "steps": 2,
-            "report_every": 1,
-            "evaluate_every": 2,
-            "checkpoint_every": 1,
-            "ema": 0.9,
-        }
-    )
-    return config
 
 
 def trained(variant: str, folder: Path) -> tuple[Path, ConfigDict, set[str]]:

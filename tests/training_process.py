@@ -5,12 +5,8 @@ interrupted.
 """
 
 import json
-import os
 import sys
 from pathlib import Path
-
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import jax
 from absl import flags, logging
@@ -22,8 +18,6 @@ from ovenet_jax.train import train
 def main(config_file: str, folder: str, address: str = "", count: str = "1", index: str = "0") -> int:
     sys.modules["clu.metric_writers"] = None  # no TensorBoard, so that the process starts fast
     jax.config.update("jax_num_cpu_devices", 2 if address else 1)
-    jax.config.update("jax_compilation_cache_dir", str(Path(config_file).parent / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     if address:
         jax.distributed.initialize(address, num_processes=int(count), process_id=int(index))
     flags.FLAGS.mark_as_parsed()

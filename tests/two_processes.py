@@ -4,12 +4,8 @@ Prints the evaluation as JSON.
 """
 
 import json
-import os
 import sys
 from pathlib import Path
-
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import jax
 from absl import flags

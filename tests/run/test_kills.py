@@ -41,7 +41,7 @@ def until_saving(folder: Path, process: subprocess.Popen, complete: int) -> None
 
 
 def whole_run(folder: Path, **changes) -> tuple[Path, Path, int]:
-    """(config file, folder of an undisturbed run, its last step); the compilation cache comes beside them."""
+    """(config file, folder of an undisturbed run, its last step)."""
     config = tiny_config(folder, **changes)
     file = folder / "config.json"
     file.write_text(json.dumps(config.to_dict()))

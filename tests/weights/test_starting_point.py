@@ -19,7 +19,7 @@ from ovenet_jax.run.network import load_model
 from ovenet_jax.train import train
 from ovenet_jax.training.checks import check_config
 from ovenet_jax.weights.starting_point import Source, start_from, summary, take_over
-from tests.test_train import shrunk
+from tests.tiny_run import shrunk
 
 FRESH, BASE, TRUNK = 0.0, 1.0, 2.0
 
