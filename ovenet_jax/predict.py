@@ -72,11 +72,10 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
     with parallel.all_or_none():
         files.refuse_existing(target, "--workdir")
     first = jax.process_index() == 0
-    if first:
-        what = f"{len(images)} images of {name} with step {network.step} of {folder}"
-        print(f"Predicting {what}, {inference.protocol}.")
+    what = f"{len(images)} images of {name} with step {network.step} of {folder}"
+    parallel.say(f"Predicting {what}, {inference.protocol}.")
     with files.new_folder(target, "--workdir") if first else files.writing(target, "--workdir"):
-        parallel.gather("ready")  # the first process has made the folder
+        parallel.barrier()  # the first process has made the folder
         unreadable, wrong = _write_all(images, inference, network, parts, config)
         unreadable, wrong = (sum(parallel.gather(faults), []) for faults in (unreadable, wrong))
         if wrong:

@@ -235,9 +235,8 @@ def evaluated(
         target = report.new_folder(folder / "evaluation", evaluator.split + evaluator.protocol.suffix, what)
     evaluation = None if anew else report.read(target)
     if not all(parallel.gather(evaluation is not None)):
-        if jax.process_index() == 0:
-            images = f"{len(evaluator.source)} images, {evaluator.protocol}"
-            print(f"Evaluating step {network.step} of {folder} on {evaluator.split}: {images}.")
+        images = f"{len(evaluator.source)} images, {evaluator.protocol}"
+        parallel.say(f"Evaluating step {network.step} of {folder} on {evaluator.split}: {images}.")
         evaluation = evaluator.run(*arrays, interrupted, curves=True)
     return None if evaluation is None else Evaluated(arrays, what, target, evaluation)
 

@@ -108,11 +108,10 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
         "refiner": refiner.name,
         "eval": config.eval.to_dict(),
     }
-    if jax.process_index() == 0:
-        print(
-            f"Refining what step {network.step} of {folder} says of {what['split']} by {refiner.name}: {len(source)} "
-            f"images, {inference.protocol}."
-        )
+    parallel.say(
+        f"Refining what step {network.step} of {folder} says of {what['split']} by {refiner.name}: {len(source)} "
+        f"images, {inference.protocol}."
+    )
     scores = scores_before_and_after(config, source, network, inference, refiner)
     if jax.process_index() == 0:
         print(table(scores, source.classes.names))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
 from ovenet_jax.run.state import TrainState
 from ovenet_jax.run.summaries import JsonLines
@@ -95,11 +96,10 @@ class FiniteWatch:
                 f"config.non_finite.limit is {limit}, so training stopped; what was saved before is kept. "
                 f"{self._file.path} names the images of these steps."
             )
-        if jax.process_index() == 0:
-            print(
-                f"Warning: loss or parameters were not finite at step {step}, whose update is left out; "
-                f"{count} of at most {limit} such steps, their images are named in {self._file.path}."
-            )
+        parallel.say(
+            f"Warning: loss or parameters were not finite at step {step}, whose update is left out; "
+            f"{count} of at most {limit} such steps, their images are named in {self._file.path}."
+        )
 
 
 class Pace:
