@@ -79,7 +79,7 @@ def main(_) -> None:
         for one in evaluation.suspects
         for region in one.regions
     ]
-    columns = {"of": "10s", "count": "8d", "wrong": "8d", "AP of the score": "10.3f", "AP of mIoU": "10.3f"}
+    columns = {"of": "10s", "count": "8d", "wrong": "8d", "AP of the score": "18.3f", "AP of mIoU": "13.3f"}
     table = Table(columns, JSON.value, config=config.name, workdir=WORKDIR.value, share=SHARE.value)
     for name, ranked in (("regions", regions), ("images", images)):
         scores, lowest, wrong = zip(*ranked, strict=True)

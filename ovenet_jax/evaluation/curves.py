@@ -36,7 +36,7 @@ def distance_bins(label: np.ndarray) -> np.ndarray:
         touching[behind] |= differ
     if not touching.any():
         return np.full(label.shape, len(DISTANCES), np.uint8)
-    distance = cv2.distanceTransform((~touching).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance = cv2.distanceTransform((~touching).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
     return np.digitize(distance, DISTANCES).astype(np.uint8)
 
 
@@ -48,10 +48,10 @@ def counted(
     index: int, value: float, right and counts (whether it counts at all): bool, all of one shape.
     """
     among = counts.ravel() & (
-        index.ravel() == jnp.arange(length)[:, None]
+        index.ravel() == jnp.arange(length, dtype=index.dtype)[:, None]
     )  # for so few bins faster than a scatter
-    values = (jnp.ones((), jnp.float32), value.ravel(), right.ravel())
-    return jnp.stack([jnp.where(among, x, 0).sum(-1, dtype=jnp.float32) for x in values], axis=-1)
+    sums = among.sum(-1), jnp.where(among, value.ravel(), 0).sum(-1), (among & right.ravel()).sum(-1)
+    return jnp.stack([x.astype(jnp.float32) for x in sums], axis=-1)
 
 
 def by_distance(class_map: jax.Array, label: jax.Array, bins: jax.Array) -> jax.Array:
