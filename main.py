@@ -35,8 +35,9 @@ def main(_: list[str]) -> int | None:
     task = {flag.name: flag.value for flag in (MODE, SOURCE, WORKDIR)} | {"config": config.to_dict()}
     processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, WAIT.value, task)  # before jax is used
 
-    from ovenet_jax import browse, compare, evaluate, import_weights, predict, supervision, train
+    from ovenet_jax import browse, compare, evaluate, import_weights, predict, train
     from ovenet_jax.data import inventory
+    from ovenet_jax.supervision.task import task_of
 
     folder = Path(WORKDIR.value or Path("runs") / config.name)
     source = Path(SOURCE.value).expanduser() if SOURCE.value else None
@@ -46,7 +47,7 @@ def main(_: list[str]) -> int | None:
         "report": lambda: evaluate.evaluate(config, folder, anew=False),
         "predict": lambda: EXIT_DONE if predict.predict(config, folder, source) else EXIT_INCOMPLETE,
         "compare": lambda: compare.compare(config, SOURCE.value, folder),
-        "prepare": lambda: print(inventory.as_text(supervision.prepare(config))),
+        "prepare": lambda: print(inventory.as_text(task_of(config).prepare())),
         "browse": lambda: browse.browse(config, folder),
         "import": lambda: import_weights.import_weights(config, source, folder),
     }

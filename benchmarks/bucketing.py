@@ -14,11 +14,10 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from benchmarks.table import Table, json_file
-from ovenet_jax import supervision
 from ovenet_jax.data import pipeline
 from ovenet_jax.evaluation.evaluator import Evaluator
-from ovenet_jax.evaluation.metrics import scores
 from ovenet_jax.run.network import restore_network
+from ovenet_jax.supervision.task import task_of
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant], see configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run or an import.", required=True)
@@ -52,7 +51,7 @@ class Sampled:
 
 def main(_) -> None:
     config = CONFIG.value
-    supervision.prepare(config)
+    task_of(config).prepare()
     network = restore_network(config.model, Path(WORKDIR.value), config.eval.checkpoint)
     columns = {"bucket": "8d", "shapes": "8d", "mIoU [%]": "10.3f", "change": "+9.3f", "seconds": "9.1f"}
     table = Table(columns, JSON.value, config=config.name, workdir=WORKDIR.value, images=IMAGES.value)
@@ -64,7 +63,7 @@ def main(_) -> None:
         start = time.perf_counter()
         evaluation = evaluator.run(network.params, network.statistics)
         seconds = time.perf_counter() - start
-        miou = 100 * scores(list(evaluation.matrices.values())[-1])["miou"]
+        miou = 100 * evaluation.miou
         exact = miou if exact is None else exact
         table.row(bucket, len(evaluator.inference.pass_sizes), miou, miou - exact, seconds)
 

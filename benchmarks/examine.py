@@ -19,19 +19,16 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 from scipy import ndimage
 
-from ovenet_jax import supervision
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.devices import environment
 from ovenet_jax.evaluation.inference import Inference, Segmentation, on_canvas
-from ovenet_jax.evaluation.refinement import seeds_of
-from ovenet_jax.models.predictions import class_maps
 from ovenet_jax.run import workdir
 from ovenet_jax.run.network import restore_network
 from ovenet_jax.segfix.files import Offsets
+from ovenet_jax.supervision.task import Task, task_of
 
 BLOCK = 10  # images of one drive, one after the other
 DISTANCES = (2, 4, 8, 16, 32)  # pixels to the nearest boundary: upper ends of groups, the last has none
@@ -63,15 +60,16 @@ def examine(folder: Path, split: str) -> dict:
     config = workdir.read_config(folder)
     config.data.eval_split = split
     config.eval.sum = "logits"  # which the fusion is one of
-    source = supervision.open_evaluation(config)
+    task = task_of(config)
+    source = task.open_evaluation()
     network = restore_network(config.model, folder, "latest")
-    inference = Inference.from_config(config, network.graphdef, source.classes)
+    inference = Inference.from_config(config, network.graphdef, task.classes)
     found = {}
     with pipeline.samples(source, range(len(source))) as samples:
         for batch in inference.in_batches(samples, itemgetter("image")):
             images = [sample["image"] for sample in batch]
             segmentation = inference(network.params, network.statistics, images)
-            answers = zip(batch, *_on_host(batch, segmentation, config.model), strict=True)
+            answers = zip(batch, *_on_host(batch, segmentation, task), strict=True)
             for sample, predicted, seeds in answers:
                 counts = measure(sample["label"], predicted, seeds, len(source.classes.names))
                 found[int(sample["index"])] = {"name": sample["name"], **counts}
@@ -83,13 +81,16 @@ def examine(folder: Path, split: str) -> dict:
 
 
 def _on_host(
-    batch: list[dict], segmentation: Segmentation, model: ConfigDict
+    batch: list[dict], segmentation: Segmentation, task: Task
 ) -> tuple[list[ClassMaps], list[Offsets | None]]:
     """Class maps of each image, those of a perfect confidence among them, and its seeds if there are any."""
-    maps, scores = class_maps(segmentation.scores), segmentation.scores
+    scores = segmentation.scores
+    maps = {name: task.class_map(x) for name, x in scores.items()}
     seeds: list[Offsets | None] = [None] * len(batch)
     if segmentation.offset is not None:
-        seeds = [Offsets(*of) for of in seeds_of([sample["image"] for sample in batch], segmentation, model)]
+        sizes = [sample["label"].shape for sample in batch]
+        trunk = jax.device_get((maps["fused"], segmentation.offset, segmentation.confidence))
+        seeds = task.offsets(sizes, *trunk)
         rows, *canvas = maps["fused"].shape
         labels = np.full((rows, *canvas), IGNORE, np.uint8)
         for row, sample in enumerate(batch):

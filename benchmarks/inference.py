@@ -66,7 +66,7 @@ def main() -> None:
         seconds = []
         for image in images(arguments.images, height, varying):
             start = time.perf_counter()
-            jax.block_until_ready(inference(*arrays, [image]).answer)
+            jax.block_until_ready(inference(*arrays, [image]).prediction)
             seconds.append(time.perf_counter() - start)
         runs = len(passes(image.shape[:2], protocol, True)) * (1 + flip)
         table.row(title, runs, len(inference.pass_sizes), seconds[0], statistics.median(seconds[1:]))

@@ -15,12 +15,12 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from benchmarks.table import Table, json_file
-from ovenet_jax import supervision
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.evaluation import suspects
 from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.run.network import restore_network
+from ovenet_jax.supervision.task import task_of
 
 SMALLEST = 16 * suspects.SMALLEST  # pixels of an image: what is `SMALLEST` to a network of stride 4
 
@@ -65,7 +65,7 @@ def average_precision(scores: Sequence[float], wrong: Sequence[bool]) -> float:
 
 def main(_) -> None:
     config = CONFIG.value
-    supervision.prepare(config)
+    task_of(config).prepare()
     network = restore_network(config.model, Path(WORKDIR.value), config.eval.checkpoint)
     evaluator = Evaluator(config, network.graphdef)
     evaluator.source = source = Mislabelled(evaluator.source, SHARE.value)

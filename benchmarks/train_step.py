@@ -37,7 +37,8 @@ from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import PRECISIONS
 from ovenet_jax.models.ovenet import OVeNet
 from ovenet_jax.run.state import TrainState, init_state
-from ovenet_jax.training.losses import ovenet_loss, segmentation_loss
+from ovenet_jax.supervision.losses import ovenet_loss, segmentation_loss
+from ovenet_jax.supervision.measures import class_measures
 from ovenet_jax.training.optimizer import create_optimizer, poly_schedule
 from ovenet_jax.training.step import train_step
 
@@ -129,8 +130,8 @@ def compile_step(network: nnx.Module, precision: str, mesh: Mesh, arguments: arg
             graphdef=graphdef,
             optimizer=optimizer,
             loss=loss_of(network),
+            measure=partial(class_measures, align_corners=True),
             normalisation=networks.NORMALISATION,
-            align_corners=True,
             seed=0,
             precision=precision,
         ),

@@ -189,7 +189,7 @@ HRNET_HEADS = HEADS | {
 def network(head: str, backbone: str) -> tuple[ConfigDict, ConfigDict]:
     """`config.model.backbone` and `config.model.head` of one of HEADS on one of BACKBONES."""
     below, width = BACKBONES[backbone](), 64 if backbone.endswith("tiny") else 512
-    if below.name == "hrnet":
+    if below.name != "resnet":
         return below, HRNET_HEADS[head](width)
     below.half_dilation = not head.startswith("ocnet_")
     return below, HEADS[head](width)
@@ -223,14 +223,14 @@ def choose_model(
     ((head, backbone),) = found
     model = config.model
     model.backbone, model.head = network(head, backbone)
-    if model.backbone.name == "hrnet":
+    if model.backbone.name != "resnet":
         model.input.update(HRNET_INPUT)
     else:
         model.input.update(FIRST_RELEASE_INPUT if head.startswith("ocnet_") else RESNET_INPUT)
     if name.startswith("ovenet_"):
         # As much of HRNet's last stage as OVeNet copies, or all blocks of a ResNet's last layer.
         last = model.backbone
-        count = min(2, last.modules[2]) if last.name == "hrnet" else last.blocks[3]
+        count = last.blocks[3] if last.name == "resnet" else min(2, last.modules[2])
         common.add_offsets(config, modules=(count,))
 
 

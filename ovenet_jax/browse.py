@@ -4,11 +4,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from ovenet_jax import files, supervision
+from ovenet_jax import files
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.image_files import write_picture
 from ovenet_jax.evaluation.colours import overlay
 from ovenet_jax.evaluation.panel import panel
+from ovenet_jax.supervision.task import task_of
 from ovenet_jax.training.checks import check_config
 
 COUNT = 8
@@ -25,8 +26,9 @@ def browse(config: ConfigDict, folder: Path) -> None:
       UserError: what the user can mend in config or data.
     """
     check_config(config)
-    supervision.prepare(config)
-    source = supervision.open_training(config)
+    task = task_of(config)
+    task.prepare()
+    source = task.open_training()
     acts = pipeline.augmentations(config.augment, source.classes)
     # How many there are to a batch makes no difference to the samples and their order.
     with pipeline.train_batches(source, acts, batch_size=COUNT, seed=config.seed, first_step=0) as batches:

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from ovenet_jax import files, supervision
+from ovenet_jax import files
 from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation import comparison
@@ -15,6 +15,7 @@ from ovenet_jax.evaluation.inspection import Inspected
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run import workdir
+from ovenet_jax.supervision.task import task_of
 
 SHOWN_GROUPS = 4  # side by side
 ONLY_SEED = ("seed", "name", *workdir.FREE_KEYS)  # runs that differ in nothing else are seeds of one config
@@ -34,7 +35,7 @@ def compare(config: ConfigDict, source: str | None, folder: Path) -> None:
         raise UserError("--mode=compare wants at least two runs: --source=DIR,DIR,... with their workdirs.")
     with parallel.all_or_none():
         configs = [_config_of(run, config) for run in folders]
-        supervision.prepare(config)
+        task_of(config).prepare()
     results, evaluators = [], []
     for run, own in zip(folders, configs, strict=True):
         graphdef, *_ = parameters.split(create_model(own.model))
@@ -44,7 +45,7 @@ def compare(config: ConfigDict, source: str | None, folder: Path) -> None:
         results.append(result)
     if jax.process_index() > 0:
         return
-    classes = evaluators[0].source.classes
+    classes = evaluators[0].task.classes
     groups: dict[str, list[int]] = {}
     for i, own in enumerate(configs):
         groups.setdefault(_without_seed(own), []).append(i)

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from ovenet_jax import supervision
 from ovenet_jax.devices import parallel
 from ovenet_jax.evaluation import refinement
 from ovenet_jax.evaluation.evaluator import Evaluator, evaluate_checkpoint
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run import workdir
+from ovenet_jax.supervision.task import task_of
 
 
 def evaluate(config: ConfigDict, folder: Path, anew: bool = True) -> None:
@@ -24,7 +24,7 @@ def evaluate(config: ConfigDict, folder: Path, anew: bool = True) -> None:
     """
     with parallel.all_or_none():
         workdir.note_differences(folder, config)
-        supervision.prepare(config)
+        task_of(config).prepare()
     if config.eval.segfix:
         refinement.evaluate_refined(config, folder)
         return

@@ -1,7 +1,6 @@
 """Published PyTorch weights -> a folder that training starts from, and that is evaluated and predicted with."""
 
 from collections import Counter
-from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run import workdir
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.weights import starting_point, torch_weights
+from ovenet_jax.weights.published_heads import title_of_config, title_of_names
 from ovenet_jax.weights.published_names import describe, recognise, why_ignored
 
 
@@ -43,13 +43,20 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
     if backbone_only:
         expected = {name: value for name, value in fresh.items() if name.startswith("backbone.")}
         form = "a backbone alone, as ImageNet weights are: the starting point of a training"
-    _check_network(expected, names.values(), source)
+    theirs = describe(names.values(), title_of_names(names.values()))
+    ours = describe(expected, "" if backbone_only else title_of_config(config.model.head))
+    if ours != theirs:
+        raise UserError(
+            f"{source} does not fit the configured model: the file holds {theirs}, and the config makes {ours}; "
+            f"choose the config's variant of the file's network."
+        )
     in_place = sorted({names[key].partition(".")[0] for key in torch_weights.in_place_abn(state_dict)})
     if not backbone_only:
         _check_activations(config.model.head, bool(set(in_place) - {"backbone"}), source)
         _compare_input(config.model.input, code_base.input or {}, f"{source}, of {code_base.title},")
     loaded = torch_weights.fill(expected, torch_weights.fold_in_place_abn(state_dict), str(source))
-    arrays, origins = starting_point.take_over(fresh, starting_point.Source(source.name, loaded))
+    offered = starting_point.Source(source.name, loaded, config.model.head)
+    arrays, origins = starting_point.take_over(fresh, config.model.head, offered)
 
     norm = "plain BatchNorm"
     if in_place:
@@ -72,16 +79,6 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
     for reason, count in Counter(ignored.values()).items():
         print(f"ignored: {count} keys, {reason}")
     print(f"Written: {folder}")
-
-
-def _check_network(expected: Iterable[str], names: Iterable[str], source: Path) -> None:
-    """Whether two networks with arrays of these names are alike in backbone, head and offsets."""
-    ours, theirs = describe(expected), describe(names)
-    if ours != theirs:
-        raise UserError(
-            f"{source} does not fit the configured model: the file holds {theirs}, and the config makes {ours}; "
-            f"choose the config's variant of the file's network."
-        )
 
 
 def _check_activations(head: ConfigDict, in_place_abn: bool, source: Path) -> None:

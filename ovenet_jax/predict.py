@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import repeat, starmap
+from itertools import repeat
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ovenet_jax import files, supervision
+from ovenet_jax import files
 from ovenet_jax.data import labels, pipeline
 from ovenet_jax.data.image_files import write_picture
 from ovenet_jax.data.image_folder import ImageFolder
@@ -25,13 +25,10 @@ from ovenet_jax.errors import UserError, listed
 from ovenet_jax.evaluation.colours import overlay
 from ovenet_jax.evaluation.inference import Inference
 from ovenet_jax.evaluation.legend import legend
-from ovenet_jax.evaluation.refinement import seeds_of
-from ovenet_jax.models.predictions import class_maps
-from ovenet_jax.models.zoo import directions_of, is_segfix
 from ovenet_jax.run import workdir
 from ovenet_jax.run.network import Network, restore_network
 from ovenet_jax.segfix.files import Offsets, read_offsets, write_offsets
-from ovenet_jax.segfix.labels import offset_of_class
+from ovenet_jax.supervision.task import Task, task_of
 
 FORMS = ("png", "mat")  # of offset files
 
@@ -64,9 +61,10 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
             images: pipeline.Samples = pipeline.open_split(config.data, name)
         else:
             images, name = ImageFolder(source), source.resolve().name
-    classes = _classes(config, any_count=source is not None)
+    task = task_of(config)
+    classes = _classes(config, task, any_count=source is not None)
     target = folder / "predictions" / name
-    parts = _parts(config, classes, files.incomplete(target))
+    parts = _parts(config, task, classes, files.incomplete(target))
     network = restore_network(config.model, folder, config.eval.checkpoint)
     inference = Inference.from_config(config, network.graphdef, classes, answer_only=True)
     with parallel.all_or_none():
@@ -76,7 +74,7 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
     parallel.say(f"Predicting {what}, {inference.protocol}.")
     with files.new_folder(target, "--workdir") if first else files.writing(target, "--workdir"):
         parallel.barrier()  # the first process has made the folder
-        unreadable, wrong = _write_all(images, inference, network, parts, config)
+        unreadable, wrong = _write_all(images, inference, network, task, parts, config.data.workers)
         unreadable, wrong = (sum(parallel.gather(faults), []) for faults in (unreadable, wrong))
         if wrong:
             raise UserError(f"{len(wrong)} files are not as they should be: {wrong[0]}; is the disk full?")
@@ -97,43 +95,46 @@ def _write_all(
     images: pipeline.Samples,
     inference: Inference,
     network: Network,
+    task: Task,
     parts: Sequence["_Part"],
-    config: ConfigDict,
+    workers: int,
 ) -> tuple[list[str], list[str]]:
     """Writes this process's share; returns what is wrong with images, and with files that are read again."""
     params, statistics = parallel.to_local(inference.mesh, (network.params, network.statistics))
-    seeds_wanted = any(isinstance(part, _SeedOffsets) for part in parts)
+    offsets_wanted = any(isinstance(part, _OffsetFiles) for part in parts)
     unreadable: list[str] = []
     mine = range(jax.process_index(), len(images), jax.process_count())
     written: list[tuple[str, tuple[int, int]]] = []
 
-    def write(sample: dict, class_map: np.ndarray, seeds: Offsets | None) -> tuple[str, tuple[int, int]]:
+    def write(sample: dict, class_map: np.ndarray, offsets: Offsets | None) -> tuple[str, tuple[int, int]]:
         height, width = size = sample["image"].shape[:2]
-        answer = _Answer(sample["image"], class_map[:height, :width], seeds)
+        answer = _Answer(sample["image"], class_map[:height, :width], offsets)
         for part in parts:
             part.write(sample["name"], answer)
         return sample["name"], size
 
     with (
-        pipeline.samples(images, mine, workers=config.data.workers) as samples,
+        pipeline.samples(images, mine, workers=workers) as samples,
         ThreadPoolExecutor() as threads,
     ):
         bar = tqdm(samples, "predicting", len(mine), unit=" images", mininterval=1)
         for batch in inference.in_batches(_readable(bar, unreadable), itemgetter("image")):
             pictures = [sample["image"] for sample in batch]
             segmentation = inference(params, statistics, pictures)
-            (maps,) = jax.device_get(class_maps(segmentation.scores)).values()
-            seeds: Iterable[Offsets | None] = repeat(None)
-            if seeds_wanted:
-                seeds = starmap(Offsets, seeds_of(pictures, segmentation, config.model))
-            written += threads.map(write, batch, maps, seeds)
+            maps, *trunk = jax.device_get(
+                (task.class_map(segmentation.prediction), segmentation.offset, segmentation.confidence)
+            )
+            offsets: Iterable[Offsets | None] = repeat(None)
+            if offsets_wanted:
+                offsets = task.offsets([picture.shape[:2] for picture in pictures], maps, *trunk)
+            written += threads.map(write, batch, maps, offsets)
         faults = threads.map(lambda item: [part.fault_of(*item) for part in parts], written)
         return unreadable, [fault for found in faults for fault in found if fault]
 
 
-def _classes(config: ConfigDict, any_count: bool) -> Labels:
+def _classes(config: ConfigDict, task: Task, any_count: bool) -> Labels:
     """The class table of what is predicted, or one that only counts where the model has another number of classes."""
-    classes = supervision.predicted_classes(config)
+    classes = task.classes
     count = config.model.num_classes
     if len(classes.names) == count:
         return classes
@@ -169,39 +170,24 @@ def _readable(samples: Iterable[dict], faults: list[str]) -> Iterator[dict]:
 
 
 class _Answer(NamedTuple):
-    """image: uint8 [H, W, 3]. class_map: uint8 [H, W]. seeds: an OVeNet's offsets, where they are wanted."""
+    """image: uint8 [H, W, 3]. class_map: uint8 [H, W]. offsets: where they are wanted."""
 
     image: np.ndarray
     class_map: np.ndarray
-    seeds: Offsets | None
+    offsets: Offsets | None
 
 
-def _parts(config: ConfigDict, classes: Labels, target: Path) -> list["_Part"]:
+def _parts(config: ConfigDict, task: Task, classes: Labels, target: Path) -> list["_Part"]:
     """The folders of a prediction in `target`."""
-    form, wanted = config.predict.form, config.predict.offsets
+    form = config.predict.form
     if form not in FORMS:
         raise UserError(f"config.predict.form is {form!r}; known: {', '.join(FORMS)}.")
-    overlays = _Overlays(target / "overlays", classes)
-    if is_segfix(config.model):
-        if wanted:
-            raise UserError(
-                "config.predict.offsets is not for SegFix, which writes its own offsets anyway; leave it out."
-            )
-        table = offset_of_class(directions_of(config.model))
-        return [_BoundaryOffsets(target / "offsets", form, table), overlays]
-    label_maps = _LabelMaps(
-        target / "label_maps", _ids_to_write(classes, config.predict.ids), len(classes.names)
-    )
-    if form != "png":
-        raise UserError(
-            f"config.predict.form is {form!r}, which is for a SegFix's offsets; an OVeNet's have a confidence, which "
-            f"only 'png' holds."
-        )
-    if not wanted:
-        return [label_maps, overlays]
-    if "offset" not in config.model:
-        raise UserError("config.predict.offsets needs a network with offsets; leave it out.")
-    return [label_maps, overlays, _SeedOffsets(target / "offsets")]
+    ids = _ids_to_write(classes, config.predict.ids)
+    parts: dict[str, _Part] = {
+        "label_maps": _LabelMaps(target / "label_maps", ids, len(classes.names)),
+        "offsets": _OffsetFiles(target / "offsets", form),
+    }
+    return [*(parts[name] for name in task.predicts()), _Overlays(target / "overlays", classes)]
 
 
 @dataclass(frozen=True)
@@ -231,31 +217,24 @@ class _Overlays:
 
 
 @dataclass(frozen=True)
-class _BoundaryOffsets:
+class _OffsetFiles:
     folder: Path
     form: str
-    offset_of_class: np.ndarray
 
     def write(self, name: str, answer: _Answer) -> None:
-        write_offsets(self.folder / f"{name}.{self.form}", Offsets(self.offset_of_class[answer.class_map]))
+        if answer.offsets:
+            write_offsets(self.folder / f"{name}.{self.form}", answer.offsets)
 
     def fault_of(self, name: str, size: tuple[int, int]) -> str | None:
-        return _fault_of_offsets(self.folder / f"{name}.{self.form}", size)
+        """Reads an offset file again: it must have the image's size."""
+        try:
+            read_offsets(self.folder / f"{name}.{self.form}", size)
+        except (OSError, ValueError) as error:
+            return str(error)
+        return None
 
 
-@dataclass(frozen=True)
-class _SeedOffsets:
-    folder: Path
-
-    def write(self, name: str, answer: _Answer) -> None:
-        if answer.seeds:
-            write_offsets(self.folder / f"{name}.png", answer.seeds)
-
-    def fault_of(self, name: str, size: tuple[int, int]) -> str | None:
-        return _fault_of_offsets(self.folder / f"{name}.png", size)
-
-
-_Part = _LabelMaps | _Overlays | _BoundaryOffsets | _SeedOffsets
+_Part = _LabelMaps | _Overlays | _OffsetFiles
 
 
 def fault_of(file: Path, size: tuple[int, int], allowed: set[int]) -> str | None:
@@ -267,12 +246,3 @@ def fault_of(file: Path, size: tuple[int, int], allowed: set[int]) -> str | None
         return f"{file} is {label.dtype} {list(label.shape)}, expected uint8 {list(size)}"
     unknown = set(np.unique(label).tolist()) - allowed
     return f"{file} holds ids {sorted(unknown)}" if unknown else None
-
-
-def _fault_of_offsets(file: Path, size: tuple[int, int]) -> str | None:
-    """Reads an offset file again: it must have the image's size."""
-    try:
-        read_offsets(file, size)
-    except (OSError, ValueError) as error:
-        return str(error)
-    return None

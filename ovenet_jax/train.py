@@ -13,7 +13,6 @@ from clu.metrics import Collection
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ovenet_jax import supervision
 from ovenet_jax.data import pipeline
 from ovenet_jax.devices import parallel
 from ovenet_jax.devices.memory import TRAINING_MEMORY, enough_memory
@@ -27,12 +26,13 @@ from ovenet_jax.run import workdir
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.run.interruption import Agreement, interruption
 from ovenet_jax.run.state import TrainState, init_state
-from ovenet_jax.training.checks import check_config, check_micro_batches
+from ovenet_jax.supervision.task import Task, task_of
+from ovenet_jax.training.checks import check_config
 from ovenet_jax.training.compilation import compile_step, counting
 from ovenet_jax.training.health import FiniteWatch, Pace, Step, Watchdog, watched
 from ovenet_jax.training.optimizer import create_optimizer, poly_schedule
 from ovenet_jax.training.reporter import Reporter, nothing_collected
-from ovenet_jax.training.step import BASE, create_loss, ranked_together, train_step
+from ovenet_jax.training.step import BASE, train_step
 from ovenet_jax.weights import starting_point
 
 
@@ -46,15 +46,16 @@ def train(config: ConfigDict, folder: Path) -> bool:
     Raises:
       UserError: what the user can mend in config, data or folder; a loss that is not finite; too little memory.
     """
-    mesh = _checked_mesh(config)
+    task = task_of(config)
+    mesh = _checked_mesh(config, task)
     with parallel.all_or_none():
         workdir.check(folder, config)
-        supervision.prepare(config)
+        task.prepare()
 
     model = create_model(config.model, config.seed)
     frozen = BASE if config.freeze_base else ()
     if config.init.base and not workdir.has_checkpoint(folder):
-        model = starting_point.start_from(model, config.init, frozen)
+        model = starting_point.start_from(model, config.model.head, config.init, frozen)
     model.set_attributes(lay_out=parallel.row_layout(mesh), rematerialise=config.rematerialise)
     graphdef, *_ = parameters.split(model)
     schedule = poly_schedule(config.optimizer.rate, config.steps, config.optimizer.power)
@@ -69,14 +70,14 @@ def train(config: ConfigDict, folder: Path) -> bool:
         train_step,
         graphdef=graphdef,
         optimizer=optimizer,
-        loss=create_loss(config),
+        loss=task.create_loss(),
+        measure=task.measure,
         normalisation=Normalisation.from_config(config.model.input),
-        align_corners=config.model.align_corners,
         seed=config.seed,
         frozen=frozen,
         precision=config.precision,
         accumulate=config.accumulate,
-        group=ranked_together(config),
+        group=task.group,
         ema=config.ema,
     )
     state = parallel.replicate(mesh, init_state(model, optimizer, frozen, config.ema))
@@ -105,7 +106,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
     return finished
 
 
-def _checked_mesh(config: ConfigDict) -> Mesh:
+def _checked_mesh(config: ConfigDict, task: Task) -> Mesh:
     """The devices that train. Raises UserError for values that no training can have, or none on these devices."""
     check_config(config)
     check_settings(config.eval)
@@ -113,7 +114,7 @@ def _checked_mesh(config: ConfigDict) -> Mesh:
         raise UserError("config.eval.segfix refines in --mode=evaluate; leave it out of the training.")
     mesh = parallel.create_mesh(sizes=config.mesh)
     parallel.check_divisible(mesh, config.batch_size, config.augment.crop[0])
-    check_micro_batches(config, mesh.shape["data"])
+    task.check_micro_batches(mesh.shape["data"])
     return mesh
 
 
@@ -167,7 +168,7 @@ class _Run:
             restored and checkpoints.is_scored(self.step)
         )
         reporter.begin(self.step, collected, evaluated=not self._open_evaluation)
-        source = supervision.open_training(config)
+        source = task_of(config).open_training()
         order = {"batch_size": config.batch_size, "seed": config.seed}
         self._batches = pipeline.train_batches(
             source,

@@ -11,9 +11,10 @@ from ovenet_jax.data.augment import RandomScaleCrop, Sample
 from ovenet_jax.data.labels import ADE20K, CITYSCAPES
 from ovenet_jax.data.sizes import scaled_size
 from ovenet_jax.evaluation.inference import read, stacked
-from ovenet_jax.evaluation.metrics import ConfusionMatrix, scores
+from ovenet_jax.evaluation.metrics import ConfusionMatrix
 from ovenet_jax.evaluation.protocol import Protocol, passes
 from ovenet_jax.models.normalisation import Normalisation
+from ovenet_jax.supervision.measures import class_scores
 from tests.golden_case import Case
 
 
@@ -104,6 +105,6 @@ def metrics(case: Case) -> dict[str, np.ndarray]:
         class_map=jnp.argmax(case.io["pred"], axis=1),
         num_classes=case.spec["config"]["num_classes"],
     ).compute()
-    results = scores(matrix)
+    results = class_scores(matrix)
     published = {"iou": "iou", "mean_iou": "miou", "pixel_acc": "pixel_accuracy", "mean_acc": "mean_accuracy"}
     return {"cm": matrix} | {theirs: results[ours] for theirs, ours in published.items()}

@@ -14,7 +14,7 @@ from ovenet_jax.models.segfix import SegFixOutput
 from ovenet_jax.run.state import init_state
 from ovenet_jax.segfix.ground_truth import GroundTruth
 from ovenet_jax.segfix.labels import boundary_and_direction, training_label
-from ovenet_jax.training.losses import (
+from ovenet_jax.supervision.losses import (
     Ohem,
     confidence_loss,
     ohem_bound,

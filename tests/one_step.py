@@ -20,7 +20,8 @@ from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run import processes
 from ovenet_jax.run.state import init_state
-from ovenet_jax.training.step import create_loss, train_step
+from ovenet_jax.supervision.task import task_of
+from ovenet_jax.training.step import train_step
 from tests.imagenet import NORMALISATION
 from tests.tiny_step import config, small_model, tiny_model
 
@@ -66,9 +67,9 @@ def one_step(mesh: Mesh, offsets: bool, accumulate: int = 1) -> Result:
                 train_step,
                 graphdef=parameters.split(model)[0],
                 optimizer=optimizer,
-                loss=create_loss(settings),
+                loss=task_of(settings).create_loss(),
+                measure=task_of(settings).measure,
                 normalisation=NORMALISATION,
-                align_corners=True,
                 seed=0,
                 precision="float64",
                 accumulate=accumulate,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from configs import acdc, ade20k, camvid, cityscapes, coco_stuff, demo, folder, lip, pascal_context
+from configs import acdc, ade20k, cityscapes, coco_stuff, demo, lip, pascal_context
 from ovenet_jax.data import pipeline
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
@@ -12,11 +12,11 @@ from ovenet_jax.models.contracts import Logits
 from ovenet_jax.models.ovenet import OVeNetOutput
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run.state import init_state
+from ovenet_jax.supervision.task import task_of
 from ovenet_jax.training.optimizer import create_optimizer
-from ovenet_jax.training.step import create_loss, train_step
+from ovenet_jax.training.step import train_step
+from tests.config_files import FILES, variants
 from tests.imagenet import NORMALISATION
-
-FILES = [demo, camvid, cityscapes, acdc, ade20k, pascal_context, lip, coco_stuff, folder]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.__name__)
@@ -96,8 +96,7 @@ def test_segfix_trains_as_published(variant):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.__name__)
 def test_every_data_set_has_a_segfix(file):
-    small = file in (demo, camvid, folder)
-    config = file.get_config("segfix" if small else "segfix_hx20")
+    config = file.get_config(next(variant for variant in variants(file) if variant.startswith("segfix")))
     assert (config.data.regions, config.eval.sum, config.eval.base_size) == ("classes", "logits", 0)
     assert config.eval.window == config.augment.crop
     assert (config.batch_size == 16) or file is demo
@@ -129,11 +128,11 @@ def test_the_thesis_ranks_probabilities_by_themselves_and_logits_by_their_softma
     label = jnp.zeros((2, 1, 1), int)
 
     losses = -jax.nn.log_softmax(scores.main)[:, 0, 0, 0]
-    assert_allclose(create_loss(config)(output, label)["initial"], losses[0], rtol=1e-6)
+    assert_allclose(task_of(config).create_loss()(output, label)["initial"], losses[0], rtol=1e-6)
     config.loss.ohem.softmax_again = True
-    assert_allclose(create_loss(config)(output, label)["initial"], losses.mean(), rtol=1e-6)
+    assert_allclose(task_of(config).create_loss()(output, label)["initial"], losses.mean(), rtol=1e-6)
     config.loss.ohem.softmax_again, config.model.offset.logits = False, True
-    assert_allclose(create_loss(config)(output, label)["initial"], losses.mean(), rtol=1e-6)
+    assert_allclose(task_of(config).create_loss()(output, label)["initial"], losses.mean(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("variant", ["ovenet", "hrnet_ocr", "thesis"])
@@ -167,9 +166,9 @@ def full_width_step(variant):
             label,
             graphdef=graphdef,
             optimizer=optimizer,
-            loss=create_loss(config),
+            loss=task_of(config).create_loss(),
+            measure=task_of(config).measure,
             normalisation=NORMALISATION,
-            align_corners=config.model.align_corners,
             seed=0,
         )
 

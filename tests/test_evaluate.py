@@ -124,12 +124,18 @@ def test_a_split_without_labels_is_not_evaluated(tmp_path):
 
 
 def test_processes_add_up_and_an_image_lost_or_counted_twice_is_an_error():
-    first = {"groups": {"fog": {"main": [[1, 2], [3, 4]]}}, "images": [[0, "a", 0.5], [2, "c", 0.1]]}
-    second = {
+    rest = {"answer": "main", "curves": {}, "suspects": []}
+    first = rest | {
+        "groups": {"fog": {"main": [[1, 2], [3, 4]]}},
+        "images": [[0, "a", 0.5], [2, "c", 0.1]],
+    }
+    second = rest | {
         "groups": {"fog": {"main": [[1, 0], [0, 1]]}, "rain": {"main": [[5, 0], [0, 0]]}},
         "images": [[1, "b", None]],
     }
-    evaluation = merged([first, second], images=3)
+    idle = rest | {"groups": {}, "images": [], "answer": ""}
+    evaluation = merged([idle, first, second], images=3)
+    assert evaluation.answer == "main"
     np.testing.assert_array_equal(evaluation.groups["fog"]["main"], [[2, 2], [3, 5]])
     np.testing.assert_array_equal(evaluation.matrices["main"], [[7, 2], [3, 5]])
     assert [image.name for image in evaluation.images] == ["a", "b", "c"]
@@ -140,7 +146,7 @@ def test_processes_add_up_and_an_image_lost_or_counted_twice_is_an_error():
 
 def test_the_worst_images_are_labelled_ones():
     images = [ImageScore(0, "a", 0.5), ImageScore(1, "b", None), ImageScore(2, "c", 0.1)]
-    assert [image.name for image in Evaluation({}, images).worst(5)] == ["c", "a"]
+    assert [image.name for image in Evaluation({}, images, "main").worst(5)] == ["c", "a"]
 
 
 def test_groups_stand_side_by_side():

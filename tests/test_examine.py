@@ -13,7 +13,7 @@ from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.evaluate import evaluate
 from ovenet_jax.models import parameters, zoo
 from ovenet_jax.segfix.files import Offsets
-from ovenet_jax.training.losses import ovenet_loss
+from ovenet_jax.supervision.losses import ovenet_loss
 from tests.camvid_tree import write_tree
 from tests.untrained import save_untrained, tiny
 

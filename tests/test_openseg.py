@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 from numpy.testing import assert_allclose
 
-from configs import acdc, ade20k, camvid, cityscapes, coco_stuff, demo, folder, lip, openseg, pascal_context
+from configs import ade20k, cityscapes, coco_stuff, demo, lip, openseg, pascal_context
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation.protocol import Protocol, passes
 from ovenet_jax.models import parameters
@@ -17,10 +17,11 @@ from ovenet_jax.models.layers import InitialValues
 from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run.state import init_state
+from ovenet_jax.supervision.task import task_of
 from ovenet_jax.training.optimizer import create_optimizer, poly_schedule
-from ovenet_jax.training.step import create_loss, train_step
+from ovenet_jax.training.step import train_step
+from tests.config_files import FILES
 
-FILES = [demo, camvid, cityscapes, acdc, ade20k, pascal_context, lip, coco_stuff, folder]
 SMALL = {  # of the kind of backbone: what makes it compile in seconds
     "hrnet": {"width": 4, "blocks": 1, "layer1_blocks": 1, "layer1_width": 4, "stem_width": 8},
     "resnet": {"widths": (4, 4, 8, 8), "stem": (4, 4, 8)},
@@ -43,7 +44,8 @@ def step(config: ConfigDict, size: tuple[int, int]):
     model = create_model(config.model)
     optimizer = create_optimizer(lambda _: 0.01, momentum=0.9, weight_decay=0.0)
     graphdef, *_ = parameters.split(model)
-    loss, normalisation = create_loss(config), Normalisation.from_config(config.model.input)
+    task, normalisation = task_of(config), Normalisation.from_config(config.model.input)
+    loss = task.create_loss()
 
     def function(state, image, label):
         return train_step(
@@ -53,8 +55,8 @@ def step(config: ConfigDict, size: tuple[int, int]):
             graphdef=graphdef,
             optimizer=optimizer,
             loss=loss,
+            measure=task.measure,
             normalisation=normalisation,
-            align_corners=config.model.align_corners,
             seed=0,
         )
 

@@ -1,7 +1,6 @@
 """A tiny run in this process, on eight devices: what it leaves, and that no config key is idle."""
 
 import json
-import re
 import shutil
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import ovenet_jax
-from configs import acdc, ade20k, camvid, cityscapes, coco_stuff, demo, folder, lip, openseg, pascal_context
+from configs import camvid, openseg
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import evaluate
 from ovenet_jax.models import parameters
@@ -24,18 +23,10 @@ from ovenet_jax.run import workdir
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.run.state import TrainState
 from ovenet_jax.train import train
+from tests.config_files import FILES, variants
 from tests.imagenet import NORMALISATION
 from tests.tiny_run import shrunk
 
-
-def variants(file) -> list[str]:
-    """All variants of a config file, as it names them itself."""
-    with pytest.raises(UserError) as error:
-        file.get_config("?")
-    return re.search("choose one of (.*); or", str(error.value))[1].split(", ")
-
-
-FILES = (demo, camvid, cityscapes, acdc, ade20k, pascal_context, lip, coco_stuff, folder)
 OPENSEG = [f"ovenet_{head}_r_tiny" for head in openseg.HEADS] + ["fcn_w48"]
 ALL_CONFIGS = [(file, variant) for file in FILES for variant in variants(file)]
 ALL_CONFIGS += [(file, "ovenet_isa_r_tiny") for file in FILES] + [(camvid, variant) for variant in OPENSEG]

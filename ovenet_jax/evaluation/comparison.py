@@ -13,9 +13,10 @@ from scipy import stats
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation.inspection import Inspected
-from ovenet_jax.evaluation.metrics import Evaluation, scores
+from ovenet_jax.evaluation.metrics import Evaluation
 from ovenet_jax.evaluation.page import Cell, Page, Section, Table, html
 from ovenet_jax.evaluation.run_page import COLORS, learning_sections
+from ovenet_jax.supervision.measures import class_scores
 
 LEVEL = 0.95
 
@@ -45,7 +46,7 @@ def numbers(groups: Mapping[str, Sequence[Evaluation]], classes: Labels) -> dict
                 )
     result: dict = {"groups": {}, "differences": {}}
     for title, evaluations in groups.items():
-        found = [scores(list(evaluation.matrices.values())[-1]) for evaluation in evaluations]
+        found = [class_scores(evaluation.matrices[evaluation.answer]) for evaluation in evaluations]
         iou = np.array([one["iou"] for one in found])
         result["groups"][title] = {
             "runs": len(found),

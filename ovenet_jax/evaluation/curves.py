@@ -10,7 +10,8 @@ import numpy as np
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.evaluation.inference import Segmentation
 from ovenet_jax.models import sampling
-from ovenet_jax.models.predictions import TITLES, class_maps, probabilities, ranking
+from ovenet_jax.models.predictions import ranking
+from ovenet_jax.supervision.task import Task
 
 DISTANCES = (1, 2, 4, 8, 16, 32, 64)  # pixels to the nearest boundary between classes, upper ends; and beyond
 BINS = 20  # of probabilities
@@ -73,26 +74,29 @@ def added(curves: Mapping[str, np.ndarray], more: Mapping[str, np.ndarray]) -> C
     }
 
 
-def near_boundaries(segmentation: Segmentation, label: jax.Array, bins: jax.Array) -> dict[str, jax.Array]:
-    """The curves by distance of each image; label, bins: [B, H, W]."""
+def near_boundaries(
+    segmentation: Segmentation, label: jax.Array, bins: jax.Array, *, task: Task
+) -> dict[str, jax.Array]:
+    """The curves by distance of each image, where classes are regions that have boundaries; label, bins: [B, H, W]."""
+    if not task.of_regions:
+        return {}
     return {
-        f"distance {name}": jax.vmap(by_distance)(class_map, label, bins)
-        for name, class_map in class_maps(segmentation.scores).items()
-        if name != "offset"  # whose boundaries are its classes
+        f"distance {name}": jax.vmap(by_distance)(task.class_map(x), label, bins)
+        for name, x in segmentation.scores.items()
     }
 
 
 def judge(
-    segmentation: Segmentation, label: jax.Array, *, logits: bool, grid_align_corners: bool
+    segmentation: Segmentation, label: jax.Array, *, task: Task, logits: bool, grid_align_corners: bool
 ) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
     """Of each image, by its label [B, h, w] at the network's pixels: the curves by probability, the probability of the
     label, and the answer, both [B, h, w]."""
     assert segmentation.maps is not None
-    name = next(name for name in reversed(TITLES) if name in segmentation.maps)
-    scores = segmentation.maps[name]
-    (answer,), (probability,) = (x.transpose(3, 0, 1, 2) for x in ranking(name, scores, 1, logits))
+    scores = segmentation.maps[segmentation.answer]
+    shares = task.probabilities(scores, logits)
+    first = ranking(shares, task.class_map(scores), 1)
+    (answer,), (probability,) = (x.transpose(3, 0, 1, 2) for x in first)
     curves = {"probability": jax.vmap(by_probability)(probability, answer == label, label != IGNORE)}
-    shares = probabilities(name, scores, logits)
     known = jnp.where(label == IGNORE, 0, label).astype(jnp.int32)
     belief = jnp.take_along_axis(shares, known[..., None], axis=-1)[..., 0]
     if segmentation.offset is not None and segmentation.confidence is not None:

@@ -14,7 +14,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ovenet_jax import files, supervision
+from ovenet_jax import files
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.devices import parallel
@@ -23,13 +23,15 @@ from ovenet_jax.evaluation import report, run_page
 from ovenet_jax.evaluation.curves import Curves, added, distance_bins, judge, near_boundaries
 from ovenet_jax.evaluation.inference import Inference, Segmentation, on_canvas
 from ovenet_jax.evaluation.inspection import RANKS, Grid, Inspected, seeds
-from ovenet_jax.evaluation.metrics import ConfusionMatrix, Evaluation, ImageScore, scores
+from ovenet_jax.evaluation.metrics import ConfusionMatrix, Evaluation, ImageScore
 from ovenet_jax.evaluation.panel import panel
 from ovenet_jax.evaluation.protocol import Protocol
 from ovenet_jax.evaluation.suspects import Suspect, as_suspect, suspect
 from ovenet_jax.models.parameters import Arrays
-from ovenet_jax.models.predictions import TITLES, Ranking, class_maps, probabilities, ranking
+from ovenet_jax.models.predictions import TITLES, Ranking, in_order, ranking
 from ovenet_jax.run.network import restore_network
+from ovenet_jax.supervision.measures import class_scores
+from ovenet_jax.supervision.task import Task, task_of
 
 STRIDE = 4  # of rankings where no pass saw the whole image
 PENDING = 2  # batches whose counts are not fetched yet: the device works ahead
@@ -73,8 +75,9 @@ class Evaluator:
 
     def __init__(self, config: ConfigDict, graphdef: nnx.GraphDef):
         self.split = config.data.eval_split
-        self.source = supervision.open_evaluation(config)
-        self.inference = Inference.from_config(config, graphdef, self.source.classes)
+        self.task = task_of(config)
+        self.source = self.task.open_evaluation()
+        self.inference = Inference.from_config(config, graphdef, self.task.classes)
         self.protocol = self.inference.protocol
         spread = np.linspace(0, len(self.source) - 1, config.eval.panels, dtype=int)
         self.shown = sorted(set(spread.tolist()))
@@ -83,11 +86,13 @@ class Evaluator:
         self._model = config.model
         offset = config.model.get("offset", {})
         logits = offset.get("logits", True)
-        self._count = jax.jit(partial(_count, num_classes=config.model.num_classes))
-        self._ranked = jax.jit(partial(_ranked, logits=logits, protocol=self.protocol))
-        self._curves = jax.jit(near_boundaries)
+        count = partial(_count, class_map=self.task.class_map, num_classes=config.model.num_classes)
+        self._count = jax.jit(count)
+        self._ranked = jax.jit(partial(_ranked, task=self.task, logits=logits, protocol=self.protocol))
+        self._curves = jax.jit(partial(near_boundaries, task=self.task))
+        grid_align_corners = offset.get("grid_align_corners", True)
         self._judge = jax.jit(
-            partial(judge, logits=logits, grid_align_corners=offset.get("grid_align_corners", True))
+            partial(judge, task=self.task, logits=logits, grid_align_corners=grid_align_corners)
         )
 
     @enough_memory(EVALUATION_MEMORY)
@@ -110,11 +115,10 @@ class Evaluator:
                 if interrupted and interrupted.is_set():
                     break
                 segmentation = self.inference(params, statistics, [sample["image"] for sample in batch])
-                label = self._labels_like(segmentation.answer, batch)
+                label = self._labels_like(segmentation.prediction, batch)
                 counts = self._count(segmentation.scores, label)
-                pending.append(
-                    (batch, counts, self._measured(segmentation, label, batch) if curves else None)
-                )
+                measured = self._measured(segmentation, label, batch) if curves else None
+                pending.append((batch, counts, segmentation.answer, measured))
                 if len(pending) > PENDING:
                     total.add(*pending.popleft())
         for waiting in pending:
@@ -132,7 +136,8 @@ class Evaluator:
         with self._samples(sorted(set(indices)), workers=0) as samples:
             for batch in self.inference.in_batches(samples, itemgetter("image")):
                 segmentation = self.inference(params, statistics, [sample["image"] for sample in batch])
-                maps = jax.device_get(class_maps(segmentation.scores))
+                class_maps = {name: self.task.class_map(x) for name, x in segmentation.scores.items()}
+                maps = jax.device_get(class_maps)
                 rankings, boundary = jax.device_get(self._ranked(segmentation))
                 offset, confidence = jax.device_get((segmentation.offset, segmentation.confidence))
                 for row, sample in enumerate(batch):
@@ -157,7 +162,7 @@ class Evaluator:
     def panel(self, seen: Seen) -> np.ndarray:
         """A picture of it."""
         maps = {TITLES[name]: class_map for name, class_map in seen.class_maps.items()}
-        sample, classes = seen.sample, self.source.classes
+        sample, classes = seen.sample, self.task.classes
         return panel(sample["image"], sample["label"], maps, seen.offset, seen.confidence, classes)
 
     def inspected(self, seen: Seen, score: float | None) -> Inspected:
@@ -264,22 +269,25 @@ def evaluate_checkpoint(
         mious = {image.number: image.miou for image in evaluation.images}
         inspected = [evaluator.inspected(one, mious[index]) for index, one in sorted(seen.items())]
         with files.writing(target, "--workdir"):
-            report.write(evaluation, worst, evaluator.source.classes, what, panels, target)
-            run_page.write(evaluation, inspected, evaluator.source.classes, what, config, folder, target)
+            report.write(evaluation, worst, evaluator.task, what, panels, target)
+            run_page.write(evaluation, inspected, evaluator.task, what, config, folder, target)
     return True
 
 
 def _count(
-    predictions: dict[str, jax.Array], label: jax.Array, *, num_classes: int
+    predictions: dict[str, jax.Array],
+    label: jax.Array,
+    *,
+    class_map: Callable[[jax.Array], jax.Array],
+    num_classes: int,
 ) -> dict[str, ConfusionMatrix]:
     """Confusion matrices of each image [B, K, K], by prediction."""
     count = jax.vmap(partial(ConfusionMatrix.from_model_output, num_classes=num_classes))
-    maps = class_maps(predictions)
-    return {name: count(label=label, class_map=class_map) for name, class_map in maps.items()}
+    return {name: count(label=label, class_map=class_map(x)) for name, x in predictions.items()}
 
 
 def _ranked(
-    segmentation: Segmentation, *, logits: bool, protocol: Protocol
+    segmentation: Segmentation, *, task: Task, logits: bool, protocol: Protocol
 ) -> tuple[dict[str, Ranking], jax.Array | None]:
     """The most probable classes, and a SegFix's probability of a boundary.
 
@@ -294,8 +302,10 @@ def _ranked(
             maps = {name: x / len(protocol.scales) for name, x in maps.items()}
         else:
             maps = {name: x / x.sum(-1, keepdims=True) for name, x in maps.items()}
-    boundary = 1 - probabilities("offset", maps["offset"])[..., 0] if "offset" in maps else None
-    return {name: ranking(name, x, RANKS, logits) for name, x in maps.items()}, boundary
+    rankings = {
+        name: ranking(task.probabilities(x, logits), task.class_map(x), RANKS) for name, x in maps.items()
+    }
+    return rankings, task.boundary(maps[segmentation.answer])
 
 
 def _part(row: int, size: tuple[int, int] | None) -> Callable[[np.ndarray], np.ndarray]:
@@ -310,24 +320,32 @@ class _Total:
     def __init__(self):
         self._groups: dict[str, dict[str, np.ndarray]] = {}
         self._images: list[ImageScore] = []
+        self._answer = ""  # before the first image
         self._curves: Curves = {}
         self._suspects: list[Suspect] = []
 
-    def add(self, batch: list[dict], counts: dict[str, ConfusionMatrix], measured: Measured | None) -> None:
+    def add(
+        self,
+        batch: list[dict],
+        counts: dict[str, ConfusionMatrix],
+        answer: str,
+        measured: Measured | None,
+    ) -> None:
+        self._answer = answer
         if measured is not None:
             self._add_measured(batch, jax.device_get(measured))
-        in_order = {name: counts[name].compute() for name in TITLES if name in counts}
+        by_name = {name: count.compute() for name, count in in_order(counts).items()}
         for row, sample in enumerate(batch):
             group = self._groups.setdefault(sample["group"], {})
-            for name, matrices in in_order.items():
+            for name, matrices in by_name.items():
                 group[name] = group.get(name, 0) + matrices[row]
-            miou = scores(list(in_order.values())[-1][row])["miou_present"]
+            miou = class_scores(by_name[answer][row])["miou_present"]
             self._images.append(ImageScore(int(sample["index"]), sample["name"], miou))
 
     def _add_measured(self, batch: list[dict], measured: Measured) -> None:
         self._curves = added(self._curves, {key: np.float64(x).sum(0) for key, x in measured.curves.items()})
         if not any(key.startswith("distance") for key in measured.curves):
-            return  # SegFix's labels are made of others
+            return  # classes that are no regions of the image
         label, grids, belief, answer = measured[1:]
         if label is None or belief is None or answer is None:
             return
@@ -341,12 +359,13 @@ class _Total:
         return {
             "groups": groups,
             "images": self._images,
+            "answer": self._answer,
             "curves": {key: x.tolist() for key, x in self._curves.items()},
             "suspects": self._suspects,
         }
 
 
-def merged(totals: Iterable[dict], images: int) -> Evaluation:
+def merged(totals: Sequence[dict], images: int) -> Evaluation:
     """The totals of all processes as one."""
     groups: dict[str, dict[str, np.ndarray]] = {}
     found: list[ImageScore] = []
@@ -363,6 +382,6 @@ def merged(totals: Iterable[dict], images: int) -> Evaluation:
     if sorted(image.number for image in found) != list(range(images)):
         raise RuntimeError(f"{len(found)} images were evaluated instead of {images}, each once")
     images_in_order = sorted(found, key=lambda image: image.number)
-    return Evaluation(
-        dict(sorted(groups.items())), images_in_order, curves, sorted(suspects, key=itemgetter(0))
-    )
+    answer = max(total["answer"] for total in totals)  # "" of a process without an image
+    suspects.sort(key=itemgetter(0))
+    return Evaluation(dict(sorted(groups.items())), images_in_order, answer, curves, suspects)

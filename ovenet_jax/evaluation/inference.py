@@ -2,8 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +14,15 @@ from jax.sharding import Mesh
 
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.devices import parallel
-from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation.protocol import Pass, Protocol, Taps, canvas_size, passes, shapes
 from ovenet_jax.models import parameters
+from ovenet_jax.models.contracts import Output
 from ovenet_jax.models.layers import resize_bilinear
 from ovenet_jax.models.normalisation import Normalisation
+from ovenet_jax.models.ovenet import OVeNetOutput
 from ovenet_jax.models.parameters import Arrays
-from ovenet_jax.models.predictions import PARTS, TITLES
-from ovenet_jax.models.zoo import is_segfix
+from ovenet_jax.models.predictions import in_order
+from ovenet_jax.supervision.task import task_of
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -30,23 +32,26 @@ WAITING = 4
 Item = TypeVar("Item")
 
 
-class Segmentation(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Segmentation:
     """What the protocol says of B images on a canvas (H, W); each image lies at its top left.
 
-    scores: float32 [B, H, W, K] by name (see TITLES), the sum over all passes of exp(logits), or of the logits; the
-    last is the model's answer. What the network gave on the largest pass over the whole image, at its own stride, where
-    there was one: maps, its scores [B, h, w, K] by name, and an OVeNet's offset and confidence, else None.
+    scores: float32 [B, H, W, K] by name (see TITLES), the sum over all passes of exp(logits), or of the logits.
+    answer: the name of the network's answer. Of the largest pass over the whole image, if there is one, at its own
+    stride: maps, the scores [B, h, w, K] by name, and an OVeNet's offset and confidence; else None.
     """
 
     scores: dict[str, jax.Array]
+    answer: str = field(metadata={"static": True})
     maps: dict[str, jax.Array] | None
     offset: jax.Array | None
     confidence: jax.Array | None
 
     @property
-    def answer(self) -> jax.Array:
-        """The scores of the model's answer."""
-        return list(self.scores.values())[-1]
+    def prediction(self) -> jax.Array:
+        """The scores of the answer."""
+        return self.scores[self.answer]
 
 
 class Inference:
@@ -54,8 +59,8 @@ class Inference:
 
     The network compiles once for each distinct size of a pass; what cuts passes and adds them up, quickly, for each
     pair of a canvas and a pass. `precision`: what the network computes in; scores are float32. `flip_pairs`: classes
-    that change places in a mirror, like left and right arm. With `answer_only` S_i and S_s are left out; as the program
-    is another one then, the answer is the same up to rounding.
+    that change places in a mirror, like left and right arm. With `answer_only` all other predictions are left out; as
+    the program is another one then, the answer is the same up to rounding.
 
     A pass is done by three jitted functions: `read` cuts it and its mirror image, `forward` runs the network on either,
     `add` adds its scores up.
@@ -70,10 +75,7 @@ class Inference:
         Raises:
           UserError: settings that no test can have.
         """
-        if is_segfix(config.model) and config.eval.sum != "logits":
-            raise UserError(
-                f"config.eval.sum is {config.eval.sum!r}; a SegFix's scores add up as they are, so it must be 'logits'."
-            )
+        task_of(config).check_test()
         return cls(
             graphdef,
             Protocol.from_config(config.eval),
@@ -116,7 +118,7 @@ class Inference:
                 flip_pairs=tuple(flip_pairs),
                 exponentiate=protocol.sum == "exp",
             ),
-            static_argnames="size",
+            static_argnames=("size", "answer"),
             donate_argnums=0,
         )
 
@@ -153,29 +155,24 @@ class Inference:
             )
             window, mirrored = self.read(pixels, read)
             output = self.forward(params, statistics, window)
-            other = self.forward(params, statistics, mirrored).predictions if self.protocol.flip else None
+            other = self.forward(params, statistics, mirrored).scores if self.protocol.flip else None
             if not scores:
                 scores = {
                     name: jnp.zeros(
                         (self.rows, *canvas, x.shape[-1]), device=parallel.batch_sharded(self.mesh)
                     )
-                    for name, x in output.predictions.items()
+                    for name, x in output.scores.items()
                 }
-            scores = self.add(scores, output.predictions, other, write, write_parts, size=first.size)
+            scores = self.add(
+                scores, output.scores, other, write, write_parts, size=first.size, answer=output.answer
+            )
             if all(p.whole for p in same_pass) and first.scale > largest:
-                maps, offset, confidence = output.predictions, output.offset, output.confidence
+                maps, offset, confidence = output.scores, output.offset, output.confidence
                 largest = first.scale
-        in_order = {name: scores[name] for name in TITLES if name in scores}  # jit has sorted them by name
-        return Segmentation(in_order, maps, offset, confidence)
+        return Segmentation(in_order(scores), output.answer, maps, offset, confidence)
 
     def _put(self, tree: Any) -> Any:
         return jax.device_put(tree, parallel.batch_sharded(self.mesh))
-
-
-class _Output(NamedTuple):
-    predictions: dict[str, jax.Array]
-    offset: jax.Array | None
-    confidence: jax.Array | None
 
 
 def read(
@@ -194,18 +191,18 @@ def _forward(
     graphdef: nnx.GraphDef,
     answer_only: bool,
     lay_out: parallel.LayOut,
-) -> _Output:
-    """The network, with its stored BatchNorm statistics, on a normalised image."""
+) -> Segmentation:
+    """What the network, with its stored BatchNorm statistics, says of a normalised image, at its stride."""
     model = parameters.merge(graphdef, params, statistics)
     model.eval()
     model.set_attributes(lay_out=lay_out)
-    output = model(image)
-    predictions = list(output.predictions.items())
-    return _Output(
-        dict(predictions[-1:] if answer_only else predictions),
-        getattr(output, "offset", None),
-        getattr(output, "confidence", None),
-    )
+    output: Output = model(image)
+    scores = output.predictions
+    if answer_only:
+        scores = {output.answer: scores[output.answer]}
+    if isinstance(output, OVeNetOutput):
+        return Segmentation(scores, output.answer, None, output.offset, output.confidence)
+    return Segmentation(scores, output.answer, None, None, None)
 
 
 def _add(
@@ -216,6 +213,7 @@ def _add(
     write_parts: tuple[Taps, Taps],
     *,
     size: tuple[int, int],
+    answer: str,
     align_corners: bool,
     flip_pairs: tuple[tuple[int, int], ...],
     exponentiate: bool,
@@ -227,7 +225,7 @@ def _add(
             values = (values + _exchanged(mirrored[name][:, :, ::-1], flip_pairs)) / 2
         values = resize_bilinear(values, size, align_corners=align_corners)
         values = jnp.exp(values) if exponentiate else values
-        result[name] = scores[name] + _interpolate(values, write_parts if name in PARTS else write)
+        result[name] = scores[name] + _interpolate(values, write if name == answer else write_parts)
     return result
 
 

@@ -1,7 +1,7 @@
 """Confusion matrices and what is read from them; what a training run watches. CLU metrics, merged on the device."""
 
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax
 import jax
@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from clu import metrics
 
-from ovenet_jax.data.iou import class_iou
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.evaluation.suspects import Suspect
+from ovenet_jax.supervision.measures import class_scores
 
 
 @flax.struct.dataclass
@@ -40,41 +40,6 @@ class ConfusionMatrix(metrics.Metric):
         return np.asarray(self.counts, np.int64)
 
 
-def scores(matrix: np.ndarray) -> dict[str, Any]:
-    """Scores of a confusion matrix [K, K].
-
-    iou [K] = tp / (true + predicted - tp), accuracy [K] = tp / true, both 0 for a class that never occurs.
-    miou, mean_accuracy: published means over all K classes. miou_present: over the classes that occur, in truth or
-    prediction, as Cityscapes' official evaluator takes it (None if none does). pixel_accuracy.
-    """
-    matrix = np.asarray(matrix, np.float64)
-    correct, iou = np.diag(matrix), class_iou(matrix)
-    present, iou = ~np.isnan(iou), np.nan_to_num(iou)
-    accuracy = correct / np.maximum(1.0, matrix.sum(1))
-    return {
-        "iou": iou,
-        "accuracy": accuracy,
-        "miou": float(iou.mean()),
-        "miou_present": float(iou[present].mean()) if present.any() else None,
-        "mean_accuracy": float(accuracy.mean()),
-        "pixel_accuracy": float(correct.sum() / max(1.0, matrix.sum())),
-    }
-
-
-def offset_scores(matrix: np.ndarray) -> dict[str, float]:
-    """Scores of a confusion matrix [1 + D, 1 + D] of SegFix's offsets, of which class 0 is none.
-
-    boundary_f: of all pixels near a boundary 2 * found / (true + predicted), the harmonic mean of precision and recall.
-    direction_accuracy: of those found, the share with the right direction.
-    """
-    matrix = np.asarray(matrix, np.float64)
-    found, right = matrix[1:, 1:].sum(), np.trace(matrix[1:, 1:])
-    return {
-        "boundary_f": float(2 * found / max(1.0, matrix[1:].sum() + matrix[:, 1:].sum())),
-        "direction_accuracy": float(right / max(1.0, found)),
-    }
-
-
 class ImageScore(NamedTuple):
     """The answer's mIoU on the image of this number in its split, over the classes that occur in it; None where nothing
     is labelled."""
@@ -86,23 +51,27 @@ class ImageScore(NamedTuple):
 
 class Evaluation(NamedTuple):
     """Confusion matrices int64 [K, K] by group (ACDC's condition, else "") and prediction; the score of each image;
-    where they were wanted, the curves of curves.py and the suspects of suspects.py."""
+    where they were wanted, the curves of curves.py and the suspects of suspects.py.
+
+    answer: the name of the network's answer.
+    """
 
     groups: dict[str, dict[str, np.ndarray]]
     images: list[ImageScore]
+    answer: str
     curves: dict[str, np.ndarray] = {}
     suspects: list[Suspect] = []
 
     @property
     def matrices(self) -> dict[str, np.ndarray]:
-        """Over all groups, by prediction; the last is the model's answer."""
+        """Over all groups, by prediction."""
         names = next(iter(self.groups.values()))
         return {name: np.sum([group[name] for group in self.groups.values()], axis=0) for name in names}
 
     @property
     def miou(self) -> float:
-        """Of the model's answer, as published."""
-        return scores(list(self.matrices.values())[-1])["miou"]
+        """Of the answer, as published."""
+        return class_scores(self.matrices[self.answer])["miou"]
 
     def worst(self, count: int) -> list[ImageScore]:
         """The `count` labelled images with the lowest mIoU, the worst first."""

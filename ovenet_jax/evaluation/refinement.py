@@ -16,23 +16,20 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ovenet_jax import files, supervision
+from ovenet_jax import files
 from ovenet_jax.data import pipeline
 from ovenet_jax.devices import parallel
 from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation import report
-from ovenet_jax.evaluation.inference import Inference, Segmentation
-from ovenet_jax.models.layers import interpolation_weights
-from ovenet_jax.models.predictions import class_maps
+from ovenet_jax.evaluation.inference import Inference
 from ovenet_jax.models.sampling import sample
-from ovenet_jax.models.zoo import directions_of, is_segfix
 from ovenet_jax.run import workdir
 from ovenet_jax.run.network import Network, restore_network
-from ovenet_jax.segfix.labels import offset_of_class
 from ovenet_jax.segfix.refine import SEMANTIC_SCALE
 from ovenet_jax.segfix.scores import COLUMNS, Scores, means, no_scores, scores_of, table
-from ovenet_jax.segfix.shift import seed_offsets, seeds_where_sure
+from ovenet_jax.segfix.shift import seeds_where_sure
+from ovenet_jax.supervision.task import Task, task_of
 
 
 @jax.jit
@@ -50,38 +47,6 @@ def refined_maps(label: jax.Array, offset: jax.Array, size: jax.Array) -> jax.Ar
     return jnp.round(numbers[..., 0]).astype(jnp.uint8)
 
 
-def seeds_of(
-    images: Sequence[np.ndarray], segmentation: Segmentation, model: ConfigDict
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The offsets of an OVeNet, whose config.model is `model`, to the seed of every pixel of these images, and their
-    confidence, as segfix/files.py keeps them.
-
-    Raises:
-      UserError: no pass has seen an image as a whole.
-    """
-    if segmentation.offset is None:
-        raise UserError(
-            "Offsets are those of a pass over the whole image, of which config.eval.scales and windows leave none; add "
-            "the scale 1."
-        )
-    found = []
-    for image, *maps in zip(
-        images, *jax.device_get((segmentation.offset, segmentation.confidence)), strict=False
-    ):
-        offset, confidence = (_resized(x, image.shape[:2], model.align_corners) for x in maps)
-        found.append((seed_offsets(offset, model.offset.grid_align_corners), confidence[..., 0]))
-    return found
-
-
-def _resized(x: np.ndarray, size: tuple[int, int], align_corners: bool) -> np.ndarray:
-    """`resize_bilinear` of one map [h, w, C], with nothing to compile for its size."""
-    for axis, target in enumerate(size):
-        left, right, weight = interpolation_weights(x.shape[axis], target, align_corners)
-        weight = np.expand_dims(weight.astype(np.float32), tuple({0, 1, 2} - {axis}))
-        x = x.take(left, axis) * (1 - weight) + x.take(right, axis) * weight
-    return x
-
-
 # ---- a split ----
 
 
@@ -94,13 +59,11 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
       UserError: no checkpoint, or one of another model; a network whose maps are no classes, or one without offsets,
         where there must be.
     """
-    if is_segfix(config.model):
-        raise UserError(
-            "config.eval.segfix refines classes, but this network finds boundaries; leave it out."
-        )
+    task = task_of(config)
+    task.check_test()
+    source = task.open_evaluation()
     network = restore_network(config.model, folder, config.eval.checkpoint)
-    source = supervision.open_evaluation(config)
-    inference = Inference.from_config(config, network.graphdef, source.classes, answer_only=True)
+    inference = Inference.from_config(config, network.graphdef, task.classes, answer_only=True)
     refiner = Refiner(config)
     what = {
         "split": config.data.eval_split,
@@ -112,9 +75,9 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
         f"Refining what step {network.step} of {folder} says of {what['split']} by {refiner.name}: {len(source)} "
         f"images, {inference.protocol}."
     )
-    scores = scores_before_and_after(config, source, network, inference, refiner)
+    scores = scores_before_and_after(config, task, source, network, inference, refiner)
     if jax.process_index() == 0:
-        print(table(scores, source.classes.names))
+        print(table(scores, task.classes.names))
         content = {"what": what, "images": int(scores.before.images)}
         for title, mean in means(scores).items():
             columns = {c: {"before": b, "after": a} for c, (b, a) in zip(COLUMNS, mean.tolist(), strict=True)}
@@ -133,7 +96,7 @@ class Refiner:
     def __init__(self, config: ConfigDict):
         folder = Path(config.eval.segfix).expanduser()
         its = workdir.read_config(folder)
-        if its is None or not (is_segfix(its.model) or "offset" in its.model):
+        if its is None or not task_of(its).gives_offsets:
             raise UserError(
                 f"config.eval.segfix is {config.eval.segfix!r}; it must be the workdir of a SegFix or an OVeNet."
             )
@@ -142,10 +105,11 @@ class Refiner:
             its.data.root = config.data.root  # where the class table is now
         with _keys_of(folder):
             network = restore_network(its.model, folder, its.eval.checkpoint)
-            classes = supervision.predicted_classes(its)
-            self._inference = Inference.from_config(its, network.graphdef, classes, answer_only=True)
+            self._task = task_of(its)
+            self._inference = Inference.from_config(
+                its, network.graphdef, self._task.classes, answer_only=True
+            )
         self.name = f"step {network.step} of {folder}"
-        self._model = its.model
         self._params, self._statistics = parallel.to_local(
             self._inference.mesh, (network.params, network.statistics)
         )
@@ -154,16 +118,19 @@ class Refiner:
         """Those that can be run together."""
         return self._inference.in_batches(samples, itemgetter("image"))
 
-    def __call__(self, images: Sequence[np.ndarray]) -> jax.Array | np.ndarray:
-        """(row, column) in pixels to read each image's label at, [rows, h, w, 2]."""
+    def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """(row, column) in pixels to read each image's label at, float32 [rows, h, w, 2]."""
         segmentation = self._inference(self._params, self._statistics, images)
-        if is_segfix(self._model):
-            (classes,) = class_maps(segmentation.scores).values()
-            return SEMANTIC_SCALE * jnp.asarray(offset_of_class(directions_of(self._model)))[classes]
-        offset = np.zeros((*segmentation.answer.shape[:3], 2), np.int32)
-        for row, (seeds, confidence) in enumerate(seeds_of(images, segmentation, self._model)):
+        found = jax.device_get(
+            (self._task.class_map(segmentation.prediction), segmentation.offset, segmentation.confidence)
+        )
+        offset = np.zeros((*found[0].shape, 2), np.float32)
+        for row, (own, confidence) in enumerate(self._task.offsets([x.shape[:2] for x in images], *found)):
             height, width = images[row].shape[:2]
-            offset[row, :height, :width] = seeds_where_sure(seeds, confidence)
+            if confidence is None:
+                offset[row, :height, :width] = SEMANTIC_SCALE * own
+            else:
+                offset[row, :height, :width] = seeds_where_sure(own, confidence)
         return offset
 
 
@@ -182,7 +149,12 @@ def _keys_of(folder: Path) -> Iterator[None]:
 
 
 def scores_before_and_after(
-    config: ConfigDict, source: pipeline.Split, network: Network, inference: Inference, refiner: Refiner
+    config: ConfigDict,
+    task: Task,
+    source: pipeline.Split,
+    network: Network,
+    inference: Inference,
+    refiner: Refiner,
 ) -> Scores:
     """Of all images, each refined by one process."""
     num_classes = config.model.num_classes
@@ -202,7 +174,7 @@ def scores_before_and_after(
         for alike in inference.in_batches(bar, itemgetter("image")):
             for batch in refiner.in_batches(alike):
                 images = [sample["image"] for sample in batch]
-                (before,) = class_maps(inference(params, statistics, images).scores).values()
+                before = task.class_map(inference(params, statistics, images).prediction)
                 offset = _on_canvas(refiner(images), before.shape)
                 sizes = np.ones((len(before), 2), np.int32)
                 sizes[: len(images)] = [image.shape[:2] for image in images]

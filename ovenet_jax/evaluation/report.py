@@ -5,18 +5,18 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ovenet_jax import files
 from ovenet_jax.data.image_files import write_picture
-from ovenet_jax.data.labels import Labels
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation.confusion import confusion_picture
-from ovenet_jax.evaluation.metrics import Evaluation, ImageScore, offset_scores, scores
+from ovenet_jax.evaluation.metrics import Evaluation, ImageScore
 from ovenet_jax.evaluation.suspects import as_suspect
 from ovenet_jax.models.predictions import TITLES
+from ovenet_jax.supervision.measures import class_scores
+from ovenet_jax.supervision.task import Task
 from ovenet_jax.tables import aligned, percent
 
 MEANS = {
@@ -51,7 +51,7 @@ def _may_hold(folder: Path, what: Mapping) -> bool:
 def write(
     evaluation: Evaluation,
     worst: Sequence[ImageScore],
-    classes: Labels,
+    task: Task,
     what: Mapping,
     panels: Mapping[str, Mapping[str, np.ndarray]],
     folder: Path,
@@ -61,11 +61,12 @@ def write(
     what: of which split, step and settings the report is; JSON-like.
     """
     matrices = evaluation.matrices
-    print(table(matrices, classes.names))
-    content = {"what": what, "images": len(evaluation.images), **_results(matrices, classes)}
+    print(table(matrices, task))
+    content = {"what": what, "images": len(evaluation.images), "answer": evaluation.answer}
+    content |= _results(matrices, task)
     if len(evaluation.groups) > 1:
         print(group_table(evaluation.groups))
-        content["groups"] = {key: _results(group, classes) for key, group in evaluation.groups.items()}
+        content["groups"] = {key: _results(group, task) for key, group in evaluation.groups.items()}
     content["scores"] = [list(image) for image in evaluation.images]
     content["suspects"] = evaluation.suspects
     content["curves"] = {name: curve.tolist() for name, curve in evaluation.curves.items()}
@@ -76,7 +77,7 @@ def write(
     for kind, pictures in panels.items():
         shutil.rmtree(folder / kind, ignore_errors=True)
         write_panels(pictures, folder / kind)
-    write_picture(folder / "confusion.png", confusion_picture(list(matrices.values())[-1], classes))
+    write_picture(folder / "confusion.png", confusion_picture(matrices[evaluation.answer], task.classes))
     files.write_json(folder / "report.json", content)
     print(f"Written: {folder}")
 
@@ -91,7 +92,7 @@ def read(folder: Path) -> Evaluation | None:
     if not file.exists():
         return None
     content = files.read_json(file, {"what": dict}, "remove it, and evaluate again with --mode=evaluate")
-    if "suspects" not in content:
+    if "answer" not in content:
         return None  # as they were written before there were pages
     groups = content.get("groups") or {"": {name: content[name] for name in TITLES if name in content}}
     matrices = {
@@ -100,7 +101,8 @@ def read(folder: Path) -> Evaluation | None:
     }
     curves = {name: np.array(curve) for name, curve in content["curves"].items()}
     images = [ImageScore(*image) for image in content["scores"]]
-    return Evaluation(matrices, images, curves, [as_suspect(one) for one in content["suspects"]])
+    suspects = [as_suspect(one) for one in content["suspects"]]
+    return Evaluation(matrices, images, content["answer"], curves, suspects)
 
 
 def write_panels(panels: Mapping[str, np.ndarray], folder: Path) -> None:
@@ -109,11 +111,11 @@ def write_panels(panels: Mapping[str, np.ndarray], folder: Path) -> None:
         write_picture(folder / f"{name}.png", picture)
 
 
-def table(matrices: Mapping[str, np.ndarray], names: Sequence[str]) -> str:
+def table(matrices: Mapping[str, np.ndarray], task: Task) -> str:
     """IoU per class and the means of each prediction side by side, in percent."""
-    results = [scores_of(*item) for item in matrices.items()]
+    results = [task.scores_of(matrix) for matrix in matrices.values()]
     rows: list[list[str] | None] = [["IoU [%]", *(TITLES[name] for name in matrices)]]
-    rows += [[name, *(percent(r["iou"][i]) for r in results)] for i, name in enumerate(names)]
+    rows += [[name, *(percent(r["iou"][i]) for r in results)] for i, name in enumerate(task.classes.names)]
     rows += [None]
     rows += [
         [title, *(percent(r[key]) for r in results)] for key, title in MEANS.items() if key in results[0]
@@ -125,22 +127,19 @@ def group_table(groups: Mapping[str, Mapping[str, np.ndarray]]) -> str:
     """mIoU over all classes of each group of images, in percent."""
     predictions = next(iter(groups.values()))
     rows = [["mIoU [%]", *(TITLES[name] for name in predictions)]]
-    rows += [[key, *(percent(scores(m)["miou"]) for m in group.values())] for key, group in groups.items()]
+    rows += [
+        [key, *(percent(class_scores(m)["miou"]) for m in group.values())] for key, group in groups.items()
+    ]
     return aligned(rows, width=14)
 
 
-def scores_of(prediction: str, matrix: np.ndarray) -> dict[str, Any]:
-    """The scores of its confusion matrix; SegFix's offsets have some more."""
-    return scores(matrix) | (offset_scores(matrix) if prediction == "offset" else {})
-
-
-def _results(matrices: Mapping[str, np.ndarray], classes: Labels) -> dict:
+def _results(matrices: Mapping[str, np.ndarray], task: Task) -> dict:
     """Scores and counts of each prediction, by class name; fit for JSON."""
     content = {}
     for name, matrix in matrices.items():
-        result = scores_of(name, matrix)
+        result = task.scores_of(matrix)
         per_class = {
-            key: dict(zip(classes.names, result.pop(key).tolist(), strict=True))
+            key: dict(zip(task.classes.names, result.pop(key).tolist(), strict=True))
             for key in ("iou", "accuracy")
         }
         content[name] = {**result, **per_class, "confusion": matrix.tolist()}

@@ -19,9 +19,11 @@ from ovenet_jax.evaluation.curves import BINS, DISTANCES
 from ovenet_jax.evaluation.inspection import Inspected
 from ovenet_jax.evaluation.metrics import Evaluation, ImageScore
 from ovenet_jax.evaluation.page import Cell, Page, Section, Table, html
-from ovenet_jax.evaluation.report import MEANS, scores_of
+from ovenet_jax.evaluation.report import MEANS
 from ovenet_jax.models.predictions import TITLES
 from ovenet_jax.run import workdir
+from ovenet_jax.supervision.measures import class_scores
+from ovenet_jax.supervision.task import Task
 
 COLORS = ("#2f81d6", "#d2691e", "#1a9b6c", "#8f63cf", "#c2498d", "#7d8b99")
 SHORT = {"main": "IoU", "initial": "S_i", "seed": "S_s", "fused": "S_f", "offset": "IoU"}
@@ -32,15 +34,15 @@ VERSIONS = ("jax", "jaxlib", "flax", "numpy")
 def write(
     evaluation: Evaluation,
     inspected: Sequence[Inspected],
-    classes: Labels,
+    task: Task,
     what: Mapping,
     config: ConfigDict,
     folder: Path,
     target: Path,
 ) -> None:
     """Writes `target`/report.html on the run in `folder`. what: as of report.write."""
-    matrices = evaluation.matrices
-    answer = scores_of(*list(matrices.items())[-1])
+    matrices, classes = evaluation.matrices, task.classes
+    answer = task.scores_of(matrices[evaluation.answer])
     headline = [(title, f"{_percent(answer[key])} %") for key, title in MEANS.items() if key in answer]
     in_order = sorted(inspected, key=lambda one: math.inf if one.score is None else one.score)
     page = Page(
@@ -52,8 +54,8 @@ def write(
         images=[[one] for one in in_order],
         notes=["" if one.score is None else f"mIoU {_percent(one.score)}" for one in in_order],
         sections=[
-            class_section(matrices, classes),
-            confusion_section(list(matrices.values())[-1], classes),
+            class_section(matrices, evaluation.answer, classes),
+            confusion_section(matrices[evaluation.answer], classes),
             *curve_sections(evaluation.curves),
             *learning_sections(folder / "metrics.jsonl"),
             *suspect_sections(evaluation, classes, {one.name for one in inspected}),
@@ -64,14 +66,15 @@ def write(
     files.write(target / "report.html", html(page))
 
 
-def class_section(matrices: Mapping[str, np.ndarray], classes: Labels) -> Section:
-    """IoU per class of each prediction; of several, what the last adds to the first."""
-    results = {name: scores_of(name, matrix) for name, matrix in matrices.items()}
-    first, last = list(results.values())[0], list(results.values())[-1]
+def class_section(matrices: Mapping[str, np.ndarray], answer: str, classes: Labels) -> Section:
+    """IoU per class of each prediction; of several, what the answer adds to the first."""
+    results = {name: class_scores(matrix) for name, matrix in matrices.items()}
+    base = next(iter(results))
+    first, last = results[base], results[answer]
     counts = next(iter(matrices.values())).sum(1)
     compares = len(results) > 1
     columns = ["class", "share", *(SHORT[name] for name in results)]
-    columns += [f"{SHORT[list(results)[-1]]} − {SHORT[list(results)[0]]}"] * compares + ["accuracy"]
+    columns += [f"{SHORT[answer]} − {SHORT[base]}"] * compares + ["accuracy"]
     difference = last["iou"] - first["iou"]
     longest = max(float(np.abs(difference).max()), 1e-9)
     rows = []

@@ -1,14 +1,14 @@
-"""The predictions of all models: their names, their order, and what their scores mean."""
+"""What the predictions of all models are called, and in which order they are shown."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ovenet_jax.models.segfix import offset_classes, offset_probabilities
+Value = TypeVar("Value")
 
-# The predictions of all models in the order they are shown, the model's answer last.
 TITLES = {
     "main": "prediction",
     "initial": "initial S_i",
@@ -16,36 +16,24 @@ TITLES = {
     "fused": "fused S_f",
     "offset": "offsets",
 }
-PARTS = ("initial", "seed")
 
 
-def class_maps(predictions: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """The most probable class of each pixel, or what SegFix's scores mean: [B, H, W, K] -> uint8 [B, H, W], by name."""
-    return {
-        name: offset_classes(scores) if name == "offset" else scores.argmax(-1).astype(jnp.uint8)
-        for name, scores in predictions.items()
-    }
+def in_order(by_name: Mapping[str, Value]) -> dict[str, Value]:
+    """In the order of TITLES: jax.jit returns dicts that are sorted by their keys."""
+    return {name: by_name[name] for name in sorted(by_name, key=list(TITLES).index)}
 
 
 class Ranking(NamedTuple):
-    """The most probable classes of each pixel, the model's choice first: uint8 and float32 [..., ranks]."""
+    """The most probable classes of each pixel, the network's choice first: uint8 and float32 [..., ranks]."""
 
     classes: jax.Array | np.ndarray
     probabilities: jax.Array | np.ndarray
 
 
-def probabilities(name: str, scores: jax.Array, logits: bool = True) -> jax.Array:
-    """Of the classes of a prediction [..., K]. logits: whether its scores are, or probabilities already."""
-    if name == "offset":
-        return offset_probabilities(scores)
-    return jax.nn.softmax(scores, axis=-1) if logits else scores
-
-
-def ranking(name: str, scores: jax.Array, ranks: int, logits: bool = True) -> Ranking:
-    """Of scores [..., K] the `ranks` most probable classes, or all K where they are fewer."""
-    shares = probabilities(name, scores, logits)
-    order = shares
-    if name == "offset":  # whose boundaries are decided before their directions are
-        order = shares + jax.nn.one_hot(offset_classes(scores), shares.shape[-1])
-    classes = jax.lax.top_k(order, min(ranks, shares.shape[-1]))[1]
-    return Ranking(classes.astype(jnp.uint8), jnp.take_along_axis(shares, classes, axis=-1))
+def ranking(probabilities: jax.Array, class_map: jax.Array, ranks: int) -> Ranking:
+    """Of probabilities [..., K] the `ranks` largest, or all K where they are fewer; but that of `class_map` [...] comes
+    first, since a SegFix decides on boundaries before it does on directions."""
+    count = probabilities.shape[-1]
+    order = probabilities + jax.nn.one_hot(class_map, count)
+    classes = jax.lax.top_k(order, min(ranks, count))[1]
+    return Ranking(classes.astype(jnp.uint8), jnp.take_along_axis(probabilities, classes, axis=-1))

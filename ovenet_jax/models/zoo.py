@@ -54,7 +54,7 @@ def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
     network: nnx.Module
     if is_segfix(model):
         network = _create_segfix(model, backbone, init)
-    elif "offset" in model:
+    elif has_offsets(model):
         network = _create_ovenet(model, backbone, _create_head(model, backbone, init), init)
     else:
         network = Segmentor(backbone, _create_head(model, backbone, init))
@@ -66,6 +66,11 @@ def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
 def is_segfix(model: "ConfigDict") -> bool:
     """Whether `config.model` is a SegFix."""
     return model.head.name == "segfix"
+
+
+def has_offsets(model: "ConfigDict") -> bool:
+    """Whether `config.model` is an OVeNet."""
+    return "offset" in model
 
 
 def directions_of(model: "ConfigDict") -> int:
@@ -211,7 +216,8 @@ def _create_head(model: "ConfigDict", backbone: Backbone, init: InitialValues) -
 
 
 def _options(key: str, settings: "ConfigDict", create: Callable, **given: Any) -> dict[str, Any]:
-    """The arguments of `create` by name: what it takes of `given`, and else the entries of config.model.<key>.
+    """The arguments of `create` by name: what it takes of `given`, and else the entries of config.model.<key>, of which
+    lists, as a config read from JSON holds them, become tuples.
 
     Raises:
       UserError: these are entries of something else, or an unknown activation.
@@ -220,6 +226,7 @@ def _options(key: str, settings: "ConfigDict", create: Callable, **given: Any) -
     needed = {name for name, has_no_default in taken.items() if has_no_default}
     _check_keys(key, settings, needed - given.keys(), taken.keys() - given.keys())
     options = {name: settings[name] for name in settings if name in taken}
+    options = {name: tuple(x) if isinstance(x, list) else x for name, x in options.items()}
     if "activation" in options:
         options["activation"] = _named(f"{key}.activation", settings.activation, ACTIVATIONS)
     return options | {name: value for name, value in given.items() if name in taken}

@@ -32,7 +32,7 @@ def load_model(folder: str | Path) -> nnx.Module:
     Raises:
       UserError: the folder holds neither, or no checkpoint.
     """
-    return parameters.merge(*restore_network(_model_of(folder), Path(folder))[1:])
+    return parameters.merge(*restore_network(model_of(folder), Path(folder))[1:])
 
 
 def load_normalisation(folder: str | Path) -> Normalisation:
@@ -41,10 +41,15 @@ def load_normalisation(folder: str | Path) -> Normalisation:
     Raises:
       UserError: the folder holds neither a run nor an import.
     """
-    return Normalisation.from_config(_model_of(folder).input)
+    return Normalisation.from_config(model_of(folder).input)
 
 
-def _model_of(folder: str | Path) -> ConfigDict:
+def model_of(folder: str | Path) -> ConfigDict:
+    """config.model of the run or import in `folder`.
+
+    Raises:
+      UserError: the folder holds neither.
+    """
     config = workdir.read_config(Path(folder))
     if config is None:
         raise UserError(

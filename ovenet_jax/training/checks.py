@@ -6,9 +6,8 @@ from ml_collections import ConfigDict
 
 from ovenet_jax.errors import UserError
 from ovenet_jax.models.layers import PRECISIONS
-from ovenet_jax.models.zoo import is_segfix
+from ovenet_jax.models.zoo import has_offsets
 from ovenet_jax.training.health import POLICIES
-from ovenet_jax.training.step import ranked_together
 
 
 def check_config(config: ConfigDict) -> None:
@@ -51,7 +50,7 @@ def check_config(config: ConfigDict) -> None:
     if limit < 0:
         raise UserError(f"config.non_finite.limit is {limit}; it must be at least 0.")
     for key, on in (("init.trunk", config.init.trunk), ("freeze_base", config.freeze_base)):
-        if on and "offset" not in config.model:
+        if on and not has_offsets(config.model):
             raise UserError(
                 f"config.{key} is for networks with offsets, and config.model has none; leave it out."
             )
@@ -59,21 +58,3 @@ def check_config(config: ConfigDict) -> None:
             raise UserError(
                 f"config.{key} needs a trained base network; name its folder in config.init.base."
             )
-
-
-def check_micro_batches(config: ConfigDict, devices: int) -> None:
-    """Raises UserError where the batch cannot be split into micro-batches, and these evenly over the devices."""
-    if config.accumulate > 1 and is_segfix(config.model):
-        raise UserError(
-            f"config.accumulate is {config.accumulate}, but a SegFix's loss weights classes by their share in the "
-            f"whole batch, so it must be 1; config.rematerialise saves memory, too."
-        )
-    together = ranked_together(config)
-    least = config.accumulate * devices * together
-    if config.accumulate > 1 and config.batch_size % least:
-        groups = "" if together == 1 else f" in the groups of {together} images that OHEM ranks together"
-        raise UserError(
-            f"config.batch_size={config.batch_size} cannot be split into config.accumulate={config.accumulate} "
-            f"micro-batches over {devices} devices{groups}; choose a multiple of {least}, or another number of "
-            f"micro-batches."
-        )

@@ -14,12 +14,14 @@ from ml_collections import ConfigDict
 
 from ovenet_jax.devices import parallel
 from ovenet_jax.evaluation.metrics import Evaluation, training_metrics
-from ovenet_jax.evaluation.report import MEANS, scores_of, write_panels
+from ovenet_jax.evaluation.report import MEANS, write_panels
 from ovenet_jax.models.predictions import TITLES
 from ovenet_jax.run.summaries import Summaries
+from ovenet_jax.supervision.task import task_of
 from ovenet_jax.training.compilation import Compilations
 
-WATCHED = ("miou", "pixel_accuracy", "boundary_f", "direction_accuracy")  # of validation
+OF_OFFSETS = ("boundary_f", "direction_accuracy")
+WATCHED = ("miou", "pixel_accuracy", *OF_OFFSETS)  # of validation
 
 
 def nothing_collected(mesh: Mesh, measures: list[str]) -> clu.metrics.Collection:
@@ -44,6 +46,7 @@ class Reporter:
     ):
         self.collected = self._empty = empty
         self._config = config
+        self._task = task_of(config)
         self._folder = folder
         self._compilations = compilations
         self._summaries: Summaries | None = None
@@ -98,16 +101,16 @@ class Reporter:
     ) -> None:
         """mIoU and pixel accuracy of each prediction, and the panels, which are made on process 0 alone."""
         if self._summaries:
-            values: dict[str, float] = {}
-            for name, matrix in evaluation.matrices.items():
-                result = scores_of(name, matrix)
-                values |= {f"eval_{key}_{name}": result[key] for key in WATCHED if key in result}
-            shown = [
-                f"{TITLES[name]} {100 * values[f'eval_miou_{name}']:.2f}" for name in evaluation.matrices
-            ]
-            if "offset" in evaluation.matrices:
-                of_offsets = ("boundary_f", "direction_accuracy")
-                shown += [f"{MEANS[key]} {100 * values[f'eval_{key}_offset']:.2f}" for key in of_offsets]
+            results = {name: self._task.scores_of(matrix) for name, matrix in evaluation.matrices.items()}
+            values = {
+                f"eval_{key}_{name}": result[key]
+                for name, result in results.items()
+                for key in WATCHED
+                if key in result
+            }
+            answer = results[evaluation.answer]
+            shown = [f"{TITLES[name]} {100 * result['miou']:.2f}" for name, result in results.items()]
+            shown += [f"{MEANS[key]} {100 * answer[key]:.2f}" for key in OF_OFFSETS if key in answer]
             print(f"step {step}/{self._config.steps}  mIoU [%]: {'  '.join(shown)}", flush=True)
             pictures = panels()
             self._summaries.pictures(step, pictures)

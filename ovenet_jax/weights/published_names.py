@@ -174,24 +174,8 @@ def why_ignored(key: str) -> str | None:
     return next((reason for pattern, reason in IGNORED if re.search(pattern, key)), None)
 
 
-# Heads by the arrays that only they have: of those that are there, the first.
-HEADS = (
-    ("ASP-OC of the first release", r"head\.context_conv\."),
-    ("ASP-OC", r"head\.context_norm\."),
-    ("ASP-OCR", r"head\.pyramid\."),
-    ("OCR in openseg's form", r"head\.attention\.value\.0\.conv\.bias"),
-    ("OCR in HRNet's own form", r"head\.attention\.value\.0\."),
-    ("Base-OC", r"head\.attention\.query\."),
-    ("Base-OC of the first release", r"head\.attention\."),
-    ("ISA", r"head\.attentions\.0\.long_range\."),
-    ("Pyramid-OC", r"head\.attentions\."),
-    ("a plain head", r"head\.classifier\.hidden\."),
-    ("boundaries and directions", r"boundary_head\."),
-)
-
-
-def describe(names: Iterable[str]) -> str:
-    """What network has arrays of these names: "ResNet (3, 4, 23, 3), Base-OC, offsets"."""
+def describe(names: Iterable[str], head: str) -> str:
+    """What network has arrays of these names, and this head: "ResNet (3, 4, 23, 3), Base-OC, offsets"."""
     names = set(names)
 
     def some(pattern: str) -> bool:
@@ -202,14 +186,7 @@ def describe(names: Iterable[str]) -> str:
     }
     counts = tuple(Counter(stage for stage, _ in sorted(modules)).values())
     kind = "ResNet" if some(r"backbone\.trunk\.layer") else "HRNet"
-    head = describe_head(names)
     offsets = ["offsets"] if some(r"offset_head\.") else []
     return ", ".join(
         [f"{kind} {counts}" if counts else "no backbone known here", *([head] if head else []), *offsets]
     )
-
-
-def describe_head(names: Iterable[str]) -> str:
-    """What head has arrays of these names: "Base-OC"; "" where none is known here."""
-    names = set(names)
-    return next((title for title, pattern in HEADS if any(re.match(pattern, name) for name in names)), "")

@@ -15,23 +15,22 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import numpy as np
 from flax import nnx
 
 from ovenet_jax import files
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
 from ovenet_jax.run import workdir
-from ovenet_jax.run.network import load_model
-from ovenet_jax.weights.published_names import describe_head
+from ovenet_jax.run.network import load_model, model_of
+from ovenet_jax.weights.published_heads import title_of_config
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-Arrays = Mapping[str, np.ndarray]
+Arrays = Mapping[str, Any]  # of numpy or jax
 
 INITIALISED = "initialised"
 OFFSET_PARTS = ("offset_trunk.", "offset_head.")
@@ -42,21 +41,28 @@ PER_CLASS = re.compile(  # the last axis is the class, or direction
 
 
 class Source(NamedTuple):
-    """A trained network's arrays by name, what messages call it, and which of its arrays nobody has trained."""
+    """A trained network's arrays by name, what messages call it, and which of its arrays nobody has trained.
+
+    head: of its config.model.
+    """
 
     title: str
     arrays: Arrays
+    head: "ConfigDict"
     untrained: frozenset[str] = frozenset()
 
 
 class _Offer(NamedTuple):
-    array: np.ndarray
+    array: Any
     title: str
     origin: str
 
 
-def start_from(model: nnx.Module, init: "ConfigDict", frozen: Sequence[str] = ()) -> nnx.Module:
-    """`model` with what the workdirs named in `config.init` give it; prints where its arrays come from.
+def start_from(
+    model: nnx.Module, head: "ConfigDict", init: "ConfigDict", frozen: Sequence[str] = ()
+) -> nnx.Module:
+    """`model`, whose head is `config.model.head`, with what the workdirs named in `config.init` give it; prints where
+    its arrays come from.
 
     Raises:
       UserError: a folder without a checkpoint, or with a network that does not fit; parts that are to be `frozen`
@@ -65,7 +71,7 @@ def start_from(model: nnx.Module, init: "ConfigDict", frozen: Sequence[str] = ()
     graphdef, params, statistics = parameters.split(model)
     base = _restore("base", init.base)
     trunk = _restore("trunk", init.trunk) if init.trunk else None
-    arrays, origins = take_over(params | statistics, base, trunk)
+    arrays, origins = take_over(params | statistics, head, base, trunk)
     print(summary(origins))
     untrained = [n for n, o in origins.items() if n.split(".")[0] in frozen and o.startswith(INITIALISED)]
     if untrained:
@@ -80,6 +86,7 @@ def start_from(model: nnx.Module, init: "ConfigDict", frozen: Sequence[str] = ()
 
 def _restore(role: str, folder: str) -> Source:
     try:
+        head = model_of(folder).head
         _, params, statistics = parameters.split(load_model(folder))
     except UserError as error:
         raise UserError(f"config.init.{role}: {error}") from error
@@ -88,20 +95,22 @@ def _restore(role: str, folder: str) -> Source:
     if imported.exists():
         origins = files.read_json(imported, {"arrays": {str: str}}, "import the weights again")["arrays"]
     untrained = frozenset(name for name, origin in origins.items() if origin.startswith(INITIALISED))
-    return Source(folder, jax.device_get(params | statistics), untrained)
+    return Source(folder, jax.device_get(params | statistics), head, untrained)
 
 
 def take_over(
-    fresh: Arrays, base: Source, trunk: Source | None = None
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    fresh: Arrays, head: "ConfigDict", base: Source, trunk: Source | None = None
+) -> tuple[dict[str, Any], dict[str, str]]:
     """A `fresh` network's arrays, those that `base` and `trunk` offer replaced, and the origin of each in words.
+
+    head: of the network's config.model.
 
     Raises:
       UserError: naming every array of the backbone, or of offered offset parts, that only one side has, and every
         shape that differs by more than the number of classes.
     """
-    head, why_not = _head(fresh, base)
-    offers = _part(base, "backbone.") | head
+    head_offers, why_not = _head(fresh, head, base)
+    offers = _part(base, "backbone.") | head_offers
     whole: tuple[str, ...] = ("backbone.",)  # parts that have to agree in every array
     if any(name.startswith(OFFSET_PARTS) for name in fresh):
         own = _part(trunk or base, *OFFSET_PARTS)
@@ -150,7 +159,7 @@ def _part(source: Source, *prefixes: str) -> dict[str, _Offer]:
     }
 
 
-def _head(fresh: Arrays, base: Source) -> tuple[dict[str, _Offer], str]:
+def _head(fresh: Arrays, head: "ConfigDict", base: Source) -> tuple[dict[str, _Offer], str]:
     """What `base` has of the head, but for what nobody has trained; or nothing, and why."""
     offers = {name: x for name, x in _part(base, *HEAD_PARTS).items() if name not in base.untrained}
     if not offers:
@@ -170,8 +179,8 @@ def _head(fresh: Arrays, base: Source) -> tuple[dict[str, _Offer], str]:
             )
             for name, offer in offers.items()
         }, ""
-    theirs, ours = describe_head(base.arrays), describe_head(fresh)
-    if theirs != ours:
+    theirs = title_of_config(base.head)
+    if theirs != title_of_config(head):
         return {}, f"{base.title} has another head, {theirs}"
     return offers, ""
 

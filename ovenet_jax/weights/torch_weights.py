@@ -52,7 +52,8 @@ def fill(
       UserError: naming all keys without a target, all arrays left unfilled, all wrong shapes, all keys of one array
         that differ, and all values that are no finite floating-point numbers.
     """
-    code_base, found, problems = recognise(state_dict), {}, []
+    code_base, problems = recognise(state_dict), []
+    found: dict[str, tuple[str, np.ndarray]] = {}
     for key, value in state_dict.items():
         if why_ignored(key) is None:
             name = code_base.rename(key)

@@ -15,7 +15,7 @@ def evaluation(right: int, mious, names=("a", "b", "c"), count: int = 2) -> Eval
     matrix = np.full((count, count), (10 - right) // (count - 1))
     np.fill_diagonal(matrix, right)
     images = [ImageScore(i, name, miou) for i, (name, miou) in enumerate(zip(names, mious, strict=True))]
-    return Evaluation({"": {"main": matrix}}, images)
+    return Evaluation({"": {"main": matrix}}, images, "main")
 
 
 def test_students_interval():

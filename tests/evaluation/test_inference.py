@@ -11,8 +11,8 @@ from ovenet_jax.devices import parallel
 from ovenet_jax.evaluation.inference import Inference
 from ovenet_jax.evaluation.protocol import Protocol
 from ovenet_jax.models import parameters
-from ovenet_jax.models.predictions import class_maps
 from ovenet_jax.models.zoo import create_model
+from ovenet_jax.supervision.measures import most_probable
 from tests.collectives import collectives
 from tests.imagenet import NORMALISATION
 from tests.tiny_step import tiny_model
@@ -113,7 +113,7 @@ def test_features_of_stride_4_are_never_made_whole(images, programs):
 
 
 def test_scores_are_nothing_outside_the_image_and_something_inside(images, run):
-    scores = np.asarray(run(images[:1]).answer[0])
+    scores = np.asarray(run(images[:1]).prediction[0])
     assert (scores[60:] == 0).all()
     assert (scores[:, 90:] == 0).all()
     assert (scores[:60, :90] > 0).all()
@@ -124,9 +124,9 @@ def test_flip_averages_the_logits_with_those_of_the_mirror_image(run):
     once = PROTOCOL._replace(
         scales=(1.0,), bucket=1
     )  # a pass of the image's own size: scores are exp(logits)
-    flipped = np.log(run([image], protocol=once).answer[0])
+    flipped = np.log(run([image], protocol=once).prediction[0])
     straight, mirrored = (
-        np.log(run([x], protocol=once._replace(flip=False)).answer[0]) for x in (image, image[:, ::-1])
+        np.log(run([x], protocol=once._replace(flip=False)).prediction[0]) for x in (image, image[:, ::-1])
     )
     np.testing.assert_allclose(flipped, (straight + mirrored[:, ::-1]) / 2, rtol=1e-4, atol=1e-5)
     assert np.abs(flipped - straight).max() > 1e-3
@@ -135,10 +135,10 @@ def test_flip_averages_the_logits_with_those_of_the_mirror_image(run):
 def test_passes_add_up_their_logits_or_exp_of_them(run):
     image = np.random.default_rng(1).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     whole = PROTOCOL._replace(windows="whole", bucket=1, sum="logits")
-    alone = [run([image], protocol=whole._replace(scales=(s,))).answer[0] for s in whole.scales]
-    together = run([image], protocol=whole).answer[0]
+    alone = [run([image], protocol=whole._replace(scales=(s,))).prediction[0] for s in whole.scales]
+    together = run([image], protocol=whole).prediction[0]
     np.testing.assert_allclose(together, sum(alone), rtol=1e-4, atol=1e-5)
-    exp = run([image], protocol=whole._replace(scales=(1.0,), sum="exp")).answer[0]
+    exp = run([image], protocol=whole._replace(scales=(1.0,), sum="exp")).prediction[0]
     np.testing.assert_allclose(np.log(exp), alone[0], rtol=1e-4, atol=1e-5)
 
 
@@ -146,7 +146,7 @@ def test_left_and_right_change_places_in_the_mirror_image(run):
     image = np.random.default_rng(1).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     flipped = PROTOCOL._replace(scales=(1.0,), bucket=1)
     straight, mirrored = (
-        run([x], protocol=flipped, flip_pairs=((0, 3), (2, 1))).answer[0] for x in (image, image[:, ::-1])
+        run([x], protocol=flipped, flip_pairs=((0, 3), (2, 1))).prediction[0] for x in (image, image[:, ::-1])
     )
     exchanged = np.asarray(mirrored)[:, ::-1][..., [3, 2, 1, 0, 4]]
     np.testing.assert_allclose(straight, exchanged, rtol=1e-4, atol=1e-5)
@@ -173,7 +173,7 @@ def test_the_answer_alone_is_the_same_up_to_rounding(images, run):
     """Another program, in which XLA may add up in another order."""
     alone, among_others = run(images[:1], answer_only=True), run(images[:1])
     assert list(alone.scores) == ["fused"]
-    np.testing.assert_allclose(alone.answer, among_others.answer, rtol=1e-5)
+    np.testing.assert_allclose(alone.prediction, among_others.prediction, rtol=1e-5)
 
 
 def test_items_are_run_together_by_the_shape_of_their_image(inference):
@@ -200,6 +200,6 @@ def test_items_of_ever_new_sizes_do_not_pile_up(inference):
 
 def test_a_class_map_holds_the_most_probable_class():
     scores = np.array([[[[0.1, 0.9], [0.5, 0.5]]]])
-    (ids,) = class_maps({"main": scores}).values()
+    ids = most_probable(scores)
     assert ids.dtype == np.uint8
     assert ids.tolist() == [[[1, 0]]]  # the first of equals

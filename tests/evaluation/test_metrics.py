@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.testing import assert_allclose
 
-from ovenet_jax.evaluation.metrics import ConfusionMatrix, scores, training_metrics
+from ovenet_jax.evaluation.metrics import ConfusionMatrix, training_metrics
+from ovenet_jax.supervision.measures import class_scores
 
 # True classes in rows: 4 pixels of class 0 (3 found), 2 of class 1 (1 found), class 2 never occurs.
 MATRIX = np.array([[3, 1, 0], [1, 1, 0], [0, 0, 0]])
@@ -18,7 +19,7 @@ def test_confusion_counts_by_true_row_and_predicted_column_and_skips_ignored_pix
 
 
 def test_scores_by_hand():
-    result = scores(MATRIX)
+    result = class_scores(MATRIX)
     assert_allclose(result["iou"], [3 / 5, 1 / 3, 0])
     assert_allclose(result["accuracy"], [3 / 4, 1 / 2, 0])
     assert_allclose(result["miou"], (3 / 5 + 1 / 3) / 3)  # an absent class counts 0
@@ -28,7 +29,7 @@ def test_scores_by_hand():
 
 def test_scores_of_counts_beyond_float32_are_exact():
     big = np.diag([2**60, 1]).astype(np.int64)
-    assert_allclose(scores(big)["iou"], [1, 1])
+    assert_allclose(class_scores(big)["iou"], [1, 1])
 
 
 def test_training_metrics_average_over_the_steps_that_count():

@@ -14,14 +14,14 @@ from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import evaluate
 from ovenet_jax.evaluation import refinement
-from ovenet_jax.evaluation.inference import Segmentation
-from ovenet_jax.evaluation.refinement import refined_maps, seeds_of
+from ovenet_jax.evaluation.refinement import refined_maps
 from ovenet_jax.predict import predict
 from ovenet_jax.run import workdir
 from ovenet_jax.run.network import Network
 from ovenet_jax.segfix import refine, scores
 from ovenet_jax.segfix.files import read_offsets
 from ovenet_jax.segfix.shift import refined_numbers, shift_by
+from ovenet_jax.supervision.task import task_of
 from tests import trees
 from tests.untrained import save_untrained, tiny
 
@@ -142,7 +142,7 @@ def test_what_cannot_refine_is_named(runs, tmp_path):
     with pytest.raises(UserError, match="this network finds boundaries; leave it out"):
         reported(segfix_config, segfix, segfix)
     with pytest.raises(UserError, match="leave none; add the scale 1"):
-        seeds_of([np.zeros((8, 8, 3), np.uint8)], Segmentation({}, None, None, None), config.model)
+        task_of(config).offsets([(8, 8)], np.zeros((1, 8, 8), np.uint8), None, None)
 
 
 def test_a_refiner_that_was_trained_further_has_a_report_of_its_own(runs, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ def texts(section, column):
 def test_classes_have_the_iou_of_each_prediction_and_what_the_last_adds():
     classes = numbered(2)
     before, after = np.array([[6, 2], [2, 0]]), np.array([[8, 0], [0, 2]])
-    section = run_page.class_section({"initial": before, "fused": after}, classes)
+    section = run_page.class_section({"initial": before, "fused": after}, "fused", classes)
     assert section.table.columns == ["class", "share", "S_i", "S_f", "S_f − S_i", "accuracy"]
     assert texts(section, 1) == ["80.00", "20.00"]
     assert texts(section, 2) == ["60.00", "0.00"]
@@ -27,7 +27,7 @@ def test_classes_have_the_iou_of_each_prediction_and_what_the_last_adds():
 
 
 def test_one_prediction_is_not_compared():
-    section = run_page.class_section({"main": np.diag([3, 0])}, numbered(2))
+    section = run_page.class_section({"main": np.diag([3, 0])}, "main", numbered(2))
     assert section.table.columns == ["class", "share", "IoU", "accuracy"]
     assert texts(section, 2) == ["100.00", "0.00"]
 
@@ -85,7 +85,7 @@ def test_suspects_are_linked_where_the_inspector_has_their_image():
     images = [ImageScore(0, "a&b", 0.5), ImageScore(1, "c", None)]
     regions = [Region(1, 3, 20, 7, 9, 0.125)], [Region(0, 2, 30, 1, 2, 0.0625)]
     suspects = [Suspect(i, 0.3, found) for i, found in enumerate(regions)]
-    evaluation = Evaluation({"": {"main": np.eye(8)}}, images, {}, suspects)
+    evaluation = Evaluation({"": {"main": np.eye(8)}}, images, "main", {}, suspects)
     (section,) = run_page.suspect_sections(evaluation, TOY_STREETS, {"a&b"})
     assert texts(section, 0) == ["c", "a&b"]
     assert [row[0].href for row in section.table.rows] == ["", "#image=a%26b&layer=truth&x=7&y=9"]

@@ -169,7 +169,7 @@ def test_region_features_are_means_under_the_soft_regions():
     ("change", "sentence"),
     [
         ({"backbone": {"name": "vgg"}}, "config.model.backbone.name is 'vgg'; known: 'hrnet'"),
-        ({"head": {"name": "psp"}}, "config.model.head.name is 'psp'; known: 'fcn', 'ocr'"),
+        ({"head": {"name": "oc"}}, "config.model.head.name is 'oc'; known: 'fcn', 'ocr'"),
         (
             {"backbone": {"modules": (1, 1)}},
             r"config.model.backbone.modules is \(1, 1\); it must be 3 whole numbers .* each of stages 2, 3 and 4",

@@ -7,16 +7,15 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from configs import camvid
-from ovenet_jax import supervision
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.errors import UserError
-from ovenet_jax.evaluation.metrics import ConfusionMatrix, offset_scores
-from ovenet_jax.models.predictions import class_maps
-from ovenet_jax.models.segfix import SegFixOutput
+from ovenet_jax.evaluation.metrics import ConfusionMatrix
+from ovenet_jax.models.segfix import SegFixOutput, offset_classes
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.segfix.labels import evaluation_classes, training_classes
-from ovenet_jax.training.losses import segfix_loss
-from ovenet_jax.training.step import create_loss, measures_of
+from ovenet_jax.supervision.losses import segfix_loss
+from ovenet_jax.supervision.measures import offset_measures, offset_scores
+from ovenet_jax.supervision.task import task_of
 
 RNG = np.random.default_rng(0)
 OUTPUT = SegFixOutput(
@@ -27,7 +26,7 @@ LABEL = np.where(RNG.random((2, 6, 8)) < 0.1, IGNORE, RNG.integers(0, 16, (2, 6,
 
 
 def test_a_pixel_has_an_offset_where_a_boundary_is_more_probable_than_not():
-    found = class_maps(OUTPUT.predictions)["offset"]
+    found = offset_classes(OUTPUT.predictions[OUTPUT.answer])
     near = np.asarray(OUTPUT.boundary[..., 1] > OUTPUT.boundary[..., 0])
     assert 0.2 < near.mean() < 0.8
     assert_array_equal(found, np.where(near, 1 + np.argmax(OUTPUT.direction, -1), 0))
@@ -44,9 +43,9 @@ def test_scores_of_offsets_by_hand():
 
 
 def test_a_step_measures_what_an_evaluation_of_its_batch_would():
-    measures = measures_of(OUTPUT, jnp.asarray(LABEL), jnp.asarray(LABEL)[None], align_corners=True)
+    measures = offset_measures(OUTPUT, jnp.asarray(LABEL), align_corners=True)
     tested = evaluation_classes(8).train_ids()[LABEL]
-    found = class_maps(OUTPUT.predictions)["offset"]
+    found = offset_classes(OUTPUT.predictions[OUTPUT.answer])
     matrix = ConfusionMatrix.from_model_output(label=tested, class_map=found, num_classes=9).compute()
     assert measures.keys() == {"boundary_f", "direction_accuracy"}
     for name, value in offset_scores(matrix).items():
@@ -92,9 +91,9 @@ def test_what_a_segfix_cannot_have_is_named():
     with pytest.raises(
         UserError, match="class_weights and config.loss.ohem are not for SegFix; leave them out"
     ):
-        create_loss(config)
+        task_of(config).create_loss()
     config.model.num_classes = 11
-    for use in (lambda: create_model(config.model), lambda: supervision.predicted_classes(config)):
+    for use in (lambda: create_model(config.model), lambda: task_of(config).classes):
         with pytest.raises(
             UserError, match="num_classes is 11; of a SegFix it is 1 more than its directions"
         ):

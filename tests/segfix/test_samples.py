@@ -8,13 +8,13 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from configs import cityscapes
-from ovenet_jax import supervision
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import CITYSCAPES, IGNORE
 from ovenet_jax.errors import UserError
 from ovenet_jax.segfix import ground_truth
 from ovenet_jax.segfix.files import read_ground_truth
 from ovenet_jax.segfix.samples import prepare_samples
+from ovenet_jax.supervision.task import task_of
 from tests.trees import write_cityscapes
 
 
@@ -78,12 +78,12 @@ def test_labels_are_boundaries_of_what_the_config_says(tmp_path, regions):
     )
     cv2.imwrite(str(label_file), label)
     cv2.imwrite(str(label_file).replace("labelIds", "instanceIds"), ids)
-    supervision.prepare(config)
-    sample = supervision.open_training(config)[0]
+    task_of(config).prepare()
+    sample = task_of(config).open_training()[0]
     assert sample["image"].shape == (24, 48, 3)
     assert (sample["label"][label == 0] == IGNORE).all()
     inside = (rows > 9) & (rows < 21) & (columns > 2) & (columns < 45)  # away from the image's edge
-    names = np.array(supervision.open_training(config).classes.names)[sample["label"][inside]]
+    names = np.array(task_of(config).open_training().classes.names)[sample["label"][inside]]
     near = np.strings.startswith(names, "near")
     distance = rows[inside] - 9 if regions == "classes" else np.abs(columns[inside] - 20.5) + 0.5
     assert_array_equal(near, distance <= 5)
@@ -93,8 +93,8 @@ def test_labels_are_boundaries_of_what_the_config_says(tmp_path, regions):
 def test_damaged_ground_truth_is_named_with_what_to_do(tmp_path):
     config = cityscapes.get_config("segfix_w48")
     config.data.update(write_cityscapes(tmp_path))
-    supervision.prepare(config)
-    source = supervision.open_training(config)
+    task_of(config).prepare()
+    source = task_of(config).open_training()
     (source.truth / f"{source[0]['name']}.png").write_bytes(b"")
     with pytest.raises(
         UserError, match="boundaries_of_classes.*; delete .*boundaries_of_classes, and all in it"
@@ -107,4 +107,4 @@ def test_unknown_regions_are_refused(tmp_path):
     config.data.update(write_cityscapes(tmp_path))
     config.data.regions = "objects"
     with pytest.raises(UserError, match="config.data.regions is 'objects'; choose one of classes, instances"):
-        supervision.prepare(config)
+        task_of(config).prepare()

@@ -15,7 +15,8 @@ from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import Conv, InitialValues, resize_bilinear
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run.state import init_state
-from ovenet_jax.training.step import create_loss, train_step
+from ovenet_jax.supervision.task import task_of
+from ovenet_jax.training.step import train_step
 from tests.imagenet import NORMALISATION
 from tests.tiny_step import batch, config, small_model, tiny_model
 
@@ -56,9 +57,9 @@ def step_and_state(model_config, precision):
         train_step,
         graphdef=parameters.split(model)[0],
         optimizer=optimizer,
-        loss=create_loss(config(model_config)),
+        loss=task_of(config(model_config)).create_loss(),
+        measure=task_of(config(model_config)).measure,
         normalisation=NORMALISATION,
-        align_corners=True,
         seed=0,
         precision=precision,
         ema=0.9,

@@ -14,8 +14,9 @@ from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import BatchNorm
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run.state import TrainState, init_state
+from ovenet_jax.supervision.task import task_of
 from ovenet_jax.training.optimizer import create_optimizer
-from ovenet_jax.training.step import BASE, create_loss, moving_average, train_step
+from ovenet_jax.training.step import BASE, moving_average, train_step
 from tests import tiny_step
 from tests.imagenet import NORMALISATION
 from tests.tiny_step import batch, config, small_model
@@ -31,9 +32,9 @@ def two_steps(model_config, optimizer, frozen=()):
             label,
             graphdef=parameters.split(model)[0],
             optimizer=optimizer,
-            loss=create_loss(config(model_config)),
+            loss=task_of(config(model_config)).create_loss(),
+            measure=task_of(config(model_config)).measure,
             normalisation=NORMALISATION,
-            align_corners=True,
             seed=0,
             frozen=frozen,
         )
@@ -87,7 +88,7 @@ def test_a_frozen_base_computes_as_in_evaluation(frozen):
     _, measures, model_config = frozen
     image, label = batch(2).values()
     evaluate = jax.jit(create_model(model_config))
-    terms = create_loss(config(model_config))(evaluate(NORMALISATION(jnp.asarray(image))), label)
+    terms = task_of(config(model_config)).create_loss()(evaluate(NORMALISATION(jnp.asarray(image))), label)
     assert_allclose(measures[0]["loss_initial"], terms["initial"], rtol=1e-6)
     assert measures[1]["loss_initial"] == measures[0]["loss_initial"]
     assert measures[1]["loss_fused"] != measures[0]["loss_fused"]
@@ -129,7 +130,7 @@ def test_the_baselines_have_one_loss_term(tiny_model):
     del tiny_model.offset
     settings = config(tiny_model)
     del settings.loss.confidence_weight, settings.loss.include_ignored
-    loss = create_loss(settings)
+    loss = task_of(settings).create_loss()
     output = create_model(tiny_model)(jnp.zeros((2, 32, 32, 3)))
     assert loss(output, jnp.zeros((2, 32, 32), int)).keys() == {"total"}
 
@@ -138,7 +139,7 @@ def test_ohem_needs_a_batch_of_whole_groups(tiny_model):
     settings = config(tiny_model, batch_size=3)
     settings.loss.ohem.on = True
     with pytest.raises(UserError, match="config.batch_size=3 must be a multiple of"):
-        create_loss(settings)
+        task_of(settings).create_loss()
 
 
 def test_normalisation_maps_the_mean_colour_to_zero():
@@ -150,7 +151,7 @@ def test_class_weights_of_another_number_of_classes_are_refused(tiny_model):
     settings = config(tiny_model)
     settings.loss.class_weights = (1.0, 2.0)
     with pytest.raises(UserError, match="class_weights has 2 entries for config.model.num_classes=5"):
-        create_loss(settings)
+        task_of(settings).create_loss()
 
 
 @pytest.fixture
@@ -183,9 +184,9 @@ def test_micro_batches_give_the_update_of_the_whole_batch(accumulate, group, ohe
                     train_step,
                     graphdef=parameters.split(model)[0],
                     optimizer=optimizer,
-                    loss=create_loss(settings),
+                    loss=task_of(settings).create_loss(),
+                    measure=task_of(settings).measure,
                     normalisation=NORMALISATION,
-                    align_corners=True,
                     seed=0,
                     precision="float64",
                     accumulate=count,
@@ -217,9 +218,9 @@ def step_on(devices):
             train_step,
             graphdef=parameters.split(model)[0],
             optimizer=optimizer,
-            loss=create_loss(config(small_model())),
+            loss=task_of(config(small_model())).create_loss(),
+            measure=task_of(config(small_model())).measure,
             normalisation=NORMALISATION,
-            align_corners=True,
             seed=0,
             accumulate=2,
             ema=0.75,

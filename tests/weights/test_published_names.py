@@ -8,6 +8,7 @@ from configs import cityscapes, common, openseg
 from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import InitialValues
 from ovenet_jax.models.zoo import create_model
+from ovenet_jax.weights.published_heads import title_of_config, title_of_names
 from ovenet_jax.weights.published_names import (
     HRNET,
     IMAGENET_RESNET,
@@ -109,18 +110,45 @@ def test_a_code_base_is_told_by_its_keys(keys, code_base):
 def test_a_network_is_described_by_its_arrays(tiny_model, head, title):
     tiny_model.backbone, tiny_model.head = openseg.network(head, "r_tiny")
     del tiny_model.offset
-    assert describe(names_of(tiny_model)) == f"ResNet (1, 1, 1, 1), {title}"
+    names = names_of(tiny_model)
+    assert title_of_names(names) == title_of_config(tiny_model.head) == title
+    assert describe(names, title) == f"ResNet (1, 1, 1, 1), {title}"
 
 
 def test_an_ovenet_is_described_with_its_offsets(tiny_model):
     tiny_model.backbone.modules = (1, 1, 2)
-    assert describe(names_of(tiny_model)) == "HRNet (1, 1, 2), OCR in HRNet's own form, offsets"
+    names = names_of(tiny_model)
+    title = "OCR in HRNet's own form"
+    assert title_of_names(names) == title_of_config(tiny_model.head) == title
+    assert describe(names, title) == f"HRNet (1, 1, 2), {title}, offsets"
 
 
 def test_a_segfix_is_described_by_its_heads_and_stages():
     model = cityscapes.get_config("segfix_hx20").model
     model.backbone.update({"width": 4, "blocks": 1, "layer1_width": 4, "modules": (1, 2, 1)})
-    assert describe(names_of(model)) == "HRNet (1, 1, 2, 1), boundaries and directions"
+    names = names_of(model)
+    title = "boundaries and directions"
+    assert title_of_names(names) == title_of_config(model.head) == title
+    assert describe(names, title) == f"HRNet (1, 1, 2, 1), {title}"
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (lambda names: [*names, "head.pyramid.kernel"], "pixels, pyramid"),
+        (lambda names: [name for name in names if ".fusion." not in name], "classifier, pixels"),
+    ],
+)
+def test_a_head_that_is_not_known_is_no_other(tiny_model, change, parts):
+    """Though it has `attention.query` as Base-OC has; and a config that names it is no file's."""
+    _, tiny_model.head = openseg.network("base_oc", "r_tiny")
+    title = title_of_names(change(names_of(tiny_model)))
+    assert title.startswith("an unknown head (attention.key, ") and parts in title
+    tiny_model.head.name = "new"
+    assert title_of_config(tiny_model.head) == "the head 'new'"
+    assert (
+        title_of_names([]) == title_of_names(["backbone.conv1.conv.kernel", "offset_head.classifier.x"]) == ""
+    )
 
 
 def names_of(model_config):

@@ -49,7 +49,7 @@ def test_an_ovenet_starts_from_a_baseline_with_a_copy_of_its_trunk(tiny_model):
     fresh, base = network(tiny_model, FRESH), network(baseline(tiny_model), BASE)
     base |= {name: np.full_like(x, 3.0) for name, x in base.items() if "trunk.stage4" in name}
     base |= {name: np.full_like(x, 4.0) for name, x in base.items() if "trunk.transition3" in name}
-    arrays, origins = take_over(fresh, Source("runs/hrnet", base))
+    arrays, origins = take_over(fresh, tiny_model.head, Source("runs/hrnet", base, tiny_model.head))
     assert arrays.keys() == fresh.keys()
     assert all(np.array_equal(arrays[name], base[name]) for name in base)
     assert values(arrays, "offset_trunk.stage4.") == {3.0}
@@ -71,7 +71,7 @@ def test_of_a_copied_trunk_the_first_modules_are_taken(tiny_model):
         for module in range(modules):
             prefix = f"backbone.trunk.stage{stage}.{module}."
             base |= {n: np.full_like(x, 10 * stage + module) for n, x in base.items() if n.startswith(prefix)}
-    arrays, _ = take_over(fresh, Source("base", base))
+    arrays, _ = take_over(fresh, tiny_model.head, Source("base", base, tiny_model.head))
     assert values(arrays, "offset_trunk.transition") == {BASE}
     assert values(arrays, "offset_trunk.stage3.") == {30.0}
     assert values(arrays, "offset_trunk.stage4.0.") == {40.0}
@@ -86,7 +86,7 @@ def test_of_a_resnet_the_first_blocks_of_the_last_layer_are_copied(tiny_model):
     for block in range(3):
         prefix = f"backbone.trunk.layer4.{block}."
         base |= {n: np.full_like(x, 10 + block) for n, x in base.items() if n.startswith(prefix)}
-    arrays, origins = take_over(fresh, Source("isa.pth", base))
+    arrays, origins = take_over(fresh, tiny_model.head, Source("isa.pth", base, tiny_model.head))
     assert {name.split(".")[1] for name in arrays if name.startswith("offset_trunk.")} == {"layer4"}
     assert values(arrays, "offset_trunk.layer4.0.") == {10.0}
     assert values(arrays, "offset_trunk.layer4.1.") == {11.0}
@@ -95,14 +95,18 @@ def test_of_a_resnet_the_first_blocks_of_the_last_layer_are_copied(tiny_model):
 
 
 def test_an_ovenet_starts_from_another_with_its_own_trunk(tiny_model):
-    arrays, origins = take_over(network(tiny_model, FRESH), Source("base", network(tiny_model, BASE)))
+    base = Source("base", network(tiny_model, BASE), tiny_model.head)
+    arrays, origins = take_over(network(tiny_model, FRESH), tiny_model.head, base)
     assert values(arrays, "") == {BASE}
     assert set(origins.values()) == {"loaded from base"}
 
 
 def test_trunk_and_base_may_come_from_two_runs(tiny_model):
-    base, trunk = Source("base", network(tiny_model, BASE)), Source("trunk", network(tiny_model, TRUNK))
-    arrays, origins = take_over(network(tiny_model, FRESH), base, trunk)
+    base, trunk = (
+        Source(title, network(tiny_model, value), tiny_model.head)
+        for title, value in (("base", BASE), ("trunk", TRUNK))
+    )
+    arrays, origins = take_over(network(tiny_model, FRESH), tiny_model.head, base, trunk)
     assert values(arrays, "backbone.") == values(arrays, "head.") == {BASE}
     assert values(arrays, "offset_") == {TRUNK}
     assert origins["offset_head.classifier.output.bias"] == "loaded from trunk"
@@ -110,7 +114,8 @@ def test_trunk_and_base_may_come_from_two_runs(tiny_model):
 
 def test_a_plain_head_becomes_the_auxiliary_head_of_ocr(tiny_model):
     base = network(baseline(tiny_model, head=common.fcn()), BASE)
-    arrays, origins = take_over(network(baseline(tiny_model), FRESH), Source("hrnet.pth", base))
+    source = Source("hrnet.pth", base, common.fcn())
+    arrays, origins = take_over(network(baseline(tiny_model), FRESH), tiny_model.head, source)
     assert values(arrays, "head.aux.") == {BASE}
     assert values(arrays, "head.pixels.") == values(arrays, "head.classifier.") == {FRESH}
     assert origins["head.aux.output.bias"] == "loaded from the plain head of hrnet.pth"
@@ -120,7 +125,9 @@ def test_a_plain_head_with_an_auxiliary_one_stays_what_it_is(tiny_model):
     tiny_model.backbone, tiny_model.head = openseg.network("fcn", "r_tiny")
     base = network(baseline(tiny_model), BASE)
     base |= {name: np.full_like(x, 3.0) for name, x in base.items() if name.startswith("head.aux.")}
-    arrays, _ = take_over(network(baseline(tiny_model), FRESH), Source("fcn.pth", base))
+    arrays, _ = take_over(
+        network(baseline(tiny_model), FRESH), tiny_model.head, Source("fcn.pth", base, tiny_model.head)
+    )
     assert values(arrays, "head.classifier.") == {BASE}
     assert values(arrays, "head.aux.") == {3.0}
 
@@ -128,7 +135,9 @@ def test_a_plain_head_with_an_auxiliary_one_stays_what_it_is(tiny_model):
 @pytest.mark.parametrize("head", [None, common.fcn()])
 def test_last_layers_of_other_classes_stay_as_initialised(tiny_model, head):
     other = network(baseline(tiny_model, head), BASE, num_classes=7)
-    arrays, origins = take_over(network(baseline(tiny_model, head), FRESH), Source("base", other))
+    config = head or tiny_model.head
+    fresh = network(baseline(tiny_model, head), FRESH)
+    arrays, origins = take_over(fresh, config, Source("base", other, config))
     kept = {name for name in arrays if arrays[name].max() == FRESH}
     last = {"head.classifier", "head.aux.output"} if head is None else {"head.classifier.output"}
     assert kept == {f"{layer}.{array}" for layer in last for array in ("kernel", "bias")}
@@ -138,24 +147,38 @@ def test_last_layers_of_other_classes_stay_as_initialised(tiny_model, head):
 def test_of_another_head_nothing_is_taken_though_names_coincide(tiny_model):
     """Both have `attention.key` and `attention.query`, of the same shapes, in other places of the network."""
     tiny_model.backbone, tiny_model.head = openseg.network("base_oc", "tiny")
-    fresh = network(baseline(tiny_model), FRESH)
+    fresh, head = network(baseline(tiny_model), FRESH), tiny_model.head
     tiny_model.backbone, tiny_model.head = openseg.network("ocr", "tiny")
     base = network(baseline(tiny_model), BASE)
     assert fresh.keys() & base.keys() & {"head.attention.key.0.conv.kernel"}
-    arrays, origins = take_over(fresh, Source("runs/ocr", base))
+    arrays, origins = take_over(fresh, head, Source("runs/ocr", base, tiny_model.head))
     assert values(arrays, "backbone.") == {BASE}
     assert values(arrays, "head.") == {FRESH}
     expected = "initialised: runs/ocr has another head, OCR in openseg's form"
     assert {origin for name, origin in origins.items() if name.startswith("head.")} == {expected}
 
 
+def test_two_heads_that_were_never_published_are_the_same_by_their_name(tiny_model):
+    """Whatever their arrays are called."""
+    arrays = {
+        name: network(baseline(tiny_model), value) for name, value in (("fresh", FRESH), ("base", BASE))
+    }
+    ours, theirs = (ConfigDict({**tiny_model.head, "name": name}) for name in ("new", "other"))
+    taken, _ = take_over(arrays["fresh"], ours, Source("runs/new", arrays["base"], ours))
+    assert values(taken, "head.") == {BASE}
+    taken, origins = take_over(arrays["fresh"], ours, Source("runs/other", arrays["base"], theirs))
+    assert values(taken, "head.") == {FRESH}
+    assert origins["head.pixels.conv.bias"] == "initialised: runs/other has another head, the head 'other'"
+
+
 @pytest.mark.parametrize("head", [head for head in openseg.HEADS if head != "ocr"])
 def test_one_import_of_a_backbone_serves_every_head(tiny_model, head):
     tiny_model.backbone, tiny_model.head = openseg.network("ocr", "r_tiny")
     base = network(baseline(tiny_model), BASE)
-    imported = Source("imagenet", base, frozenset(name for name in base if name.startswith("head.")))
+    untrained = frozenset(name for name in base if name.startswith("head."))
+    imported = Source("imagenet", base, tiny_model.head, untrained)
     tiny_model.backbone, tiny_model.head = openseg.network(head, "r_tiny")
-    arrays, _ = take_over(network(baseline(tiny_model), FRESH), imported)
+    arrays, _ = take_over(network(baseline(tiny_model), FRESH), tiny_model.head, imported)
     assert values(arrays, "backbone.") == {BASE}
     assert values(arrays, "head.") == {FRESH}
 
@@ -166,7 +189,8 @@ def test_a_plain_head_becomes_no_narrower_auxiliary_head(tiny_model, head):
     backbone = tiny_model.backbone
     _, tiny_model.head = openseg.network(head, "tiny")
     tiny_model.backbone = backbone
-    arrays, origins = take_over(network(baseline(tiny_model), FRESH), Source("runs/hrnet", base))
+    source = Source("runs/hrnet", base, common.fcn())
+    arrays, origins = take_over(network(baseline(tiny_model), FRESH), tiny_model.head, source)
     assert values(arrays, "backbone.") == {BASE}
     assert values(arrays, "head.") == {FRESH}
     assert origins["head.aux.output.kernel"] == "initialised: runs/hrnet has another head, a plain head"
@@ -178,7 +202,7 @@ def test_a_segfix_of_other_directions_starts_from_one_but_for_its_last_layer(tin
         network(baseline(tiny_model), value, num_classes=classes)
         for value, classes in ((FRESH, 17), (BASE, 9))
     )
-    arrays, origins = take_over(fresh, Source("runs/segfix", base))
+    arrays, origins = take_over(fresh, tiny_model.head, Source("runs/segfix", base, tiny_model.head))
     assert {name for name in arrays if arrays[name].max() == FRESH} == {"direction_head.output.kernel"}
     assert origins["boundary_head.hidden.conv.kernel"] == "loaded from runs/segfix"
     assert "another number of classes" in origins["direction_head.output.kernel"]
@@ -189,7 +213,7 @@ def test_every_array_of_another_network_is_listed(tiny_model):
     base = network(baseline(tiny_model), BASE, **{"head.mid_features": 8, "backbone.modules": (1, 2, 1)})
     del base["backbone.conv1.norm.bias"]
     with pytest.raises(UserError) as error:
-        take_over(fresh, Source("runs/other", base))
+        take_over(fresh, tiny_model.head, Source("runs/other", base, tiny_model.head))
     message = str(error.value)
     assert message.startswith("runs/other cannot be a starting point of the configured model (")
     assert "head.pixels.conv.bias has shape (8,) in runs/other and (16,) in the model" in message
@@ -201,17 +225,18 @@ def test_every_array_of_another_network_is_listed(tiny_model):
 
 def test_a_trunk_of_another_branch_is_refused(tiny_model):
     other = network(tiny_model, TRUNK, **{"offset.branch": 3, "offset.modules": (1, 1)})
-    base = Source("base", network(tiny_model, BASE))
+    base = Source("base", network(tiny_model, BASE), tiny_model.head)
     with pytest.raises(
         UserError, match="offset_trunk.transition2.2.conv.kernel of other is not in the model"
     ):
-        take_over(network(tiny_model, FRESH), base, Source("other", other))
+        take_over(network(tiny_model, FRESH), tiny_model.head, base, Source("other", other, tiny_model.head))
 
 
 def test_a_trunk_without_offsets_is_refused(tiny_model):
-    base, trunk = (Source(title, network(baseline(tiny_model), BASE)) for title in ("base", "trunk"))
+    arrays = network(baseline(tiny_model), BASE)
+    base, trunk = (Source(title, arrays, tiny_model.head) for title in ("base", "trunk"))
     with pytest.raises(UserError, match="trunk holds no offset trunk"):
-        take_over(network(tiny_model, FRESH), base, trunk)
+        take_over(network(tiny_model, FRESH), tiny_model.head, base, trunk)
 
 
 def test_the_summary_counts_by_part_and_origin():
@@ -235,7 +260,9 @@ def save_run(folder, model_config, value=None):
 def test_folders_are_restored_and_the_report_printed(tiny_model, tmp_path, capsys):
     base = save_run(tmp_path / "base", baseline(tiny_model), BASE)
     trunk = save_run(tmp_path / "trunk", tiny_model, TRUNK)
-    started = start_from(create_model(tiny_model), ConfigDict({"base": base, "trunk": trunk}))
+    started = start_from(
+        create_model(tiny_model), tiny_model.head, ConfigDict({"base": base, "trunk": trunk})
+    )
     _, params, statistics = parameters.split(started)
     assert values(params, "backbone.") == values(statistics, "head.") == {BASE}
     assert values(params | statistics, "offset_") == {TRUNK}
@@ -247,7 +274,7 @@ def test_a_folder_without_a_run_is_named_with_its_key(tiny_model, tmp_path, role
     init = ConfigDict({"base": str(tmp_path / "base"), "trunk": str(tmp_path / "trunk")})
     save_run(tmp_path / ({"base", "trunk"} - {role}).pop(), tiny_model, BASE)
     with pytest.raises(UserError, match=f"config.init.{role}: .*{role} holds no run"):
-        start_from(create_model(tiny_model), init)
+        start_from(create_model(tiny_model), tiny_model.head, init)
 
 
 def test_a_frozen_run_keeps_its_base_to_the_bit_and_resumes_without_it(tmp_path):
@@ -305,10 +332,15 @@ def test_a_head_that_nobody_trained_is_not_frozen(tiny_model, tmp_path, unsuitab
     with pytest.raises(
         UserError, match=r"freeze_base would freeze \d+ arrays that .*base has not trained, head\."
     ):
-        start_from(create_model(tiny_model), init, frozen=("backbone", "head"))
-    start_from(create_model(tiny_model), init)  # to be trained, it will do
+        start_from(create_model(tiny_model), tiny_model.head, init, frozen=("backbone", "head"))
+    start_from(create_model(tiny_model), tiny_model.head, init)  # to be trained, it will do
 
 
 def test_a_trained_base_may_be_frozen(tiny_model, tmp_path):
     base = save_run(tmp_path / "base", baseline(tiny_model), BASE)
-    start_from(create_model(tiny_model), ConfigDict({"base": base, "trunk": ""}), frozen=("backbone", "head"))
+    start_from(
+        create_model(tiny_model),
+        tiny_model.head,
+        ConfigDict({"base": base, "trunk": ""}),
+        frozen=("backbone", "head"),
+    )

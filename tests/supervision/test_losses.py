@@ -7,8 +7,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from ovenet_jax.models.contracts import Logits
-from ovenet_jax.training import losses
-from ovenet_jax.training.losses import Ohem, cross_entropy, ohem_cross_entropy
+from ovenet_jax.supervision import losses
+from ovenet_jax.supervision.losses import Ohem, cross_entropy, ohem_cross_entropy
 
 HARD = Ohem(threshold=0.9, keep=1, group=1, softmax=True, aux_over_all=True)
 confidence_loss = partial(losses.confidence_loss, grid_align_corners=True, include_ignored=True)

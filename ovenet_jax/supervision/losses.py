@@ -5,7 +5,7 @@ size first. A mean over no pixel is 0 (the published code yields NaN there; the 
 which is the same).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,6 +19,10 @@ from ovenet_jax.models.layers import at_least_float32, resize_bilinear
 from ovenet_jax.models.ovenet import OVeNetOutput
 from ovenet_jax.models.sampling import pixel_grid, sample
 from ovenet_jax.models.segfix import SegFixOutput
+
+Loss = Callable[
+    ..., dict[str, jax.Array]
+]  # (output, label, among=None) -> terms, of which "total" is to become less
 
 
 class Ohem(NamedTuple):

@@ -1,0 +1,144 @@
+"""What a SegFix learns: where boundaries are, and in which direction the interior lies."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from ovenet_jax.data import pipeline
+from ovenet_jax.data.labels import Labels
+from ovenet_jax.errors import UserError
+from ovenet_jax.models.segfix import SegFixOutput, offset_classes, offset_probabilities
+from ovenet_jax.models.zoo import directions_of
+from ovenet_jax.segfix.files import Offsets
+from ovenet_jax.segfix.labels import (
+    boundary_and_direction,
+    evaluation_classes,
+    offset_of_class,
+    training_classes,
+)
+from ovenet_jax.segfix.samples import REGIONS, BoundarySource, prepare_samples
+from ovenet_jax.supervision.classes import check_tested
+from ovenet_jax.supervision.losses import Loss, segfix_loss
+from ovenet_jax.supervision.measures import class_scores, offset_measures, offset_scores
+
+
+class Boundaries:
+    """A `Task`: the boundaries of what config.data.regions says, whose classes are offsets away from them."""
+
+    group = 1
+    of_regions = False
+    gives_offsets = True
+
+    def __init__(self, config: ConfigDict):
+        self._config = config
+
+    @cached_property
+    def classes(self) -> Labels:
+        return evaluation_classes(directions_of(self._config.model))
+
+    def prepare(self) -> dict:
+        data = self._config.data
+        self._check_regions()
+        inventory = pipeline.prepare(data)
+        out = self._truth(Path(inventory["folder"]))
+        prepare_samples(pipeline.label_files(data), pipeline.classes(data), data.regions, out)
+        return inventory
+
+    def open_training(self) -> BoundarySource:
+        return self._open(self._config.data.train_split, training_classes(directions_of(self._config.model)))
+
+    def open_evaluation(self) -> BoundarySource:
+        split = self._open(self._config.data.eval_split, self.classes)
+        check_tested(split, self._config)
+        return split
+
+    def _open(self, name: str, classes: Labels) -> BoundarySource:
+        source = pipeline.open_split(self._config.data, name)
+        return BoundarySource(source, self._truth(source.folder), directions_of(self._config.model), classes)
+
+    def _check_regions(self) -> None:
+        data = self._config.data
+        if "regions" not in data:
+            raise UserError(
+                "config.data has no regions, whose boundaries a SegFix learns; choose a variant of the config that is "
+                "one."
+            )
+        if data.regions not in REGIONS:
+            raise UserError(f"config.data.regions is {data.regions!r}; choose one of {', '.join(REGIONS)}.")
+
+    def _truth(self, records: Path) -> Path:
+        self._check_regions()
+        return records / f"boundaries_of_{self._config.data.regions}"
+
+    def check_micro_batches(self, _devices: int) -> None:
+        if self._config.accumulate > 1:
+            raise UserError(
+                f"config.accumulate is {self._config.accumulate}, but a SegFix's loss weights classes by their share "
+                f"in the whole batch, so it must be 1; config.rematerialise saves memory, too."
+            )
+
+    def check_test(self) -> None:
+        if self._config.eval.segfix:
+            raise UserError(
+                "config.eval.segfix refines classes, but this network finds boundaries; leave it out."
+            )
+        if self._config.eval.sum != "logits":
+            raise UserError(
+                f"config.eval.sum is {self._config.eval.sum!r}; a SegFix's scores add up as they are, so it must be "
+                f"'logits'."
+            )
+
+    def create_loss(self) -> Loss:
+        """It weights classes by their rarity in the batch. Raises UserError for class weights, or OHEM."""
+        if self._config.loss.class_weights or self._config.loss.ohem.on:
+            raise UserError(
+                "config.loss.class_weights and config.loss.ohem are not for SegFix; leave them out."
+            )
+        align_corners = self._config.model.align_corners
+
+        def loss(output: SegFixOutput, label: jax.Array, **_: Any) -> dict[str, jax.Array]:
+            truth = boundary_and_direction(label, output.direction.shape[-1])
+            return segfix_loss(output, *truth, align_corners=align_corners)
+
+        return loss
+
+    def measure(self, output: SegFixOutput, label: jax.Array, _: jax.Array) -> dict[str, jax.Array]:
+        return offset_measures(output, label, align_corners=self._config.model.align_corners)
+
+    def class_map(self, scores: jax.Array) -> jax.Array:
+        return offset_classes(scores)
+
+    def probabilities(self, scores: jax.Array, _logits: bool = True) -> jax.Array:
+        return offset_probabilities(scores)
+
+    def boundary(self, scores: jax.Array) -> jax.Array:
+        return 1 - offset_probabilities(scores)[..., 0]
+
+    def scores_of(self, matrix: np.ndarray) -> dict[str, Any]:
+        return class_scores(matrix) | offset_scores(matrix)
+
+    def predicts(self) -> tuple[str, ...]:
+        if self._config.predict.offsets:
+            raise UserError(
+                "config.predict.offsets is not for SegFix, which writes its own offsets anyway; leave it out."
+            )
+        return ("offsets",)
+
+    def offsets(
+        self,
+        sizes: Sequence[tuple[int, int]],
+        class_map: np.ndarray,
+        _offset: np.ndarray | None,
+        _confidence: np.ndarray | None,
+    ) -> list[Offsets]:
+        """The offset of every class."""
+        table = offset_of_class(directions_of(self._config.model))
+        return [
+            Offsets(table[row[:height, :width]])
+            for row, (height, width) in zip(class_map, sizes, strict=False)
+        ]

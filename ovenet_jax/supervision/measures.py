@@ -1,0 +1,96 @@
+"""How right predictions are: measures of a batch in training, and scores of confusion matrices."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ovenet_jax.data.iou import class_iou
+from ovenet_jax.data.labels import IGNORE
+from ovenet_jax.models.contracts import Output
+from ovenet_jax.models.layers import resize_bilinear
+from ovenet_jax.models.ovenet import OVeNetOutput
+from ovenet_jax.models.segfix import SegFixOutput, offset_classes
+from ovenet_jax.segfix.labels import boundary_and_direction
+
+Measure = Callable[
+    [Any, jax.Array, jax.Array], dict[str, jax.Array]
+]  # (output, label, labels of all micro-batches)
+
+
+def most_probable(scores: jax.Array) -> jax.Array:
+    """The class of the largest score: [..., K] -> uint8 [...]."""
+    return scores.argmax(-1).astype(jnp.uint8)
+
+
+def class_measures(
+    output: Output, label: jax.Array, labels: jax.Array, *, align_corners: bool
+) -> dict[str, jax.Array]:
+    """Pixel accuracy of each prediction; for OVeNet also mean confidence, and mean offset length in label pixels.
+
+    `labels` [A, B, H, W] are those of all micro-batches: the mean of their measures is that of the batch.
+    """
+    valid_pixels = jnp.maximum((labels != IGNORE).sum(), 1) / labels.shape[0]
+    resize = partial(resize_bilinear, size=label.shape[1:3], align_corners=align_corners)
+    measures = {}
+    for name, scores in output.predictions.items():
+        correct = (most_probable(resize(scores)) == label) & (label != IGNORE)
+        measures[f"accuracy_{name}"] = correct.sum() / valid_pixels
+    if isinstance(output, OVeNetOutput):
+        _, height, width = label.shape
+        pixels = output.offset * jnp.array([(width - 1) / 2, (height - 1) / 2])
+        measures["confidence"] = output.confidence.mean()
+        measures["offset_length"] = jnp.linalg.norm(pixels, axis=-1).mean()
+    return measures
+
+
+def offset_measures(output: SegFixOutput, label: jax.Array, *, align_corners: bool) -> dict[str, jax.Array]:
+    """The scores of a SegFix's offsets, as `offset_scores`, of a batch of training classes [B, H, W]."""
+    boundary, direction = boundary_and_direction(label, output.direction.shape[-1])
+    scores = resize_bilinear(output.predictions[output.answer], label.shape[1:3], align_corners=align_corners)
+    offset_class = offset_classes(scores)
+    true, found = boundary == 1, (offset_class > 0) & (boundary != IGNORE)
+    both = true & found
+    right = both & (offset_class - 1 == direction)
+    return {
+        "boundary_f": 2 * both.sum() / jnp.maximum(true.sum() + found.sum(), 1),
+        "direction_accuracy": right.sum() / jnp.maximum(both.sum(), 1),
+    }
+
+
+def class_scores(matrix: np.ndarray) -> dict[str, Any]:
+    """Scores of a confusion matrix [K, K].
+
+    iou [K] = tp / (true + predicted - tp), accuracy [K] = tp / true, both 0 for a class that never occurs.
+    miou, mean_accuracy: published means over all K classes. miou_present: over the classes that occur, in truth or
+    prediction, as Cityscapes' official evaluator takes it (None if none does). pixel_accuracy.
+    """
+    matrix = np.asarray(matrix, np.float64)
+    correct, iou = np.diag(matrix), class_iou(matrix)
+    present, iou = ~np.isnan(iou), np.nan_to_num(iou)
+    accuracy = correct / np.maximum(1.0, matrix.sum(1))
+    return {
+        "iou": iou,
+        "accuracy": accuracy,
+        "miou": float(iou.mean()),
+        "miou_present": float(iou[present].mean()) if present.any() else None,
+        "mean_accuracy": float(accuracy.mean()),
+        "pixel_accuracy": float(correct.sum() / max(1.0, matrix.sum())),
+    }
+
+
+def offset_scores(matrix: np.ndarray) -> dict[str, float]:
+    """Scores of a confusion matrix [1 + D, 1 + D] of SegFix's offsets, of which class 0 is none.
+
+    boundary_f: of all pixels near a boundary 2 * found / (true + predicted), the harmonic mean of precision and recall.
+    direction_accuracy: of those found, the share with the right direction.
+    """
+    matrix = np.asarray(matrix, np.float64)
+    found, right = matrix[1:, 1:].sum(), np.trace(matrix[1:, 1:])
+    return {
+        "boundary_f": float(2 * found / max(1.0, matrix[1:].sum() + matrix[:, 1:].sum())),
+        "direction_accuracy": float(right / max(1.0, found)),
+    }

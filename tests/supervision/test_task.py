@@ -1,0 +1,69 @@
+"""What a network learns is one object: its classes are those of the network's answer, its refusals are sentences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import camvid
+from ovenet_jax.errors import UserError
+from ovenet_jax.models.predictions import TITLES, in_order
+from ovenet_jax.models.zoo import create_model
+from ovenet_jax.supervision.task import task_of
+
+
+@pytest.mark.parametrize(
+    ("variant", "answer", "parts"),
+    [
+        ("hrnet_tiny", "main", set()),
+        ("ovenet_tiny", "fused", {"initial", "seed"}),
+        ("segfix_tiny", "offset", set()),
+    ],
+)
+def test_an_output_names_its_answer_whose_scores_are_of_the_classes_that_are_learned(variant, answer, parts):
+    config = camvid.get_config(variant)
+    task, image = task_of(config), jax.ShapeDtypeStruct((2, 32, 48, 3), jnp.float32)
+    model = create_model(config.model)
+    predictions = jax.eval_shape(lambda image: model(image).predictions, image)
+    assert jax.eval_shape(model, image).answer == answer
+    assert predictions.keys() == {answer, *parts}
+    for scores in predictions.values():
+        assert scores.shape == (2, 8, 12, len(task.classes.names))
+        class_map = jax.eval_shape(task.class_map, scores)
+        assert (class_map.shape, class_map.dtype) == ((2, 8, 12), np.uint8)
+    assert task.gives_offsets == (variant != "hrnet_tiny")
+
+
+def test_predictions_have_one_order_though_jit_sorts_them():
+    sorted_by_name = jax.jit(lambda: {"seed": 1, "initial": 0, "fused": 2})()
+    assert list(sorted_by_name) == ["fused", "initial", "seed"]
+    assert list(in_order(sorted_by_name)) == [name for name in TITLES if name in sorted_by_name]
+    with pytest.raises(ValueError, match="'other'"):
+        in_order({"other": 3})
+
+
+@pytest.mark.parametrize(
+    ("variant", "changes", "message"),
+    [
+        (
+            "segfix_tiny",
+            {"accumulate": 2},
+            "accumulate is 2, but a SegFix's loss weights classes by their share",
+        ),
+        (
+            "hrnet_tiny",
+            {"accumulate": 3},
+            "batch_size=8 cannot be split into config.accumulate=3 micro-batches",
+        ),
+        (
+            "hrnet_tiny",
+            {"accumulate": 4, "loss.ohem.on": True},
+            "over 2 devices in the groups of 2 images that OHEM ranks together; choose a multiple of 16",
+        ),
+    ],
+)
+def test_a_batch_that_cannot_be_split_is_named(variant, changes, message):
+    config = camvid.get_config(variant)
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=message):
+        task_of(config).check_micro_batches(2)
