@@ -43,5 +43,13 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
+def on_a_gpu(monkeypatch):
+    """Once called, functions of two forms compute in that for GPUs, which CPUs can follow, too."""
+    return lambda: monkeypatch.setattr(
+        jax.lax, "platform_dependent", lambda *arguments, default, **_: default(*arguments)
+    )
+
+
+@pytest.fixture
 def tiny_model() -> ConfigDict:
     return tiny_step.tiny_model()

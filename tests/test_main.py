@@ -34,6 +34,7 @@ SMALL = [
     "--config.eval.panels=1",
     "--config.eval.worst=1",
     "--config.batch_size=8",
+    "--config.optimizer.rate=0.001",  # so small a network would grow beyond float32 at the config's
     "--config.report_every=1",
     "--config.evaluate_every=2",
     "--config.checkpoint_every=1",

@@ -8,14 +8,16 @@ is handed: the same for any number of devices, and nothing is compiled to make t
 """
 
 import math
+import operator
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import partial, reduce
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.custom_derivatives import linear_call
 
 PRECISIONS = ("float32", "bfloat16")  # types of an image that configs may ask for
 
@@ -133,20 +135,79 @@ class BatchNorm(nnx.Module):
         self.use_running_average = True
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        scale, bias = self.scale.get_value(), self.bias.get_value()
+        mean, var = self.mean.get_value(), self.var.get_value()
         if self.use_running_average:
-            mean, var = self.mean.get_value(), self.var.get_value()
-        else:
-            values = at_least_float32(x)
-            mean, var = jnp.mean(values, (0, 1, 2)), jnp.var(values, (0, 1, 2))
-            self._update_statistics(mean, var, count=x.size // x.shape[-1])
-        scale = self.scale.get_value() * jax.lax.rsqrt(var + self.eps)
-        return ((x - mean) * scale + self.bias.get_value()).astype(x.dtype)
+            return _normalised(x, mean, var, scale, bias, self.eps)
+        y, mean, var = _normalised_by_batch(x, mean, scale, bias, self.eps)
+        self._update_statistics(mean, var, count=_pixels(x))
+        return y
 
     def _update_statistics(self, mean: jax.Array, var: jax.Array, count: int) -> None:
         unbiased = var * (count / max(count - 1, 1))
         for running, batch in ((self.mean, mean), (self.var, unbiased)):
             old = running.get_value()
-            running.set_value(old + self.momentum * (jax.lax.stop_gradient(batch).astype(old.dtype) - old))
+            running.set_value(old + self.momentum * (batch.astype(old.dtype) - old))
+
+
+def _normalised(
+    x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
+) -> jax.Array:
+    return ((x - mean) * (scale * jax.lax.rsqrt(var + eps)) + bias).astype(x.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _normalised_by_batch(
+    x: jax.Array, near: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """x [B, H, W, C] normalised by its own statistics, mean and biased variance [C], which pass no gradient on.
+
+    The gradient is that which JAX would derive, with both of its sums in one pass over `x` and the gradient of the
+    result: what a map costs is to be read (docs/performance.md). In reverse mode alone.
+    """
+    mean, var = _batch_statistics(x, near)
+    return _normalised(x, mean, var, scale, bias, eps), mean, var
+
+
+def _batch_statistics(x: jax.Array, near: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance [C], in one pass over a bfloat16 map and two over finer ones.
+
+    In one pass the variance is a difference of squares about `near`, the running mean, in float32: off by about
+    (mean - near)^2 / 10^7. That does no harm in bfloat16, where deviations below a 256th of the mean do not exist.
+    """
+    values = at_least_float32(x)
+    if x.dtype != jnp.bfloat16:
+        return jnp.mean(values, (0, 1, 2)), jnp.var(values, (0, 1, 2))
+    deviation = values - near
+    mean, square = _sums(deviation, jnp.square(deviation)) / _pixels(x)
+    return near + mean, jnp.maximum(square - jnp.square(mean), 0)
+
+
+def _sums(*maps: jax.Array) -> jax.Array:
+    """Of each [B, H, W, C] over all but the channels, [len(maps), C], by two kernels on a GPU and one message between
+    devices, however many maps there are: rows by themselves, and all rows of all maps."""
+    return jnp.stack([jnp.sum(x, 2) for x in maps]).sum((1, 2))
+
+
+def _pixels(x: jax.Array) -> int:
+    return x.size // x.shape[-1]
+
+
+def _normalise_by_batch(x, near, scale, bias, eps):
+    y, mean, var = _normalised_by_batch(x, near, scale, bias, eps)
+    return (y, mean, var), (x, mean, jax.lax.rsqrt(var + eps), scale)
+
+
+def _gradients_by_batch(eps, kept, gradients):  # noqa: ARG001
+    x, mean, by_deviation, scale = kept
+    gradient, deviation = at_least_float32(gradients[0]), x - mean
+    to_bias, along = _sums(gradient, gradient * deviation)
+    to_x = gradient - to_bias / _pixels(x) - deviation * (jnp.square(by_deviation) * along / _pixels(x))
+    to_x = (scale * by_deviation * to_x).astype(x.dtype)
+    return to_x, None, (along * by_deviation).astype(scale.dtype), to_bias.astype(scale.dtype)
+
+
+_normalised_by_batch.defvjp(_normalise_by_batch, _gradients_by_batch)
 
 
 class ConvNormAct(nnx.Module):
@@ -190,20 +251,48 @@ def _rematerialised(layer: Callable[[Maps], Maps], x: Maps) -> Maps:
 def resize_bilinear(x: jax.Array, size: tuple[int, ...], *, align_corners: bool) -> jax.Array:
     """Bilinear resize [B, H, W, C] -> [B, h, w, C] for `size` (h, w), PyTorch's `interpolate` (never antialiased).
 
-    With `align_corners` the centres of the corner pixels coincide, otherwise the outer edges of the maps do.
-    Two products with constant interpolation matrices, one over rows and one over columns. In bfloat16 their weights are
-    multiples of 1 / 256: those of a pixel still add up to 1, and positions are off by 1 / 512 of a pixel at most.
+    With `align_corners` the centres of the corner pixels coincide, otherwise the outer edges of the maps do. Rows, then
+    columns, are weighted by a constant interpolation matrix. In bfloat16 its weights are multiples of 1 / 256: those
+    of a pixel still add up to 1, and positions are off by 1 / 512 of a pixel at most.
     """
-    rows, columns = (
-        jnp.asarray(_interpolation_matrix(source, target, align_corners, x.dtype), x.dtype)
-        for source, target in zip(x.shape[1:3], size, strict=True)
-    )
-    product = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
-    if x.shape[1] != size[0]:
-        x = product("ih,bhwc->biwc", rows, x)
-    if x.shape[2] != size[1]:
-        x = product("jw,bhwc->bhjc", columns, x)
+    for axis, target in zip((1, 2), size, strict=True):
+        if x.shape[axis] != target:
+            x = _weighted(x, _interpolation_matrix(x.shape[axis], target, align_corners, x.dtype), axis)
     return x
+
+
+def _weighted(x: jax.Array, matrix: np.ndarray, axis: int) -> jax.Array:
+    """The product of a constant `matrix` [target, source], most of it 0, and `x` along one axis of its four.
+
+    CPUs are faster with the product as it is. On GPUs cuBLAS takes as long for one of float32 as for a convolution, and
+    wants the map transposed; there each pixel is the sum of the few that its row of the matrix names, and its gradient
+    the same of the transposed matrix.
+    """
+
+    def weighted(matrix: np.ndarray, _: tuple, x: jax.Array) -> jax.Array:
+        return jax.lax.platform_dependent(
+            x, cpu=partial(_product, matrix, axis), default=partial(_sum_of_neighbours, matrix, axis)
+        )
+
+    return linear_call(partial(weighted, matrix), partial(weighted, matrix.T), (), x)
+
+
+def _product(matrix: np.ndarray, axis: int, x: jax.Array) -> jax.Array:
+    form = {1: "ih,bhwc->biwc", 2: "jw,bhwc->bhjc"}[axis]
+    return jnp.einsum(form, jnp.asarray(matrix, x.dtype), x, precision=jax.lax.Precision.HIGHEST)
+
+
+def _sum_of_neighbours(matrix: np.ndarray, axis: int, x: jax.Array) -> jax.Array:
+    count = np.count_nonzero(matrix, axis=1).max()
+    index = np.argsort(matrix == 0, axis=1, kind="stable")[:, :count]
+    weight = np.take_along_axis(matrix, index, axis=1)
+    index = np.where(weight == 0, index[:, :1], index)
+    x_, shape = at_least_float32(x), [-1 if a == axis else 1 for a in range(x.ndim)]
+    terms = (
+        jnp.take(x_, index[:, k], axis, mode="clip") * jnp.asarray(weight[:, k], x_.dtype).reshape(shape)
+        for k in range(count)
+    )
+    return reduce(operator.add, terms).astype(x.dtype)
 
 
 def interpolation_weights(

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.models.contracts import Logits
@@ -228,14 +227,13 @@ def pixel_losses(
     Without `softmax` the scores are probabilities, which cross entropy still takes as logits, as published.
     """
     logits = resize_bilinear(at_least_float32(logits), label.shape[1:3], align_corners=align_corners)
-    target = _target(label)
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, target)
+    # A sum of zeros and the class's own score: a gather's gradient would be a scatter.
+    own_class = jnp.arange(logits.shape[-1]) == _target(label)[..., None]
+    own = jnp.sum(jnp.where(own_class, logits, 0), axis=-1)
+    top = jax.lax.stop_gradient(logits.max(-1))
+    loss = top - own + jnp.log(jnp.sum(jnp.exp(logits - top[..., None]), axis=-1))
     weight = _weight(label, class_weights, logits.dtype)
-    if softmax:
-        probability = jnp.exp(-loss)
-    else:
-        probability = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
-    return weight * loss, weight, probability
+    return weight * loss, weight, jnp.exp(-loss) if softmax else own
 
 
 def _target(label: jax.Array) -> jax.Array:

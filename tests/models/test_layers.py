@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import BatchNorm, Conv, InitialValues, relu, resize_bilinear
 
 
@@ -21,6 +22,23 @@ def test_resize_without_aligned_corners_samples_at_pixel_centres():
 def test_resize_of_a_constant_is_constant(align_corners):
     x = jnp.full((2, 5, 7, 3), 2.5)
     assert_allclose(resize_bilinear(x, (11, 3), align_corners=align_corners), 2.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("size", [(20, 29), (3, 14), (5, 50), (1, 1)])
+def test_resize_by_neighbours_is_the_product_with_its_matrix(size, align_corners, on_a_gpu):
+    x, gradient = (
+        np.random.default_rng(0).normal(size=(2, *sides, 3)).astype(np.float32) for sides in ((5, 7), size)
+    )
+
+    def values_and_gradient():
+        y, pull_back = jax.vjp(lambda x: resize_bilinear(x, size, align_corners=align_corners), x)
+        return y, *pull_back(gradient)
+
+    by_product = values_and_gradient()
+    on_a_gpu()
+    for ours, expected in zip(values_and_gradient(), by_product, strict=True):
+        assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_strided_convolution_pads_both_sides():
@@ -67,6 +85,40 @@ def test_batch_norm_takes_its_statistics_in_float32():
     x = 1000 + jnp.arange(4096.0).reshape(1, 64, 64, 1) / 4096
     assert norm(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
     assert norm.mean.get_value().dtype == norm.var.get_value().dtype == jnp.float32
+
+
+def test_batch_norm_has_the_gradient_that_jax_derives():
+    rng = np.random.default_rng(0)
+    x, to_y = rng.normal(3, 2, (2, 3, 4, 3, 5))
+    scale, bias = rng.normal(1, 0.3, (2, 5))
+    norm = BatchNorm(5)
+    norm.train()
+    graphdef, _, statistics = parameters.split(norm)
+
+    def ours(x, scale, bias):
+        return parameters.merge(graphdef, {"scale": scale, "bias": bias}, statistics)(x)
+
+    def plain(x, scale, bias):
+        return (x - x.mean((0, 1, 2))) / jnp.sqrt(x.var((0, 1, 2)) + norm.eps) * scale + bias
+
+    with jax.enable_x64(True):
+        for gradient, expected in zip(
+            *(jax.vjp(function, x, scale, bias)[1](to_y) for function in (ours, plain)), strict=True
+        ):
+            assert_allclose(gradient, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "mean", "tolerance"), [("float32", 1000, 1e-3), ("bfloat16", 100, 1e-2)])
+def test_batch_norm_is_exact_where_the_mean_is_far_beyond_the_deviation(dtype, mean, tolerance):
+    norm = BatchNorm(2)
+    norm.train()
+    x = jnp.asarray(np.random.default_rng(0).normal(mean, 1, (4, 64, 64, 2)), dtype)
+    exact = np.asarray(x, np.float64)
+    expected = (exact - exact.mean((0, 1, 2))) / exact.std((0, 1, 2))
+    assert_allclose(np.asarray(norm(x), np.float64), expected, rtol=tolerance, atol=tolerance)
+    count = exact.size // 2
+    var = exact.var((0, 1, 2)) * count / (count - 1)
+    assert_allclose(norm.var.get_value(), 0.9 + 0.1 * var, rtol=tolerance)
 
 
 def test_he_values_keep_the_variance_and_published_ones_are_tiny():
