@@ -320,10 +320,10 @@ def test_two_processes_give_the_step_of_one(network, sizes, tmp_path):
 
 @pytest.mark.parametrize(
     ("own", "others", "told"),
-    [("", [""], None), ("no data", [""], "^no data$"), ("", ["no data"], "^Process 1 says: no data$")],
+    [("", None, None), ("no data", None, "^no data$"), ("", ["no data", 2], "^Process 1 says: no data$")],
 )
 def test_what_one_process_cannot_do_all_refuse(own, others, told, monkeypatch):
-    monkeypatch.setattr(parallel, "gather", lambda value: [value, *others])
+    monkeypatch.setattr(parallel, "gather", lambda value: [value, others])
 
     def work():
         with parallel.all_or_none():

@@ -53,10 +53,10 @@ def test_a_run_interrupted_anywhere_ends_as_the_uninterrupted_one(config, whole,
     evaluate, collect, evaluations = Evaluator.run, Reporter.collect, itertools.count()
     restore, initial = Checkpoints.restore_latest, []
 
-    def evaluate_and_interrupt(*arguments):
+    def evaluate_and_interrupt(*arguments, **options):
         if next(evaluations) % 2 == 0:
             interrupt()
-        return evaluate(*arguments)
+        return evaluate(*arguments, **options)
 
     def collect_and_interrupt(self, step, *arguments):
         collect(self, step, *arguments)

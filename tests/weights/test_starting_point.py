@@ -248,7 +248,7 @@ def test_the_summary_counts_by_part_and_origin():
 
 def save_run(folder, model_config, value=None):
     """A folder that holds a network, filled with `value` if there is one, else with initial values of seed 1."""
-    workdir.claim(folder, ConfigDict({"model": model_config}))
+    workdir.claim(folder, ConfigDict({"model": model_config, "data": {}}))
     _, *arrays = parameters.split(create_model(model_config, seed=1))
     if value is not None:
         arrays = jax.tree.map(lambda x: np.full_like(x, value), arrays)
