@@ -66,6 +66,7 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
     target = folder / "predictions" / name
     parts = _parts(config, task, classes, files.incomplete(target))
     network = restore_network(config.model, folder, config.eval.checkpoint)
+    task.check_test()
     inference = Inference.from_config(config, network.graphdef, classes, answer_only=True)
     with parallel.all_or_none():
         files.refuse_existing(target, "--workdir")

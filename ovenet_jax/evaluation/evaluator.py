@@ -77,6 +77,7 @@ class Evaluator:
         self.split = config.data.eval_split
         self.task = task_of(config)
         self.source = self.task.open_evaluation()
+        self.task.check_test()
         self.inference = Inference.from_config(config, graphdef, self.task.classes)
         self.protocol = self.inference.protocol
         spread = np.linspace(0, len(self.source) - 1, config.eval.panels, dtype=int)

@@ -22,7 +22,6 @@ from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.ovenet import OVeNetOutput
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.models.predictions import in_order
-from ovenet_jax.supervision.task import task_of
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -75,7 +74,6 @@ class Inference:
         Raises:
           UserError: settings that no test can have.
         """
-        task_of(config).check_test()
         return cls(
             graphdef,
             Protocol.from_config(config.eval),

@@ -106,6 +106,7 @@ class Refiner:
         with _keys_of(folder):
             network = restore_network(its.model, folder, its.eval.checkpoint)
             self._task = task_of(its)
+            self._task.check_test()
             self._inference = Inference.from_config(
                 its, network.graphdef, self._task.classes, answer_only=True
             )
