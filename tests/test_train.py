@@ -26,6 +26,7 @@ from ovenet_jax.train import train
 from tests.config_files import FILES, variants
 from tests.imagenet import NORMALISATION
 from tests.tiny_run import shrunk
+from tests.tiny_step import small_resnet
 
 OPENSEG = [f"ovenet_{head}_r_tiny" for head in openseg.HEADS] + ["fcn_w48"]
 ALL_CONFIGS = [(file, variant) for file in FILES for variant in variants(file)]
@@ -65,33 +66,35 @@ def leaves(config: ConfigDict, prefix: str = "") -> set[str]:
     }
 
 
-def trained(variant: str, folder: Path) -> tuple[Path, ConfigDict, set[str]]:
+def trained(config: ConfigDict, folder: Path) -> tuple[Path, ConfigDict, set[str]]:
     """(folder of a finished run, its config, the keys that it read)."""
-    config, read = shrunk(camvid.get_config(variant), folder), set()
+    config, read = shrunk(config, folder), set()
     assert train(Recording(config, read), folder / "run")
     return folder / "run", config, read
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return trained("ovenet_tiny", tmp_path_factory.mktemp("ovenet"))
+    return trained(camvid.get_config("ovenet_tiny"), tmp_path_factory.mktemp("ovenet"))
 
 
 @pytest.fixture(scope="module")
 def segfix(tmp_path_factory):
-    return trained("segfix_tiny", tmp_path_factory.mktemp("segfix"))
+    config = camvid.get_config("segfix_tiny")
+    config.model.backbone = small_resnet()
+    return trained(config, tmp_path_factory.mktemp("segfix"))
 
 
 @pytest.fixture(scope="module")
 def keys_read(run, segfix, tmp_path_factory):
-    folder, read = tmp_path_factory.mktemp("hrnet"), set()
-    config = shrunk(camvid.get_config("hrnet_tiny"), folder)
+    config = camvid.get_config("hrnet_tiny")
+    config.model.backbone = small_resnet()
     config.loss.ohem.on = True
-    assert train(Recording(config, read), folder / "run")
+    folder, config, read = trained(config, tmp_path_factory.mktemp("baseline"))
     config.eval.segfix = str(segfix[0])
-    evaluate(Recording(config, read), folder / "run")
+    evaluate(Recording(config, read), folder)
     config.eval.segfix = ""  # which prediction refuses
-    assert predict(Recording(config, read), folder / "run", None)
+    assert predict(Recording(config, read), folder, None)
     for variant in [f"ovenet_{head}_r_tiny" for head in openseg.HEADS] + ["fcn_tiny"]:
         ovenet_jax.create_model(Recording(camvid.get_config(variant).model, read, "model."))
     return read | run[2] | segfix[2] | {"name"}  # main.py names the workdir after it

@@ -42,8 +42,9 @@ def shrunk(config: ConfigDict, folder: Path) -> ConfigDict:
     """Two steps of a config on a made-up CamVid of 24x32."""
     data = write_tree(folder, counts={"train": 9, "val": 5, "test": 1})
     config.data.update(data)
-    backbone = {"width": 4, "blocks": 1, "stem_width": 8, "layer1_blocks": 1, "layer1_width": 4}
-    config.model.backbone.update(backbone)
+    if config.model.backbone.name == "hrnet":
+        backbone = {"width": 4, "blocks": 1, "stem_width": 8, "layer1_blocks": 1, "layer1_width": 4}
+        config.model.backbone.update(backbone)
     config.augment.update({"base_size": 32, "crop": (32, 32)})
     config.eval.update({"base_size": 32, "images_per_device": 1, "panels": 2, "worst": 1})
     config.update(

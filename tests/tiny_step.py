@@ -44,19 +44,26 @@ def tiny_model() -> ConfigDict:
     )
 
 
+def small_resnet() -> ConfigDict:
+    """`config.model.backbone` of four blocks: a step compiles in a third of the time that one of HRNet takes."""
+    return ConfigDict(
+        {
+            "name": "resnet",
+            "stem": (4, 4, 4),
+            "blocks": (1, 1, 1, 1),
+            "widths": (2, 2, 2, 2),
+            "output_stride": 8,
+            "multi_grid": (1,),
+            "half_dilation": True,
+            "he_init": True,
+        }
+    )
+
+
 def small_model() -> ConfigDict:
-    """`config.model` of an OVeNet whose step compiles in few seconds: a ResNet of four blocks with the plain head."""
+    """`config.model` of an OVeNet on that ResNet with the plain head."""
     model = tiny_model()
-    model.backbone = {
-        "name": "resnet",
-        "stem": (4, 4, 4),
-        "blocks": (1, 1, 1, 1),
-        "widths": (2, 2, 2, 2),
-        "output_stride": 8,
-        "multi_grid": (1,),
-        "half_dilation": True,
-        "he_init": True,
-    }
+    model.backbone = small_resnet()
     model.head = {
         "name": "fcn",
         "classifier": common.classifier(4),
