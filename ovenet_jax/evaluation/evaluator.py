@@ -70,7 +70,7 @@ class Measured(NamedTuple):
 class Evaluator:
     """Runs a network of one structure over the evaluation split; compiles once, however often it runs.
 
-    Each process takes every so-manieth image through its own devices, in its own time; at the end all add up.
+    Process i of n takes images i, i + n, ... through its own devices, in its own time; at the end all add up.
     """
 
     def __init__(self, config: ConfigDict, graphdef: nnx.GraphDef):
