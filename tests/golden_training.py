@@ -123,6 +123,12 @@ def _train(case: Case, dtype) -> dict[str, np.ndarray]:
         init_state(model, optimizer),
     )
     gradients_of = jax.jit(partial(loss_and_gradients, graphdef, loss=loss, dropout_key=jax.random.key(0)))
+
+    @jax.jit  # one program, not one per kind of array
+    def updated(gradients, opt_state, params):
+        updates, opt_state = optimizer.update(gradients, opt_state, params)
+        return jax.tree.map(jnp.add, params, updates), opt_state
+
     image, label = case.image(dtype=dtype), case.label()
     arrays, rows, rates = {}, [], []
     params, statistics, opt_state = state.params, state.statistics, state.opt_state
@@ -137,8 +143,7 @@ def _train(case: Case, dtype) -> dict[str, np.ndarray]:
             arrays["losses_step1"] = rows[0]
             if ohem is not None:
                 arrays |= _ohem_arrays(output, label, ohem, case.network["align_corners"])
-        updates, opt_state = optimizer.update(gradients, opt_state, params)
-        params = jax.tree.map(jnp.add, params, updates)
+        params, opt_state = updated(gradients, opt_state, params)
     arrays |= {f"param3.{k}": torch_layout(x) for k, x in params.items()}
     arrays |= {f"stats3.{k}": x for k, x in statistics.items()}
     return arrays | {"losses": np.asarray(rows), "lrs": np.asarray(rates)}
