@@ -6,7 +6,9 @@ of the new. What goes wrong is an OSError that names the file.
 """
 
 import errno
+import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +24,7 @@ from ovenet_jax.errors import UserError
 
 def write(file: Path, content: str | bytes) -> None:
     """Writes or replaces `file`, making its folders."""
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}.incomplete")
+    unfinished = _hidden(file, f".{os.getpid()}")
     try:
         make_folder(file.parent)
         unfinished.unlink(missing_ok=True)  # of one that was killed
@@ -41,7 +43,20 @@ def write(file: Path, content: str | bytes) -> None:
 
 def write_json(file: Path, content: Any) -> None:
     """Writes or replaces `file`, making its folders."""
-    write(file, json.dumps(content, indent=2) + "\n")
+    write(file, to_json(content, indent=2) + "\n")
+
+
+def to_json(content: Any, indent: int | None = None) -> str:
+    """As JSON, which has no NaN and no infinity: null in their place."""
+    return json.dumps(_finite(content), indent=indent, allow_nan=False)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def make_folder(folder: Path) -> None:
@@ -54,7 +69,13 @@ def make_folder(folder: Path) -> None:
 
 def incomplete(folder: Path) -> Path:
     """Where the content of a new `folder` is written until it is complete; the same in all processes."""
-    return folder.with_name(f".{folder.name}.incomplete")
+    return _hidden(folder)
+
+
+def _hidden(path: Path, writer: str = "") -> Path:
+    """Beside `path`, under a name that is never too long and no other path's."""
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
+    return path.with_name(f".{path.name[:40]}.{digest}{writer}.incomplete")
 
 
 @contextmanager
@@ -90,13 +111,19 @@ def refuse_existing(folder: Path, option: str) -> None:
 
 @contextmanager
 def writing(place: Path, option: str) -> Iterator[None]:
-    """Raises UserError where what is done meanwhile cannot be written at `place`, which the flag `option` chooses."""
+    """Raises UserError where what is done meanwhile cannot be written at `place`, which the flag `option` chooses, or
+    meets a file elsewhere that cannot be used."""
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"{place} cannot be written ({error.strerror or error}); free or choose another {option}."
-        ) from error
+        other = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else place
+        reason = error.strerror or error
+        ours = other.is_relative_to(place) or other.is_relative_to(incomplete(place))
+        if not ours and not place.is_relative_to(other):
+            raise UserError(
+                f"{other} cannot be used ({reason}), so nothing was written at {place}."
+            ) from error
+        raise UserError(f"{place} cannot be written ({reason}); free or choose another {option}.") from error
 
 
 def flush_all(folder: Path) -> None:

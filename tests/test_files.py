@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ovenet_jax import files
@@ -52,6 +53,37 @@ def test_a_file_is_written_with_its_folders_and_replaced(tmp_path):
     files.write(file, b"\x00\xff")
     files.write(file.with_name("b"), "é")
     assert everything(tmp_path) == {"new/folder/a.json": b"\x00\xff", "new/folder/b": "é".encode()}
+
+
+def test_json_has_no_nan_and_no_infinity(tmp_path):
+    odd = {"a": float("nan"), "b": [1.5, float("inf")], "c": {"d": (np.float64("-inf"), True, None)}}
+    files.write_json(tmp_path / "a.json", odd)
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "a": None,
+        "b": [1.5, None],
+        "c": {"d": [None, True, None]},
+    }
+    assert files.to_json({"a": [1, float("nan")]}) == '{"a": [1, null]}'
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "ü" * 127, "\N{HORSE}" * 63])
+def test_names_of_any_length_are_written(tmp_path, name):
+    files.write(tmp_path / name, "content")
+    assert everything(tmp_path) == {name: b"content"}
+    with files.new_folder(tmp_path / "out" / name, "--out") as folder:
+        files.write(folder / "a", "1")
+    assert (tmp_path / "out" / name / "a").exists()
+
+
+def test_a_file_elsewhere_that_fails_is_not_called_a_failure_to_write(tmp_path):
+    with (
+        pytest.raises(
+            UserError, match="/elsewhere cannot be used .No such file.*, so nothing was written at"
+        ),
+        files.new_folder(tmp_path / "out", "--out") as folder,
+    ):
+        files.write(folder / "a", Path(tmp_path / "elsewhere").read_bytes())
 
 
 @pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()], ids=["full", "interrupted"])

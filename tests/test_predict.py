@@ -9,6 +9,7 @@ import pytest
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as official  # noqa: N813
 
 from configs import acdc, ade20k, cityscapes
+from ovenet_jax import files
 from ovenet_jax.data.image_folder import ImageFolder
 from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.errors import UserError
@@ -119,7 +120,7 @@ def test_a_mended_command_and_one_after_a_broken_off_one_are_not_refused(city, p
     wrong.eval.scales = ("half",)
     with pytest.raises(UserError, match="config.eval.scales is"):
         predict(wrong, folder, pictures)
-    leftover = folder / "predictions" / ".pictures.incomplete" / "label_maps" / "old.png"
+    leftover = files.incomplete(folder / "predictions" / "pictures") / "label_maps" / "old.png"
     trees.write_image(leftover, trees.image((4, 4)))
     assert predict(config, folder, pictures)
     maps = folder / "predictions" / "pictures" / "label_maps"

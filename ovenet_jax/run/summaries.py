@@ -1,6 +1,5 @@
 """What a run leaves to read: one JSON line per report, and TensorBoard files by CLU where TensorFlow is installed."""
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +18,13 @@ class JsonLines:
 
     def __init__(self, path: Path, keep: Callable[[dict], bool], read_only: bool = False):
         self.path = path
-        before = path.read_bytes() if path.exists() else b""
+        try:
+            before = path.read_bytes() if path.exists() else b""
+        except OSError as error:
+            print(
+                f"Warning: {path} cannot be read ({error.strerror}); see what it is: nothing depends on it."
+            )
+            before = b""
         lines = before.splitlines(keepends=True)
         whole = [(line, content) for line in lines if (content := _parsed(line))]
         kept = [line.rstrip() + b"\n" for line, content in whole if keep(content)]
@@ -27,10 +32,10 @@ class JsonLines:
             cut_off = bool(lines) and not before.endswith(b"\n") and not _parsed(lines[-1])  # by a sudden end
             if len(whole) + cut_off < len(lines):
                 aside = path.with_name(f"{path.name}.damaged")
-                files.write(aside, before)
+                _try_to_write(aside, before)
                 print(f"Warning: lines of {path} are damaged and left out; as it was it is kept as {aside}.")
             if b"".join(kept) != before:
-                files.write(path, b"".join(kept))
+                _try_to_write(path, b"".join(kept))
         self.count = len(kept)
         self._read_only = read_only
         self._unwritten = ""
@@ -40,14 +45,14 @@ class JsonLines:
         self.count += 1
         if self._read_only:
             return
-        self._unwritten += json.dumps(line) + "\n"
+        self._unwritten += files.to_json(line) + "\n"
         whole = self.path.stat().st_size if self.path.exists() else 0
         try:
             with self.path.open("a") as file:
                 file.write(self._unwritten)
             self._unwritten = ""
         except OSError as error:
-            if self.path.exists():
+            if self.path.is_file():
                 os.truncate(self.path, whole)
             print(
                 f"Warning: {self.path} cannot be written now ({error.strerror}); free space, nothing is lost."
@@ -83,6 +88,13 @@ class Summaries:
     def close(self) -> None:
         if self._tensorboard:
             self._tensorboard.close()
+
+
+def _try_to_write(file: Path, content: bytes) -> None:
+    try:
+        files.write(file, content)
+    except OSError as error:
+        print(f"Warning: {file} cannot be written now ({error.strerror}); free space.")
 
 
 def _parsed(line: bytes) -> dict | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import clu.metrics
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -54,7 +55,9 @@ class Reporter:
         def add(collected, measures, finite, step):
             measures = measures | {"learning_rate": schedule(step - 1)}
             one_step = {name: value[None] for name, value in measures.items()}
-            return collected.merge(collected.single_from_model_output(**one_step, mask=finite[None]))
+            counted = collected.single_from_model_output(**one_step, mask=finite[None])
+            always = collected.single_from_model_output(**one_step, mask=jnp.ones_like(finite)[None])
+            return collected.merge(counted.replace(learning_rate=always.learning_rate))
 
         self._add = jax.jit(add, out_shardings=jax.tree.map(lambda x: x.sharding, empty))
 
@@ -68,7 +71,7 @@ class Reporter:
     def collect(
         self, step: int, measures: dict[str, jax.Array], finite: jax.Array, seconds_waiting: float
     ) -> None:
-        """Adds one step's scalar measures, if it was finite; nothing is fetched from the devices.
+        """Adds one step's rate and, if it was finite, its scalar measures; nothing is fetched from the devices.
 
         seconds_waiting: of this step, for its data.
         """

@@ -65,6 +65,18 @@ def test_damaged_lines_are_set_aside_and_said(tmp_path, capsys, damage):
     assert f"Warning: lines of {file} are damaged and left out" in capsys.readouterr().out
 
 
+def test_a_log_that_is_none_keeps_no_run_from_going_on(tmp_path, capsys):
+    (tmp_path / "metrics.jsonl").mkdir()
+    Summaries(tmp_path, 3).scalars(4, {"loss": 4.0})
+    assert "metrics.jsonl cannot be read (Is a directory)" in (said := capsys.readouterr().out)
+    assert "metrics.jsonl cannot be written now" in said
+
+
+def test_what_is_not_finite_is_null(tmp_path):
+    Summaries(tmp_path, 0).scalars(1, {"loss": float("nan"), "learning_rate": 0.1})
+    assert lines(tmp_path) == [{"step": 1, "loss": None, "learning_rate": 0.1}]
+
+
 def test_a_full_disk_delays_lines_and_loses_none(tmp_path, monkeypatch, capsys):
     file = JsonLines(tmp_path / "metrics.jsonl", keep=lambda _: True)
     file.append({"step": 1})
