@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,8 @@ class Checkpoints:
 
     def _give_up(self, error: str) -> None:
         parallel.say(self._not_saved(error))
+        with suppress(OSError):
+            self._storage.close()
         self._storage = OrbaxStorage(self.folder, ITEMS)  # cleans away the half of it
 
     def _not_saved(self, error: str) -> str:

@@ -1,7 +1,11 @@
 """Trees of arrays by step and name in a folder, each step with a score once it has one: all that is known of Orbax."""
 
+import math
+import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,13 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_manager, checkpoint_managers
 
 from ovenet_jax import files
+from ovenet_jax.devices import parallel
+from ovenet_jax.errors import UserError
+
+CHECKSUMS = "checksums.json"  # in a step's folder: of each file the CRC-32 of each block
+BLOCK = 2**24  # bytes
+NOT_IN_PATHS = "*?[\\"  # Orbax looks for files by patterns, TensorStore takes a backslash for a slash
+SCORE = checkpoint_manager.METRIC_ITEM_NAME
 
 
 class UnreadableError(Exception):
@@ -20,7 +31,8 @@ class UnreadableError(Exception):
 class OrbaxStorage:
     """Keeps the two latest steps and the best, older ones only until a newer one is complete.
 
-    Saving is asynchronous. All processes call the same methods, but those that are said to be for one. What cannot be
+    Saving is asynchronous. A step is complete when its files have been read back for their checksums and are on the
+    disk. All processes call the same methods, but those that are said to be for one. What cannot be
     written, for want of space or rights, raises OSError, in whichever thread Orbax met it.
     """
 
@@ -28,12 +40,22 @@ class OrbaxStorage:
         """What an interrupted save left in `folder` is no step, and is cleaned away; `read_only`: nothing is touched.
 
         items: names of the trees; a step holds some of them.
+
+        Raises:
+          UserError: Orbax cannot read what it would write there.
         """
+        odd = sorted(set(str(folder.absolute())) & set(NOT_IN_PATHS))
+        if odd and not read_only:
+            raise UserError(
+                f"{folder.absolute()} has {' '.join(odd)} in it, where checkpoints could be written but not read; "
+                f"choose another --workdir."
+            )
         self.folder = folder
+        self._saving = 0
         best = checkpoint_managers.BestN(
             get_metric_fn=_miou, n=1, reverse=False, keep_checkpoints_without_metrics=False
         )
-        self._manager = ocp.CheckpointManager(
+        self._manager = _Manager(
             folder.absolute(),
             item_handlers={item: _tree_handler() for item in items},
             options=ocp.CheckpointManagerOptions(
@@ -42,11 +64,13 @@ class OrbaxStorage:
                 ),
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
             ),
         )
 
     def save(self, step: int, items: dict[str, Any]) -> None:
         """Starts saving trees by name."""
+        self._saving = step
         args = {name: ocp.args.PyTreeSave(item) for name, item in items.items()}
         with _writing():
             self._manager.save(step, args=ocp.args.Composite(**args), force=True)
@@ -55,6 +79,7 @@ class OrbaxStorage:
         """Waits for a save under way."""
         with _writing():
             self._manager.wait_until_finished()
+            files.flush(self.folder)
 
     def close(self) -> None:
         """Waits for a save under way."""
@@ -63,11 +88,11 @@ class OrbaxStorage:
 
     def score(self, step: int, miou: float) -> None:
         """For one process, others `reload` then: notes the score of `step`, where Orbax itself would write it."""
-        name = checkpoint_manager.METRIC_ITEM_NAME
-        temporary = self.folder / str(step) / f"{name}.tmp"
+        temporary = self.folder / str(step) / f"{SCORE}.tmp"
         temporary.mkdir(exist_ok=True)
-        files.write_json(temporary / name, {"miou": miou})
-        temporary.replace(temporary.with_name(name))
+        files.write_json(temporary / SCORE, {"miou": miou})
+        temporary.replace(temporary.with_name(SCORE))
+        files.flush(temporary.parent)
 
     def reload(self) -> None:
         """Reads anew which steps there are, and their scores."""
@@ -86,8 +111,9 @@ class OrbaxStorage:
         return self._manager.metrics(step) is not None
 
     def shapes(self, step: int, item: str) -> dict[str, tuple[int, ...]]:
-        """As `shapes_of`, of what is saved. Raises UnreadableError."""
+        """As `shapes_of`, of what is saved, once its checksums are right. Raises UnreadableError."""
         with _reading():
+            _check(self.folder / str(step), item)
             return shapes_of(self._manager.item_metadata(step)[item].tree)
 
     def restore(self, step: int, item: str, like: Any) -> Any:
@@ -97,6 +123,62 @@ class OrbaxStorage:
         )
         with _reading():
             return self._manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
+
+    def _seal(self) -> None:
+        """The last before a step is renamed and counts, in the background of one process."""
+        begun = f"{self._saving}.orbax"
+        unfinished = next(path for path in self.folder.iterdir() if path.name.startswith(begun))
+        files.write_json(unfinished / CHECKSUMS, _checksums(unfinished))
+        files.flush_all(unfinished)
+
+
+class _Manager(ocp.CheckpointManager):
+    def metrics(self, step: int) -> dict[str, float] | None:
+        """The score of a step. One that cannot be read is none, and said."""
+        file = Path(self.directory) / str(step) / SCORE / SCORE
+        try:
+            found = files.parse_json(file.read_bytes(), {"miou": float})
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            _say_once(f"Warning: {file} is damaged ({error}); checkpoint {step} counts as not evaluated.")
+            return None
+        return found if math.isfinite(found["miou"]) else None
+
+
+@cache
+def _say_once(text: str) -> None:
+    parallel.say(text)
+
+
+def _checksums(folder: Path, below: str = "") -> dict[str, list[int]]:
+    """The CRC-32 of each block of the files in folder/below, by their paths in `folder`."""
+    paths = sorted(path for path in (folder / below).rglob("*") if path.is_file())
+    with ThreadPoolExecutor() as threads:
+        return {
+            path.relative_to(folder).as_posix(): [
+                *threads.map(partial(_checksum, path), range(0, path.stat().st_size, BLOCK))
+            ]
+            for path in paths
+        }
+
+
+def _checksum(path: Path, start: int) -> int:
+    with path.open("rb") as file:
+        file.seek(start)
+        return zlib.crc32(file.read(BLOCK))
+
+
+def _check(folder: Path, item: str) -> None:
+    """Raises ValueError or OSError where files of an item are not as they were written; of a step that commit 27140ce
+    has written, which has no checksums, only Orbax can tell."""
+    file = folder / CHECKSUMS
+    if not file.exists():
+        return
+    written, now = files.parse_json(file.read_bytes(), {str: [int]}), _checksums(folder, item)
+    wrong = [path for path, x in written.items() if path.startswith(f"{item}/") and now.get(path) != x]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is not as it was written")
 
 
 def shapes_of(tree: Any) -> dict[str, tuple[int, ...]]:

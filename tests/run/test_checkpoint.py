@@ -1,5 +1,7 @@
 import os
+import random
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -168,6 +170,92 @@ def test_the_one_before_a_damaged_checkpoint_is_used(tmp_path, capsys):
         checkpoints.save(state(2, 3.0))
         checkpoints.check_saved(2)
         assert_equal(checkpoints.restore_latest(state()), (state(2, 3.0), ()))
+
+
+def test_no_flipped_bit_goes_unnoticed(tmp_path):
+    """In any file that a restore reads: the one before is used, and the best is not loaded."""
+    with closing(Checkpoints(tmp_path / "whole")) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(state(step, step))
+            checkpoints.score(step, step / 10)
+    whole = tmp_path / "whole"
+    paths = [p for item in ("model", "training") for p in (whole / "2" / item).rglob("*") if p.is_file()]
+    rng = random.Random(0)
+    for number, path in enumerate(paths):
+        folder = shutil.copytree(whole, tmp_path / str(number))
+        file = folder / path.relative_to(whole)
+        content = bytearray(file.read_bytes())
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        file.write_bytes(content)
+        if "model" in path.parts:
+            with (
+                closing(Checkpoints(folder, read_only=True)) as checkpoints,
+                pytest.raises(
+                    UserError, match=f"Checkpoint 2 in .* cannot be read .*{file.name} is not as it was"
+                ),
+            ):
+                checkpoints.restore_model(checkpoints.step_of(), state().params, state().statistics)
+        if number % 3 == 0:
+            with closing(Checkpoints(folder)) as checkpoints:
+                assert_equal(checkpoints.restore_latest(state()), (state(1, 1), ()))
+            assert (folder / "2.damaged").is_dir()
+    assert len(paths) > 6
+
+
+def test_a_checkpoint_without_checksums_is_read(tmp_path):
+    """As commit 27140ce has written them."""
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(state(1, 1.5))
+    (tmp_path / "1/checksums.json").unlink()
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        assert_equal(checkpoints.restore_latest(state()), (state(1, 1.5), ()))
+
+
+@pytest.mark.parametrize("score", [b"", b"\xff", b"[]", b'{"miou": "high"}', b'{"miou": NaN}', b"{}"])
+def test_a_damaged_score_counts_as_none(tmp_path, score):
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        for step, miou in ((1, 0.1), (2, 0.9), (3, 0.3)):
+            checkpoints.save(state(step))
+            checkpoints.score(step, miou)
+    (tmp_path / "2/metrics/metrics").write_bytes(score)
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        assert [checkpoints.is_scored(step) for step in (2, 3)] == [False, True]
+        assert checkpoints.step_of() == 3
+        assert_equal(checkpoints.restore_latest(state()), (state(3), ()))
+
+
+@pytest.mark.parametrize("name", ["runs [v2]", "a*b", "what?", "a\\b"])
+def test_a_path_whose_checkpoints_could_not_be_read_is_refused(tmp_path, name):
+    with pytest.raises(
+        UserError, match="in it, where checkpoints could be written but not read; choose another"
+    ):
+        Checkpoints(tmp_path / name / "checkpoints")
+
+
+ODD = [
+    "a b",
+    "\u00fc",
+    "100%",
+    "a#b",
+    "a:b",
+    "{x}",
+    "~a",
+    "c]",
+    "a'b\"c",
+    "$HOME",
+    "-a",
+    "a\nb",
+    "a ",
+    "@a&b=c",
+]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_other_odd_paths_work(tmp_path, name):
+    with closing(Checkpoints(tmp_path / name)) as checkpoints:
+        checkpoints.save(state(1, 1.5))
+        checkpoints.check_saved(1)
+        assert_equal(checkpoints.restore_latest(state()), (state(1, 1.5), ()))
 
 
 def test_where_no_checkpoint_can_be_read_none_is_touched(tmp_path):
