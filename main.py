@@ -6,14 +6,22 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from configs.common import base_config
 from ovenet_jax import errors
 from ovenet_jax.devices import environment
 from ovenet_jax.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_INTERRUPTED, UserError
-from ovenet_jax.run import processes
+from ovenet_jax.run import processes, workdir
 
 # jax and what needs it is imported in `main` only, so that a mistake in the flags is answered at once.
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant], see configs/.", lock_config=True)
+OF_A_RUN = (
+    "train",
+    "evaluate",
+    "predict",
+    "browse",
+    "report",
+)  # modes that take the config of the run in --workdir
 MODES = ("train", "evaluate", "predict", "prepare", "browse", "import", "report", "compare")
 MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 SOURCE = flags.DEFINE_string(
@@ -37,8 +45,16 @@ def main(_: list[str]) -> int | None:
 
     from ovenet_jax import browse, compare, evaluate, import_weights, predict, train
     from ovenet_jax.data import inventory
+    from ovenet_jax.devices import parallel
     from ovenet_jax.supervision.task import task_of
 
+    on_top = [
+        argument for argument in sys.argv[1:] if argument.lstrip("-").startswith(("config.", "noconfig."))
+    ]
+    if not flags.FLAGS["config"].present:
+        parallel.say(
+            f"The config is that of {WORKDIR.value}{', with ' + ' '.join(on_top) if on_top else ''}."
+        )
     folder = Path(WORKDIR.value or Path("runs") / config.name)
     source = Path(SOURCE.value).expanduser() if SOURCE.value else None
     actions = {
@@ -57,6 +73,8 @@ def main(_: list[str]) -> int | None:
 def parse_flags(arguments: list[str]) -> list[str]:
     """absl's parser, whose mistakes, and those that ml_collections answers with a stack trace, become one sentence."""
     try:
+        if not any(argument.startswith(("-h", "--h", "-?", "--?")) for argument in arguments):
+            _find_config(arguments)
         remaining = flags.FLAGS(arguments)
         _ = CONFIG.value.name  # a config file that cannot be loaded is an error on first use
         if len(remaining) > 1:
@@ -71,6 +89,34 @@ def parse_flags(arguments: list[str]) -> list[str]:
     return remaining
 
 
+def _find_config(arguments: list[str]) -> None:
+    """Where no --config is given takes that of the run in --workdir, with the defaults of keys that it lacks.
+
+    Raises:
+      UserError: there is none, or the mode wants one of its own.
+    """
+    given = flags.FlagValues()
+    for name, default in (("config", None), ("workdir", None), ("mode", "train")):
+        flags.DEFINE_string(name, default, "", flag_values=given)
+    given(arguments, known_only=True)
+    if given.config is not None:
+        return
+    wanted = "--config is missing: give one, as --config=configs/camvid.py"
+    if given.mode not in OF_A_RUN:
+        raise UserError(f"{wanted}; --mode={given.mode} wants it.")
+    if given.workdir is None:
+        raise UserError(f"{wanted}, or the --workdir of a run, which holds its own.")
+    folder = Path(given.workdir).expanduser()
+    saved = workdir.read_config(folder)
+    if saved is None:
+        raise UserError(f"{wanted}; {folder} holds no run (no config.json), which would have its own.")
+    config = base_config("")
+    try:
+        config.update(saved)
+    except TypeError as error:
+        raise UserError(f"{folder}/config.json is damaged ({error}); {wanted.partition(': ')[2]}.") from error
+    config_flags.DEFINE_config_dict("config", config, "that of the run", allow_override=True)
+
+
 if __name__ == "__main__":
-    flags.mark_flag_as_required("config")
     sys.exit(errors.run(lambda: app.run(main, flags_parser=parse_flags)))

@@ -1,8 +1,9 @@
 """Your own data set, see ovenet_jax/data/folder.py: sizes and steps to begin with, for a GPU, or `_tiny` for a CPU.
 
-Nothing here is published. `--config.model.num_classes` must be the number of classes in classes.yaml; of
-`segfix` it stays as it is.
+Nothing here is published.
 """
+
+from ml_collections import config_dict
 
 from configs import common, openseg, segfix
 
@@ -11,7 +12,7 @@ def get_config(variant: str = "ovenet"):
     """`ovenet` (default), `hrnet_ocr`, `hrnet` or `segfix` with HRNet-W18, each also with `_tiny`, or of openseg.py."""
     config = common.base_config(f"folder-{variant}")
     openseg.choose_model(config, variant, common.small_networks() | segfix.small_networks())
-    config.model.num_classes = 2
+    config.model.num_classes = config_dict.placeholder(int)  # as many as classes.yaml has
 
     config.data.name = "folder"
     config.data.root = "data/folder"

@@ -14,7 +14,7 @@ from ovenet_jax.evaluation.evaluator import Evaluated, Evaluator, evaluated
 from ovenet_jax.evaluation.inspection import Inspected
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
-from ovenet_jax.run import workdir
+from ovenet_jax.run import identity, workdir
 from ovenet_jax.supervision.task import task_of
 
 SHOWN_GROUPS = 4  # side by side
@@ -34,12 +34,18 @@ def compare(config: ConfigDict, source: str | None, folder: Path) -> None:
     if len(folders) < 2:
         raise UserError("--mode=compare wants at least two runs: --source=DIR,DIR,... with their workdirs.")
     with parallel.all_or_none():
+        task = task_of(config)
         configs = [_config_of(run, config) for run in folders]
-        task_of(config).prepare()
+        task.prepare()
     results, evaluators = [], []
     for run, own in zip(folders, configs, strict=True):
         graphdef, *_ = parameters.split(create_model(own.model))
-        evaluators.append(Evaluator(own, graphdef))
+        evaluators.append(Evaluator(own, graphdef, identity.classes_of(run)))
+        if evaluators[-1].task.classes.names != evaluators[0].task.classes.names:
+            raise UserError(
+                f"{run} was trained on other classes than {folders[0]}, or in another order, and only runs of the same "
+                f"classes can be compared."
+            )
         result = evaluated(evaluators[-1], own, run, anew=False)
         assert result is not None  # nothing interrupts it
         results.append(result)

@@ -9,7 +9,7 @@ from ovenet_jax.evaluation import refinement
 from ovenet_jax.evaluation.evaluator import Evaluator, evaluate_checkpoint
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
-from ovenet_jax.run import workdir
+from ovenet_jax.run import identity, workdir
 from ovenet_jax.supervision.task import task_of
 
 
@@ -23,10 +23,12 @@ def evaluate(config: ConfigDict, folder: Path, anew: bool = True) -> None:
       UserError: the folder holds no run or no checkpoint, or one of another model; what no test can have.
     """
     with parallel.all_or_none():
+        classes = identity.classes_of(folder)
+        task = task_of(config, classes)
         workdir.note_differences(folder, config)
-        task_of(config).prepare()
+        task.prepare()
     if config.eval.segfix:
         refinement.evaluate_refined(config, folder)
         return
     graphdef, *_ = parameters.split(create_model(config.model))
-    evaluate_checkpoint(Evaluator(config, graphdef), config, folder, anew=anew)
+    evaluate_checkpoint(Evaluator(config, graphdef, classes), config, folder, anew=anew)

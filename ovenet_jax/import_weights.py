@@ -1,7 +1,7 @@
 """Published PyTorch weights -> a folder that training starts from, and that is evaluated and predicted with."""
 
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ from ovenet_jax import files
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
-from ovenet_jax.run import workdir
+from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.checkpoint import Checkpoints
+from ovenet_jax.run.identity import Identity
+from ovenet_jax.supervision.task import task_of
 from ovenet_jax.weights import starting_point, torch_weights
 from ovenet_jax.weights.published_heads import title_of_config, title_of_names
 from ovenet_jax.weights.published_names import describe, recognise, why_ignored
@@ -32,6 +34,7 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
         raise UserError("--mode=import needs the file to read: --source=FILE.pth.")
     if workdir.has_checkpoint(folder) or workdir.is_run(folder):
         raise UserError(f"{folder} holds a run or an import already; choose another --workdir.")
+    task = task_of(config)
     state_dict = torch_weights.read_pth(source)
     code_base = recognise(state_dict)
     ignored = {key: reason for key in state_dict if (reason := why_ignored(key))}
@@ -68,11 +71,15 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
         "arrays": origins,
         "ignored": ignored,
     }
-    with files.writing(folder, "--workdir"):
-        files.write_json(folder / workdir.IMPORT_REPORT, report)
-    workdir.claim(folder, config)
-    with closing(Checkpoints(folder / "checkpoints")) as checkpoints:
-        checkpoints.save_model({n: arrays[n] for n in params}, {n: arrays[n] for n in statistics})
+    with workdir.held(folder):
+        with files.writing(folder, "--workdir"):
+            files.write_json(folder / workdir.IMPORT_REPORT, report)
+        with suppress(UserError):  # of a data set whose class table is not there
+            if task.of_regions and len(task.classes.names) == config.model.num_classes:
+                identity.write(folder, Identity(task.classes))
+        workdir.claim(folder, config)
+        with closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+            checkpoints.save_model({n: arrays[n] for n in params}, {n: arrays[n] for n in statistics})
     print(f"{source} holds {form}.")
     print(f"Its arrays are named as in {code_base.title}, with {norm}.")
     print(starting_point.summary(origins))

@@ -25,7 +25,7 @@ from ovenet_jax.errors import UserError, listed
 from ovenet_jax.evaluation.colours import overlay
 from ovenet_jax.evaluation.inference import Inference
 from ovenet_jax.evaluation.legend import legend
-from ovenet_jax.run import workdir
+from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.network import Network, restore_network
 from ovenet_jax.segfix.files import Offsets, read_offsets, write_offsets
 from ovenet_jax.supervision.task import Task, task_of
@@ -54,6 +54,7 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
             "ovenet_jax.segfix.refine."
         )
     with parallel.all_or_none():
+        task = task_of(config, identity.classes_of(folder))
         workdir.note_differences(folder, config)
         if source is None:
             pipeline.prepare(config.data)
@@ -61,7 +62,6 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
             images: pipeline.Samples = pipeline.open_split(config.data, name)
         else:
             images, name = ImageFolder(source), source.resolve().name
-    task = task_of(config)
     classes = _classes(config, task, any_count=source is not None)
     target = folder / "predictions" / name
     parts = _parts(config, task, classes, files.incomplete(target))
@@ -135,8 +135,14 @@ def _write_all(
 
 def _classes(config: ConfigDict, task: Task, any_count: bool) -> Labels:
     """The class table of what is predicted, or one that only counts where the model has another number of classes."""
-    classes = task.classes
     count = config.model.num_classes
+    try:
+        classes = task.classes
+    except UserError as error:  # of the data set, which predicting images of another folder does not need
+        if not any_count:
+            raise
+        print(f"Note: no class names are known ({error}) The maps hold 0 to {count - 1}.")
+        return labels.numbered(count)
     if len(classes.names) == count:
         return classes
     if not any_count:

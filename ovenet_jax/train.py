@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -22,8 +22,9 @@ from ovenet_jax.evaluation.protocol import check_settings
 from ovenet_jax.models import parameters
 from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.zoo import create_model
-from ovenet_jax.run import workdir
+from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.checkpoint import Checkpoints
+from ovenet_jax.run.identity import Identity
 from ovenet_jax.run.interruption import Agreement, interruption
 from ovenet_jax.run.state import TrainState, init_state
 from ovenet_jax.supervision.task import Task, task_of
@@ -46,16 +47,19 @@ def train(config: ConfigDict, folder: Path) -> bool:
     Raises:
       UserError: what the user can mend in config, data or folder; a loss that is not finite; too little memory.
     """
-    task = task_of(config)
+    with parallel.all_or_none():
+        task, classes = task_of(config), pipeline.classes(config.data)
+        workdir.check(folder, config)
+        identity.check(folder, Identity(classes))
     mesh = _checked_mesh(config, task)
     with parallel.all_or_none():
-        workdir.check(folder, config)
         task.prepare()
 
     model = create_model(config.model, config.seed)
     frozen = BASE if config.freeze_base else ()
     if config.init.base and not workdir.has_checkpoint(folder):
-        model = starting_point.start_from(model, config.model.head, config.init, frozen)
+        names = classes.names if task.of_regions else ()
+        model = starting_point.start_from(model, config.model.head, config.init, frozen, names)
     model.set_attributes(lay_out=parallel.row_layout(mesh), rematerialise=config.rematerialise)
     graphdef, *_ = parameters.split(model)
     schedule = poly_schedule(config.optimizer.rate, config.steps, config.optimizer.power)
@@ -81,11 +85,10 @@ def train(config: ConfigDict, folder: Path) -> bool:
         ema=config.ema,
     )
     state = parallel.replicate(mesh, init_state(model, optimizer, frozen, config.ema))
-    evaluator = Evaluator(config, graphdef)
-    with parallel.all_or_none():
-        if jax.process_index() == 0:
-            workdir.claim(folder, config)
+    evaluator, source = Evaluator(config, graphdef), task.open_training()
+    trained_on = Identity(classes, source.identity, evaluator.source.identity)
     with (
+        _claimed(folder, config, trained_on),
         interruption() as interrupted,
         counting() as compilations,
         closing(Checkpoints(folder / "checkpoints")) as checkpoints,
@@ -94,7 +97,16 @@ def train(config: ConfigDict, folder: Path) -> bool:
             compiled, empty = _compile(config, mesh, state, step_function)
             with closing(Reporter(config, folder, schedule, compilations, empty)) as reporter:
                 run = _Run(
-                    config, folder, mesh, state, compiled, evaluator, reporter, checkpoints, interrupted
+                    config,
+                    folder,
+                    mesh,
+                    state,
+                    compiled,
+                    source,
+                    evaluator,
+                    reporter,
+                    checkpoints,
+                    interrupted,
                 )
                 finished = run.to_the_end()
         checkpoints.check_saved(run.step)
@@ -104,6 +116,21 @@ def train(config: ConfigDict, folder: Path) -> bool:
     if not finished:
         parallel.say(f"Interrupted at step {run.step}, which is saved; the same command goes on from there.")
     return finished
+
+
+@contextmanager
+def _claimed(folder: Path, config: ConfigDict, trained_on: Identity) -> Iterator[None]:
+    """Meanwhile `folder` is this training's alone. Raises UserError where it is another's."""
+    with ExitStack() as stack:
+        with parallel.all_or_none():
+            if jax.process_index() == 0:
+                stack.enter_context(workdir.held(folder))
+            workdir.check(folder, config)
+            identity.check(folder, trained_on)
+            if jax.process_index() == 0:
+                identity.write(folder, trained_on)
+                workdir.claim(folder, config)
+        yield
 
 
 def _checked_mesh(config: ConfigDict, task: Task) -> Mesh:
@@ -150,6 +177,7 @@ class _Run:
         mesh: Mesh,
         initial: TrainState,
         step_function: Step,
+        source: pipeline.Split,
         evaluator: Evaluator,
         reporter: Reporter,
         checkpoints: Checkpoints,
@@ -168,7 +196,6 @@ class _Run:
             restored and checkpoints.is_scored(self.step)
         )
         reporter.begin(self.step, collected, evaluated=not self._open_evaluation)
-        source = task_of(config).open_training()
         order = {"batch_size": config.batch_size, "seed": config.seed}
         self._batches = pipeline.train_batches(
             source,

@@ -208,3 +208,19 @@ def test_a_damaged_report_is_left_alone(tmp_path):
         (tmp_path / "val/report.json").write_text(damage)
         assert new_folder(tmp_path, "val", {"bucket": 1}).name == "val_2"
         assert (tmp_path / "val/report.json").read_text() == damage
+
+
+@pytest.mark.parametrize("damage", [{}, {"curves": 3}, {"scores": [[1]]}, {"suspects": [3]}, {"main": None}])
+def test_a_report_that_cannot_be_used_counts_as_none(tmp_path, capsys, damage):
+    sound = {
+        "what": {},
+        "answer": "main",
+        "main": {"confusion": [[1]]},
+        "scores": [],
+        "suspects": [],
+        "curves": {},
+    }
+    content = sound | damage
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    assert read(tmp_path) is None
+    assert "report.json is damaged" in capsys.readouterr().out

@@ -204,6 +204,31 @@ def test_a_test_that_makes_no_sense_is_refused_in_one_sentence(folder, setting, 
 
 
 @pytest.mark.usefixtures("trained")
+def test_a_run_is_asked_by_its_workdir_alone(folder, trained):
+    """The config is the run's; what is given comes on top, and is said."""
+    moved = shutil.copytree(folder / "run", folder / "moved")
+    output = command_line.output(f"--workdir={moved}", "--mode=evaluate", "--config.eval.worst=2")
+    assert f"The config is that of {moved}, with --config.eval.worst=2." in output
+    assert final_table(output).splitlines()[:-1] == final_table(trained).splitlines()[:-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("", "--config is missing: give one, as --config=configs/camvid.py, or the --workdir of a run"),
+        ("--workdir=nowhere", "--config is missing: .*; nowhere holds no run"),
+        ("--mode=prepare", "--config is missing: .*; --mode=prepare wants it"),
+        (
+            "--mode=import --workdir=nowhere --config.steps=3",
+            "--config is missing: .*; --mode=import wants it",
+        ),
+    ],
+)
+def test_without_a_config_or_a_run_there_is_one_sentence(arguments, sentence):
+    assert re.search(sentence, command_line.refusal(*arguments.split()))
+
+
+@pytest.mark.usefixtures("trained")
 def test_scales_and_flip_are_chosen_on_the_command_line(folder):
     chosen = ["--mode=evaluate", "--config.eval.scales=(0.5,1.0)", "--config.eval.flip"]
     output = command_line.output(*arguments(folder, "run", *chosen))

@@ -69,7 +69,10 @@ def metrics(folder: Path) -> list[dict]:
 def assert_same_end(whole: Path, resumed: Path, step: int) -> None:
     """Both runs ended at `step` with the same state, metrics and report, bit for bit."""
     assert metrics(whole) == metrics(resumed)
-    reports = [(folder / "evaluation" / "val" / "report.json").read_text() for folder in (whole, resumed)]
+    reports = [json.loads((folder / "evaluation/val/report.json").read_text()) for folder in (whole, resumed)]
+    for report in reports:  # commit 27140ce said less of what a report is on
+        report.pop("made", None)
+        report["what"].pop("data", None)
     assert reports[0] == reports[1]
     for item in ("model", "training"):
         states = [_arrays(folder / "checkpoints" / str(step) / item) for folder in (whole, resumed)]

@@ -1,7 +1,8 @@
 """What a prepared data set holds, as a careful person looks at it before training: counted, as JSON, and as text."""
 
+import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from ovenet_jax.data.labels import Labels
 from ovenet_jax.files import Form
 from ovenet_jax.tables import aligned, percent
 
-FORM: Form = {  # of an inventory as JSON; labelled splits also have `pixels` of each class and `ignored_pixels`
+# Of an inventory as JSON; labelled splits also have `pixels` of each class and `ignored_pixels`, and all but those
+# of commit 27140ce a `digest` of their files' content.
+FORM: Form = {
     "name": str,
     "splits": {str: {"images": int, "sizes": {"smallest": [int], "largest": [int], "distinct": int}}},
     "notes": [{"note": str, "files": int, "first": str}],
@@ -28,9 +31,12 @@ class Inventory:
         self._sizes: dict[str, Counter[tuple[int, int]]] = {}
         self._pixels: dict[str, np.ndarray] = {}
         self._notes: dict[str, list[str]] = {}
+        self._digests: dict[str, list[str]] = {}
 
-    def add(self, split: str, size: tuple[int, int], pixels: np.ndarray | None) -> None:
-        """A sample of (H, W), and how many pixels have each label id, [256], if the split has labels."""
+    def add(self, split: str, size: tuple[int, int], pixels: np.ndarray | None, digest: str) -> None:
+        """A sample of (H, W), how many pixels have each label id, [256], if the split has labels, and a digest of what
+        its files hold."""
+        self._digests.setdefault(split, []).append(digest)
         self._sizes.setdefault(split, Counter())[size] += 1
         if pixels is not None:
             self._pixels[split] = self._pixels.get(split, 0) + pixels
@@ -56,6 +62,7 @@ class Inventory:
             "images": sizes.total(),
             "official": self._official.get(split),
             "sizes": {"smallest": by_area[0], "largest": by_area[-1], "distinct": len(sizes)},
+            "digest": digest_of(self._digests[split]),
         }
         if split in self._pixels:
             pixels = self._pixels[split]
@@ -63,6 +70,11 @@ class Inventory:
             found["pixels"] = of_class
             found["ignored_pixels"] = int(pixels.sum()) - sum(of_class)
         return found
+
+
+def digest_of(samples: Iterable[str]) -> str:
+    """Of a split, from those of its samples in their order."""
+    return hashlib.sha256("".join(samples).encode()).hexdigest()
 
 
 def as_text(inventory: dict) -> str:

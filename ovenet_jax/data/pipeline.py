@@ -10,13 +10,14 @@ import itertools
 import re
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import cv2
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
@@ -39,7 +40,7 @@ from ovenet_jax.data import (
 )
 from ovenet_jax.data.augment import Act, RandomBrightness, RandomFlip, RandomScaleCrop, resize_short_side
 from ovenet_jax.data.labels import TOY_STREETS, Labels
-from ovenet_jax.data.prepare import Builder, File, write_records
+from ovenet_jax.data.prepare import Builder, File, read_inventory, write_records
 from ovenet_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -108,7 +109,13 @@ def open_split(data: ConfigDict, split: str) -> "Source":
     if not names or not builder.data_set.splits.keys() >= set(names):
         choices = ", ".join(builder.data_set.splits)
         raise UserError(f"{data.name} has no split {split!r}; choose one of {choices}.")
-    reader = tfds.builder_from_directory(prepared)
+    inventory = read_inventory(builder)
+    try:
+        reader = tfds.builder_from_directory(prepared)
+    except Exception as error:  # whatever TFDS meets in files of ours that are damaged
+        raise UserError(
+            f"{prepared} is damaged ({' '.join(str(error).split())[:200]}); delete it, and it is prepared anew."
+        ) from error
     as_they_are = {key: tfds.decode.SkipDecoding() for key in reader.info.features}
     try:
         records = reader.as_data_source(split, decoders=as_they_are)
@@ -117,7 +124,13 @@ def open_split(data: ConfigDict, split: str) -> "Source":
             f"Split {split!r} of {data.name} is empty or no part that can be read ({error})."
         ) from None
     has_labels = builder.data_set.unlabelled.isdisjoint(names)
-    return Source(records, builder.data_set.labels, prepared, has_labels)
+    identity = {
+        "name": data.name,
+        "split": split,
+        "images": len(records),
+        "digest": "+".join(inventory["splits"][name]["digest"] for name in names),
+    }
+    return Source(records, builder.data_set.labels, prepared, has_labels, identity)
 
 
 class Samples(Protocol):
@@ -140,17 +153,26 @@ class Split(Samples, Protocol):
     @property
     def has_labels(self) -> bool: ...
 
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Name of the data set, split, how many images, and a digest of their content."""
+
     def name(self, index: int) -> str: ...
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Random access to the samples of a split, in the order of their files. Can be pickled."""
+    """Random access to the samples of a split, in the order of their files. Can be pickled.
+
+    stored: the class table of the records, where their labels are to be numbered as `classes` are, by name.
+    """
 
     records: Sequence[dict]
     classes: Labels
     folder: Path
     has_labels: bool = True
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    stored: Labels | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -167,11 +189,13 @@ class Source:
         try:
             record = self.records[index]
             name = record["name"].decode()
-            pixels = storage.read(record, self.folder, self.classes, self.has_labels)
+            pixels = storage.read(record, self.folder, self.stored or self.classes, self.has_labels)
         except (OSError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"{name} in {self.folder} is damaged ({error}); delete that folder, and it is prepared anew."
             ) from error
+        if self.stored and self.has_labels:
+            pixels["label"] = cv2.LUT(pixels["label"], self.stored.numbers_in(self.classes))
         return pixels | {"name": name, "group": record["group"].decode()}
 
     def name(self, index: int) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -28,7 +28,7 @@ from tqdm import tqdm
 from ovenet_jax import files
 from ovenet_jax.data import storage
 from ovenet_jax.data.image_files import Read, read_image, read_label
-from ovenet_jax.data.inventory import FORM, Inventory
+from ovenet_jax.data.inventory import FORM, Inventory, digest_of
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.errors import EXIT_INTERRUPTED, FAULTS_SHOWN, UserError, listed
 
@@ -126,7 +126,7 @@ class Builder(tfds.core.ShardBasedBuilder):
             if self._faults:
                 continue
             image, label = found.image, found.label
-            self._inventory.add(split, image.array.shape[:2], found.pixels)
+            self._inventory.add(split, image.array.shape[:2], found.pixels, found.digest)
             for file, read in ((sample.image, image), (sample.label, label)):
                 if read and read.note:
                     self._inventory.note(read.note, str(file))
@@ -147,19 +147,21 @@ class _LocalInfo(tfds.core.DatasetInfo):
 
 
 class _Checked(NamedTuple):
-    """pixels: how many of each label id, [256]. faults: one sentence for each."""
+    """pixels: how many of each label id, [256]. faults: one sentence for each. digest: of its name and both files."""
 
     image: Read | None
     label: Read | None
     pixels: np.ndarray | None
     faults: list[str]
+    digest: str
 
 
 def _check(sample: Sample, known_ids: frozenset[int]) -> _Checked:
     faults: list[str] = []
     pixels = None
-    image = _read(sample.image, read_image, faults)
-    label = _read(sample.label, read_label, faults) if sample.label else None
+    content = hashlib.sha256(repr((sample.name, sample.group)).encode())
+    image = _read(sample.image, read_image, faults, content)
+    label = _read(sample.label, read_label, faults, content) if sample.label else None
     if label:
         pixels = np.bincount(label.array.ravel(), minlength=256)
         unknown = sorted(set(np.flatnonzero(pixels).tolist()) - known_ids)
@@ -171,12 +173,15 @@ def _check(sample: Sample, known_ids: frozenset[int]) -> _Checked:
         faults.append(
             f"{sample.label}: {label_w}x{label_h} pixels, but {Path(str(sample.image)).name} has {w}x{h}"
         )
-    return _Checked(image, label, pixels, faults)
+    return _Checked(image, label, pixels, faults, content.hexdigest())
 
 
-def _read(file: File, read: Callable[[bytes], Read], faults: list[str]) -> Read | None:
+def _read(file: File, read: Callable[[bytes], Read], faults: list[str], content: Any) -> Read | None:
+    """Adds what the file holds to a hash, `content`, and what is wrong with it to `faults`."""
     try:
-        return read(file.read_bytes())
+        data = file.read_bytes()
+        content.update(hashlib.sha256(data).digest())
+        return read(data)
     except OSError as error:
         faults.append(f"{file}: cannot be read ({error.strerror})")
     except ValueError as error:
@@ -220,8 +225,26 @@ def write_records(builder: Builder) -> dict:
         raise UserError(
             f"The preparation of {builder.name} was interrupted; nothing of it is kept.", EXIT_INTERRUPTED
         ) from None
-    report = files.read_json(folder / REPORT, FORM, f"delete {folder}, and it is prepared anew")
-    return report | {"folder": str(folder), "classes": list(builder.data_set.labels.names)}
+    names = list(builder.data_set.labels.names)
+    return read_inventory(builder) | {"folder": str(folder), "classes": names}
+
+
+def read_inventory(builder: Builder) -> dict:
+    """The inventory of prepared data. Digests, which commit 27140ce did not write, are added to it from the sources.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    file, labels = Path(builder.data_dir) / REPORT, builder.data_set.labels
+    report = files.read_json(file, FORM, f"delete {file.parent}, and it is prepared anew")
+    without = [split for split, found in report["splits"].items() if "digest" not in found]
+    for split in without:
+        checked = _ahead(partial(_check, known_ids=labels.known_ids()), builder.data_set.splits[split])
+        report["splits"][split]["digest"] = digest_of(found.digest for found in checked)
+    if without:
+        with contextlib.suppress(OSError):  # where it may only be read it is worked out every time
+            files.write_json(file, report)
+    return report
 
 
 def _write_records(builder: Builder, folder: Path) -> None:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ovenet_jax import files
 from ovenet_jax.data import pipeline
-from ovenet_jax.data.labels import IGNORE
+from ovenet_jax.data.labels import IGNORE, Labels
 from ovenet_jax.devices import parallel
 from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
 from ovenet_jax.evaluation import report, run_page
@@ -71,11 +71,13 @@ class Evaluator:
     """Runs a network of one structure over the evaluation split; compiles once, however often it runs.
 
     Process i of n takes images i, i + n, ... through its own devices, in its own time; at the end all add up.
+
+    classes: that the network has learned, where they may be others than the data's.
     """
 
-    def __init__(self, config: ConfigDict, graphdef: nnx.GraphDef):
+    def __init__(self, config: ConfigDict, graphdef: nnx.GraphDef, classes: Labels | None = None):
         self.split = config.data.eval_split
-        self.task = task_of(config)
+        self.task = task_of(config, classes)
         self.source = self.task.open_evaluation()
         self.task.check_test()
         self.inference = Inference.from_config(config, graphdef, self.task.classes)
@@ -236,7 +238,12 @@ def evaluated(
     """
     network = restore_network(config.model, folder, config.eval.checkpoint)
     arrays = network.params, network.statistics
-    what = {"split": evaluator.split, "step": network.step, "eval": config.eval.to_dict()}
+    what = {
+        "split": evaluator.split,
+        "step": network.step,
+        "eval": config.eval.to_dict(),
+        "data": evaluator.source.identity,
+    }
     with files.writing(folder, "--workdir"):
         target = report.new_folder(folder / "evaluation", evaluator.split + evaluator.protocol.suffix, what)
     evaluation = None if anew else report.read(target)

@@ -53,7 +53,7 @@ class Evaluation(NamedTuple):
     """Confusion matrices int64 [K, K] by group (ACDC's condition, else "") and prediction; the score of each image;
     where they were wanted, the curves of curves.py and the suspects of suspects.py.
 
-    answer: the name of the network's answer.
+    answer: the name of the network's answer. made: when and with which versions, where it is read from a report.
     """
 
     groups: dict[str, dict[str, np.ndarray]]
@@ -61,6 +61,7 @@ class Evaluation(NamedTuple):
     answer: str
     curves: dict[str, np.ndarray] = {}
     suspects: list[Suspect] = []
+    made: dict = {}
 
     @property
     def matrices(self) -> dict[str, np.ndarray]:

@@ -24,7 +24,7 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation import report
 from ovenet_jax.evaluation.inference import Inference
 from ovenet_jax.models.sampling import sample
-from ovenet_jax.run import workdir
+from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.network import Network, restore_network
 from ovenet_jax.segfix.refine import SEMANTIC_SCALE
 from ovenet_jax.segfix.scores import COLUMNS, Scores, means, no_scores, scores_of, table
@@ -59,7 +59,7 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
       UserError: no checkpoint, or one of another model; a network whose maps are no classes, or one without offsets,
         where there must be.
     """
-    task = task_of(config)
+    task = task_of(config, identity.classes_of(folder))
     task.check_test()
     source = task.open_evaluation()
     network = restore_network(config.model, folder, config.eval.checkpoint)
@@ -70,6 +70,7 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
         "step": network.step,
         "refiner": refiner.name,
         "eval": config.eval.to_dict(),
+        "data": source.identity,
     }
     parallel.say(
         f"Refining what step {network.step} of {folder} says of {what['split']} by {refiner.name}: {len(source)} "
@@ -78,7 +79,7 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
     scores = scores_before_and_after(config, task, source, network, inference, refiner)
     if jax.process_index() == 0:
         print(table(scores, task.classes.names))
-        content = {"what": what, "images": int(scores.before.images)}
+        content = {"what": what, "images": int(scores.before.images), "made": report.made_now()}
         for title, mean in means(scores).items():
             columns = {c: {"before": b, "after": a} for c, (b, a) in zip(COLUMNS, mean.tolist(), strict=True)}
             content[title] = columns
@@ -105,7 +106,7 @@ class Refiner:
             its.data.root = config.data.root  # where the class table is now
         with _keys_of(folder):
             network = restore_network(its.model, folder, its.eval.checkpoint)
-            self._task = task_of(its)
+            self._task = task_of(its, identity.classes_of(folder))
             self._task.check_test()
             self._inference = Inference.from_config(
                 its, network.graphdef, self._task.classes, answer_only=True

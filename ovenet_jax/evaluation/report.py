@@ -3,7 +3,9 @@
 import itertools
 import json
 import shutil
+import time
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from ovenet_jax.supervision.measures import class_scores
 from ovenet_jax.supervision.task import Task
 from ovenet_jax.tables import aligned, percent
 
+VERSIONS = ("jax", "jaxlib", "flax", "numpy")
 MEANS = {
     "miou": "mIoU, all classes",
     "miou_present": "mIoU, official",
@@ -58,11 +61,12 @@ def write(
 ) -> None:
     """Prints the table; writes report.json, confusion.png and one folder for each kind of panels.
 
-    what: of which split, step and settings the report is; JSON-like.
+    what: of which split, data, step and settings the report is; JSON-like.
     """
     matrices = evaluation.matrices
     print(table(matrices, task))
     content = {"what": what, "images": len(evaluation.images), "answer": evaluation.answer}
+    content["made"] = evaluation.made or made_now()
     content |= _results(matrices, task)
     if len(evaluation.groups) > 1:
         print(group_table(evaluation.groups))
@@ -83,17 +87,19 @@ def write(
 
 
 def read(folder: Path) -> Evaluation | None:
-    """The evaluation that `folder` has a report on, or None.
-
-    Raises:
-      UserError: it is damaged.
-    """
+    """The evaluation that `folder` has a report on, or None; one that is damaged is said and counts as none."""
     file = folder / "report.json"
     if not file.exists():
         return None
-    content = files.read_json(file, {"what": dict}, "remove it, and evaluate again with --mode=evaluate")
-    if "answer" not in content:
-        return None  # as they were written before there were pages
+    try:
+        content = files.parse_json(file.read_bytes(), {"what": dict})
+        return _as_evaluation(content) if "answer" in content else None  # older ones have none
+    except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
+        print(f"Warning: {file} is damaged ({error!r}); it is made anew.")
+        return None
+
+
+def _as_evaluation(content: Mapping) -> Evaluation:
     groups = content.get("groups") or {"": {name: content[name] for name in TITLES if name in content}}
     matrices = {
         group: {name: np.array(result["confusion"], np.int64) for name, result in results.items()}
@@ -102,7 +108,15 @@ def read(folder: Path) -> Evaluation | None:
     curves = {name: np.array(curve) for name, curve in content["curves"].items()}
     images = [ImageScore(*image) for image in content["scores"]]
     suspects = [as_suspect(one) for one in content["suspects"]]
-    return Evaluation(matrices, images, content["answer"], curves, suspects)
+    return Evaluation(matrices, images, content["answer"], curves, suspects, content["made"])
+
+
+def made_now() -> dict:
+    """Date and versions of a report."""
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "versions": {name: metadata.version(name) for name in VERSIONS},
+    }
 
 
 def write_panels(panels: Mapping[str, np.ndarray], folder: Path) -> None:

@@ -19,7 +19,7 @@ from ovenet_jax.evaluation.curves import BINS, DISTANCES
 from ovenet_jax.evaluation.inspection import Inspected
 from ovenet_jax.evaluation.metrics import Evaluation, ImageScore
 from ovenet_jax.evaluation.page import Cell, Page, Section, Table, html
-from ovenet_jax.evaluation.report import MEANS
+from ovenet_jax.evaluation.report import MEANS, VERSIONS
 from ovenet_jax.models.predictions import TITLES
 from ovenet_jax.run import workdir
 from ovenet_jax.supervision.measures import class_scores
@@ -28,7 +28,6 @@ from ovenet_jax.supervision.task import Task
 COLORS = ("#2f81d6", "#d2691e", "#1a9b6c", "#8f63cf", "#c2498d", "#7d8b99")
 SHORT = {"main": "IoU", "initial": "S_i", "seed": "S_s", "fused": "S_f", "offset": "IoU"}
 LISTED_IMAGES, LISTED_REGIONS = 200, 60
-VERSIONS = ("jax", "jaxlib", "flax", "numpy")
 
 
 def write(
@@ -248,7 +247,7 @@ def run_section(what: Mapping, config: ConfigDict, folder: Path) -> Section:
     devices = jax.devices()
     facts = [
         ("run", str(folder.name)),
-        ("data", f"{config.data.name}, split {what['split']}"),
+        ("data", f"{config.data.name}, split {what['split']}, digest {what['data']['digest'][:12]}"),
         ("step", str(what["step"])),
         ("versions", f"Python {platform.python_version()}, {versions}"),
         ("devices", f"{len(devices)} x {devices[0].device_kind}"),

@@ -104,8 +104,8 @@ class OrbaxStorage:
 
     def best_step(self) -> int | None:
         """The one with the highest score, the latest of several, if any has one."""
-        scored = reversed([step for step in self.steps() if self.is_scored(step)])
-        return max(scored, key=lambda step: _miou(self._manager.metrics(step)), default=None)
+        scores = {step: _miou(found) for step in self.steps() if (found := self._manager.metrics(step))}
+        return max(reversed(scores), key=scores.__getitem__, default=None)
 
     def is_scored(self, step: int) -> bool:
         return self._manager.metrics(step) is not None

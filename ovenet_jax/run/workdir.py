@@ -1,7 +1,12 @@
 """A run's folder belongs to one config, saved in it as `config.json`."""
 
+import fcntl
 import json
-from collections.abc import Mapping
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,7 @@ FREE_KEYS = (
     "mesh",
     "rematerialise",
     "data.root",
+    "data.lists",
     "data.prepared",
     "data.workers",
     "data.storage",
@@ -28,6 +34,7 @@ FREE_KEYS = (
     "predict.",
 )
 
+HOLDER = ".holder.json"  # who trains or imports there; empty: nobody
 IMPORT_REPORT = "import.json"  # in a folder that holds imported weights, not a run
 
 
@@ -68,6 +75,56 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         files.write_json(workdir / "config.json", config.to_dict())
 
 
+@contextmanager
+def held(workdir: Path) -> Iterator[None]:
+    """For a `with`: keeps other trainings and imports out of `workdir`, by a lock that the system frees when this
+    process ends, however it does; where the file system has none, or another host may not see it, by the holder's name.
+
+    Raises:
+      UserError: another process holds it, which is named; `workdir` cannot be written.
+    """
+    file = workdir / HOLDER
+    with files.writing(workdir, "--workdir"):
+        files.make_folder(workdir)
+        opened = file.open("a+b")
+    with opened:
+        here, alive = socket.gethostname(), False
+        opened.seek(0)
+        holder = _holder(opened.read())
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            alive = True
+        except OSError:  # no locks here
+            alive = bool(holder) and holder["host"] == here and Path(f"/proc/{holder['process']}").exists()
+        if alive or (holder and holder["host"] != here):
+            who = "another process"
+            if holder:
+                who = f"process {holder['process']} on {holder['host']}, since {holder['since']}"
+            ended = "" if alive else f", or delete {file} if that has ended"
+            raise UserError(
+                f"{workdir} is held by {who}, which trains or imports there; wait for its end{ended}, or choose "
+                f"another --workdir."
+            )
+        with files.writing(workdir, "--workdir"):
+            opened.truncate(0)
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            opened.write(files.to_json({"host": here, "process": os.getpid(), "since": since}).encode())
+            opened.flush()
+        try:
+            yield
+        finally:
+            opened.truncate(0)
+
+
+def _holder(text: bytes) -> dict[str, Any]:
+    """Who holds a folder; {} for nobody, or where that cannot be read."""
+    try:
+        return files.parse_json(text, {"host": str, "process": int, "since": str})
+    except ValueError:
+        return {}
+
+
 def note_differences(workdir: Path, config: ConfigDict) -> None:
     """Says where a run is to be evaluated with another model or data config than it was trained with.
 
@@ -95,14 +152,25 @@ def read_config(workdir: Path) -> ConfigDict | None:
         "choose another --workdir, or move that file away if you know that the folder's checkpoints are of this "
         "config"
     )
-    return ConfigDict(files.read_json(file, {"model": dict, "data": dict}, remedy), allow_dotted_keys=True)
+    content = with_tuples(files.read_json(file, {"model": dict, "data": dict}, remedy))
+    return ConfigDict(content, allow_dotted_keys=True)
+
+
+def with_tuples(value: Any) -> Any:
+    """JSON, its lists the tuples that they were."""
+    if isinstance(value, dict):
+        return {key: with_tuples(inner) for key, inner in value.items()}
+    return tuple(map(with_tuples, value)) if isinstance(value, list) else value
 
 
 def _differences(saved: ConfigDict, config: ConfigDict) -> list[tuple[str, object, object]]:
-    """(key, saved value, config's value) of all leaves that differ; tuples and lists are the same thing."""
+    """(key, saved value, config's value) of all leaves that differ; tuples and lists are the same thing.
+
+    A key that only one of two versions has makes no difference where its value turns nothing on.
+    """
     there, here = (leaves(json.loads(json.dumps(c.to_dict()))) for c in (saved, config))
     values = [(key, there.get(key, "absent"), here.get(key, "absent")) for key in sorted(there | here)]
-    return [(key, a, b) for key, a, b in values if a != b]
+    return [(key, a, b) for key, a, b in values if a != b and not ("absent" in (a, b) and not (a and b))]
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

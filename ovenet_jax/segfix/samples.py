@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 
@@ -95,6 +96,10 @@ class BoundarySource:
     @property
     def has_labels(self) -> bool:
         return self.source.has_labels
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return self.source.identity
 
     def __len__(self) -> int:
         return len(self.source)

@@ -1,6 +1,7 @@
 """What most networks learn: the classes of their data set, and OVeNet besides how sure its seeds are."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from ml_collections import ConfigDict
 
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import Labels
-from ovenet_jax.data.pipeline import Split
+from ovenet_jax.data.pipeline import Source, Split
 from ovenet_jax.errors import UserError
 from ovenet_jax.models.contracts import Output
 from ovenet_jax.models.layers import interpolation_weights
@@ -22,12 +23,13 @@ from ovenet_jax.supervision.measures import class_measures, class_scores, most_p
 
 
 class Classes:
-    """A `Task`: the classes of the data set of `config.data`."""
+    """A `Task`: the classes of the data set of `config.data`, or those that a network has `learned`."""
 
     of_regions = True
 
-    def __init__(self, config: ConfigDict):
+    def __init__(self, config: ConfigDict, learned: Labels | None = None):
         self._config = config
+        self._learned = learned
 
     @property
     def group(self) -> int:
@@ -40,7 +42,7 @@ class Classes:
 
     @cached_property
     def classes(self) -> Labels:
-        return pipeline.classes(self._config.data)
+        return self._learned or pipeline.classes(self._config.data)
 
     def prepare(self) -> dict:
         return pipeline.prepare(self._config.data)
@@ -50,6 +52,8 @@ class Classes:
 
     def open_evaluation(self) -> Split:
         split = pipeline.open_split(self._config.data, self._config.data.eval_split)
+        if self._learned and self._learned.names != split.classes.names:
+            split = _numbered_as(self._learned, split)
         check_tested(split, self._config)
         return split
 
@@ -154,6 +158,25 @@ class Classes:
             normalised, sure = (_resized(x, size, model.align_corners) for x in maps)
             found.append(Offsets(seed_offsets(normalised, model.offset.grid_align_corners), sure[..., 0]))
         return found
+
+
+def _numbered_as(learned: Labels, split: Source) -> Source:
+    """The split with labels in the order of the `learned` classes, by name; says so.
+
+    Raises:
+      UserError: it has others.
+    """
+    others = [name for name in split.classes.names if name not in learned.names]
+    if others:
+        raise UserError(
+            f"The network has not learned the classes {', '.join(map(repr, others[:5]))} of {split.identity['name']}, "
+            f"but {', '.join(map(repr, learned.names[:5]))}{' ...' if len(learned.names) > 5 else ''}; train on these "
+            f"data, with --config.init.base to begin from it."
+        )
+    print(
+        "Note: the data have these classes in another order or number than the run; they are matched by name."
+    )
+    return replace(split, classes=learned, stored=split.classes)
 
 
 def check_tested(split: Split, config: ConfigDict) -> None:

@@ -111,6 +111,15 @@ class Task(Protocol):
         """
 
 
-def task_of(config: ConfigDict) -> Task:
-    """What the network of `config.model` learns of `config.data`."""
-    return Boundaries(config) if is_segfix(config.model) else Classes(config)
+def task_of(config: ConfigDict, classes: Labels | None = None) -> Task:
+    """What the network of `config.model` learns of `config.data`.
+
+    classes: that it has learned, where they may be others than the data's. Where config.model.num_classes is open, it
+    is set to their number.
+    """
+    if is_segfix(config.model):
+        return Boundaries(config)
+    task = Classes(config, classes)
+    if config.model.num_classes is None:
+        config.model.num_classes = len(task.classes.names)
+    return task

@@ -4,8 +4,8 @@ As published (MODEL.PRETRAINED, and for frozen training two files):
 
 - backbone: all of `base`'s.
 - head: `base`'s, if it is the same head and has been trained; a plain head (HRNet's `last_layer`) becomes the
-  auxiliary head of another one that is as wide (OCR's in HRNet's own form). The last layers stay as initialised where
-  the number of classes differs.
+  auxiliary head of another one that is as wide (OCR's in HRNet's own form). Where the classes of both are known, the
+  last layers take over those of the same names; else they stay as initialised where the number of classes differs.
 - offset trunk and offset head: `trunk`'s, if it is given, else `base`'s, if it has them; else the trunk's transitions
   and the first modules of its stages (of a ResNet, the first blocks of its last layers) are copies of the backbone's,
   and the offset head stays as initialised.
@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import numpy as np
 from flax import nnx
 
 from ovenet_jax import files
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
-from ovenet_jax.run import workdir
+from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.network import load_model, model_of
 from ovenet_jax.weights.published_heads import title_of_config
 
@@ -43,13 +44,14 @@ PER_CLASS = re.compile(  # the last axis is the class, or direction
 class Source(NamedTuple):
     """A trained network's arrays by name, what messages call it, and which of its arrays nobody has trained.
 
-    head: of its config.model.
+    head: of its config.model. classes: their names, where they are known.
     """
 
     title: str
     arrays: Arrays
     head: "ConfigDict"
     untrained: frozenset[str] = frozenset()
+    classes: tuple[str, ...] = ()
 
 
 class _Offer(NamedTuple):
@@ -59,10 +61,14 @@ class _Offer(NamedTuple):
 
 
 def start_from(
-    model: nnx.Module, head: "ConfigDict", init: "ConfigDict", frozen: Sequence[str] = ()
+    model: nnx.Module,
+    head: "ConfigDict",
+    init: "ConfigDict",
+    frozen: Sequence[str] = (),
+    classes: Sequence[str] = (),
 ) -> nnx.Module:
-    """`model`, whose head is `config.model.head`, with what the workdirs named in `config.init` give it; prints where
-    its arrays come from.
+    """`model`, whose head is `config.model.head` and tells apart the `classes` of these names, with what the workdirs
+    named in `config.init` give it; prints where its arrays come from.
 
     Raises:
       UserError: a folder without a checkpoint, or with a network that does not fit; parts that are to be `frozen`
@@ -71,7 +77,7 @@ def start_from(
     graphdef, params, statistics = parameters.split(model)
     base = _restore("base", init.base)
     trunk = _restore("trunk", init.trunk) if init.trunk else None
-    arrays, origins = take_over(params | statistics, head, base, trunk)
+    arrays, origins = take_over(params | statistics, head, base, trunk, classes)
     print(summary(origins))
     untrained = [n for n, o in origins.items() if n.split(".")[0] in frozen and o.startswith(INITIALISED)]
     if untrained:
@@ -95,15 +101,21 @@ def _restore(role: str, folder: str) -> Source:
     if imported.exists():
         origins = files.read_json(imported, {"arrays": {str: str}}, "import the weights again")["arrays"]
     untrained = frozenset(name for name, origin in origins.items() if origin.startswith(INITIALISED))
-    return Source(folder, jax.device_get(params | statistics), head, untrained)
+    known = identity.read(Path(folder))
+    classes = known.classes.names if known else ()
+    return Source(folder, jax.device_get(params | statistics), head, untrained, classes)
 
 
 def take_over(
-    fresh: Arrays, head: "ConfigDict", base: Source, trunk: Source | None = None
+    fresh: Arrays,
+    head: "ConfigDict",
+    base: Source,
+    trunk: Source | None = None,
+    classes: Sequence[str] = (),
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """A `fresh` network's arrays, those that `base` and `trunk` offer replaced, and the origin of each in words.
 
-    head: of the network's config.model.
+    head: of the network's config.model. classes: the names of those that it tells apart, where they are known.
 
     Raises:
       UserError: naming every array of the backbone, or of offered offset parts, that only one side has, and every
@@ -126,6 +138,12 @@ def take_over(
     problems = [
         f"{name} is not in {titles}" for name in fresh.keys() - offers.keys() if name.startswith(whole)
     ]
+    if classes and base.classes and tuple(classes) != base.classes:
+        offers |= {
+            name: _by_name(offer, base.classes, fresh[name], classes)
+            for name, offer in offers.items()
+            if name.startswith("head.") and name in fresh and PER_CLASS.match(name)
+        }
     for name, (array, title, origin) in offers.items():
         if name not in fresh:
             if name.startswith(whole):
@@ -142,6 +160,22 @@ def take_over(
             f"model part of the configs: {'; '.join(sorted(problems))}."
         )
     return arrays, origins
+
+
+def _by_name(offer: _Offer, theirs: Sequence[str], fresh: Any, ours: Sequence[str]) -> _Offer:
+    """What is offered for classes of the same names, in our order; the others are as in `fresh` [..., K]."""
+    found = [name for name in ours if name in theirs]
+    if offer.array.shape != (*fresh.shape[:-1], len(theirs)):
+        return offer
+    array = np.array(fresh)
+    array[..., [ours.index(name) for name in found]] = offer.array[
+        ..., [theirs.index(name) for name in found]
+    ]
+    if len(found) < len(ours):
+        origin = f"{INITIALISED} but for {len(found)} of {len(ours)} classes, {offer.origin}"
+    else:
+        origin = f"{offer.origin}, by the names of its classes"
+    return offer._replace(array=array, origin=origin)
 
 
 def summary(origins: Mapping[str, str]) -> str:

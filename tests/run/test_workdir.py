@@ -1,10 +1,18 @@
+import errno
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import nullcontext
 
 import pytest
 from ml_collections import ConfigDict
 
 from ovenet_jax.errors import UserError
 from ovenet_jax.run import workdir
+from tests.places import ROOT
 
 
 def config(**changes):
@@ -48,6 +56,72 @@ def test_another_configs_run_is_not_touched(tmp_path, changes, difference):
         workdir.check(tmp_path, config(**changes))
     assert difference in str(error.value)
     assert "choose another --workdir" in str(error.value)
+
+
+@pytest.mark.parametrize("off", [None, False, 0, 0.0, "", ()])
+def test_a_key_of_another_version_that_turns_nothing_on_makes_no_difference(tmp_path, off):
+    begin(tmp_path / "earlier", config())
+    workdir.check(tmp_path / "earlier", config(extra=off))
+    begin(tmp_path / "later", config(extra=off))
+    workdir.check(tmp_path / "later", config())
+
+
+# ---- one at a time ----
+
+
+def holder(folder, **changes):
+    """As a process that has the folder names itself."""
+    content = {"host": socket.gethostname(), "process": 10**7, "since": "2026-01-01 00:00:00"} | changes
+    (folder / workdir.HOLDER).write_text(json.dumps(content))
+
+
+def test_a_second_training_is_told_who_holds_the_folder(tmp_path):
+    with workdir.held(tmp_path / "run"):
+        said = f"run is held by process {os.getpid()} on {socket.gethostname()}, since 20.*; wait for its end, or"
+        with pytest.raises(UserError, match=said) as error, workdir.held(tmp_path / "run"):
+            pass
+        assert error.value.exit_code == 2
+    with workdir.held(tmp_path / "run"):
+        pass
+
+
+def test_a_holder_that_has_died_is_taken_over(tmp_path):
+    code = (
+        "import os, signal, sys; from pathlib import Path; from ovenet_jax.run import workdir\n"
+        "with workdir.held(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT).returncode == -signal.SIGKILL
+    assert json.loads((tmp_path / workdir.HOLDER).read_text())["host"] == socket.gethostname()
+    with workdir.held(tmp_path):
+        assert json.loads((tmp_path / workdir.HOLDER).read_text())["process"] == os.getpid()
+    assert (tmp_path / workdir.HOLDER).read_text() == ""
+
+
+def test_a_holder_on_another_host_is_named_with_how_to_take_over(tmp_path):
+    holder(tmp_path, host="elsewhere")
+    said = f"process 10000000 on elsewhere, since .*, or delete {tmp_path / workdir.HOLDER} if that has ended"
+    with pytest.raises(UserError, match=said), workdir.held(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(("process", "free"), [(10**7, True), (os.getppid(), False)])
+def test_without_locks_the_holder_is_asked_for(tmp_path, monkeypatch, process, free):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    holder(tmp_path, process=process)
+    with nullcontext() if free else pytest.raises(UserError, match="is held by"), workdir.held(tmp_path):
+        pass
+
+
+def test_a_damaged_note_of_the_holder_holds_nobody_off(tmp_path):
+    (tmp_path / workdir.HOLDER).write_bytes(b"\xff{")
+    with workdir.held(tmp_path):
+        pass
+
+
+# ---- damage ----
 
 
 def test_a_start_that_left_no_checkpoint_binds_nobody(tmp_path):

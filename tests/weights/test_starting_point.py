@@ -208,6 +208,33 @@ def test_a_segfix_of_other_directions_starts_from_one_but_for_its_last_layer(tin
     assert "another number of classes" in origins["direction_head.output.kernel"]
 
 
+def test_the_last_layers_are_taken_over_by_the_names_of_their_classes(tiny_model):
+    model = baseline(tiny_model)
+    base = network(model, BASE, num_classes=3)
+    for name in base:
+        if name.startswith(("head.classifier.", "head.aux.")) and base[name].shape[-1] == 3:
+            base[name] = base[name] * np.float32((10, 20, 30))
+    source = Source("runs/hrnet", base, tiny_model.head, classes=("sky", "road", "car"))
+
+    fresh = network(model, FRESH, num_classes=3)
+    arrays, origins = take_over(fresh, model.head, source, classes=("car", "sky", "road"))
+    last = [name for name, x in base.items() if x.max() == 30]
+    assert len(last) >= 3  # of the head and the auxiliary head
+    for name in last:
+        np.testing.assert_array_equal(arrays[name], np.broadcast_to((30, 10, 20), fresh[name].shape))
+        assert origins[name] == "loaded from runs/hrnet, by the names of its classes"
+    assert values(arrays, "backbone.") == {BASE}
+
+    fresh = network(model, FRESH, num_classes=2)
+    arrays, origins = take_over(fresh, model.head, source, classes=("van", "road"))
+    for name in last:
+        np.testing.assert_array_equal(arrays[name], np.broadcast_to((0, 20), fresh[name].shape))
+        assert origins[name] == "initialised but for 1 of 2 classes, loaded from runs/hrnet"
+
+    same, _ = take_over(network(model, FRESH, num_classes=3), model.head, source, classes=source.classes)
+    assert all(np.array_equal(same[name], base[name]) for name in last)
+
+
 def test_every_array_of_another_network_is_listed(tiny_model):
     fresh = network(tiny_model, FRESH)
     base = network(baseline(tiny_model), BASE, **{"head.mid_features": 8, "backbone.modules": (1, 2, 1)})
