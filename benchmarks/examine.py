@@ -12,7 +12,6 @@ A pixel that a ceiling cannot mend keeps what S_f says of it.
 
 import argparse
 import json
-from operator import itemgetter
 from pathlib import Path
 
 import cv2
@@ -66,9 +65,7 @@ def examine(folder: Path, split: str) -> dict:
     inference = Inference.from_config(config, network.graphdef, task.classes)
     found = {}
     with pipeline.samples(source, range(len(source))) as samples:
-        for batch in inference.in_batches(samples, itemgetter("image")):
-            images = [sample["image"] for sample in batch]
-            segmentation = inference(network.params, network.statistics, images)
+        for batch, segmentation in inference.over(samples, network.params, network.statistics):
             answers = zip(batch, *_on_host(batch, segmentation, task), strict=True)
             for sample, predicted, seeds in answers:
                 counts = measure(sample["label"], predicted, seeds, len(source.classes.names))

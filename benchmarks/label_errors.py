@@ -70,7 +70,7 @@ def main(_) -> None:
     evaluator = Evaluator(config, network.graphdef)
     evaluator.source = source = Mislabelled(evaluator.source, SHARE.value)
     suspects.KEPT, suspects.DOUBTED = 10**9, 2  # all regions
-    evaluation = evaluator.run(network.params, network.statistics, curves=True)
+    evaluation = evaluator.run(network.params, network.statistics, observers=[suspects.Suspects(evaluator)])
     mious = {image.number: image.miou for image in evaluation.images}
     changed = {one.number: source.changed(one.number)[1] for one in evaluation.suspects}
     images = [(one.score, mious[one.number], bool(changed[one.number].any())) for one in evaluation.suspects]

@@ -10,8 +10,9 @@ from ovenet_jax import files
 from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation import comparison
-from ovenet_jax.evaluation.evaluator import Evaluated, Evaluator, evaluated
-from ovenet_jax.evaluation.inspection import Inspected
+from ovenet_jax.evaluation.evaluator import Evaluator
+from ovenet_jax.evaluation.final import Evaluated, evaluated
+from ovenet_jax.evaluation.inspection import Inspected, inspect
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run import identity, workdir
@@ -46,7 +47,7 @@ def compare(config: ConfigDict, source: str | None, folder: Path) -> None:
                 f"{run} was trained on other classes than {folders[0]}, or in another order, and only runs of the same "
                 f"classes can be compared."
             )
-        result = evaluated(evaluators[-1], own, run, anew=False)
+        result = evaluated(evaluators[-1], run, anew=False)
         assert result is not None  # nothing interrupts it
         results.append(result)
     if jax.process_index() > 0:
@@ -95,5 +96,5 @@ def _title(folders: list[Path]) -> str:
 
 def _views(evaluator: Evaluator, result: Evaluated, indices: list[int]) -> list[Inspected]:
     mious = {image.number: image.miou for image in result.evaluation.images}
-    seen = evaluator.seen(*result.arrays, indices)
-    return [evaluator.inspected(seen[index], mious[index]) for index in indices]
+    found = inspect(evaluator, *result.arrays, {index: mious[index] for index in indices})
+    return [found[index] for index in indices]

@@ -6,7 +6,8 @@ from ml_collections import ConfigDict
 
 from ovenet_jax.devices import parallel
 from ovenet_jax.evaluation import refinement
-from ovenet_jax.evaluation.evaluator import Evaluator, evaluate_checkpoint
+from ovenet_jax.evaluation.evaluator import Evaluator
+from ovenet_jax.evaluation.final import evaluate_checkpoint
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run import identity, workdir
@@ -31,4 +32,4 @@ def evaluate(config: ConfigDict, folder: Path, anew: bool = True) -> None:
         refinement.evaluate_refined(config, folder)
         return
     graphdef, *_ = parameters.split(create_model(config.model))
-    evaluate_checkpoint(Evaluator(config, graphdef, classes), config, folder, anew=anew)
+    evaluate_checkpoint(Evaluator(config, graphdef, classes), folder, anew=anew)

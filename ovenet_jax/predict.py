@@ -1,12 +1,11 @@
 """Label maps and overlays of images without labels, a folder's or a test split's for its server; and offset maps."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
-from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import jax
@@ -23,6 +22,7 @@ from ovenet_jax.devices import parallel
 from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
 from ovenet_jax.errors import UserError, listed
 from ovenet_jax.evaluation.colours import overlay
+from ovenet_jax.evaluation.drawing import MARGIN, bordered
 from ovenet_jax.evaluation.inference import Inference
 from ovenet_jax.evaluation.legend import legend
 from ovenet_jax.run import identity, workdir
@@ -80,7 +80,8 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
         if wrong:
             raise UserError(f"{len(wrong)} files are not as they should be: {wrong[0]}; is the disk full?")
         if first:
-            write_picture(files.incomplete(target) / "legend.png", legend(classes))
+            names = bordered(legend(classes, range(len(classes.names))), MARGIN)
+            write_picture(files.incomplete(target) / "legend.png", names)
     if first:
         written = " and ".join(part.folder.name.replace("_", " ") for part in parts)
         print(f"Written and checked: {len(images) - len(unreadable)} {written} in {target}")
@@ -101,36 +102,33 @@ def _write_all(
     workers: int,
 ) -> tuple[list[str], list[str]]:
     """Writes this process's share; returns what is wrong with images, and with files that are read again."""
-    params, statistics = parallel.to_local(inference.mesh, (network.params, network.statistics))
-    offsets_wanted = any(isinstance(part, _OffsetFiles) for part in parts)
+    offsets_wanted = any(part.folder.name == "offsets" for part in parts)
     unreadable: list[str] = []
     mine = range(jax.process_index(), len(images), jax.process_count())
-    written: list[tuple[str, tuple[int, int]]] = []
+    checks: list[Callable[[], str | None]] = []
 
-    def write(sample: dict, class_map: np.ndarray, offsets: Offsets | None) -> tuple[str, tuple[int, int]]:
+    def write(sample: dict, class_map: np.ndarray, offsets: Offsets | None) -> None:
         height, width = size = sample["image"].shape[:2]
-        answer = _Answer(sample["image"], class_map[:height, :width], offsets)
         for part in parts:
-            part.write(sample["name"], answer)
-        return sample["name"], size
+            file = part.folder / f"{sample['name']}.{part.suffix}"
+            part.write(file, sample["image"], class_map[:height, :width], offsets)
+            checks.append(partial(part.fault_of, file, size))
 
     with (
         pipeline.samples(images, mine, workers=workers) as samples,
         ThreadPoolExecutor() as threads,
     ):
         bar = tqdm(samples, "predicting", len(mine), unit=" images", mininterval=1)
-        for batch in inference.in_batches(_readable(bar, unreadable), itemgetter("image")):
-            pictures = [sample["image"] for sample in batch]
-            segmentation = inference(params, statistics, pictures)
+        readable = _readable(bar, unreadable)
+        for batch, segmentation in inference.over(readable, network.params, network.statistics):
             maps, *trunk = jax.device_get(
                 (task.class_map(segmentation.prediction), segmentation.offset, segmentation.confidence)
             )
             offsets: Iterable[Offsets | None] = repeat(None)
             if offsets_wanted:
-                offsets = task.offsets([picture.shape[:2] for picture in pictures], maps, *trunk)
-            written += threads.map(write, batch, maps, offsets)
-        faults = threads.map(lambda item: [part.fault_of(*item) for part in parts], written)
-        return unreadable, [fault for found in faults for fault in found if fault]
+                offsets = task.offsets([sample["image"].shape[:2] for sample in batch], maps, *trunk)
+            list(threads.map(write, batch, maps, offsets))
+        return unreadable, list(filter(None, threads.map(lambda check: check(), checks)))
 
 
 def _classes(config: ConfigDict, task: Task, any_count: bool) -> Labels:
@@ -176,72 +174,52 @@ def _readable(samples: Iterable[dict], faults: list[str]) -> Iterator[dict]:
 # ---- what is written of each image ----
 
 
-class _Answer(NamedTuple):
-    """image: uint8 [H, W, 3]. class_map: uint8 [H, W]. offsets: where they are wanted."""
+class _Part(NamedTuple):
+    """A folder with a file for each image. write: of its path, image uint8 [H, W, 3], class map uint8 [H, W], and
+    offsets where they are wanted. fault_of: of its path and the image's size, what is wrong when it is read again."""
 
-    image: np.ndarray
-    class_map: np.ndarray
-    offsets: Offsets | None
+    folder: Path
+    suffix: str
+    write: Callable[[Path, np.ndarray, np.ndarray, Any], None]
+    fault_of: Callable[[Path, tuple[int, int]], str | None]
 
 
-def _parts(config: ConfigDict, task: Task, classes: Labels, target: Path) -> list["_Part"]:
+def _parts(config: ConfigDict, task: Task, classes: Labels, target: Path) -> list[_Part]:
     """The folders of a prediction in `target`."""
     form = config.predict.form
     if form not in FORMS:
         raise UserError(f"config.predict.form is {form!r}; known: {', '.join(FORMS)}.")
     ids = _ids_to_write(classes, config.predict.ids)
-    parts: dict[str, _Part] = {
-        "label_maps": _LabelMaps(target / "label_maps", ids, len(classes.names)),
-        "offsets": _OffsetFiles(target / "offsets", form),
-    }
-    return [*(parts[name] for name in task.predicts()), _Overlays(target / "overlays", classes)]
+    allowed = set(ids[: len(classes.names)].tolist())
+    label_maps = _Part(
+        target / "label_maps",
+        "png",
+        lambda file, _image, class_map, _: write_picture(file, ids[class_map]),
+        lambda file, size: fault_of(file, size, allowed),
+    )
+    offsets = _Part(
+        target / "offsets",
+        form,
+        lambda file, _image, _map, found: write_offsets(file, found),
+        _fault_of_offsets,
+    )
+    overlays = _Part(
+        target / "overlays",
+        "jpg",
+        lambda file, image, class_map, _: write_picture(file, overlay(image, class_map, classes)),
+        lambda _file, _size: None,  # for people
+    )
+    known = {part.folder.name: part for part in (label_maps, offsets)}
+    return [*(known[name] for name in task.predicts()), overlays]
 
 
-@dataclass(frozen=True)
-class _LabelMaps:
-    folder: Path
-    ids: np.ndarray  # lookup table from train ids to those of the files
-    num_classes: int
-
-    def write(self, name: str, answer: _Answer) -> None:
-        write_picture(self.folder / f"{name}.png", self.ids[answer.class_map])
-
-    def fault_of(self, name: str, size: tuple[int, int]) -> str | None:
-        return fault_of(self.folder / f"{name}.png", size, set(self.ids[: self.num_classes].tolist()))
-
-
-@dataclass(frozen=True)
-class _Overlays:
-    folder: Path
-    classes: Labels
-
-    def write(self, name: str, answer: _Answer) -> None:
-        picture = overlay(answer.image, answer.class_map, self.classes)
-        write_picture(self.folder / f"{name}.jpg", picture)
-
-    def fault_of(self, name: str, size: tuple[int, int]) -> None:
-        """For people: not read again."""
-
-
-@dataclass(frozen=True)
-class _OffsetFiles:
-    folder: Path
-    form: str
-
-    def write(self, name: str, answer: _Answer) -> None:
-        if answer.offsets:
-            write_offsets(self.folder / f"{name}.{self.form}", answer.offsets)
-
-    def fault_of(self, name: str, size: tuple[int, int]) -> str | None:
-        """Reads an offset file again: it must have the image's size."""
-        try:
-            read_offsets(self.folder / f"{name}.{self.form}", size)
-        except (OSError, ValueError) as error:
-            return str(error)
-        return None
-
-
-_Part = _LabelMaps | _Overlays | _OffsetFiles
+def _fault_of_offsets(file: Path, size: tuple[int, int]) -> str | None:
+    """Reads an offset file again: it must have the image's size."""
+    try:
+        read_offsets(file, size)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
 
 
 def fault_of(file: Path, size: tuple[int, int], allowed: set[int]) -> str | None:

@@ -17,7 +17,9 @@ from ovenet_jax.data import pipeline
 from ovenet_jax.devices import parallel
 from ovenet_jax.devices.memory import TRAINING_MEMORY, enough_memory
 from ovenet_jax.errors import UserError
-from ovenet_jax.evaluation.evaluator import Evaluator, evaluate_checkpoint
+from ovenet_jax.evaluation.evaluator import Evaluator
+from ovenet_jax.evaluation.final import evaluate_checkpoint
+from ovenet_jax.evaluation.inspection import panels
 from ovenet_jax.evaluation.protocol import check_settings
 from ovenet_jax.models import parameters
 from ovenet_jax.models.normalisation import Normalisation
@@ -111,7 +113,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
                 finished = run.to_the_end()
         checkpoints.check_saved(run.step)
         if finished:
-            finished = evaluate_checkpoint(evaluator, config, folder, interrupted)
+            finished = evaluate_checkpoint(evaluator, folder, interrupted)
     parallel.say(f"Compiled: {compilations}.")
     if not finished:
         parallel.say(f"Interrupted at step {run.step}, which is saved; the same command goes on from there.")
@@ -266,8 +268,7 @@ class _Run:
         evaluation = self._evaluator.run(*arrays, self._interrupted)
         if evaluation is None:
             return False
-        shown = partial(self._evaluator.panels, *arrays, self._evaluator.shown)
-        self._reporter.report_evaluation(self.step, evaluation, shown)
+        self._reporter.report_evaluation(self.step, evaluation, partial(panels, self._evaluator, *arrays))
         if self.step > 0:  # the network before training is no candidate for the best
             self._checkpoints.score(self.step, evaluation.miou)
         return True

@@ -14,9 +14,9 @@ from ovenet_jax.data import pipeline
 from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import evaluate
-from ovenet_jax.evaluation.evaluator import Evaluator, merged
-from ovenet_jax.evaluation.metrics import Evaluation, ImageScore
+from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.evaluation.report import group_table, new_folder, read
+from ovenet_jax.evaluation.results import Evaluation, ImageScore, merged
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from tests import trees
@@ -74,7 +74,7 @@ def test_a_report_is_read_as_it_was_evaluated(tmp_path):
     evaluate(config, folder)
     written = folder / "evaluation" / "val"
     before = (written / "report.json").read_text()
-    curves = read(written).curves
+    curves = read(written).sums
     assert {"distance fused", "probability", "confidence"} <= set(curves)
     (written / "report.html").unlink()
     evaluate(config, folder, anew=False)
@@ -124,7 +124,7 @@ def test_a_split_without_labels_is_not_evaluated(tmp_path):
 
 
 def test_processes_add_up_and_an_image_lost_or_counted_twice_is_an_error():
-    rest = {"answer": "main", "curves": {}, "suspects": []}
+    rest = {"sums": {}, "suspects": [], "made": {}}
     first = rest | {
         "groups": {"fog": {"main": [[1, 2], [3, 4]]}},
         "images": [[0, "a", 0.5], [2, "c", 0.1]],
@@ -133,8 +133,8 @@ def test_processes_add_up_and_an_image_lost_or_counted_twice_is_an_error():
         "groups": {"fog": {"main": [[1, 0], [0, 1]]}, "rain": {"main": [[5, 0], [0, 0]]}},
         "images": [[1, "b", None]],
     }
-    idle = rest | {"groups": {}, "images": [], "answer": ""}
-    evaluation = merged([idle, first, second], images=3)
+    first, second = map(Evaluation.from_json, (first, second))
+    evaluation = merged([Evaluation(), first, second], images=3)
     assert evaluation.answer == "main"
     np.testing.assert_array_equal(evaluation.groups["fog"]["main"], [[2, 2], [3, 5]])
     np.testing.assert_array_equal(evaluation.matrices["main"], [[7, 2], [3, 5]])
@@ -146,7 +146,7 @@ def test_processes_add_up_and_an_image_lost_or_counted_twice_is_an_error():
 
 def test_the_worst_images_are_labelled_ones():
     images = [ImageScore(0, "a", 0.5), ImageScore(1, "b", None), ImageScore(2, "c", 0.1)]
-    assert [image.name for image in Evaluation({}, images, "main").worst(5)] == ["c", "a"]
+    assert [image.name for image in Evaluation({}, images).worst(5)] == ["c", "a"]
 
 
 def test_groups_stand_side_by_side():

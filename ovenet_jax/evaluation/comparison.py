@@ -4,7 +4,7 @@ An interval is Student's, of 95 %, around a mean of independent values: seeds, o
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,11 @@ from scipy import stats
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation.inspection import Inspected
-from ovenet_jax.evaluation.metrics import Evaluation
-from ovenet_jax.evaluation.page import Cell, Page, Section, Table, html
-from ovenet_jax.evaluation.run_page import COLORS, learning_sections
+from ovenet_jax.evaluation.page import Page, Section, html
+from ovenet_jax.evaluation.results import Evaluation
+from ovenet_jax.evaluation.run_page import LEARNED, learning_lines, logged_lines
 from ovenet_jax.supervision.measures import class_scores
+from ovenet_jax.tables import percent
 
 LEVEL = 0.95
 
@@ -82,84 +83,45 @@ def page(
     split: str,
 ) -> str:
     """The page of `numbers`. views: of each group that is shown the same images; logs: its runs' metrics.jsonl."""
-    titles = list(found["groups"])
-    base = found["groups"][titles[0]]
-    rows = []
-    for name, color in zip(classes.names, classes.colors, strict=True):
-        cells = [Cell(name, color=f"rgb{tuple(color)}")]
-        cells += [_interval_cell(found["groups"][title]["iou"][name]) for title in titles]
-        for title in titles[1:]:
-            change = found["groups"][title]["iou"][name]["mean"] - base["iou"][name]["mean"]
-            cells.append(Cell(f"{100 * change:+.2f}", change, bar=max(-1.0, min(1.0, 10 * change))))
-        rows.append(cells)
-    columns = ["class", *titles, *(f"difference, {title}" for title in titles[1:])]
-    means = [
-        [Cell(title), Cell(str(group["runs"])), _interval_cell(group["miou"])]
-        + [_interval_cell(found["differences"].get(title))]
-        for title, group in found["groups"].items()
+    groups, differences = found["groups"], found["differences"]
+    first, *others = groups
+    means = [(title, group["runs"], group["miou"], differences.get(title)) for title, group in groups.items()]
+    rows = [
+        [k, *ious, *(iou["mean"] - ious[0]["mean"] for iou in ious[1:])]
+        for k, name in enumerate(classes.names)
+        for ious in [[group["iou"][name] for group in groups.values()]]
     ]
-    over_images = (
-        f"To {titles[0]}, over the images; intervals are of {100 * LEVEL:.0f} %, over seeds or images."
-    )
-    images = [list(views_of_image) for views_of_image in zip(*views.values(), strict=True)]
-    notes = [" / ".join("–" if v.score is None else f"{100 * v.score:.1f}" for v in one) for one in images]
-    learning = [
-        _of_group(section, title, COLORS[i % len(COLORS)], number == 0)
-        for i, (title, files) in enumerate(logs.items())
-        for number, file in enumerate(files)
-        for section in learning_sections(file)
-    ]
+    columns = [("class", "class"), *((title, "share") for title in groups)]
+    columns += [(f"difference, {title}", "difference") for title in others]
+    about_means = [("network", "text"), ("runs", "text"), ("mIoU [%]", "share")]
+    over_images = f"To {first}, over the images; intervals are of {100 * LEVEL:.0f} %, over seeds or images."
+    images = list(zip(*views.values(), strict=True))
     return html(
         Page(
-            title=f"{len(titles)} networks on {split}",
+            title=f"{len(groups)} networks on {split}",
             subtitle="Images on which they differ most come first.",
-            headline=[(title, _interval_text(group["miou"])) for title, group in found["groups"].items()],
+            headline=[(title, group["miou"]) for title, group in groups.items()],
             classes=classes,
             runs=list(views),
             images=images,
-            notes=[f"mIoU {note}" for note in notes],
+            notes=["mIoU " + " / ".join(percent(view.score) for view in one) for one in images],
             sections=[
-                Section(
-                    "mIoU", over_images, Table(("network", "runs", "mIoU [%]", "difference per image"), means)
-                ),
-                Section("Classes", "IoU in percent.", Table(columns, rows)),
-                *_merged(learning),
+                Section("mIoU", over_images, [*about_means, ("difference per image", "share")], means),
+                Section("Classes", "IoU in percent.", columns, rows),
+                *_learning_sections(logs),
             ],
         )
     )
 
 
-def _of_group(section: Section, title: str, color: str, first: bool) -> Section:
-    """Of each chart the last curve, the total loss or the answer's mIoU, as one of a group's."""
-    look = {"name": title, "legendgroup": title, "showlegend": first, "line": {"color": color}}
-    charts = {
-        name: {**chart, "data": [{**chart["data"][-1], **look}]} for name, chart in section.charts.items()
-    }
-    return section._replace(charts=charts)
-
-
-def _merged(sections: Sequence[Section]) -> list[Section]:
-    """Sections of one title as one, with all curves over each other."""
-    merged: dict[str, Section] = {}
-    for section in sections:
-        before = merged.get(section.title)
-        if before is None:
-            merged[section.title] = section
-            continue
-        charts = {
-            name: {**chart, "data": before.charts[name]["data"] + chart["data"]}
-            for name, chart in section.charts.items()
-        }
-        merged[section.title] = before._replace(charts=charts)
-    return list(merged.values())
-
-
-def _interval_text(value: Mapping[str, float | None] | None) -> str:
-    if value is None or value["mean"] is None:
-        return "–"
-    margin = value["margin"]
-    return f"{100 * value['mean']:.2f}" + ("" if margin is None else f" ± {100 * margin:.2f}")
-
-
-def _interval_cell(value: Mapping[str, float | None] | None) -> Cell:
-    return Cell(_interval_text(value), None if value is None else value["mean"])
+def _learning_sections(logs: Mapping[str, Sequence[Path]]) -> Iterator[Section]:
+    """Of each run the total loss and the answer's mIoU, under the title of its group."""
+    for title, unit, prefix in LEARNED:
+        lines = [
+            {**line, "name": group}
+            for group, files in logs.items()
+            for file in files
+            for line in learning_lines(logged_lines(file)[0], prefix)[-1:]
+        ]
+        if lines:
+            yield Section(title, charts={prefix: {"x": "step", "y": unit, "lines": lines}})

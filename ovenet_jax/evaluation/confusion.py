@@ -4,13 +4,13 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 
 from ovenet_jax.data.iou import class_iou
 from ovenet_jax.data.labels import Labels
-from ovenet_jax.evaluation.sheet import FAINT_INK, FONT, INK, RULE, families, shown_names, text_width
+from ovenet_jax.evaluation.drawing import FAINT_INK, FONT, INK, RULE, families, shown_names, width_of
 
 ABSENT = np.array((222, 222, 222)) / 255
-BAR, BAR_GROUND = "#2a6fb0", "#e9eef5"
 BARS_WIDTH = 200  # pixels
 LEGIBLE = 40  # pixels of a cell that holds a text
 
@@ -25,60 +25,57 @@ def confusion_picture(matrix: np.ndarray, classes: Labels) -> np.ndarray:
     number = len(classes.names)
     if matrix.shape != (number, number):
         raise ValueError(f"the confusion matrix is {list(matrix.shape)}; expected {[number, number]}")
-    matrix = np.asarray(matrix, np.float64)
     true = matrix.sum(axis=1)
     share = matrix / np.maximum(true, 1)[:, None]
-    iou = np.nan_to_num(class_iou(matrix))
+    iou = np.nan_to_num(class_iou(np.asarray(matrix, np.float64)))
     absent = true == 0
 
     cell = int(np.clip(1500 / number, 14, 72))  # pixels
     font = min(FONT, cell - 2)
     names = shown_names(classes.names)
-    names_width = max(text_width(name, font) for name in names)
-    width, height = cell * number + names_width + BARS_WIDTH + 120, cell * number + names_width + 210
+    written = FontProperties(family=families("".join(names)), size=font)
+    around = max(width_of(name, written) for name in names)
+    width, height = cell * number + around + BARS_WIDTH + 120, cell * number + around + 210
     figure = Figure(figsize=(max(width, 620) / 72, height / 72), dpi=72, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     heat, bars = figure.subplots(1, 2, sharey=True, width_ratios=(max(cell * number, 300), BARS_WIDTH))
-
     note = f"  ({absent.sum()} absent, counted as 0)" if absent.any() else ""
     title = f"mIoU {100 * iou.mean():.1f} %{note}"
     figure.suptitle(title, x=0.02, ha="left", color=INK, fontsize=FONT + 4, fontweight="bold")
-    shades = matplotlib.colormaps["Blues"](np.sqrt(share))[
-        ..., :3
-    ]  # the square root lets small confusions show
+
+    faint = {"color": FAINT_INK, "fontsize": FONT}
+    shades = matplotlib.colormaps["Blues"](np.sqrt(share))[..., :3]  # the root lets small confusions show
     shades[absent] = ABSENT
     heat.imshow(shades, aspect="auto", interpolation="nearest")
-    heat.set_title("percent of the true class", color=FAINT_INK, fontsize=FONT, loc="left")
-    heat.set_xlabel("predicted class", color=FAINT_INK, fontsize=FONT)
-    heat.set_ylabel("true class", color=FAINT_INK, fontsize=FONT)
-    style = {"fontsize": font, "fontfamily": families("".join(names)), "parse_math": False}
+    heat.set_title("percent of the true class", loc="left", **faint)
+    heat.set_xlabel("predicted class", **faint)
+    heat.set_ylabel("true class", **faint)
+    style = {"fontproperties": written, "parse_math": False}
     heat.set_xticks(range(number), names, rotation=90, **style)
     heat.set_yticks(range(number), names, **style)
+    for axis in (heat.xaxis, heat.yaxis):
+        for name, is_absent in zip(axis.get_ticklabels(), absent, strict=True):
+            name.set_color(FAINT_INK if is_absent else INK)
     if cell >= LEGIBLE:
-        for row, column in zip(*np.nonzero(share >= 0.005), strict=True):
+        for row, column in np.argwhere(share >= 0.005):
             percent = 100 * share[row, column]
-            style = {"color": "white" if percent > 40 else INK, "fontsize": 0.32 * cell}
-            heat.text(column, row, f"{percent:.0f}", ha="center", va="center", **style)
+            look = {"color": "white" if percent > 40 else INK, "fontsize": 0.32 * cell}
+            heat.text(column, row, f"{percent:.0f}", ha="center", va="center", **look)
     else:
         shade = matplotlib.cm.ScalarMappable(matplotlib.colors.PowerNorm(0.5, 0, 100), "Blues")
         scale = figure.colorbar(shade, ax=heat, location="top", aspect=40, shrink=0.5)
         scale.set_ticks((0, 1, 10, 50, 100), labels=("0", "1", "10", "50", "100"), fontsize=FONT)
 
-    bars.set_title("IoU, %", color=FAINT_INK, fontsize=FONT, loc="left")
-    bars.barh(range(number), 1, 0.6, color=BAR_GROUND)
-    bars.barh(range(number), iou, 0.6, color=BAR)
+    bars.set_title("IoU, %", loc="left", **faint)
+    bars.barh(range(number), 1, 0.6, color="#e9eef5")
+    bars.barh(range(number), iou, 0.6, color="#2a6fb0")
     for k in range(number):
-        text, ink = ("absent", FAINT_INK) if absent[k] else (f"{100 * iou[k]:.1f}", INK)
-        bars.text(1.1, k, text, color=ink, fontsize=font, va="center")
+        value, ink = ("absent", FAINT_INK) if absent[k] else (f"{100 * iou[k]:.1f}", INK)
+        bars.text(1.1, k, value, color=ink, fontsize=font, va="center")
     bars.set(xlim=(0, 2.2), xticks=())
-    for axes in (heat, bars):
-        axes.tick_params(length=0)
-        axes.spines[:].set_color(RULE)
     bars.spines[:].set_visible(False)
-    bars.tick_params(labelleft=False)
-    for label, is_absent in zip(
-        [*heat.get_xticklabels(), *heat.get_yticklabels()], [*absent, *absent], strict=True
-    ):
-        label.set_color(FAINT_INK if is_absent else INK)
+    heat.spines[:].set_color(RULE)
+    heat.tick_params(length=0)
+    bars.tick_params(length=0, labelleft=False)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

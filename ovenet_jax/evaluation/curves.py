@@ -1,6 +1,6 @@
 """Where a network is right, and whether it knows: counts over a split that add up, by distance and by probability."""
 
-from collections.abc import Mapping
+from functools import partial
 
 import cv2
 import jax
@@ -8,17 +8,39 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovenet_jax.data.labels import IGNORE
-from ovenet_jax.evaluation.inference import Segmentation
+from ovenet_jax.evaluation.evaluator import Batch, Evaluator
+from ovenet_jax.evaluation.inference import Segmentation, on_canvas
+from ovenet_jax.evaluation.results import Evaluation
 from ovenet_jax.models import sampling
-from ovenet_jax.models.predictions import ranking
 from ovenet_jax.supervision.task import Task
 
 DISTANCES = (1, 2, 4, 8, 16, 32, 64)  # pixels to the nearest boundary between classes, upper ends; and beyond
 BINS = 20  # of probabilities
 
-Curves = dict[
-    str, np.ndarray
-]  # "distance <prediction>", "probability" and "confidence": float64 [n, 3], see `counted`
+
+class Curves:
+    """An `Observer` of counts, see `counted`: "distance <prediction>", where classes are regions that have boundaries;
+    and, where a pass saw whole images, "probability" of the answer and "confidence" of OVeNet's seeds."""
+
+    def __init__(self, evaluator: Evaluator):
+        self._task = evaluator.task
+        self._align_corners = evaluator.config.model.get("offset", {}).get("grid_align_corners", True)
+
+    def measure(self, batch: Batch) -> dict[str, jax.Array]:
+        samples, segmentation, label, network_label = batch
+        curves: dict[str, jax.Array] = {}
+        if self._task.of_regions:
+            bins = np.zeros(label.shape, np.uint8)
+            for row, sample in enumerate(samples):
+                bins[row] = on_canvas(distance_bins(sample["label"]), label.shape[1:], 0)
+            curves |= _by_distance(segmentation, label, bins, task=self._task)
+        if network_label is not None:
+            options = {"task": self._task, "align_corners": self._align_corners}
+            curves |= _by_probability(segmentation, network_label, **options)
+        return curves
+
+    def found(self, _: list[dict], measured: dict[str, np.ndarray]) -> Evaluation:
+        return Evaluation(sums={key: np.float64(x).sum(0) for key, x in measured.items()})
 
 
 def distance_bins(label: np.ndarray) -> np.ndarray:
@@ -27,10 +49,7 @@ def distance_bins(label: np.ndarray) -> np.ndarray:
     The distance is to the nearest pixel that touches one of another class; ignored pixels are no class.
     """
     touching = np.zeros(label.shape, bool)
-    for ahead, behind in (
-        ((slice(1, None),), (slice(-1),)),
-        ((slice(None), slice(1, None)), (slice(None), slice(-1))),
-    ):
+    for ahead, behind in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
         first, second = label[ahead], label[behind]
         differ = (first != second) & (first != IGNORE) & (second != IGNORE)
         touching[ahead] |= differ
@@ -67,43 +86,33 @@ def by_probability(probability: jax.Array, right: jax.Array, counts: jax.Array) 
     return counted(index, probability, right, counts, BINS)
 
 
-def added(curves: Mapping[str, np.ndarray], more: Mapping[str, np.ndarray]) -> Curves:
-    """The sums of both; a curve may stand in one alone."""
-    return {
-        key: np.add(curves.get(key, 0.0), more.get(key, 0.0), dtype=np.float64) for key in {**curves, **more}
-    }
-
-
-def near_boundaries(
+@partial(jax.jit, static_argnames="task")
+def _by_distance(
     segmentation: Segmentation, label: jax.Array, bins: jax.Array, *, task: Task
 ) -> dict[str, jax.Array]:
-    """The curves by distance of each image, where classes are regions that have boundaries; label, bins: [B, H, W]."""
-    if not task.of_regions:
-        return {}
+    """The curves by distance of each image; label, bins: [B, H, W]."""
     return {
         f"distance {name}": jax.vmap(by_distance)(task.class_map(x), label, bins)
         for name, x in segmentation.scores.items()
     }
 
 
-def judge(
-    segmentation: Segmentation, label: jax.Array, *, task: Task, logits: bool, grid_align_corners: bool
-) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
-    """Of each image, by its label [B, h, w] at the network's pixels: the curves by probability, the probability of the
-    label, and the answer, both [B, h, w]."""
+@partial(jax.jit, static_argnames=("task", "align_corners"))
+def _by_probability(
+    segmentation: Segmentation, label: jax.Array, *, task: Task, align_corners: bool
+) -> dict[str, jax.Array]:
+    """The curves by probability of each image; label: [B, h, w] at the network's pixels."""
     assert segmentation.maps is not None
     scores = segmentation.maps[segmentation.answer]
-    shares = task.probabilities(scores, logits)
-    first = ranking(shares, task.class_map(scores), 1)
-    (answer,), (probability,) = (x.transpose(3, 0, 1, 2) for x in first)
+    answer = task.class_map(scores)
+    shares = task.probabilities(scores)
+    probability = jnp.take_along_axis(shares, answer[..., None].astype(jnp.int32), axis=-1)[..., 0]
     curves = {"probability": jax.vmap(by_probability)(probability, answer == label, label != IGNORE)}
-    known = jnp.where(label == IGNORE, 0, label).astype(jnp.int32)
-    belief = jnp.take_along_axis(shares, known[..., None], axis=-1)[..., 0]
     if segmentation.offset is not None and segmentation.confidence is not None:
         positions = sampling.seed_positions(segmentation.offset)
         numbers = label[..., None].astype(jnp.float32)
-        at_seed = sampling.sample(numbers, positions, align_corners=grid_align_corners, order=0)[..., 0]
+        at_seed = sampling.sample(numbers, positions, align_corners=align_corners, order=0)[..., 0]
         counts = (label != IGNORE) & (at_seed != IGNORE)
         confidence = segmentation.confidence[..., 0]
         curves["confidence"] = jax.vmap(by_probability)(confidence, at_seed == label, counts)
-    return curves, belief, answer
+    return curves

@@ -1,10 +1,10 @@
 """From images to class scores at their own size, by a test protocol."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 WAITING = 4
-
-Item = TypeVar("Item")
 
 
 @jax.tree_util.register_dataclass
@@ -120,15 +118,24 @@ class Inference:
             donate_argnums=0,
         )
 
-    def in_batches(self, items: Iterable[Item], image: Callable[[Item], np.ndarray]) -> Iterator[list[Item]]:
-        """Items whose images can be run together, `rows` at a time; fewer at the end.
+    def over(
+        self, samples: Iterable[dict], params: Arrays, statistics: Arrays
+    ) -> Iterator[tuple[list[dict], Segmentation]]:
+        """In batches: samples, and what the protocol says of their "image". The arrays may be those of all processes,
+        replicated."""
+        params, statistics = parallel.to_local(self.mesh, (params, statistics))
+        for batch in self.in_batches(samples):
+            yield batch, self(params, statistics, [sample["image"] for sample in batch])
 
-        Where sizes hardly repeat, no more than WAITING times `rows` items are held back for others like them.
+    def in_batches(self, samples: Iterable[dict]) -> Iterator[list[dict]]:
+        """Samples whose images can be run together, `rows` at a time; fewer at the end.
+
+        Where sizes hardly repeat, no more than WAITING times `rows` samples are held back for others like them.
         """
-        waiting: dict[tuple, list[Item]] = defaultdict(list)
-        for item in items:
-            alike = shapes(image(item).shape[:2], self.protocol)
-            waiting[alike].append(item)
+        waiting: dict[tuple, list[dict]] = defaultdict(list)
+        for sample in samples:
+            alike = shapes(sample["image"].shape[:2], self.protocol, self._align_corners)
+            waiting[alike].append(sample)
             too_many = sum(map(len, waiting.values())) > WAITING * self.rows
             if too_many:
                 alike = max(waiting, key=lambda key: len(waiting[key]))

@@ -1,48 +1,26 @@
 """The names and colours of classes, as a picture and beneath others."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from ovenet_jax.data.labels import IGNORE, Labels
+from ovenet_jax.data.labels import Labels
 from ovenet_jax.evaluation.colours import label_colors
-from ovenet_jax.evaluation.sheet import LINE, MARGIN, RULE, Sheet, shown_names, text_width
-
-WIDTH = 900  # pixels
+from ovenet_jax.evaluation.drawing import GAP, arranged, bordered, shown_names, text
 
 
-def legend(classes: Labels) -> np.ndarray:
-    """The names and colours of all classes, uint8 [h, w, 3]."""
-    drawn = Legend([np.arange(len(classes.names))], classes, WIDTH)
-    sheet = Sheet(2 * MARGIN + WIDTH, 2 * MARGIN + drawn.height)
-    drawn.draw(sheet, MARGIN)
-    return sheet.pixels()
-
-
-class Legend:
-    """Every class in `maps` of train ids, then ignored pixels if there are any, in `width` pixels and as few lines as
-    fit; its `height` is in pixels."""
-
-    def __init__(self, maps: list[np.ndarray], classes: Labels, width: int):
-        present = sorted(set().union(*(np.unique(ids).tolist() for ids in maps)))
-        names = shown_names(classes.names)
-        self._names = ["ignored" if k == IGNORE else names[k] for k in present]
-        self._colors = label_colors(np.array(present, int), classes)
-        self._starts = _columns(self._names, width)
-        self.height = -(-len(present) // len(self._starts)) * LINE
-
-    def draw(self, sheet: Sheet, y: int) -> None:
-        for index, (name, color) in enumerate(zip(self._names, self._colors, strict=True)):
-            row, column = divmod(index, len(self._starts))
-            left, top = MARGIN + self._starts[column], y + row * LINE
-            sheet.box(left + 0.5, top + 4.5, 24, 24, facecolor=color / 255, edgecolor=RULE)
-            sheet.write(left + 34, top + LINE / 2, name)
-
-
-def _columns(names: list[str], width: int) -> list[int]:
-    """Where columns start: as few lines as fit into `width`, each column as wide as its names."""
-    widths = [62 + int(text_width(name)) for name in names]
-    for lines in range(1, len(names) + 1):
-        columns = -(-len(names) // lines)
-        column_widths = [max(widths[column::columns]) for column in range(columns)]
-        if sum(column_widths) <= width:
-            return [sum(column_widths[:column]) for column in range(columns)]
-    return [0]
+def legend(classes: Labels, present: Sequence[int], width: int = 900) -> np.ndarray:
+    """Of the `present` train ids, 255 for ignored, uint8 [h, w, 3]: in as few lines as fit into `width` pixels."""
+    names = [*shown_names(classes.names), *["ignored"] * 256]
+    colors = label_colors(np.array(present, int), classes)
+    entries = [
+        arranged(
+            [[bordered(bordered(np.full((22, 22, 3), color, np.uint8), 1, shade=184), 4), text(names[k])]]
+        )
+        for k, color in zip(present, colors, strict=True)
+    ]
+    for columns in range(len(entries), 0, -1):
+        widths = [max(entry.shape[1] for entry in entries[i::columns]) for i in range(columns)]
+        if sum(widths) + GAP * (columns - 1) <= width or columns == 1:
+            break
+    return arranged([entries[i : i + columns] for i in range(0, len(entries), columns)], down=0)

@@ -15,48 +15,30 @@ from markupsafe import Markup
 from matplotlib.colors import to_hex
 
 from ovenet_jax.data.labels import Labels
-from ovenet_jax.evaluation.inspection import Inspected, packed
+from ovenet_jax.evaluation.inspection import Inspected
+from ovenet_jax.evaluation.packing import packed
 from ovenet_jax.models.predictions import TITLES
 
 FILES = resources.files("ovenet_jax.evaluation") / "page"
 SCRIPTS = ("maps.js", "layers.js", "pane.js", "inspector.js", "report.js")  # one program, in this order
 MOST_BYTES = 12_000_000
 FOR_THE_REST = 600_000  # of a page besides images and plotly
-CONFIDENCE = ("confidence F", "0: initial", "1: seed")
-ROLES = {
-    "initial": ("S_i", "before"),
-    "seed": ("S_s", "at the seed"),
-    "fused": ("S_f", "after"),
-    "main": ("prediction", ""),
-    "offset": ("direction", ""),
-}
-BOUNDARY = ("boundary", "0: interior", "1: boundary")
-
-
-class Cell(NamedTuple):
-    """A table's cell. sort: what it is sorted by, or None: its text. bar: -1 to 1, or None. color: CSS, or ""."""
-
-    text: str
-    sort: float | None = None
-    color: str = ""
-    bar: float | None = None
-    href: str = ""
-
-
-class Table(NamedTuple):
-    """columns: their titles. rows: a cell for each. sorted: the column by which rows are in falling order, or None."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    sorted: int | None = None
 
 
 class Section(NamedTuple):
-    """charts: Plotly's figures by name. facts, and those that are shown when asked for: (name, value)."""
+    """A part of a page, with a table, charts, or facts.
+
+    columns: (title, kind) of the table's, and rows, with a value for each. Kinds are "text"; "class", a train id;
+    "share", shown in percent: a number, an interval of comparison.py, or None; "difference" of two shares, with a bar;
+    and "pixel", what a link to the inspector says, of which "image" is the name of one.
+    charts: by name, what report.js draws: {"lines": ...} or {"confusion": ...}. facts, and folded ones that are shown
+    when asked for: (name, value).
+    """
 
     title: str
     text: str = ""
-    table: Table | None = None
+    columns: Sequence[tuple[str, str]] = ()
+    rows: Sequence[Sequence[Any]] = ()
     charts: Mapping[str, dict] = {}
     facts: Sequence[tuple[str, str]] = ()
     folded: Sequence[tuple[str, str]] = ()
@@ -65,12 +47,13 @@ class Section(NamedTuple):
 class Page(NamedTuple):
     """All that a report shows.
 
-    images: of each image one view per run, in the order of `runs`; notes: what is said of an image in the list.
+    headline: shares by their titles. images: of each image one view per run, in the order of `runs`; notes: what is
+    said of an image in the list.
     """
 
     title: str
     subtitle: str
-    headline: Sequence[tuple[str, str]]
+    headline: Sequence[tuple[str, Any]]
     classes: Labels
     runs: Sequence[str]
     images: Sequence[Sequence[Inspected]]
@@ -80,47 +63,32 @@ class Page(NamedTuple):
 
 def html(page: Page) -> str:
     """One self-contained file, at most about MOST_BYTES."""
-    library = _plotly() if any(section.charts for section in page.sections) else ""
-    share = (MOST_BYTES - FOR_THE_REST - len(library)) // max(1, len(page.images))
+    charts = {name: chart for section in page.sections for name, chart in section.charts.items()}
+    plotly = _plotly() if charts else ""
+    share = (MOST_BYTES - FOR_THE_REST - len(plotly)) // max(1, len(page.images))
     with ThreadPoolExecutor() as threads:
         images = list(threads.map(lambda views: packed(views, share), page.images))
+    colormap = matplotlib.colormaps["viridis"]
+    setup = {
+        "names": page.classes.names,
+        "colors": page.classes.colors,
+        "runs": page.runs,
+        "titles": TITLES,
+        "scale": [to_hex(colormap(step)).removeprefix("#") for step in range(256)],
+        "images": [image.described | {"note": note} for image, note in zip(images, page.notes, strict=True)],
+    }
+    data = {f"{part}-{i}": x for i, image in enumerate(images) for part, x in image.data.items()}
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_read), autoescape=True, undefined=jinja2.StrictUndefined
     )
     return environment.get_template("report.html.j2").render(
-        page._asdict()
-        | {
-            "images": images,
-            "setup": _setup(page, images),
-            "charts": {name: chart for section in page.sections for name, chart in section.charts.items()},
-            "plotly": library,
-            "style": Markup(_read("style.css")),
-            "scripts": Markup("".join(map(_read, SCRIPTS))),
-        }
+        page=page,
+        data=data | {"plotly": plotly},
+        setup=setup,
+        charts=charts,
+        style=Markup(_read("style.css")),
+        scripts=Markup("".join(map(_read, SCRIPTS))),
     )
-
-
-def _setup(page: Page, images: Sequence[dict]) -> dict[str, Any]:
-    """What the inspector knows beside the arrays."""
-    data = ("picture", "label")
-    described = [
-        {key: value for key, value in image.items() if key not in (*data, "views")}
-        | {"note": note, "views": [{k: v for k, v in view.items() if k != "maps"} for view in image["views"]]}
-        for image, note in zip(images, page.notes, strict=True)
-    ]
-    is_segfix = any("offset" in view["predictions"] for image in images for view in image["views"])
-    confidence, *ends = BOUNDARY if is_segfix else CONFIDENCE
-    colormap = matplotlib.colormaps["viridis"]
-    return {
-        "names": page.classes.names,
-        "colors": page.classes.colors,
-        "runs": page.runs,
-        "titles": {**TITLES, "offset": "direction", "confidence": confidence},
-        "roles": ROLES,
-        "confidence_ends": ends,
-        "scale": [to_hex(colormap(step)).removeprefix("#") for step in range(256)],
-        "images": described,
-    }
 
 
 @lru_cache(maxsize=1)

@@ -7,6 +7,7 @@ does it to pixels. Source: the test code of HRNet, HRNet-OCR and OVeNet, and of 
 
 import math
 from functools import lru_cache
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -63,18 +64,9 @@ class Protocol(NamedTuple):
           UserError: a value that no protocol can have.
         """
         check_settings(settings)
-        scales = settings.scales if isinstance(settings.scales, tuple | list) else (settings.scales,)
+        values = {name: getattr(settings, name) for name in cls._fields}
         return cls(
-            base_size=settings.base_size,
-            window=tuple(settings.window),
-            windows=settings.windows,
-            side=settings.side,
-            sum=settings.sum,
-            scales=tuple(map(float, scales)),
-            flip=settings.flip,
-            bucket=settings.bucket,
-            keep_shape=settings.keep_shape,
-            parts_align_corners=settings.parts_align_corners,
+            **values | {"window": tuple(settings.window), "scales": tuple(map(float, _scales(settings)))}
         )
 
     def __str__(self) -> str:
@@ -91,7 +83,7 @@ class Protocol(NamedTuple):
 
 def check_settings(settings) -> None:
     """Raises UserError for values of `config.eval` that no test can have."""
-    scales = settings.scales if isinstance(settings.scales, tuple | list) else (settings.scales,)
+    scales = _scales(settings)
     if not scales or not all(type(s) in (int, float) and 0 < s < math.inf for s in scales):
         raise UserError(f"config.eval.scales is {scales}; it must be positive numbers, like (0.5, 1.0, 1.5).")
     window = tuple(settings.window)
@@ -114,6 +106,10 @@ def check_settings(settings) -> None:
                 f"config.eval.scales: {scale} times base_size {settings.base_size} makes images of "
                 f"{settings.base_size * scale:g} pixels; {SMALLEST} to {LARGEST} can be tested."
             )
+
+
+def _scales(settings) -> tuple:
+    return tuple(settings.scales) if isinstance(settings.scales, tuple | list) else (settings.scales,)
 
 
 class Taps(NamedTuple):
@@ -144,55 +140,26 @@ def canvas_size(size: tuple[int, int], protocol: Protocol) -> tuple[int, int]:
     return padded_size(size, 1 if protocol.bucket == 1 else CANVAS_BUCKETS * protocol.bucket)
 
 
-def shapes(size: tuple[int, int], protocol: Protocol) -> tuple:
+def shapes(size: tuple[int, int], protocol: Protocol, align_corners: bool) -> tuple:
     """What must agree for images to be run together: the canvas and the sizes of all passes."""
-    pass_sizes = []
-    for scale in protocol.scales:
-        scaled = _scaled(size, scale, protocol)
-        rows, columns = (_windows(scaled[axis], scale, protocol, axis) for axis in (0, 1))
-        pass_sizes.append((len(rows.starts), len(columns.starts), rows.length, columns.length))
-    return canvas_size(size, protocol), tuple(pass_sizes)
+    return canvas_size(size, protocol), tuple(p.size for p in passes(size, protocol, align_corners))
 
 
 @lru_cache(maxsize=256)
 def passes(size: tuple[int, int], protocol: Protocol, align_corners: bool) -> tuple[Pass, ...]:
     """All passes of an image of `size` (H, W), which lies at the top left of its canvas."""
-    canvas = canvas_size(size, protocol)
-    align_parts = align_corners if protocol.parts_align_corners is None else protocol.parts_align_corners
     result = []
     for scale in protocol.scales:
         scaled = _scaled(size, scale, protocol)
         rows, columns = (
-            _passes_of_axis(
-                size[axis],
-                canvas[axis],
-                scaled[axis],
-                _windows(scaled[axis], scale, protocol, axis),
-                align_corners,
-                align_parts,
-            )
-            for axis in (0, 1)
+            _passes_of_axis(axis, side, length, scale, protocol, align_corners)
+            for axis, (side, length) in enumerate(zip(size, scaled, strict=True))
         )
-        result += [
-            Pass(
-                size=(row.length, column.length),
-                read=(row.read, column.read),
-                write=(row.write, column.write),
-                write_parts=(row.write_parts, column.write_parts),
-                scale=scale,
-                whole=(row.length, column.length) == scaled,
-            )
-            for row in rows
-            for column in columns
-        ]
+        for (height, *row), (width, *column) in product(rows, columns):
+            read, write, write_parts = zip(row, column, strict=True)
+            whole = (height, width) == scaled
+            result.append(Pass((height, width), read, write, write_parts, scale, whole))
     return tuple(result)
-
-
-class _Windows(NamedTuple):
-    """Along one axis: where the windows start, and their length."""
-
-    starts: list[int]
-    length: int
 
 
 def _scaled(size: tuple[int, int], scale: float, protocol: Protocol) -> tuple[int, int]:
@@ -221,51 +188,44 @@ def _scaled(size: tuple[int, int], scale: float, protocol: Protocol) -> tuple[in
     return scaled[0], scaled[1]
 
 
-def _windows(scaled: int, scale: float, protocol: Protocol, axis: int) -> _Windows:
-    """The windows along an axis of `scaled` pixels."""
+def _windows(scaled: int, scale: float, protocol: Protocol, axis: int) -> tuple[list[int], int]:
+    """Where windows start along an axis of `scaled` pixels, and their length."""
     window = protocol.window[axis]
     if protocol.windows == "whole":
-        return _Windows([0], scaled)
+        return [0], scaled
     if protocol.windows == "generic":
         stride = int(window * 2 / 3)
         count = max(0, math.ceil((scaled - window) / stride)) + 1
-        return _Windows([stride * i for i in range(count)], window)
+        return [stride * i for i in range(count)], window
     if (scale <= 1 and protocol.windows == "cityscapes") or scaled <= window:
-        return _Windows([0], scaled)
+        return [0], scaled
     if protocol.windows == "overlapping":
         starts = list(range(0, scaled - window + 1, window // 3))
-        return _Windows(starts if starts[-1] + window == scaled else [*starts, scaled - window], window)
-    count = math.ceil(scaled / window)
-    return _Windows([min(window * i, scaled - window) for i in range(count)], window)
-
-
-class _AxisPass(NamedTuple):
-    """A pass along one axis: `read` has n = length pixels, `write` and `write_parts` have the canvas's."""
-
-    length: int
-    read: Taps
-    write: Taps
-    write_parts: Taps
+        return starts if starts[-1] + window == scaled else [*starts, scaled - window], window
+    return [min(window * i, scaled - window) for i in range(math.ceil(scaled / window))], window
 
 
 def _passes_of_axis(
-    side: int, canvas: int, scaled: int, windows: _Windows, align_corners: bool, align_parts: bool
-) -> list[_AxisPass]:
-    """An axis of `side` pixels on a canvas, resized to `scaled` pixels and cut into windows."""
-    length = windows.length
+    axis: int, side: int, scaled: int, scale: float, protocol: Protocol, align_corners: bool
+) -> list[tuple[int, Taps, Taps, Taps]]:
+    """An axis of `side` pixels on its canvas, resized to `scaled` pixels and cut into windows: of each its length,
+    `read`, `write` and `write_parts`."""
+    starts, length = _windows(scaled, scale, protocol, axis)
+    canvas = canvas_size((side, side), protocol)[axis]
     covered = np.zeros(scaled)
-    for start in windows.starts:
+    for start in starts:
         covered[start : start + length] += 1
+    align_parts = align_corners if protocol.parts_align_corners is None else protocol.parts_align_corners
     read = _taps(side, scaled, align_corners=False)  # as OpenCV resizes images
     write, write_parts = (_taps(scaled, side, align_corners=align) for align in (align_corners, align_parts))
     return [
-        _AxisPass(
+        (
             length,
-            read=_padded(Taps(*(x[:, start : start + length] for x in read)), length),
-            write=_padded(_inside(write, start, length, covered), canvas),
-            write_parts=_padded(_inside(write_parts, start, length, covered), canvas),
+            _padded(Taps(*(x[:, start : start + length] for x in read)), length),
+            _padded(_inside(write, start, length, covered), canvas),
+            _padded(_inside(write_parts, start, length, covered), canvas),
         )
-        for start in windows.starts
+        for start in starts
     ]
 
 

@@ -7,25 +7,23 @@ The offsets are a SegFix's, or an OVeNet's where it is sure of its seeds. Nothin
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from operator import itemgetter
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from ovenet_jax import files
-from ovenet_jax.data import pipeline
 from ovenet_jax.devices import parallel
-from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation import report
+from ovenet_jax.evaluation.evaluator import Batch, Evaluator
 from ovenet_jax.evaluation.inference import Inference
+from ovenet_jax.evaluation.results import Evaluation
 from ovenet_jax.models.sampling import sample
 from ovenet_jax.run import identity, workdir
-from ovenet_jax.run.network import Network, restore_network
+from ovenet_jax.run.network import restore_network
 from ovenet_jax.segfix.refine import SEMANTIC_SCALE
 from ovenet_jax.segfix.scores import COLUMNS, Scores, means, no_scores, scores_of, table
 from ovenet_jax.segfix.shift import seeds_where_sure
@@ -50,7 +48,6 @@ def refined_maps(label: jax.Array, offset: jax.Array, size: jax.Array) -> jax.Ar
 # ---- a split ----
 
 
-@enough_memory(EVALUATION_MEMORY)
 def evaluate_refined(config: ConfigDict, folder: Path) -> None:
     """Scores the class maps of the network in `folder` before and after refinement by that in config.eval.segfix, the
     workdir of a SegFix or an OVeNet. Prints the scores of segfix/scores.py and writes them as report.json.
@@ -59,33 +56,33 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
       UserError: no checkpoint, or one of another model; a network whose maps are no classes, or one without offsets,
         where there must be.
     """
-    task = task_of(config, identity.classes_of(folder))
-    task.check_test()
-    source = task.open_evaluation()
     network = restore_network(config.model, folder, config.eval.checkpoint)
-    inference = Inference.from_config(config, network.graphdef, task.classes, answer_only=True)
+    evaluator = Evaluator(config, network.graphdef, identity.classes_of(folder), answer_only=True)
     refiner = Refiner(config)
+    split, protocol, classes = config.data.eval_split, evaluator.inference.protocol, evaluator.task.classes
     what = {
-        "split": config.data.eval_split,
+        "split": split,
         "step": network.step,
         "refiner": refiner.name,
         "eval": config.eval.to_dict(),
-        "data": source.identity,
+        "data": evaluator.source.identity,
     }
     parallel.say(
-        f"Refining what step {network.step} of {folder} says of {what['split']} by {refiner.name}: {len(source)} "
-        f"images, {inference.protocol}."
+        f"Refining what step {network.step} of {folder} says of {split} by {refiner.name}: {len(evaluator.source)} "
+        f"images, {protocol}."
     )
-    scores = scores_before_and_after(config, task, source, network, inference, refiner)
+    observer = Refinement(evaluator.task, refiner)
+    evaluation = evaluator.run(network.params, network.statistics, observers=[observer])
+    assert evaluation is not None  # nothing interrupts it
     if jax.process_index() == 0:
-        print(table(scores, task.classes.names))
-        content = {"what": what, "images": int(scores.before.images), "made": report.made_now()}
+        scores = scores_in(evaluation)
+        print(table(scores, classes.names))
+        content = {"what": what, "images": len(evaluation.images), "made": report.made_now()}
         for title, mean in means(scores).items():
             columns = {c: {"before": b, "after": a} for c, (b, a) in zip(COLUMNS, mean.tolist(), strict=True)}
             content[title] = columns
-        name = f"{what['split']}{inference.protocol.suffix}_refined"
         with files.writing(folder, "--workdir"):
-            target = report.new_folder(folder / "evaluation", name, what)
+            target = report.new_folder(folder / "evaluation", f"{split}{protocol.suffix}_refined", what)
             files.write_json(target / "report.json", content)
         print(f"Written: {target}")
 
@@ -112,28 +109,56 @@ class Refiner:
                 its, network.graphdef, self._task.classes, answer_only=True
             )
         self.name = f"step {network.step} of {folder}"
-        self._params, self._statistics = parallel.to_local(
-            self._inference.mesh, (network.params, network.statistics)
-        )
+        self._arrays = network.params, network.statistics
 
-    def in_batches(self, samples: Sequence[dict]) -> Iterator[list[dict]]:
-        """Those that can be run together."""
-        return self._inference.in_batches(samples, itemgetter("image"))
+    def offsets(self, samples: Sequence[dict]) -> list[np.ndarray]:
+        """Of each sample, (row, column) in pixels to read the label of each pixel at, [H, W, 2]."""
+        found: dict[int, np.ndarray] = {}
+        numbered = [sample | {"row": row} for row, sample in enumerate(samples)]
+        for batch, segmentation in self._inference.over(numbered, *self._arrays):
+            maps = jax.device_get(
+                (self._task.class_map(segmentation.prediction), segmentation.offset, segmentation.confidence)
+            )
+            offsets = self._task.offsets([sample["image"].shape[:2] for sample in batch], *maps)
+            for one, (own, confidence) in zip(batch, offsets, strict=True):
+                scaled = SEMANTIC_SCALE * own if confidence is None else seeds_where_sure(own, confidence)
+                found[one["row"]] = scaled
+        return [found[row] for row in range(len(samples))]
 
-    def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """(row, column) in pixels to read each image's label at, float32 [rows, h, w, 2]."""
-        segmentation = self._inference(self._params, self._statistics, images)
-        found = jax.device_get(
-            (self._task.class_map(segmentation.prediction), segmentation.offset, segmentation.confidence)
-        )
-        offset = np.zeros((*found[0].shape, 2), np.float32)
-        for row, (own, confidence) in enumerate(self._task.offsets([x.shape[:2] for x in images], *found)):
-            height, width = images[row].shape[:2]
-            if confidence is None:
-                offset[row, :height, :width] = SEMANTIC_SCALE * own
-            else:
-                offset[row, :height, :width] = seeds_where_sure(own, confidence)
-        return offset
+
+class Refinement:
+    """An `Observer` of the scores of segfix/scores.py, before and after."""
+
+    def __init__(self, task: Task, refiner: Refiner):
+        self._task, self._refiner = task, refiner
+
+    def measure(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        before = self._task.class_map(batch.segmentation.prediction)
+        offset, sizes = np.zeros((*before.shape, 2), np.float32), np.ones((len(before), 2), np.int32)
+        for row, own in enumerate(self._refiner.offsets(batch.samples)):
+            height, width = sizes[row] = own.shape[:2]
+            offset[row, :height, :width] = own
+        return before, refined_maps(before, offset, sizes)
+
+    def found(self, samples: list[dict], measured: tuple[np.ndarray, np.ndarray]) -> Evaluation:
+        def score(sample: dict, before: np.ndarray, after: np.ndarray) -> Scores:
+            label, own = sample["label"], tuple(map(slice, sample["label"].shape))
+            return scores_of(label, before[own], after[own], len(self._task.classes.names))
+
+        with ThreadPoolExecutor() as threads:
+            first, *others = threads.map(score, samples, *measured)
+        return Evaluation(sums=as_sums(sum(others, start=first)))
+
+
+def as_sums(scores: Scores) -> dict[str, np.ndarray]:
+    """As an evaluation holds them."""
+    return {f"leaf {i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(scores))}
+
+
+def scores_in(evaluation: Evaluation) -> Scores:
+    """Back again."""
+    leaves, structure = jax.tree.flatten(no_scores(1))
+    return jax.tree.unflatten(structure, [evaluation.sums[f"leaf {i}"] for i in range(len(leaves))])
 
 
 @contextmanager
@@ -148,49 +173,3 @@ def _keys_of(folder: Path) -> Iterator[None]:
             f"{folder}/config.json is another version's: it has no key {error.name!r}; add it as configs/ has it, or "
             f"train that network with this version."
         ) from error
-
-
-def scores_before_and_after(
-    config: ConfigDict,
-    task: Task,
-    source: pipeline.Split,
-    network: Network,
-    inference: Inference,
-    refiner: Refiner,
-) -> Scores:
-    """Of all images, each refined by one process."""
-    num_classes = config.model.num_classes
-    params, statistics = parallel.to_local(inference.mesh, (network.params, network.statistics))
-    mine = range(jax.process_index(), len(source), jax.process_count())
-    total = no_scores(num_classes)
-    samples_read = pipeline.samples(
-        source, mine, short_side=config.eval.short_side, workers=config.data.workers
-    )
-    with samples_read as samples, ThreadPoolExecutor() as threads:
-
-        def score(sample: dict, before: np.ndarray, after: np.ndarray) -> Scores:
-            height, width = sample["label"].shape
-            return scores_of(sample["label"], before[:height, :width], after[:height, :width], num_classes)
-
-        bar = tqdm(samples, "refining", len(mine), unit=" images", mininterval=1, leave=False)
-        for alike in inference.in_batches(bar, itemgetter("image")):
-            for batch in refiner.in_batches(alike):
-                images = [sample["image"] for sample in batch]
-                before = task.class_map(inference(params, statistics, images).prediction)
-                offset = _on_canvas(refiner(images), before.shape)
-                sizes = np.ones((len(before), 2), np.int32)
-                sizes[: len(images)] = [image.shape[:2] for image in images]
-                maps = jax.device_get((before, refined_maps(before, offset, sizes)))
-                total = sum(threads.map(score, batch, *maps), start=total)
-    leaves, structure = jax.tree.flatten(total)
-    gathered = parallel.gather([np.asarray(leaf).tolist() for leaf in leaves])
-    return jax.tree.unflatten(
-        structure, [sum(map(np.asarray, parts)) for parts in zip(*gathered, strict=True)]
-    )
-
-
-def _on_canvas(offset: jax.Array | np.ndarray, canvas: Sequence[int]) -> jax.Array:
-    """[B, h, w, 2], cut off or filled up with zeros at the bottom and right to [B, H, W, 2]."""
-    _, height, width = canvas
-    offset = jnp.asarray(offset)[:, :height, :width]
-    return jnp.pad(offset, ((0, 0), (0, height - offset.shape[1]), (0, width - offset.shape[2]), (0, 0)))

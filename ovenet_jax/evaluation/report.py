@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import platform
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -14,22 +15,13 @@ from ovenet_jax import files
 from ovenet_jax.data.image_files import write_picture
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation.confusion import confusion_picture
-from ovenet_jax.evaluation.metrics import Evaluation, ImageScore
-from ovenet_jax.evaluation.suspects import as_suspect
+from ovenet_jax.evaluation.results import Evaluation, ImageScore
 from ovenet_jax.models.predictions import TITLES
-from ovenet_jax.supervision.measures import class_scores
+from ovenet_jax.supervision.measures import MEANS, class_scores
 from ovenet_jax.supervision.task import Task
 from ovenet_jax.tables import aligned, percent
 
 VERSIONS = ("jax", "jaxlib", "flax", "numpy")
-MEANS = {
-    "miou": "mIoU, all classes",
-    "miou_present": "mIoU, official",
-    "pixel_accuracy": "pixel accuracy",
-    "mean_accuracy": "mean accuracy",
-    "boundary_f": "F of boundary pixels",
-    "direction_accuracy": "direction accuracy",
-}
 
 
 def new_folder(parent: Path, name: str, what: Mapping) -> Path:
@@ -71,9 +63,8 @@ def write(
     if len(evaluation.groups) > 1:
         print(group_table(evaluation.groups))
         content["groups"] = {key: _results(group, task) for key, group in evaluation.groups.items()}
-    content["scores"] = [list(image) for image in evaluation.images]
-    content["suspects"] = evaluation.suspects
-    content["curves"] = {name: curve.tolist() for name, curve in evaluation.curves.items()}
+    content["scores"] = evaluation.images
+    content |= {"suspects": evaluation.suspects, "curves": evaluation.as_json()["sums"]}
     content["worst"] = [{"name": image.name, "miou": image.miou} for image in worst]
     if worst:
         print("Lowest mIoU: " + ", ".join(f"{image.name} {percent(image.miou)}" for image in worst[:3]))
@@ -99,24 +90,20 @@ def read(folder: Path) -> Evaluation | None:
         return None
 
 
-def _as_evaluation(content: Mapping) -> Evaluation:
+def _as_evaluation(content: dict) -> Evaluation:
     groups = content.get("groups") or {"": {name: content[name] for name in TITLES if name in content}}
     matrices = {
-        group: {name: np.array(result["confusion"], np.int64) for name, result in results.items()}
+        group: {name: result["confusion"] for name, result in results.items()}
         for group, results in groups.items()
     }
-    curves = {name: np.array(curve) for name, curve in content["curves"].items()}
-    images = [ImageScore(*image) for image in content["scores"]]
-    suspects = [as_suspect(one) for one in content["suspects"]]
-    return Evaluation(matrices, images, content["answer"], curves, suspects, content["made"])
+    known = {"groups": matrices, "images": content["scores"], "sums": content["curves"]}
+    return Evaluation.from_json(content | known)
 
 
 def made_now() -> dict:
     """Date and versions of a report."""
-    return {
-        "date": time.strftime("%Y-%m-%d %H:%M"),
-        "versions": {name: metadata.version(name) for name in VERSIONS},
-    }
+    versions = {"Python": platform.python_version()} | {name: metadata.version(name) for name in VERSIONS}
+    return {"date": time.strftime("%Y-%m-%d %H:%M"), "versions": versions}
 
 
 def write_panels(panels: Mapping[str, np.ndarray], folder: Path) -> None:

@@ -1,33 +1,35 @@
 """What the report of a run shows: `report.html`, from an evaluation, the run's folder and some inspected images."""
 
+import importlib
 import json
 import math
-import platform
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
-from urllib.parse import urlencode
+from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from ovenet_jax import files
-from ovenet_jax.data.labels import Labels
+from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation.curves import BINS, DISTANCES
 from ovenet_jax.evaluation.inspection import Inspected
-from ovenet_jax.evaluation.metrics import Evaluation, ImageScore
-from ovenet_jax.evaluation.page import Cell, Page, Section, Table, html
-from ovenet_jax.evaluation.report import MEANS, VERSIONS
+from ovenet_jax.evaluation.page import Page, Section, html
+from ovenet_jax.evaluation.report import made_now
+from ovenet_jax.evaluation.results import Evaluation, ImageScore
 from ovenet_jax.models.predictions import TITLES
 from ovenet_jax.run import workdir
-from ovenet_jax.supervision.measures import class_scores
+from ovenet_jax.supervision.measures import MEANS, class_scores
 from ovenet_jax.supervision.task import Task
+from ovenet_jax.tables import percent
 
-COLORS = ("#2f81d6", "#d2691e", "#1a9b6c", "#8f63cf", "#c2498d", "#7d8b99")
 SHORT = {"main": "IoU", "initial": "S_i", "seed": "S_s", "fused": "S_f", "offset": "IoU"}
 LISTED_IMAGES, LISTED_REGIONS = 200, 60
+LEARNED = (
+    ("Losses", "loss", "loss_"),
+    ("mIoU in training", "mIoU", "eval_miou_"),
+)  # title, unit, keys' beginning
 
 
 def write(
@@ -40,89 +42,48 @@ def write(
     target: Path,
 ) -> None:
     """Writes `target`/report.html on the run in `folder`. what: as of report.write."""
-    matrices, classes = evaluation.matrices, task.classes
+    matrices, made = evaluation.matrices, evaluation.made or made_now()
     answer = task.scores_of(matrices[evaluation.answer])
-    headline = [(title, f"{_percent(answer[key])} %") for key, title in MEANS.items() if key in answer]
-    in_order = sorted(inspected, key=lambda one: math.inf if one.score is None else one.score)
+    in_order = sorted(inspected, key=lambda one: _rank(one.score))
     page = Page(
         title=f"{folder.name} on {what['split']}",
-        subtitle=f"Step {what['step']}, {len(evaluation.images)} images, {time.strftime('%Y-%m-%d %H:%M')}",
-        headline=headline,
-        classes=classes,
+        subtitle=f"Step {what['step']}, {len(evaluation.images)} images, {made['date']}",
+        headline=[(title, answer[key]) for key, title in MEANS.items() if key in answer],
+        classes=task.classes,
         runs=[folder.name],
         images=[[one] for one in in_order],
-        notes=["" if one.score is None else f"mIoU {_percent(one.score)}" for one in in_order],
+        notes=["" if one.score is None else f"mIoU {percent(one.score)}" for one in in_order],
         sections=[
-            class_section(matrices, evaluation.answer, classes),
-            confusion_section(matrices[evaluation.answer], classes),
-            *curve_sections(evaluation.curves),
+            class_section(matrices),
+            Section(
+                "Confusion",
+                "Share of the true class's pixels; the shade is its square root, so that small confusions show.",
+                charts={"confusion": {"counts": matrices[evaluation.answer].tolist()}},
+            ),
+            *curve_sections(evaluation.sums),
             *learning_sections(folder / "metrics.jsonl"),
-            *suspect_sections(evaluation, classes, {one.name for one in inspected}),
-            image_section(evaluation.images, {one.name for one in inspected}),
-            run_section(what, config, folder),
+            *suspect_sections(evaluation),
+            image_section(evaluation.images),
+            run_section(what, made, config, folder),
         ],
     )
     files.write(target / "report.html", html(page))
 
 
-def class_section(matrices: Mapping[str, np.ndarray], answer: str, classes: Labels) -> Section:
-    """IoU per class of each prediction; of several, what the answer adds to the first."""
-    results = {name: class_scores(matrix) for name, matrix in matrices.items()}
-    base = next(iter(results))
-    first, last = results[base], results[answer]
-    counts = next(iter(matrices.values())).sum(1)
-    compares = len(results) > 1
-    columns = ["class", "share", *(SHORT[name] for name in results)]
-    columns += [f"{SHORT[answer]} − {SHORT[base]}"] * compares + ["accuracy"]
-    difference = last["iou"] - first["iou"]
-    longest = max(float(np.abs(difference).max()), 1e-9)
-    rows = []
-    for k, (name, color) in enumerate(zip(classes.names, classes.colors, strict=True)):
-        values = [counts[k] / max(1, counts.sum()), *(result["iou"][k] for result in results.values())]
-        cells = [Cell(name, color=f"rgb{tuple(color)}"), *(_share_cell(value) for value in values)]
-        if compares:
-            change = float(difference[k])
-            cells.append(Cell(f"{100 * change:+.2f}", change, bar=change / longest))
-        rows.append([*cells, _share_cell(last["accuracy"][k])])
-    return Section(
-        "Classes",
-        "Share of the pixels, IoU of each prediction and accuracy of the answer, in percent.",
-        Table(columns, rows),
-    )
-
-
-def confusion_section(matrix: np.ndarray, classes: Labels) -> Section:
-    """Where the pixels of each true class went."""
-    shares = matrix / np.maximum(1, matrix.sum(1, keepdims=True))
-    names = [_plain(name) for name in classes.names]
-    hover = (
-        "true: %{y}<br>predicted: %{x}<br>%{customdata[0]:,} pixels, %{customdata[1]:.2%} of the true class"
-    )
-    heat = {
-        "type": "heatmap",
-        "x": names,
-        "y": names,
-        "z": np.sqrt(shares).round(3).tolist(),
-        "customdata": [
-            [[int(count), round(float(share), 4)] for count, share in zip(*row, strict=True)]
-            for row in zip(matrix, shares, strict=True)
-        ],
-        "hovertemplate": f"{hover}<extra></extra>",
-        "colorscale": "Blues" if len(names) < 2 else [[0, "rgba(47,129,214,0)"], [1, "rgb(47,129,214)"]],
-        "showscale": False,
-        "xgap": 1 if len(names) < 40 else 0,
-        "ygap": 1 if len(names) < 40 else 0,
-    }
-    side = int(np.clip(26 * len(names) + 160, 380, 900))
-    axis = {"type": "category", "showgrid": False, "tickangle": -60, "tickfont": {"size": 11}}
-    layout = {
-        "height": side,
-        "margin": {"t": 10, "r": 10},
-        "xaxis": {**axis, "title": {"text": "predicted"}},
-        "yaxis": {**axis, "tickangle": 0, "autorange": "reversed", "title": {"text": "true"}},
-    }
-    text = "Share of the true class's pixels; the shade is its square root, so that small confusions show."
-    return Section("Confusion", text, charts={"confusion": {"data": [heat], "layout": layout}})
+def class_section(matrices: Mapping[str, np.ndarray]) -> Section:
+    """IoU per class of each prediction; of several, what the last, the answer, adds to the first."""
+    results = [class_scores(matrix) for matrix in matrices.values()]
+    names, ious = [SHORT[name] for name in matrices], [result["iou"] for result in results]
+    pixels = next(iter(matrices.values())).sum(1)
+    columns = [("class", "class"), ("share", "share"), *((name, "share") for name in names)]
+    values = [range(len(pixels)), pixels / max(1, pixels.sum()), *ious]
+    if len(names) > 1:
+        columns.append((f"{names[-1]} − {names[0]}", "difference"))
+        values.append(ious[-1] - ious[0])
+    columns.append(("accuracy", "share"))
+    values.append(results[-1]["accuracy"])
+    text = "Share of the pixels, IoU of each prediction and accuracy of the answer, in percent."
+    return Section("Classes", text, columns, list(zip(*values, strict=True)))
 
 
 def curve_sections(curves: Mapping[str, np.ndarray]) -> Iterator[Section]:
@@ -132,170 +93,138 @@ def curve_sections(curves: Mapping[str, np.ndarray]) -> Iterator[Section]:
     lines = []
     for name, title in TITLES.items():
         if (counts := curves.get(f"distance {name}")) is not None:
-            share = [_ratio(right, n) for n, _, right in counts]
-            hover = "%{y:.2%} of %{customdata:,} pixels"
-            numbers = counts[:, 0].tolist()
-            lines.append(_line(title, spans, share, customdata=numbers, hovertemplate=hover))
+            shares = [right / n if n else None for n, _, right in counts.tolist()]
+            lines.append({"name": title, "x": spans, "y": shares, "counts": counts[:, 0].tolist()})
     if lines:
-        layout = _layout("pixels to the nearest boundary between classes", "accuracy", tickformat=".0%")
-        layout["xaxis"]["type"] = "category"
+        axes = {"x": "pixels to the nearest boundary between classes", "y": "accuracy", "shares": True}
         text = "The share of pixels that are right, by how far from a boundary of the truth they lie."
-        yield Section("Near boundaries", text, charts={"distance": {"data": lines, "layout": layout}})
+        yield Section("Near boundaries", text, charts={"distance": {**axes, "lines": lines}})
 
-    titles = {"probability": "probability of the answer", "confidence": "F, of one class at pixel and seed"}
     lines, errors = [], []
+    titles = {"probability": "probability of the answer", "confidence": "F, of one class at pixel and seed"}
     for key, title in titles.items():
-        if key not in curves:
-            continue
-        counts = curves[key][curves[key][:, 0] > 0]
-        values, rights = counts[:, 1] / counts[:, 0], counts[:, 2] / counts[:, 0]
-        error = float((np.abs(values - rights) * counts[:, 0]).sum() / max(1, counts[:, 0].sum()))
-        errors.append(f"{title}: {100 * error:.2f} %")
-        hover = "said %{x:.1%}, was %{y:.1%} of %{customdata:,}"
-        line = _line(
-            title, values.tolist(), rights.tolist(), customdata=counts[:, 0].tolist(), hovertemplate=hover
-        )
-        lines.append(line)
+        if key in curves:
+            counts, said, right = curves[key][curves[key][:, 0] > 0].T
+            said, was = said / counts, right / counts
+            error = (np.abs(said - was) * counts).sum() / max(1, counts.sum())
+            errors.append(f"{title}: {100 * error:.2f} %")
+            line = {"x": said.tolist(), "y": was.tolist(), "counts": counts.tolist()}
+            lines.append({"name": title, **line})
     if lines:
-        exact = {"x": [0, 1], "y": [0, 1], "name": "calibrated", "mode": "lines", "hoverinfo": "skip"}
-        lines.append({**exact, "line": {"dash": "dot", "color": COLORS[-1]}})
-        layout = _layout("said", "was", tickformat=".0%")
-        layout["xaxis"] |= {"range": [0, 1], "tickformat": ".0%"}
-        layout["yaxis"] |= {"range": [0, 1]}
         text = (
             f"How often it was so, in {BINS} bins of what the network said at its own resolution. Expected calibration "
             f"error: {'; '.join(errors)}."
         )
-        yield Section("Calibration", text, charts={"calibration": {"data": lines, "layout": layout}})
+        chart = {"x": "said", "y": "was", "exact": True, "lines": lines}
+        yield Section("Calibration", text, charts={"calibration": chart})
 
 
 def learning_sections(file: Path) -> Iterator[Section]:
     """Losses and validation scores over the steps; lines that cannot be read are counted."""
-    if not file.exists():
-        return
+    logged, damaged = logged_lines(file)
+    note = f"Lines of {file.name} that cannot be read: {damaged}." if damaged else ""
+    for title, unit, prefix in LEARNED:
+        if lines := learning_lines(logged, prefix):
+            yield Section(title, note, charts={prefix: {"x": "step", "y": unit, "lines": lines}})
+
+
+def logged_lines(file: Path) -> tuple[list[dict], int]:
+    """Of metrics.jsonl, and how many cannot be read."""
     lines, damaged = [], 0
-    for line in file.read_bytes().splitlines():
+    for line in file.read_bytes().splitlines() if file.exists() else ():
         try:
             lines.append(files.parse_json(line, {"step": int}))
         except ValueError:
             damaged += 1
-    note = f"Lines of {file.name} that cannot be read: {damaged}." if damaged else ""
-    for name, prefix, title in (
-        ("losses", "loss_", "Losses"),
-        ("validation", "eval_miou_", "mIoU in training"),
-    ):
-        order = [*TITLES, "total"]  # what is asked for most comes last
-        found = {key.removeprefix(prefix) for line in lines for key in line if key.startswith(prefix)}
-        curves = []
-        for label in sorted(found, key=lambda one: order.index(one) if one in order else -1):
-            key = prefix + label
-            points = [(line["step"], _finite(line[key])) for line in lines if key in line]
-            curves.append(_line(TITLES.get(label, label), *map(list, zip(*points, strict=True))))
-        if curves:
-            layout = _layout("step", "loss" if prefix == "loss_" else "mIoU")
-            yield Section(title, note, charts={name: {"data": curves, "layout": layout}})
+    return lines, damaged
 
 
-def image_section(images: Sequence[ImageScore], inspected: set[str]) -> Section:
-    """The images by rising mIoU, with links to those that the inspector has."""
-    in_order = sorted(images, key=lambda image: math.inf if image.miou is None else image.miou)
-    rows = []
-    for image in in_order[:LISTED_IMAGES]:
-        href = f"#{urlencode({'image': image.name})}" if image.name in inspected else ""
-        rows.append([Cell(image.name, href=href), Cell(_percent(image.miou), image.miou)])
-    more = len(in_order) - len(rows)
-    text = f"The lowest mIoU first{f'; {more} more are left out' if more else ''}. Links open the inspector."
-    return Section("Images", text, Table(("image", "mIoU [%]"), rows))
+def learning_lines(logged: Sequence[dict], prefix: str) -> list[dict]:
+    """Lines of a chart, of all keys that begin so; what is asked for most comes last."""
+    order = [*TITLES, "total"]
+    found = {key.removeprefix(prefix) for line in logged for key in line if key.startswith(prefix)}
+    lines = []
+    for name in sorted(found, key=lambda name: order.index(name) if name in order else -1):
+        points = [(line["step"], line[prefix + name]) for line in logged if prefix + name in line]
+        steps, values = zip(*points, strict=True)
+        finite = [x if isinstance(x, int | float) and math.isfinite(x) else None for x in values]
+        lines.append({"name": TITLES.get(name, name), "x": steps, "y": finite})
+    return lines
 
 
-def suspect_sections(evaluation: Evaluation, classes: Labels, inspected: set[str]) -> Iterator[Section]:
+def suspect_sections(evaluation: Evaluation) -> Iterator[Section]:
     """Images and regions whose labels the network believes least."""
-    names = {image.number: image.name for image in evaluation.images}
     if not evaluation.suspects:
         return
-    scores = {one.number: one.score for one in evaluation.suspects}
-    found = [(one.number, region) for one in evaluation.suspects for region in one.regions]
-    rows = []
-    for index, region in sorted(found, key=lambda item: item[1].score)[:LISTED_REGIONS]:
-        name = names[index]
-        place = {"image": name, "layer": "truth", "x": region.x, "y": region.y}
-        href = f"#{urlencode(place)}" if name in inspected else ""
-        given, seen = classes.names[region.given], classes.names[region.seen]
-        cells = [Cell(name, href=href), Cell(given, color=f"rgb{tuple(classes.colors[region.given])}")]
-        cells += [
-            Cell(seen, color=f"rgb{tuple(classes.colors[region.seen])}"),
-            Cell(f"{region.x}, {region.y}"),
-        ]
-        rows.append([*cells, _share_cell(region.score), _share_cell(scores[index])])
+    names = {image.number: image.name for image in evaluation.images}
+    found = [(region, one) for one in evaluation.suspects for region in one.regions]
+    rows = [
+        (
+            {"image": names[one.number], "layer": "truth", "x": region.x, "y": region.y},
+            region.given,
+            region.seen,
+            f"{region.x}, {region.y}",
+            region.score,
+            one.score,
+        )
+        for region, one in sorted(found, key=lambda pair: pair[0].score)[:LISTED_REGIONS]
+    ]
+    columns = [("image", "pixel"), ("label", "class"), ("network", "class"), ("at", "text")]
+    columns += [("region", "share"), ("image's score", "share")]
     text = (
         "Regions of one label by the mean probability that the network gives to it, and the softmin of that over their "
         "image (Lad and Mueller, 2023), in percent; the least believed first."
     )
-    if not rows:
-        yield Section("Labels that look wrong", "The network believes all regions.")
-        return
-    columns = ("image", "label", "network", "at", "region", "image's score")
-    yield Section("Labels that look wrong", text, Table(columns, rows))
+    yield Section(
+        "Labels that look wrong", text if rows else "The network believes all regions.", columns, rows
+    )
 
 
-def run_section(what: Mapping, config: ConfigDict, folder: Path) -> Section:
-    """What was run, with what."""
+def image_section(images: Sequence[ImageScore]) -> Section:
+    """The images by rising mIoU."""
+    in_order = sorted(images, key=lambda image: _rank(image.miou))
+    rows = [({"image": image.name}, image.miou) for image in in_order[:LISTED_IMAGES]]
+    more = len(in_order) - len(rows)
+    text = f"The lowest mIoU first{f'; {more} more are left out' if more else ''}. Links open the inspector."
+    return Section("Images", text, [("image", "pixel"), ("mIoU [%]", "share")], rows)
+
+
+def run_section(what: Mapping, made: Mapping, config: ConfigDict, folder: Path) -> Section:
+    """What was run, with what: where the config is another than its default, or than it was in training."""
     saved = workdir.read_config(folder)
-    trained = workdir.leaves(saved.to_dict()) if saved is not None else {}
-    here = workdir.leaves(json.loads(json.dumps(config.to_dict())))
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in VERSIONS)
+    here, default = _values(config), published(config.name)
+    trained = here if saved is None else _values(saved)
+    versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
     devices = jax.devices()
     facts = [
-        ("run", str(folder.name)),
+        ("run", folder.name),
         ("data", f"{config.data.name}, split {what['split']}, digest {what['data']['digest'][:12]}"),
         ("step", str(what["step"])),
-        ("versions", f"Python {platform.python_version()}, {versions}"),
+        ("versions", versions),
         ("devices", f"{len(devices)} x {devices[0].device_kind}"),
     ]
-    facts += [
-        (key, f"{value!r} here, {trained[key]!r} in training")
-        for key, value in here.items()
-        if key in trained and trained[key] != value
-    ]
-    others = [(key, repr(value)) for key, value in here.items() if trained.get(key, value) == value]
+    others: list[tuple[str, str]] = []
+    for key, value in here.items():
+        then = trained.get(key, value)
+        usual = f"; default of {config.name}: {default[key]!r}" if default.get(key, then) != then else ""
+        now = f"{value!r} here, {then!r} in training" if value != then else repr(value)
+        (facts if usual or value != then else others).append((key, now + usual))
     return Section("What was run", facts=facts, folded=others)
 
 
-# ---- details ----
+def published(name: str) -> dict[str, Any]:
+    """The values of the config of this name, file and variant, in configs/; none of one that is not from there."""
+    file, _, variant = name.partition("-")
+    try:
+        return _values(importlib.import_module(f"configs.{file}").get_config(variant))
+    except (ImportError, AttributeError, UserError):
+        return {}
 
 
-def _line(name: str, x: list, y: list, **more) -> dict:
-    return {"x": x, "y": y, "name": _plain(name), "mode": "lines+markers", **more}
+def _values(config: ConfigDict) -> dict[str, Any]:
+    """By their dotted keys, as JSON has them."""
+    return workdir.leaves(json.loads(json.dumps(config.to_dict())))
 
 
-def _layout(x: str, y: str, **y_axis) -> dict:
-    return {
-        "height": 380,
-        "margin": {"t": 20, "r": 10},
-        "colorway": list(COLORS),
-        "hovermode": "x unified" if x == "step" else "closest",
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        "xaxis": {"title": {"text": x}},
-        "yaxis": {"title": {"text": y}, **y_axis},
-    }
-
-
-def _plain(name: str) -> str:
-    """Without what Plotly takes for markup."""
-    return name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _share_cell(share: float) -> Cell:
-    return Cell(_percent(share), float(share))
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.2f}"
-
-
-def _ratio(part: float, whole: float) -> float | None:
-    return part / whole if whole else None
-
-
-def _finite(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+def _rank(score: float | None) -> float:
+    return math.inf if score is None else score

@@ -5,64 +5,59 @@ that it does not believe at all pull it down. Source: Lad and Mueller, "Estimati
 segmentation data via any model", 2023. A region's, a connected component of one label, is the mean over its pixels.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from functools import partial
 
 import cv2
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ovenet_jax.data.labels import IGNORE
-from ovenet_jax.evaluation.inspection import Grid
+from ovenet_jax.evaluation.evaluator import Batch, Evaluator
+from ovenet_jax.evaluation.grid import Grid
+from ovenet_jax.evaluation.results import Evaluation, Region, Suspect
+from ovenet_jax.supervision.task import Task
 
 TEMPERATURE = 0.1  # of the softmin, as published
 SMALLEST = 8  # pixels of the network, of a region
 KEPT, DOUBTED = 3, 0.5  # regions of an image, at most so many and with a score below that
 
 
-class Region(NamedTuple):
-    """A connected component of the label `given`, of which the network says it is `seen`.
+class Suspects:
+    """An `Observer` of the least believed labels, where classes are regions and a pass saw whole images."""
 
-    pixels: of the network. x, y: the position in the image, in pixels, of the pixel in its middle. score: 0 to 1.
-    """
+    def __init__(self, evaluator: Evaluator):
+        self._task, self._align_corners = evaluator.task, evaluator.config.model.align_corners
 
-    given: int
-    seen: int
-    pixels: int
-    x: int
-    y: int
-    score: float
+    def measure(self, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array] | None:
+        _, segmentation, _, label = batch
+        if segmentation.maps is None or label is None or not self._task.of_regions:
+            return None
+        return label, *_judged(segmentation.maps[segmentation.answer], label, task=self._task)
+
+    def found(self, samples: list[dict], measured: tuple | None) -> Evaluation:
+        if measured is None:
+            return Evaluation()
+        suspects = []
+        for sample, label, belief, seen in zip(samples, *map(list, measured), strict=False):
+            score = softmin(belief[label != IGNORE])
+            if score is not None:
+                (x, y), (dx, dy) = Grid.over(sample["label"].shape, label.shape, self._align_corners)
+                least = [
+                    region._replace(x=round(x + region.x * dx), y=round(y + region.y * dy))
+                    for region in regions(label, belief, seen)[:KEPT]
+                    if region.score < DOUBTED
+                ]
+                suspects.append(Suspect(int(sample["index"]), score, least))
+        return Evaluation(suspects=suspects)
 
 
-class Suspect(NamedTuple):
-    """The image `number` of the split, its score, and its least believed regions, at most KEPT."""
-
-    number: int
-    score: float
-    regions: list[Region]
-
-
-def as_suspect(content: Sequence) -> Suspect:
-    """From JSON."""
-    number, score, found = content
-    return Suspect(number, score, [Region(*region) for region in found])
-
-
-def suspect(
-    number: int, label: np.ndarray, belief: np.ndarray, seen: np.ndarray, grid: Grid
-) -> Suspect | None:
-    """Of an image, whose maps [h, w] lie on `grid`; None where nothing is labelled. See `regions`."""
-    score = softmin(belief[label != IGNORE])
-    if score is None:
-        return None
-    least = [
-        region._replace(
-            x=round(grid.origin[0] + region.x * grid.spacing[0]),
-            y=round(grid.origin[1] + region.y * grid.spacing[1]),
-        )
-        for region in regions(label, belief, seen)[:KEPT]
-        if region.score < DOUBTED
-    ]
-    return Suspect(number, score, least)
+@partial(jax.jit, static_argnames="task")
+def _judged(scores: jax.Array, label: jax.Array, *, task: Task) -> tuple[jax.Array, jax.Array]:
+    """The probability of the label, float32, and the answer, uint8, [B, h, w]."""
+    known = jnp.where(label == IGNORE, 0, label).astype(jnp.int32)
+    belief = jnp.take_along_axis(task.probabilities(scores), known[..., None], axis=-1)
+    return belief[..., 0], task.class_map(scores)
 
 
 def softmin(belief: np.ndarray) -> float | None:

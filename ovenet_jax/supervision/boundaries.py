@@ -113,7 +113,7 @@ class Boundaries:
     def class_map(self, scores: jax.Array) -> jax.Array:
         return offset_classes(scores)
 
-    def probabilities(self, scores: jax.Array, _logits: bool = True) -> jax.Array:
+    def probabilities(self, scores: jax.Array, _logits: bool | None = None) -> jax.Array:
         return offset_probabilities(scores)
 
     def boundary(self, scores: jax.Array) -> jax.Array:

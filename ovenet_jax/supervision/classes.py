@@ -120,7 +120,9 @@ class Classes:
     def class_map(self, scores: jax.Array) -> jax.Array:
         return most_probable(scores)
 
-    def probabilities(self, scores: jax.Array, logits: bool = True) -> jax.Array:
+    def probabilities(self, scores: jax.Array, logits: bool | None = None) -> jax.Array:
+        if logits is None:
+            logits = self._config.model.get("offset", {}).get("logits", True)
         return jax.nn.softmax(scores, axis=-1) if logits else scores
 
     def boundary(self, _scores: jax.Array) -> None:

@@ -16,6 +16,15 @@ from ovenet_jax.models.ovenet import OVeNetOutput
 from ovenet_jax.models.segfix import SegFixOutput, offset_classes
 from ovenet_jax.segfix.labels import boundary_and_direction
 
+MEANS = {  # of the scores below, and what they are called
+    "miou": "mIoU, all classes",
+    "miou_present": "mIoU, official",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean accuracy",
+    "boundary_f": "F of boundary pixels",
+    "direction_accuracy": "direction accuracy",
+}
+
 Measure = Callable[
     [Any, jax.Array, jax.Array], dict[str, jax.Array]
 ]  # (output, label, labels of all micro-batches)
@@ -59,6 +68,14 @@ def offset_measures(output: SegFixOutput, label: jax.Array, *, align_corners: bo
         "boundary_f": 2 * both.sum() / jnp.maximum(true.sum() + found.sum(), 1),
         "direction_accuracy": right.sum() / jnp.maximum(both.sum(), 1),
     }
+
+
+def confusion_matrix(label: jax.Array, class_map: jax.Array, num_classes: int) -> jax.Array:
+    """Pixel counts int32 [K, K] of arrays of one shape: rows true classes, columns predicted ones; ignored pixels count
+    nowhere. A cell overflows at 2^31 pixels."""
+    cell = label.astype(jnp.int32) * num_classes + class_map
+    cell = jnp.where(label == IGNORE, num_classes**2, cell)  # one cell too many, and dropped
+    return jnp.bincount(cell.ravel(), length=num_classes**2 + 1)[:-1].reshape(num_classes, num_classes)
 
 
 def class_scores(matrix: np.ndarray) -> dict[str, Any]:

@@ -77,8 +77,9 @@ class Task(Protocol):
     def class_map(self, scores: jax.Array, /) -> jax.Array:
         """What scores mean: [..., K] -> uint8 [...], one of `classes`."""
 
-    def probabilities(self, scores: jax.Array, logits: bool = True, /) -> jax.Array:
-        """Of the classes, [..., K] -> the same. logits: whether the scores are, or probabilities already."""
+    def probabilities(self, scores: jax.Array, logits: bool | None = None, /) -> jax.Array:
+        """Of the classes, [..., K] -> the same. logits: whether the scores are, or probabilities already; None: as
+        the network's are."""
 
     def boundary(self, scores: jax.Array, /) -> jax.Array | None:
         """The probability of a boundary, [..., K] -> [...], where that is what is learned."""

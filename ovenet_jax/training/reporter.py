@@ -14,10 +14,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ovenet_jax.devices import parallel
-from ovenet_jax.evaluation.metrics import Evaluation, training_metrics
-from ovenet_jax.evaluation.report import MEANS, write_panels
+from ovenet_jax.evaluation.report import write_panels
+from ovenet_jax.evaluation.results import Evaluation
 from ovenet_jax.models.predictions import TITLES
 from ovenet_jax.run.summaries import Summaries
+from ovenet_jax.supervision.measures import MEANS
 from ovenet_jax.supervision.task import task_of
 from ovenet_jax.training.compilation import Compilations
 
@@ -27,7 +28,8 @@ WATCHED = ("miou", "pixel_accuracy", *OF_OFFSETS)  # of validation
 
 def nothing_collected(mesh: Mesh, measures: list[str]) -> clu.metrics.Collection:
     """The averages of these measures and of the learning rate before the first step, on all devices."""
-    collection = training_metrics([*measures, "learning_rate"])
+    averages = {name: clu.metrics.Average.from_output(name) for name in (*measures, "learning_rate")}
+    collection = clu.metrics.Collection.create(**averages)
     return jax.jit(collection.empty, out_shardings=parallel.replicated(mesh))()
 
 

@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 
 from ovenet_jax.data.labels import TOY_STREETS, Labels
-from ovenet_jax.evaluation.inspection import Grid, Inspected
-from ovenet_jax.evaluation.page import Cell, Page, Section, Table
+from ovenet_jax.evaluation.grid import Grid
+from ovenet_jax.evaluation.inspection import Inspected
+from ovenet_jax.evaluation.page import Page, Section
 from ovenet_jax.models.predictions import Ranking
 
 HOSTILE = (
@@ -49,23 +50,16 @@ def made_up(
 def made_up_page(images: list[Inspected]) -> Page:
     """With a table and a chart."""
     ious = np.random.default_rng(0).random(len(CLASSES.names))
-    rows = [
-        [
-            Cell(name, color=f"rgb{color}"),
-            Cell(f"{100 * iou:.1f}", iou),
-            Cell(f"{iou - 0.5:+.2f}", iou - 0.5, bar=iou - 0.5),
-        ]
-        for name, color, iou in zip(CLASSES.names, CLASSES.colors, ious, strict=True)
-    ]
-    line = {
-        "data": [{"x": [1, 2, 3], "y": [3, 1, 2], "name": HOSTILE[0]}],
-        "layout": {"xaxis": {}, "yaxis": {}},
-    }
+    rows = [(k, iou, iou - 0.5) for k, iou in enumerate(ious)]
+    confusion = np.random.default_rng(1).integers(0, 9, (len(ious), len(ious))).tolist()
+    line = {"name": HOSTILE[0], "x": [1, 2, 3], "y": [3, 1, 2]}
     sections = [
-        Section("Classes", table=Table(("class", "IoU", "difference"), rows)),
-        Section("Curves", charts={"curves": line}),
+        Section("Classes", "", [("class", "class"), ("IoU", "share"), ("difference", "difference")], rows),
+        Section("Curves", charts={"curves": {"x": "step", "y": HOSTILE[1], "lines": [line]}}),
+        Section("Confusion", charts={"confusion": {"counts": confusion}}),
+        Section("Images", "", [("image", "pixel")], [({"image": image.name},) for image in [*images]]),
     ]
-    headline = [("mIoU", "71.2 %")]
+    headline = [("mIoU", 0.712), ("of two", {"mean": 0.5, "margin": 0.01})]
     notes = [f"mIoU {image.score}" for image in images]
     views = [[image] for image in images]
     return Page(f"Report {HOSTILE[0]}", "", headline, CLASSES, ["run"], views, notes, sections)

@@ -1,16 +1,15 @@
 import pytest
-from matplotlib.text import Text
+from matplotlib.backends.backend_agg import RendererAgg
 
 
 @pytest.fixture
 def written(monkeypatch) -> list[str]:
     """The texts that are drawn, in order."""
-    texts, draw = [], Text.draw
+    texts, draw = [], RendererAgg.draw_text
 
-    def record(text, renderer):
-        if text.get_text() and text.get_visible():
-            texts.append(text.get_text())
-        return draw(text, renderer)
+    def record(renderer, gc, x, y, words, *arguments, **options):
+        texts.append(words)
+        return draw(renderer, gc, x, y, words, *arguments, **options)
 
-    monkeypatch.setattr(Text, "draw", record)
+    monkeypatch.setattr(RendererAgg, "draw_text", record)
     return texts

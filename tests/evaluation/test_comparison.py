@@ -6,7 +6,7 @@ import pytest
 from ovenet_jax.data.labels import numbered
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation import comparison
-from ovenet_jax.evaluation.metrics import Evaluation, ImageScore
+from ovenet_jax.evaluation.results import Evaluation, ImageScore
 from tests.browser.pages import CLASSES, made_up
 
 
@@ -15,7 +15,7 @@ def evaluation(right: int, mious, names=("a", "b", "c"), count: int = 2) -> Eval
     matrix = np.full((count, count), (10 - right) // (count - 1))
     np.fill_diagonal(matrix, right)
     images = [ImageScore(i, name, miou) for i, (name, miou) in enumerate(zip(names, mious, strict=True))]
-    return Evaluation({"": {"main": matrix}}, images, "main")
+    return Evaluation({"": {"main": matrix}}, images)
 
 
 def test_students_interval():
@@ -62,5 +62,6 @@ def test_the_page_shows_both_side_by_side(tmp_path):
     }
     logs = {name: [tmp_path / "metrics.jsonl"] for name in groups}
     page = comparison.page(found, views, logs, CLASSES, "val")
-    assert "maps-0-1" in page
-    assert page.count('"legendgroup": "base"') == 1
+    assert 'id="maps-1-0"' in page
+    lines = page.partition('"loss_": ')[2].partition("]}]")[0]
+    assert (lines.count('"name": "base"'), lines.count('"name": "other"')) == (1, 1)

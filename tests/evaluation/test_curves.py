@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovenet_jax.data.labels import IGNORE
-from ovenet_jax.evaluation.curves import DISTANCES, added, by_distance, by_probability, distance_bins
+from ovenet_jax.evaluation.curves import DISTANCES, by_distance, by_probability, distance_bins
+from ovenet_jax.evaluation.results import Evaluation
 
 
 def test_distance_is_to_the_nearest_pixel_that_touches_another_class():
@@ -45,6 +46,6 @@ def test_counts_by_probability():
 
 def test_sums():
     a, b = np.ones((2, 3)), np.full((2, 3), 2.0)
-    total = added({"x": a}, {"x": b, "y": b})
+    total = Evaluation(sums={"x": a}).plus(Evaluation(sums={"x": b, "y": b})).sums
     np.testing.assert_array_equal(total["x"], np.full((2, 3), 3.0))
     np.testing.assert_array_equal(total["y"], b)

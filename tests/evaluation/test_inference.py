@@ -178,9 +178,9 @@ def test_the_answer_alone_is_the_same_up_to_rounding(images, run):
 
 def test_items_are_run_together_by_the_shape_of_their_image(inference):
     sizes = [(60, 90), (90, 60), (61, 92), (92, 61), (60, 90)]
-    items = [(index, np.zeros((*size, 3), np.uint8)) for index, size in enumerate(sizes)]
-    batches = inference(images_per_device=2)[0].in_batches(items, lambda item: item[1])
-    assert [[index for index, _ in batch] for batch in batches] == [[0, 2], [1, 3], [4]]
+    samples = [{"index": i, "image": np.zeros((*size, 3), np.uint8)} for i, size in enumerate(sizes)]
+    batches = inference(images_per_device=2)[0].in_batches(samples)
+    assert [[sample["index"] for sample in batch] for batch in batches] == [[0, 2], [1, 3], [4]]
 
 
 def test_items_of_ever_new_sizes_do_not_pile_up(inference):
@@ -189,10 +189,10 @@ def test_items_of_ever_new_sizes_do_not_pile_up(inference):
     def items():
         for height in range(60, 700, 32):
             read.append(height)
-            yield np.zeros((height, 90, 3), np.uint8)
+            yield {"image": np.zeros((height, 90, 3), np.uint8)}
 
     handed_out = 0
-    for batch in inference(images_per_device=2)[0].in_batches(items(), lambda image: image):
+    for batch in inference(images_per_device=2)[0].in_batches(items()):
         handed_out += len(batch)
         assert len(read) - handed_out <= 4 * 2
     assert handed_out == len(read) == 20

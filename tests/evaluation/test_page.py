@@ -5,8 +5,10 @@ import re
 import numpy as np
 import pytest
 
-from ovenet_jax.evaluation.inspection import STEPS, Grid, packed, seeds
-from ovenet_jax.evaluation.page import MOST_BYTES, html
+from ovenet_jax.evaluation.grid import Grid
+from ovenet_jax.evaluation.inspection import seeds
+from ovenet_jax.evaluation.packing import STEPS, packed
+from ovenet_jax.evaluation.page import MOST_BYTES, Section, html
 from tests.browser.pages import HOSTILE, made_up, made_up_page
 
 
@@ -37,6 +39,23 @@ def test_names_stay_text():
     assert page.count("</script>") == len(re.findall("<script[ >]", page))
 
 
+def test_cells_are_shown_by_their_kind():
+    rows = [(0, 0.25, 0.1, {"image": "a&b", "x": 3}), (1, None, -0.05, {"image": "elsewhere"})]
+    rows.append((2, {"mean": 0.5, "margin": 0.0125}, 0.0, {"image": "a&b"}))
+    kinds = ("class", "share", "difference", "pixel")
+    page = made_up_page([made_up(0, (20, 30), name="a&b")])
+    page = page._replace(sections=[Section("", "", [(kind, kind) for kind in kinds], rows)])
+    first, second, third, _ = html(page).partition("<tbody>")[2].split("</tr>")[:4]
+    assert 'data-sort="0.25">25.00<' in first
+    assert 'width:50.0%"></i></span>+10.00<' in first
+    assert '<a href="#image=a%26b&amp;x=3">a&amp;b</a>' in first
+    assert ">–<" in second
+    assert 'class="worse" style="width:25.0%"></i></span>-5.00<' in second
+    assert ">elsewhere<" in second
+    assert 'data-sort="0.5">50.00 ± 1.25<' in third
+    assert 'width:0.0%"></i></span>+0.00<' in third
+
+
 def test_nothing_is_fetched():
     page = html(made_up_page([made_up(0, (20, 30), name="a")]))
     assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", page)
@@ -45,18 +64,19 @@ def test_nothing_is_fetched():
 
 def test_noise_is_packed_in_coarser_steps_until_it_fits():
     image = made_up(0, (240, 320), name="noise")
-    fine = packed([image], 10**9)["views"][0]
-    assert (fine["levels"], fine["parts"], fine["map_stride"]) == (*STEPS[0], 1)
-    size = len(fine["maps"])
+    fine = packed([image], 10**9)
+    (view,) = fine.described["views"]
+    assert (view["levels"], view["parts"], view["map_stride"]) == STEPS[0]
+    size = len(fine.data["maps-0"])
     coarse = packed([image], size)
-    assert len(coarse["picture"]) + len(coarse["label"]) + len(coarse["views"][0]["maps"]) <= size
-    assert coarse["views"][0]["levels"] < fine["levels"]
+    assert sum(map(len, coarse.data.values())) <= size
+    assert coarse.described["views"][0]["levels"] < view["levels"]
 
 
 def test_a_large_image_is_reduced_and_says_so():
     image = made_up(0, (40, 60), name="large")
     tall = image._replace(image=np.zeros((5000, 2000, 3), np.uint8), label=np.zeros((5000, 2000), np.uint8))
-    entry = packed([tall], 10**6)
+    entry = packed([tall], 10**6).described
     assert (entry["size"], entry["stride"], entry["label_size"]) == ([2000, 5000], 3, [667, 1667])
 
 

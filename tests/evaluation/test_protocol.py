@@ -120,8 +120,8 @@ def test_images_may_become_squares_whatever_their_shape():
 
 def test_only_images_of_the_same_passes_run_together():
     protocol = SMALL._replace(bucket=16)
-    assert shapes((40, 90), protocol) == shapes((41, 91), protocol)
-    assert shapes((40, 90), protocol) != shapes((90, 40), protocol)
+    assert shapes((40, 90), protocol, True) == shapes((41, 91), protocol, True)
+    assert shapes((40, 90), protocol, True) != shapes((90, 40), protocol, True)
 
 
 def test_the_config_describes_the_protocol():

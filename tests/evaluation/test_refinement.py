@@ -15,6 +15,7 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import evaluate
 from ovenet_jax.evaluation import refinement
 from ovenet_jax.evaluation.refinement import refined_maps
+from ovenet_jax.evaluation.results import Evaluation
 from ovenet_jax.predict import predict
 from ovenet_jax.run import workdir
 from ovenet_jax.run.network import Network
@@ -149,9 +150,8 @@ def test_a_refiner_that_was_trained_further_has_a_report_of_its_own(runs, tmp_pa
     config, _ = runs[0]
     label = np.eye(19, dtype=np.uint8)
     monkeypatch.setattr(refinement, "restore_network", lambda *_: Network(3, None, {}, {}))
-    monkeypatch.setattr(
-        refinement, "scores_before_and_after", lambda *_: scores.scores_of(label, label, label, 19)
-    )
+    sums = refinement.as_sums(scores.scores_of(label, label, label, 19))
+    monkeypatch.setattr(refinement.Evaluator, "run", lambda *_, **__: Evaluation(sums=sums))
     names = ["step 5 of segfix", "step 7 of segfix"]
     for name in (*names, names[1]):
         monkeypatch.setattr(refinement, "Refiner", lambda _, name=name: SimpleNamespace(name=name))

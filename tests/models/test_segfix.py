@@ -9,12 +9,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from configs import camvid
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.errors import UserError
-from ovenet_jax.evaluation.metrics import ConfusionMatrix
 from ovenet_jax.models.segfix import SegFixOutput, offset_classes
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.segfix.labels import evaluation_classes, training_classes
 from ovenet_jax.supervision.losses import segfix_loss
-from ovenet_jax.supervision.measures import offset_measures, offset_scores
+from ovenet_jax.supervision.measures import confusion_matrix, offset_measures, offset_scores
 from ovenet_jax.supervision.task import task_of
 
 RNG = np.random.default_rng(0)
@@ -46,7 +45,7 @@ def test_a_step_measures_what_an_evaluation_of_its_batch_would():
     measures = offset_measures(OUTPUT, jnp.asarray(LABEL), align_corners=True)
     tested = evaluation_classes(8).train_ids()[LABEL]
     found = offset_classes(OUTPUT.predictions[OUTPUT.answer])
-    matrix = ConfusionMatrix.from_model_output(label=tested, class_map=found, num_classes=9).compute()
+    matrix = confusion_matrix(tested, found, 9)
     assert measures.keys() == {"boundary_f", "direction_accuracy"}
     for name, value in offset_scores(matrix).items():
         assert 0 < value < 1

@@ -108,7 +108,7 @@ class Inspector {
       errors: () => [chip(WRONG_NOW, "wrong"), chip(VEIL, "right")],
       confidence: () => {
         const scale = `linear-gradient(to right, ${setup.scale.map((hex) => `#${hex}`).join(",")})`;
-        const [least, most] = setup.confidence_ends;
+        const [least, most] = CONFIDENCE_ENDS;
         return [least, element("i", { class: "ramp", style: { background: scale } }), most];
       },
       offsets: () => {

@@ -127,10 +127,10 @@ function layersOf(image) {
   const layers = [
     ["input", "input", () => overImage(image, image.picture), null],
     image.label && ["truth", "truth", truth, "classes"],
-    ...names.map((name) => [name, setup.titles[name], classes(name), "classes"]),
+    ...names.map((name) => [name, TITLES[name], classes(name), "classes"]),
     names.length > 1 && ["changed", "changed by fusion", (view) => changedLayer(image, view), "changed"],
     image.label && ["errors", "errors", (view) => errorLayer(image, view), "errors"],
-    has("confidence") && ["confidence", setup.titles.confidence, of("confidence", confidenceLayer), "confidence"],
+    has("confidence") && ["confidence", CONFIDENCE, of("confidence", confidenceLayer), "confidence"],
     has("seed") && ["offsets", "offsets", of("seed", offsetLayer), "offsets"],
   ];
   return layers.filter(Boolean).map(([id, title, make, key]) => ({ id, title, make, key }));

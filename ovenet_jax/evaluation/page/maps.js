@@ -4,6 +4,17 @@
 const byId = (id) => document.getElementById(id);
 const setup = JSON.parse(byId("inspector-setup").textContent);
 const IGNORED = 255; // in labels
+const OF_BOUNDARIES = setup.images.some(({ views }) => views.some(({ predictions }) => predictions.includes("offset")));
+const CONFIDENCE = OF_BOUNDARIES ? "boundary" : "confidence F";
+const CONFIDENCE_ENDS = OF_BOUNDARIES ? ["0: interior", "1: boundary"] : ["0: initial", "1: seed"];
+const TITLES = { ...setup.titles, offset: "direction" };
+const ROLES = {
+  initial: ["S_i", "before"],
+  seed: ["S_s", "at the seed"],
+  fused: ["S_f", "after"],
+  main: ["prediction", ""],
+  offset: ["direction", ""],
+};
 
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
@@ -25,7 +36,7 @@ const truthChip = (id) =>
 const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(1)}`;
 const clip = (value, least, most) => Math.min(Math.max(value, least), most);
 
-// ---- decoding, the reverse of inspection.py ----
+// ---- decoding, the reverse of packing.py ----
 
 function bytesOf(id) {
   const text = byId(id).textContent;
@@ -137,7 +148,7 @@ async function loadImage(number) {
   const loads = [
     createImageBitmap(new Blob([bytesOf(`picture-${number}`)], { type: "image/webp" })),
     image.label_size ? inflated(`label-${number}`) : null,
-    ...image.views.map((_, view) => inflated(`maps-${number}-${view}`)),
+    ...image.views.map((_, view) => inflated(`maps-${view}-${number}`)),
   ];
   const [picture, label, ...maps] = await Promise.all(loads);
   image.picture = picture;

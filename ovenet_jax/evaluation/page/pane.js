@@ -170,7 +170,7 @@ class Pane {
     const maps = this.maps;
     const index = maps.indexAt(...position);
     const truth = labelAt(image, ...position);
-    const columns = maps.predictions.map((name) => [...setup.roles[name], maps.rankingOf(name, index)]);
+    const columns = maps.predictions.map((name) => [...ROLES[name], maps.rankingOf(name, index)]);
     const badge = kept ? part("span", "badge", "kept") : "";
     const parts = [
       part("div", "where", field("pixel", position.join(", ")), truthChip(truth), badge),
@@ -179,7 +179,7 @@ class Pane {
     if (maps.confidence) {
       const share = maps.confidenceOf(index);
       const bar = part("span", "bar", element("i", { style: { width: `${100 * share}%` } }));
-      parts.push(line(setup.titles.confidence, bar, field("confidence", maps.percent(share))));
+      parts.push(line(CONFIDENCE, bar, field("confidence", maps.percent(share))));
     }
     return maps.seed ? [...parts, ...this.seedReadout(index)] : parts;
   }
@@ -200,7 +200,7 @@ class Pane {
       [maps.predictions[0], "before"],
       [maps.answer, "after"],
     ];
-    const columns = ends.map(([name, role]) => [setup.roles[name][0], role, maps.rankingOf(name, at)]);
+    const columns = ends.map(([name, role]) => [ROLES[name][0], role, maps.rankingOf(name, at)]);
     return [...parts, this.rankingTable(columns, truth, "seed")];
   }
 
@@ -232,7 +232,7 @@ class Pane {
     const mean = (value) => pixels.reduce((sum, index) => sum + value(index), 0) / pixels.length;
     const truthOf = (index) => labelAt(image, ...maps.positionOf(index));
     const values = [["pixels of the network", String(pixels.length)]];
-    if (maps.confidence) values.push([`mean ${setup.titles.confidence}`, maps.percent(mean((i) => maps.confidenceOf(i)))]);
+    if (maps.confidence) values.push([`mean ${CONFIDENCE}`, maps.percent(mean((i) => maps.confidenceOf(i)))]);
     if (maps.seed) values.push(["mean length of offsets", `${mean((i) => Math.hypot(...maps.offsetOf(i))).toFixed(1)} px`]);
     if (maps.seed && image.label) {
       const same = mean((i) => Number(truthOf(i) === labelAt(image, ...maps.seedOf(i))));
@@ -240,7 +240,7 @@ class Pane {
     }
     for (const name of image.label ? maps.predictions : []) {
       const right = mean((i) => Number(maps.rankings[name].classes[0][i] === truthOf(i)));
-      values.push([`right in ${setup.titles[name]}`, maps.percent(right)]);
+      values.push([`right in ${TITLES[name]}`, maps.percent(right)]);
     }
     const head = part("div", "where", part("b", "", "Stroke"), part("span", "faint", "Esc clears it"));
     return part("div", "stroke", head, ...values.map(([title, value]) => line(title, part("b", "", value))));

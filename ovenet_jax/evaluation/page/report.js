@@ -30,6 +30,71 @@ function loadPlotly() {
   return loading;
 }
 
+const COLORS = ["#2f81d6", "#d2691e", "#1a9b6c", "#8f63cf", "#c2498d", "#7d8b99"];
+const plain = (name) => name.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;"); // Plotly reads markup
+const titled = (text, more = {}) => ({ title: { text }, ...more });
+
+/**
+ * Lines [{name, x, y, counts}] over titled axes: x in order of appearance where it is text; `shares` makes y percent, of
+ * as many pixels as `counts` says; `exact` makes x so, too, and adds the line on which they are equal.
+ */
+function lineChart({ x, y, lines, shares, exact }) {
+  const names = [...new Set(lines.map(({ name }) => name))];
+  const data = lines.map((line, i) => ({
+    ...line,
+    name: plain(line.name),
+    legendgroup: line.name,
+    showlegend: lines.findIndex(({ name }) => name === line.name) === i,
+    line: { color: COLORS[names.indexOf(line.name) % COLORS.length] },
+    mode: "lines+markers",
+    customdata: line.counts,
+    hovertemplate: line.counts && `${exact ? "said %{x:.1%}, was " : ""}%{y:.2%} of %{customdata:,} pixels`,
+  }));
+  const ends = { x: [0, 1], y: [0, 1], line: { color: COLORS.at(-1), dash: "dot" } };
+  if (exact) data.push({ ...ends, name: "calibrated", mode: "lines", hoverinfo: "skip" });
+  const percent = (on) => (on ? { tickformat: ".0%" } : {});
+  const span = exact ? { range: [0, 1] } : {};
+  const layout = {
+    height: 380,
+    margin: { t: 20, r: 10 },
+    hovermode: x === "step" ? "x unified" : "closest",
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+    xaxis: titled(x, { ...percent(exact), ...span, ...(typeof lines[0].x[0] === "string" ? { type: "category" } : {}) }),
+    yaxis: titled(y, { ...percent(shares || exact), ...span }),
+  };
+  return { data, layout };
+}
+
+/** Pixel counts, a row per true class; the shade is the root of the share of the row. */
+function confusionChart({ counts }) {
+  const names = setup.names.map(plain);
+  const sums = counts.map((row) => Math.max(1, row.reduce((sum, count) => sum + count, 0)));
+  const gap = names.length < 40 ? 1 : 0;
+  const heat = {
+    type: "heatmap",
+    x: names,
+    y: names,
+    z: counts.map((row, i) => row.map((count) => Math.sqrt(count / sums[i]))),
+    customdata: counts.map((row, i) => row.map((count) => [count, count / sums[i]])),
+    hovertemplate:
+      "true: %{y}<br>predicted: %{x}<br>%{customdata[0]:,} pixels, %{customdata[1]:.2%} of the true class<extra></extra>",
+    colorscale: [[0, "rgba(47,129,214,0)"], [1, "rgb(47,129,214)"]],
+    zmin: 0,
+    zmax: 1,
+    showscale: false,
+    xgap: gap,
+    ygap: gap,
+  };
+  const axis = { type: "category", showgrid: false, tickfont: { size: 11 } };
+  const layout = {
+    height: clip(26 * names.length + 160, 380, 900),
+    margin: { t: 10, r: 10 },
+    xaxis: titled("predicted", { ...axis, tickangle: -60 }),
+    yaxis: titled("true", { ...axis, autorange: "reversed" }),
+  };
+  return { data: [heat], layout };
+}
+
 function themed({ data, layout }) {
   const color = (name) => {
     const probe = element("span", { style: { color: `var(--${name})` } });
@@ -40,20 +105,20 @@ function themed({ data, layout }) {
   };
   const [ink, rule, raised] = ["ink", "rule", "raised"].map(color);
   const axis = { gridcolor: rule, linecolor: rule, zerolinecolor: rule, automargin: true };
-  const axes = Object.keys(layout).filter((key) => /^[xy]axis/.test(key));
   const look = {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: ink, family: "system-ui, sans-serif" },
     hoverlabel: { bgcolor: raised, bordercolor: rule, font: { color: ink } },
   };
-  const drawn = Object.fromEntries(axes.map((key) => [key, { ...axis, ...layout[key] }]));
-  return { data, layout: { ...look, ...layout, ...drawn } };
+  const axes = { xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis } };
+  return { data, layout: { ...look, ...layout, ...axes } };
 }
 
 async function drawChart(place) {
   const plotly = await loadPlotly();
-  const { data, layout } = themed(charts[place.dataset.chart]);
+  const chart = charts[place.dataset.chart];
+  const { data, layout } = themed(chart.lines ? lineChart(chart) : confusionChart(chart));
   await plotly.react(place, data, layout, { responsive: true, displayModeBar: false });
   place.dataset.drawn = "yes";
 }

@@ -1,0 +1,90 @@
+"""Pictures made of texts and of other pictures: uint8 RGB [h, w, 3] on white, each as large as what is in it.
+
+Texts are written by matplotlib's Agg renderer: no display, no pyplot.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from itertools import zip_longest
+
+import numpy as np
+from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.colors import to_rgb
+from matplotlib.font_manager import FontProperties, fontManager, get_font
+
+FONT, GAP, MARGIN = 20, 14, 18  # pixels
+NAME_LENGTH = 24  # characters of a class name that are shown
+INK, FAINT_INK, RULE = "#1c1c1c", "#5c5c5c", "#b8b8b8"
+
+
+def arranged(rows: Sequence[Sequence[np.ndarray]], down: int = GAP, across: int = GAP) -> np.ndarray:
+    """Pictures on a grid whose rows and columns are as large as what is in them, each at the top left of its cell.
+
+    down, across: pixels between rows and columns.
+    """
+    heights = [max(len(picture) for picture in row) for row in rows]
+    columns = zip_longest(*rows, fillvalue=np.empty((0, 0)))
+    widths = [max(picture.shape[1] for picture in column) for column in columns]
+    tops, lefts = np.cumsum([0, *heights]), np.cumsum([0, *widths])
+    size = tops[-1] + down * (len(heights) - 1), lefts[-1] + across * (len(widths) - 1)
+    sheet = np.full((*size, 3), 255, np.uint8)
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            cell = sheet[tops[i] + down * i :, lefts[j] + across * j :]
+            cell[: picture.shape[0], : picture.shape[1]] = picture
+    return sheet
+
+
+def bordered(picture: np.ndarray, width: int, shade: int = 255) -> np.ndarray:
+    """With `width` more pixels on each side, white or grey."""
+    return np.pad(picture, ((width, width), (width, width), (0, 0)), constant_values=shade)
+
+
+def text(words: str, color: str = INK, size: int = FONT, weight: str = "normal") -> np.ndarray:
+    """One line, 1.6 times as high as its font of `size` pixels."""
+    font = FontProperties(family=families(words), size=size, weight=weight)
+    renderer = RendererAgg(width_of(words, font), round(1.6 * size), 72)  # a point is a pixel
+    renderer.draw_text(renderer.new_gc(), 0, 1.15 * size, words, font, 0)
+    cover = np.asarray(renderer.buffer_rgba())[..., 3:] / 255
+    return np.rint(255 * (1 - cover * (1 - np.array(to_rgb(color))))).astype(np.uint8)
+
+
+def width_of(words: str, font: FontProperties) -> int:
+    """In pixels."""
+    return 1 + math.ceil(RendererAgg(1, 1, 72).get_text_width_height_descent(words, font, ismath=False)[0])
+
+
+def shown_names(names: Sequence[str]) -> list[str]:
+    """Class names as they are shown; of those that no font of this machine can write the number."""
+    return [f"class {k}" if _fonts_for(name)[1] else _shortened(name) for k, name in enumerate(names)]
+
+
+def families(words: str) -> list[str]:
+    """The fonts to write a text with, matplotlib's own first, then those that have the characters that it lacks."""
+    return _fonts_for(words)[0]
+
+
+@cache
+def _fonts_for(words: str) -> tuple[list[str], set[str]]:
+    """The fonts, and the characters that no font has."""
+    own = FontProperties().get_name()
+    found, missing = [own], set(words)
+    for font in sorted(fontManager.ttflist, key=lambda font: (font.name != own, font.name)):
+        if not missing:
+            break
+        if font.name.startswith("Last Resort"):  # which has a box for each
+            continue
+        here = missing & _characters(font.fname)
+        found += [font.name] if here and font.name != own else []
+        missing -= here
+    return found, missing
+
+
+@cache
+def _characters(file: str) -> frozenset[str]:
+    return frozenset(map(chr, get_font(file).get_charmap()))
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"

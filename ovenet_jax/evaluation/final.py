@@ -1,0 +1,76 @@
+"""A checkpoint evaluated, and reported on: at the end of a training, and whenever it is asked for."""
+
+from pathlib import Path
+from threading import Event
+from typing import NamedTuple
+
+import jax
+
+from ovenet_jax import files
+from ovenet_jax.devices import parallel
+from ovenet_jax.evaluation import report, run_page
+from ovenet_jax.evaluation.curves import Curves
+from ovenet_jax.evaluation.evaluator import Evaluator
+from ovenet_jax.evaluation.inspection import inspect, picture
+from ovenet_jax.evaluation.results import Evaluation
+from ovenet_jax.evaluation.suspects import Suspects
+from ovenet_jax.models.parameters import Arrays
+from ovenet_jax.run.network import restore_network
+
+
+class Evaluated(NamedTuple):
+    """A checkpoint's arrays, what of it was evaluated (split, step and settings), the report's folder, the result."""
+
+    arrays: tuple[Arrays, Arrays]
+    what: dict
+    target: Path
+    evaluation: Evaluation
+
+
+def evaluate_checkpoint(
+    evaluator: Evaluator, folder: Path, interrupted: Event | None = None, anew: bool = True
+) -> bool:
+    """Evaluates as `evaluated`, and reports on it, unless interrupted. Returns whether it came to its end."""
+    result = evaluated(evaluator, folder, interrupted, anew)
+    if result is None:
+        return False
+    if jax.process_index() == 0:
+        arrays, what, target, evaluation = result
+        config, classes = evaluator.config, evaluator.task.classes
+        worst = evaluation.worst(config.eval.worst)
+        groups = {"panels": evaluator.shown, "worst": [image.number for image in worst]}
+        mious = {image.number: image.miou for image in evaluation.images}
+        inspected = inspect(evaluator, *arrays, {i: mious[i] for group in groups.values() for i in group})
+        pictures = {i: picture(one, classes) for i, one in inspected.items()}
+        panels = {kind: {inspected[i].name: pictures[i] for i in group} for kind, group in groups.items()}
+        with files.writing(target, "--workdir"):
+            report.write(evaluation, worst, evaluator.task, what, panels, target)
+            run_page.write(evaluation, list(inspected.values()), evaluator.task, what, config, folder, target)
+    return True
+
+
+def evaluated(
+    evaluator: Evaluator, folder: Path, interrupted: Event | None = None, anew: bool = True
+) -> Evaluated | None:
+    """Evaluates the checkpoint of `folder` that config.eval.checkpoint names; None if interrupted meanwhile.
+
+    anew: also where there is a report on just that; else its numbers are taken from there.
+    """
+    config = evaluator.config
+    split, protocol = config.data.eval_split, evaluator.inference.protocol
+    network = restore_network(config.model, folder, config.eval.checkpoint)
+    arrays = network.params, network.statistics
+    what = {
+        "split": split,
+        "step": network.step,
+        "eval": config.eval.to_dict(),
+        "data": evaluator.source.identity,
+    }
+    with files.writing(folder, "--workdir"):
+        target = report.new_folder(folder / "evaluation", split + protocol.suffix, what)
+    evaluation = None if anew else report.read(target)
+    if not all(parallel.gather(evaluation is not None)):
+        images = f"{len(evaluator.source)} images, {protocol}"
+        parallel.say(f"Evaluating step {network.step} of {folder} on {split}: {images}.")
+        evaluation = evaluator.run(*arrays, interrupted, (Curves(evaluator), Suspects(evaluator)))
+    return None if evaluation is None else Evaluated(arrays, what, target, evaluation)

@@ -1,0 +1,34 @@
+"""Where the pixels of a network's maps lie in an image."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Grid(NamedTuple):
+    """The centre of the network's first pixel, and the distance of its pixels, (x, y) in pixels of the image.
+
+    The centre of the image's first pixel is (0, 0).
+    """
+
+    origin: tuple[float, float]
+    spacing: tuple[float, float]
+
+    @classmethod
+    def over(cls, image: Sequence[int], network: Sequence[int], align_corners: bool) -> "Grid":
+        """Of a map of size `network` (h, w) that covers an `image` (H, W), its corner pixels on the image's or not."""
+        (height, width), (rows, columns) = image, network
+        if align_corners:
+            return cls((0.0, 0.0), ((width - 1) / max(1, columns - 1), (height - 1) / max(1, rows - 1)))
+        x, y = width / columns, height / rows
+        return cls(((x - 1) / 2, (y - 1) / 2), (x, y))
+
+    def read(self, image: np.ndarray, network: Sequence[int]) -> np.ndarray:
+        """The pixels of `image` [H, W] that are nearest to those of the network [h, w]."""
+        axes = zip(self.origin[::-1], self.spacing[::-1], network, image.shape, strict=True)
+        nearest = (
+            np.clip(np.floor(origin + spacing * np.arange(count) + 0.5), 0, side - 1).astype(int)
+            for origin, spacing, count, side in axes
+        )
+        return image[np.ix_(*nearest)]

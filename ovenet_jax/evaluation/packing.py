@@ -1,0 +1,134 @@
+"""What the seed inspector of a report is to know of images, packed to travel inside the page.
+
+All maps are kept at the network's own resolution. A packed map is a plane of integers: probabilities in steps of
+1 / `levels`, seeds in `parts` of a network's pixel. What neighbours foretell is subtracted, so that deflate finds
+little left; the page adds it again. An image that would take more than its share of the page is packed in coarser
+steps, and the page says which.
+"""
+
+import base64
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from ovenet_jax.evaluation.inspection import RANKS, Inspected
+
+MOST_PIXELS = 2**21  # of a picture, as many as 1024x2048 has; larger ones are reduced
+# Of a probability, of a network's pixel, and how many of these become one; the finest first.
+STEPS = (
+    (1000, 64, 1), (200, 16, 1), (100, 8, 1), (50, 4, 1), (25, 4, 1), (25, 4, 2), (25, 4, 4), (25, 4, 8)
+)  # fmt: skip
+QUALITIES = (90, 80, 65, 45, 25)  # of pictures, WebP
+PICTURE_SHARE = 0.4  # of an image's bytes
+
+
+class Packed(NamedTuple):
+    """What the page has to know of an image before it opens it, and arrays by their names, base64 of zlib's format."""
+
+    described: dict
+    data: dict[str, str]
+
+
+def packed(views: Sequence[Inspected], most_bytes: int) -> Packed:
+    """One image as one or more networks see it, in at most about `most_bytes`: "picture", "label" if there is one, and
+    "maps-0" and so on of its views."""
+    name, image, label, *_ = views[0]
+    height, width = image.shape[:2]
+    stride = math.ceil(math.sqrt(height * width / MOST_PIXELS))
+    data = {"picture": _picture(image, stride, PICTURE_SHARE * most_bytes)}
+    if label is not None:
+        data["label"] = _deflated(label[::stride, ::stride].tobytes())
+    share = (most_bytes - sum(map(len, data.values()))) // len(views)
+    described = []
+    for number, view in enumerate(views):
+        for levels, parts, coarser in STEPS:
+            every = stride * coarser
+            maps = _deflated(b"".join(map(_as_bytes, _planes(view, every, levels, parts))))
+            if len(maps) <= share:
+                break
+        data[f"maps-{number}"] = maps
+        rows, columns = next(iter(view.rankings.values())).classes.shape[:2]
+        described.append(
+            {
+                "map_size": [-(-columns // every), -(-rows // every)],
+                "map_stride": every,
+                "origin": view.grid.origin,
+                "spacing": [every * step for step in view.grid.spacing],
+                "levels": levels,
+                "parts": parts,
+                "predictions": list(view.rankings),
+                "has_confidence": view.confidence is not None,
+                "has_seeds": view.seed is not None,
+            }
+        )
+    size = [-(-width // stride), -(-height // stride)] if label is not None else None
+    known = {"name": name, "size": [width, height], "stride": stride, "label_size": size, "views": described}
+    return Packed(known, data)
+
+
+def _picture(image: np.ndarray, stride: int, most_bytes: float) -> str:
+    """WebP, in the best quality that fits."""
+    size = [-(-side // stride) for side in image.shape[1::-1]]
+    shown = cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
+    for quality in QUALITIES:
+        _, encoded = cv2.imencode(".webp", shown, [cv2.IMWRITE_WEBP_QUALITY, quality])
+        text = _text(encoded.tobytes())
+        if len(text) <= most_bytes:
+            break
+    return text
+
+
+def _planes(inspected: Inspected, every: int, levels: int, parts: int) -> Iterator[np.ndarray]:
+    """int32 [h, w]: of each prediction RANKS planes of classes, then what the first, the first two ... leave of all
+    probability; then F and the seed's x and y, where there are such.
+
+    A class that has no probability left is not read.
+    """
+    own = np.s_[::every, ::every]
+    for ranking in inspected.rankings.values():
+        missing = [(0, 0), (0, 0), (0, RANKS - ranking.classes.shape[-1])]  # where classes are fewer
+        shares = np.rint(np.pad(ranking.probabilities[own], missing) * levels).astype(np.int32)
+        shares[..., 0] = np.maximum(shares[..., 0], 1)
+        left = levels - np.cumsum(shares, axis=-1, dtype=np.int32)
+        classes = np.pad(ranking.classes[own], missing)
+        yield from (_carried(classes[..., i], shares[..., i] > 0) for i in range(RANKS))
+        yield from (_surprising(left[..., i]) for i in range(RANKS))
+    if inspected.confidence is not None:
+        yield _surprising(np.rint(inspected.confidence[own] * levels).astype(np.int32))
+    if inspected.seed is not None:
+        seed = np.rint(inspected.seed[own] / every * parts).astype(np.int32)
+        yield from (_surprising(seed[..., axis]) for axis in range(2))
+
+
+def _carried(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """`values` where they are `wanted`; elsewhere the last wanted one before, row by row, which takes no space."""
+    last = np.maximum.accumulate(np.where(wanted.ravel(), np.arange(values.size), 0))
+    return values.ravel()[last].reshape(values.shape).astype(np.int32)
+
+
+def _surprising(plane: np.ndarray) -> np.ndarray:
+    """Less what the pixels at the left, above and between them foretell: the median edge detector of LOCO-I.
+
+    Source: Weinberger, Seroussi and Sapiro, "The LOCO-I lossless image compression algorithm", 2000.
+    """
+    padded = np.pad(plane, ((1, 0), (1, 0)))
+    left, above, corner = padded[1:, :-1], padded[:-1, 1:], padded[:-1, :-1]
+    return plane - np.clip(left + above - corner, np.minimum(left, above), np.maximum(left, above))
+
+
+def _as_bytes(plane: np.ndarray) -> bytes:
+    """The lower bytes of all pixels, then the higher ones; even numbers are positive, odd ones negative."""
+    unsigned = (plane << 1 ^ plane >> 31).astype("<u2")
+    return unsigned.reshape(-1, 1).view(np.uint8).T.tobytes()
+
+
+def _deflated(data: bytes) -> str:
+    return _text(zlib.compress(data, 6))
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
