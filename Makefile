@@ -1,13 +1,21 @@
 # make demo   installs, then trains and evaluates a tiny OVeNet on the built-in toy streets
 # make test   installs, then runs the tests; what they compiled is kept in ~/.cache/ovenet_jax/tests-xla
 # make browser-test   the pages of reports in Debian's chromium
+# make gpu-program GPU_PROGRAM="--config=..."   what a GPU would do in a training step, without a GPU
+# make gpu-program-test   whether that is as it is meant to be
 # make lint   checks style and types
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test browser-test slow-test lint clean
+# Where a GPU is only described JAX's plugin is enough, without CUDA's libraries. What XLA makes of a step differs from
+# release to release.
+GPU_PYTHON ?= python3.12
+GPU_VENV ?= .venv-gpu-program
+GPU_JAX := 0.11.2
+
+.PHONY: demo test browser-test slow-test gpu-program gpu-program-test lint clean
 
 demo: $(VENV)/installed
 	$(RUN) main.py --config=configs/demo.py
@@ -20,6 +28,12 @@ browser-test: $(VENV)/browser-installed
 
 slow-test: $(VENV)/tests-installed
 	$(RUN) -m pytest -m slow
+
+gpu-program: $(GPU_VENV)/installed
+	$(GPU_VENV)/bin/python -m benchmarks.gpu_program $(GPU_PROGRAM)
+
+gpu-program-test: $(GPU_VENV)/installed
+	$(GPU_VENV)/bin/python -m pytest -m gpu_program tests/test_gpu_program.py
 
 lint: $(VENV)/tests-installed
 	$(VENV)/bin/ruff check .
@@ -39,5 +53,11 @@ $(VENV)/browser-installed: $(VENV)/tests-installed requirements-browser.txt
 	$(VENV)/bin/pip install -q -r requirements-browser.txt
 	touch $@
 
+$(GPU_VENV)/installed: requirements.txt
+	$(GPU_PYTHON) -m venv $(GPU_VENV)
+	$(GPU_VENV)/bin/pip install -q -r requirements.txt pytest jax==$(GPU_JAX) jaxlib==$(GPU_JAX)
+	$(GPU_VENV)/bin/pip install -q --no-deps jax-cuda13-plugin==$(GPU_JAX) jax-cuda13-pjrt==$(GPU_JAX)
+	touch $@
+
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(GPU_VENV) .mypy_cache .pytest_cache .ruff_cache

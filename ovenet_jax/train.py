@@ -8,8 +8,6 @@ from pathlib import Path
 from threading import Event
 
 import jax
-import numpy as np
-from clu.metrics import Collection
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -22,7 +20,6 @@ from ovenet_jax.evaluation.final import evaluate_checkpoint
 from ovenet_jax.evaluation.inspection import panels
 from ovenet_jax.evaluation.protocol import check_settings
 from ovenet_jax.models import parameters
-from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.checkpoint import Checkpoints
@@ -30,12 +27,12 @@ from ovenet_jax.run.identity import Identity
 from ovenet_jax.run.interruption import Agreement, interruption
 from ovenet_jax.run.state import TrainState, init_state
 from ovenet_jax.supervision.task import Task, task_of
+from ovenet_jax.training import optimizer as optimizers
 from ovenet_jax.training.checks import check_config
-from ovenet_jax.training.compilation import compile_step, counting
-from ovenet_jax.training.health import FiniteWatch, Pace, Step, Watchdog, watched
-from ovenet_jax.training.optimizer import create_optimizer, poly_schedule
+from ovenet_jax.training.compilation import batch_shapes, compile_step, counting, jit_step
+from ovenet_jax.training.health import FiniteWatch, Pace, Step, Watchdog
 from ovenet_jax.training.reporter import Reporter, nothing_collected
-from ovenet_jax.training.step import BASE, train_step
+from ovenet_jax.training.step import frozen_parts
 from ovenet_jax.weights import starting_point
 
 
@@ -58,34 +55,14 @@ def train(config: ConfigDict, folder: Path) -> bool:
         task.prepare()
 
     model = create_model(config.model, config.seed)
-    frozen = BASE if config.freeze_base else ()
+    frozen = frozen_parts(config.freeze_base)
     if config.init.base and not workdir.has_checkpoint(folder):
         names = classes.names if task.of_regions else ()
         model = starting_point.start_from(model, config.model.head, config.init, frozen, names)
     model.set_attributes(lay_out=parallel.row_layout(mesh), rematerialise=config.rematerialise)
     graphdef, *_ = parameters.split(model)
-    schedule = poly_schedule(config.optimizer.rate, config.steps, config.optimizer.power)
-    optimizer = create_optimizer(
-        schedule,
-        momentum=config.optimizer.momentum,
-        weight_decay=config.optimizer.weight_decay,
-        head_rate_multiplier=config.optimizer.head_rate_multiplier,
-        warmup_steps=config.optimizer.warmup_steps,
-    )
-    step_function = partial(
-        train_step,
-        graphdef=graphdef,
-        optimizer=optimizer,
-        loss=task.create_loss(),
-        measure=task.measure,
-        normalisation=Normalisation.from_config(config.model.input),
-        seed=config.seed,
-        frozen=frozen,
-        precision=config.precision,
-        accumulate=config.accumulate,
-        group=task.group,
-        ema=config.ema,
-    )
+    schedule, optimizer = optimizers.from_config(config)
+    step_function = jit_step(config, task, graphdef, optimizer, mesh)
     state = parallel.replicate(mesh, init_state(model, optimizer, frozen, config.ema))
     evaluator, source = Evaluator(config, graphdef), task.open_training()
     trained_on = Identity(classes, source.identity, evaluator.source.identity)
@@ -96,7 +73,9 @@ def train(config: ConfigDict, folder: Path) -> bool:
         closing(Checkpoints(folder / "checkpoints")) as checkpoints,
     ):
         with enough_memory(TRAINING_MEMORY):
-            compiled, empty = _compile(config, mesh, state, step_function)
+            compiled = compile_step(step_function, state, *batch_shapes(config, mesh))
+            _, measures = compiled.out_info
+            empty = nothing_collected(mesh, [name for name in measures if name != "finite"])
             with closing(Reporter(config, folder, schedule, compilations, empty)) as reporter:
                 run = _Run(
                     config,
@@ -145,24 +124,6 @@ def _checked_mesh(config: ConfigDict, task: Task) -> Mesh:
     parallel.check_divisible(mesh, config.batch_size, config.augment.crop[0])
     task.check_micro_batches(mesh.shape["data"])
     return mesh
-
-
-def _compile(
-    config: ConfigDict, mesh: Mesh, state: TrainState, step_function: Step
-) -> tuple[Step, Collection]:
-    """The step, watched and compiled for the mesh, and the collection of its measures while empty."""
-    jitted = jax.jit(
-        watched(step_function, config.non_finite.policy),
-        out_shardings=parallel.replicated(mesh),
-        donate_argnums=0,
-    )
-    shape = (config.batch_size, *config.augment.crop)
-    sharding = parallel.rows_sharded(mesh)
-    image = jax.ShapeDtypeStruct((*shape, 3), np.uint8, sharding=sharding)
-    label = jax.ShapeDtypeStruct(shape, np.uint8, sharding=sharding)
-    compiled = compile_step(jitted, state, image, label)
-    _, measures = compiled.out_info
-    return compiled, nothing_collected(mesh, [name for name in measures if name != "finite"])
 
 
 class _Run:

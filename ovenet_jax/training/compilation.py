@@ -1,12 +1,24 @@
-"""Compiling before the first step, not in it; and how much was compiled."""
+"""The training step of a config as one program, compiled before the first step, not in it; how much was compiled."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from ovenet_jax.devices import parallel
+from ovenet_jax.models.normalisation import Normalisation
+from ovenet_jax.supervision.task import Task
+from ovenet_jax.training.health import watched
+from ovenet_jax.training.step import frozen_parts, train_step
 
 COMPILED = (
     "/jax/core/compile/backend_compile_duration"  # JAX's event of a program compiled, or read from the cache
@@ -46,6 +58,40 @@ def counting() -> Iterator[Compilations]:
     finally:
         jax.monitoring.unregister_event_duration_listener(add_duration)
         jax.monitoring.unregister_event_listener(add_event)
+
+
+def jit_step(
+    config: ConfigDict,
+    task: Task,
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+) -> Any:
+    """The step of a network of that structure, as the config says, jitted for the mesh; it overwrites the state that it
+    is given."""
+    step = partial(
+        train_step,
+        graphdef=graphdef,
+        optimizer=optimizer,
+        loss=task.create_loss(),
+        measure=task.measure,
+        normalisation=Normalisation.from_config(config.model.input),
+        seed=config.seed,
+        frozen=frozen_parts(config.freeze_base),
+        precision=config.precision,
+        accumulate=config.accumulate,
+        group=task.group,
+        ema=config.ema,
+    )
+    watched_step = watched(step, config.non_finite.policy)
+    return jax.jit(watched_step, out_shardings=parallel.replicated(mesh), donate_argnums=0)
+
+
+def batch_shapes(config: ConfigDict, mesh: Mesh) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """Images and labels of a step, as `parallel.to_global` makes them."""
+    shape = (config.batch_size, *config.augment.crop)
+    described = partial(jax.ShapeDtypeStruct, dtype=np.uint8, sharding=parallel.rows_sharded(mesh))
+    return described((*shape, 3)), described(shape)
 
 
 def compile_step(step_function: Any, *arguments: Any) -> jax.stages.Compiled:

@@ -1,9 +1,13 @@
 """The published optimizers: SGD with momentum under a poly schedule, composed from optax."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import optax
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 
 def poly_schedule(base_rate: float, total_steps: int, power: float) -> optax.Schedule:
@@ -17,6 +21,20 @@ def poly_schedule(base_rate: float, total_steps: int, power: float) -> optax.Sch
 def warmup(steps: int) -> optax.Schedule:
     """The share of the rate, from ((t + 1) / steps)^4 to 1. Source: openseg's `warm_lr`."""
     return lambda step: jnp.minimum((jnp.asarray(step, jnp.result_type(float)) + 1) / steps, 1.0) ** 4
+
+
+def from_config(config: "ConfigDict") -> tuple[optax.Schedule, optax.GradientTransformation]:
+    """The schedule of config.optimizer over config.steps, and the optimizer that follows it."""
+    settings = config.optimizer
+    schedule = poly_schedule(settings.rate, config.steps, settings.power)
+    optimizer = create_optimizer(
+        schedule,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        head_rate_multiplier=settings.head_rate_multiplier,
+        warmup_steps=settings.warmup_steps,
+    )
+    return schedule, optimizer
 
 
 def create_optimizer(

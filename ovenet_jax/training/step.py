@@ -16,7 +16,10 @@ from ovenet_jax.run.state import TrainState, without
 from ovenet_jax.supervision.losses import Loss
 from ovenet_jax.supervision.measures import Measure
 
-BASE = ("backbone", "head")  # the parts of an OVeNet that config.freeze_base freezes
+
+def frozen_parts(freeze_base: bool) -> tuple[str, ...]:
+    """The parts of an OVeNet that training leaves as they are."""
+    return ("backbone", "head") if freeze_base else ()
 
 
 def train_step(
