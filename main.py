@@ -1,5 +1,6 @@
 """What there is to do: python main.py --config=configs/camvid.py:ovenet_tiny [--workdir=DIR] [--mode=MODE]."""
 
+import operator
 import sys
 from pathlib import Path
 
@@ -22,6 +23,17 @@ OF_A_RUN = (
     "browse",
     "report",
 )  # modes that take the config of the run in --workdir
+OWN_KEYS = (  # that a config has besides those of base_config, and no run is without
+    *(
+        "model.backbone.name",
+        "model.head.name",
+        "model.num_classes",
+        "data.name",
+        "augment.base_size",
+        "augment.crop",
+    ),
+    *("eval.base_size", "eval.window", "eval.images_per_device", "batch_size", "steps", "evaluate_every"),
+)
 MODES = ("train", "evaluate", "predict", "prepare", "browse", "import", "report", "compare")
 MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 SOURCE = flags.DEFINE_string(
@@ -113,8 +125,12 @@ def _find_config(arguments: list[str]) -> None:
     config = base_config("")
     try:
         config.update(saved)
-    except TypeError as error:
-        raise UserError(f"{folder}/config.json is damaged ({error}); {wanted.partition(': ')[2]}.") from error
+        _ = operator.attrgetter(*OWN_KEYS)(config)
+    except (AttributeError, TypeError) as error:
+        reason = " ".join(str(error.args[0]).split())
+        raise UserError(
+            f"{folder}/config.json is damaged ({reason}); {wanted.partition(': ')[2]}."
+        ) from error
     config_flags.DEFINE_config_dict("config", config, "that of the run", allow_override=True)
 
 

@@ -128,7 +128,7 @@ def open_split(data: ConfigDict, split: str) -> "Source":
         "name": data.name,
         "split": split,
         "images": len(records),
-        "digest": "+".join(inventory["splits"][name]["digest"] for name in names),
+        "digest": "+".join(inventory["splits"].get(name, {}).get("digest", "") for name in names),
     }
     return Source(records, builder.data_set.labels, prepared, has_labels, identity)
 

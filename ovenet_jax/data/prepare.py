@@ -237,9 +237,11 @@ def read_inventory(builder: Builder) -> dict:
     """
     file, labels = Path(builder.data_dir) / REPORT, builder.data_set.labels
     report = files.read_json(file, FORM, f"delete {file.parent}, and it is prepared anew")
-    without = [split for split, found in report["splits"].items() if "digest" not in found]
+    without = [split for split, found in report["splits"].items() if not isinstance(found.get("digest"), str)]
     for split in without:
-        checked = _ahead(partial(_check, known_ids=labels.known_ids()), builder.data_set.splits[split])
+        checked = _ahead(
+            partial(_check, known_ids=labels.known_ids()), builder.data_set.splits.get(split, ())
+        )
         report["splits"][split]["digest"] = digest_of(found.digest for found in checked)
     if without:
         with contextlib.suppress(OSError):  # where it may only be read it is worked out every time

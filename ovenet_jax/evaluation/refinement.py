@@ -4,9 +4,8 @@ The offsets are a SegFix's, or an OVeNet's where it is sure of its seeds. Nothin
 `python -m ovenet_jax.segfix.refine` does the same to files.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -23,7 +22,7 @@ from ovenet_jax.evaluation.inference import Inference
 from ovenet_jax.evaluation.results import Evaluation
 from ovenet_jax.models.sampling import sample
 from ovenet_jax.run import identity, workdir
-from ovenet_jax.run.network import restore_network
+from ovenet_jax.run.network import keys_of, restore_network
 from ovenet_jax.segfix.refine import SEMANTIC_SCALE
 from ovenet_jax.segfix.scores import COLUMNS, Scores, means, no_scores, scores_of, table
 from ovenet_jax.segfix.shift import seeds_where_sure
@@ -101,7 +100,7 @@ class Refiner:
         its.mesh, its.eval.images_per_device = config.mesh, config.eval.images_per_device
         if its.data.name == config.data.name and "root" in config.data:
             its.data.root = config.data.root  # where the class table is now
-        with _keys_of(folder):
+        with keys_of(folder):
             network = restore_network(its.model, folder, its.eval.checkpoint)
             self._task = task_of(its, identity.classes_of(folder))
             self._task.check_test()
@@ -159,17 +158,3 @@ def scores_in(evaluation: Evaluation) -> Scores:
     """Back again."""
     leaves, structure = jax.tree.flatten(no_scores(1))
     return jax.tree.unflatten(structure, [evaluation.sums[f"leaf {i}"] for i in range(len(leaves))])
-
-
-@contextmanager
-def _keys_of(folder: Path) -> Iterator[None]:
-    """Raises UserError where meanwhile a key is read that the config in `folder` does not have."""
-    try:
-        yield
-    except AttributeError as error:
-        if not (error.args and isinstance(error.args[0], KeyError)):  # as ml_collections raises it
-            raise
-        raise UserError(
-            f"{folder}/config.json is another version's: it has no key {error.name!r}; add it as configs/ has it, or "
-            f"train that network with this version."
-        ) from error

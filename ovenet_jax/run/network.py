@@ -1,6 +1,7 @@
 """The network of a run or an import, loaded."""
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +33,8 @@ def load_model(folder: str | Path) -> nnx.Module:
     Raises:
       UserError: the folder holds neither, or no checkpoint.
     """
-    return parameters.merge(*restore_network(model_of(folder), Path(folder))[1:])
+    with keys_of(Path(folder)):
+        return parameters.merge(*restore_network(model_of(folder), Path(folder))[1:])
 
 
 def load_normalisation(folder: str | Path) -> Normalisation:
@@ -41,7 +43,22 @@ def load_normalisation(folder: str | Path) -> Normalisation:
     Raises:
       UserError: the folder holds neither a run nor an import.
     """
-    return Normalisation.from_config(model_of(folder).input)
+    with keys_of(Path(folder)):
+        return Normalisation.from_config(model_of(folder).input)
+
+
+@contextmanager
+def keys_of(folder: Path) -> Iterator[None]:
+    """Raises UserError where meanwhile a key is read that the config in `folder` does not have."""
+    try:
+        yield
+    except AttributeError as error:
+        if not (error.args and isinstance(error.args[0], KeyError)):  # as ml_collections raises it
+            raise
+        raise UserError(
+            f"{folder}/config.json is another version's: it has no key {error.name!r}; add it as configs/ has it, or "
+            f"train that network with this version."
+        ) from error
 
 
 def model_of(folder: str | Path) -> ConfigDict:

@@ -34,7 +34,7 @@ FREE_KEYS = (
     "predict.",
 )
 
-HOLDER = ".holder.json"  # who trains or imports there; empty: nobody
+HOLDER = ".holder"  # host, process and since when, a line each, of who trains or imports there; empty: nobody
 IMPORT_REPORT = "import.json"  # in a folder that holds imported weights, not a run
 
 
@@ -49,7 +49,7 @@ def check(workdir: Path, config: ConfigDict) -> None:
     if saved is not None and has_checkpoint(workdir):
         differing = [
             f"{key} is {there!r} there and {here!r} here"
-            for key, there, here in _differences(saved, config)
+            for key, there, here in differences(saved, config)
             if not key.startswith(FREE_KEYS)
         ]
         if differing:
@@ -83,46 +83,34 @@ def held(workdir: Path) -> Iterator[None]:
     Raises:
       UserError: another process holds it, which is named; `workdir` cannot be written.
     """
-    file = workdir / HOLDER
+    file, here = workdir / HOLDER, socket.gethostname()
     with files.writing(workdir, "--workdir"):
         files.make_folder(workdir)
         opened = file.open("a+b")
     with opened:
-        here, alive = socket.gethostname(), False
         opened.seek(0)
-        holder = _holder(opened.read())
+        host, process, since, *_ = *opened.read().decode(errors="replace").split("\n"), "", ""
+        alive = False
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             alive = True
         except OSError:  # no locks here
-            alive = bool(holder) and holder["host"] == here and Path(f"/proc/{holder['process']}").exists()
-        if alive or (holder and holder["host"] != here):
-            who = "another process"
-            if holder:
-                who = f"process {holder['process']} on {holder['host']}, since {holder['since']}"
+            alive = host == here and process.isdigit() and Path(f"/proc/{process}").exists()
+        if alive or host not in ("", here):
             ended = "" if alive else f", or delete {file} if that has ended"
             raise UserError(
-                f"{workdir} is held by {who}, which trains or imports there; wait for its end{ended}, or choose "
-                f"another --workdir."
+                f"{workdir} is held by process {process} on {host}, since {since}, which trains or imports there; wait "
+                f"for its end{ended}, or choose another --workdir."
             )
         with files.writing(workdir, "--workdir"):
             opened.truncate(0)
-            since = time.strftime("%Y-%m-%d %H:%M:%S")
-            opened.write(files.to_json({"host": here, "process": os.getpid(), "since": since}).encode())
+            opened.write(f"{here}\n{os.getpid()}\n{time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
             opened.flush()
         try:
             yield
         finally:
             opened.truncate(0)
-
-
-def _holder(text: bytes) -> dict[str, Any]:
-    """Who holds a folder; {} for nobody, or where that cannot be read."""
-    try:
-        return files.parse_json(text, {"host": str, "process": int, "since": str})
-    except ValueError:
-        return {}
 
 
 def note_differences(workdir: Path, config: ConfigDict) -> None:
@@ -134,7 +122,7 @@ def note_differences(workdir: Path, config: ConfigDict) -> None:
     saved = read_config(workdir)
     if saved is None:
         raise UserError(f"{workdir} holds no run (no config.json); train it first, or check --workdir.")
-    for key, there, here in _differences(saved, config):
+    for key, there, here in differences(saved, config):
         if key == "data.name":
             raise UserError(
                 f"{workdir} was trained on {there!r}, not on {here!r}; use a config of that data set."
@@ -163,7 +151,7 @@ def with_tuples(value: Any) -> Any:
     return tuple(map(with_tuples, value)) if isinstance(value, list) else value
 
 
-def _differences(saved: ConfigDict, config: ConfigDict) -> list[tuple[str, object, object]]:
+def differences(saved: ConfigDict, config: ConfigDict) -> list[tuple[str, object, object]]:
     """(key, saved value, config's value) of all leaves that differ; tuples and lists are the same thing.
 
     A key that only one of two versions has makes no difference where its value turns nothing on.

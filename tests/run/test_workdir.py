@@ -69,10 +69,9 @@ def test_a_key_of_another_version_that_turns_nothing_on_makes_no_difference(tmp_
 # ---- one at a time ----
 
 
-def holder(folder, **changes):
+def holder(folder, host=None, process=10**7):
     """As a process that has the folder names itself."""
-    content = {"host": socket.gethostname(), "process": 10**7, "since": "2026-01-01 00:00:00"} | changes
-    (folder / workdir.HOLDER).write_text(json.dumps(content))
+    (folder / workdir.HOLDER).write_text(f"{host or socket.gethostname()}\n{process}\n2026-01-01 00:00:00")
 
 
 def test_a_second_training_is_told_who_holds_the_folder(tmp_path):
@@ -91,9 +90,9 @@ def test_a_holder_that_has_died_is_taken_over(tmp_path):
         "with workdir.held(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT).returncode == -signal.SIGKILL
-    assert json.loads((tmp_path / workdir.HOLDER).read_text())["host"] == socket.gethostname()
+    assert (tmp_path / workdir.HOLDER).read_text().startswith(f"{socket.gethostname()}\n")
     with workdir.held(tmp_path):
-        assert json.loads((tmp_path / workdir.HOLDER).read_text())["process"] == os.getpid()
+        assert (tmp_path / workdir.HOLDER).read_text().split("\n")[1] == str(os.getpid())
     assert (tmp_path / workdir.HOLDER).read_text() == ""
 
 
@@ -115,9 +114,10 @@ def test_without_locks_the_holder_is_asked_for(tmp_path, monkeypatch, process, f
         pass
 
 
-def test_a_damaged_note_of_the_holder_holds_nobody_off(tmp_path):
-    (tmp_path / workdir.HOLDER).write_bytes(b"\xff{")
-    with workdir.held(tmp_path):
+@pytest.mark.parametrize("note", [b"\xff{", b"3\n\n\n\n", bytes(100)])
+def test_a_damaged_note_of_the_holder_says_how_to_go_on(tmp_path, note):
+    (tmp_path / workdir.HOLDER).write_bytes(note)
+    with pytest.raises(UserError, match="or delete .* if that has ended"), workdir.held(tmp_path):
         pass
 
 
