@@ -23,12 +23,9 @@ from torch.nn.functional import grid_sample
 from benchmarks.table import Table, parser
 from ovenet_jax.data import toy_streets
 from ovenet_jax.data.labels import CITYSCAPES
-from ovenet_jax.segfix import ground_truth
+from ovenet_jax.segfix import ground_truth, refine
 from ovenet_jax.segfix.files import Offsets, write_offsets
-from ovenet_jax.segfix.label_maps import Meaning
 from ovenet_jax.segfix.labels import evaluation_classes, offset_of_class, training_label
-from ovenet_jax.segfix.refine import Reading, refine_label_maps
-from ovenet_jax.segfix.shift import SURE
 
 SIZE = (1024, 2048)
 SCALE = 2
@@ -89,8 +86,8 @@ def time_of(way: Callable[[Path, Path], None], root: Path, out: Path) -> float:
 
 
 def ours(root: Path, out: Path) -> None:
-    reading = Reading(SCALE, SURE, align_corners=True)
-    refine_label_maps(root / "labels", root / "offsets", out, Meaning(CITYSCAPES), reading)
+    folders = [f"--labels={root}/labels", f"--offsets={root}/offsets", f"--out={out}"]
+    refine.main([*folders, "--dataset=cityscapes", "--workers=1"])
 
 
 def published(root: Path, out: Path) -> None:

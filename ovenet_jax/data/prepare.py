@@ -81,6 +81,7 @@ class Builder(tfds.core.ShardBasedBuilder):
     def __init__(self, data_set: DataSet, prepared: Path, form: str):
         self.name = data_set.name
         self.data_set, self.prepared, self.form = data_set, prepared, form
+        self.list_of_faults = prepared / f"{data_set.name}.faults.txt"
         folder = prepared / f"{data_set.name}-{digest(form, data_set.digest)}"
         super().__init__(data_dir=folder, file_format="array_record")
 
@@ -102,7 +103,7 @@ class Builder(tfds.core.ShardBasedBuilder):
         with storage.writing(self.form, folder, self.data_set.labels) as self._write:
             super()._download_and_prepare(dl_manager, download_config)
         if self._faults:
-            raise UserError(_refusal(self._faults, self.data_set.source, _list_of_faults(self)))
+            raise UserError(_refusal(self._faults, self.data_set.source, self.list_of_faults))
         files.write_json(folder / REPORT, self._inventory.as_json())
 
     def _shard_iterators_per_split(self, dl_manager) -> dict[str, list[Callable[[], Iterator]]]:
@@ -215,16 +216,7 @@ def write_records(builder: Builder) -> dict:
       UserError: the faults of the source files, or that the records cannot be written.
     """
     folder = Path(builder.data_dir)
-    try:
-        with files.writing(builder.prepared, "--config.data.prepared"):
-            if not folder.exists():
-                with alone(builder.prepared, builder.name):
-                    if not folder.exists():  # otherwise another process has prepared it meanwhile
-                        _write_records(builder, folder)
-    except KeyboardInterrupt:
-        raise UserError(
-            f"The preparation of {builder.name} was interrupted; nothing of it is kept.", EXIT_INTERRUPTED
-        ) from None
+    once(folder, builder.prepared, builder.name, lambda: _write_records(builder, folder))
     names = list(builder.data_set.labels.names)
     return read_inventory(builder) | {"folder": str(folder), "classes": names}
 
@@ -253,7 +245,7 @@ def _write_records(builder: Builder, folder: Path) -> None:
     for leftover in builder.prepared.glob(f"{builder.name}-*/{builder.name}/incomplete.*"):
         shutil.rmtree(leftover)
     _check_disk(builder)
-    _list_of_faults(builder).unlink(missing_ok=True)
+    builder.list_of_faults.unlink(missing_ok=True)
     tfds.disable_progress_bar()
     files.make_folder(folder.parent)
     with tempfile.TemporaryDirectory() as empty, contextlib.redirect_stdout(io.StringIO()):
@@ -264,17 +256,30 @@ def _write_records(builder: Builder, folder: Path) -> None:
     files.flush(folder.parent)
 
 
-@contextlib.contextmanager
-def alone(folder: Path, name: str) -> Iterator[None]:
-    """Keeps other processes from preparing `name` in `folder` meanwhile; the system frees the lock of a killed one."""
-    files.make_folder(folder)
-    with (folder / f".{name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"Another process prepares {name} in {folder}; waiting for it.", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def once(made: Path, place: Path, name: str, make: Callable[[], None]) -> None:
+    """Has `make` make `made` in the folder `place`, unless it is there. Other processes that want it wait: there is a
+    lock of that `name`, which the system frees where one is killed.
+
+    Raises:
+      UserError: `place` cannot be written, or `make` was interrupted.
+    """
+    try:
+        with files.writing(place, "--config.data.prepared"):
+            if made.exists():
+                return
+            files.make_folder(place)
+            with (place / f".{name}.lock").open("w") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    print(f"Another process prepares {name} in {place}; waiting for it.", flush=True)
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                if not made.exists():  # otherwise another process has made it meanwhile
+                    make()
+    except KeyboardInterrupt:
+        raise UserError(
+            f"The preparation of {name} was interrupted; nothing of it is kept.", EXIT_INTERRUPTED
+        ) from None
 
 
 def _check_disk(builder: Builder) -> None:
@@ -296,10 +301,6 @@ def _check_disk(builder: Builder) -> None:
 
 def _gigabytes(count: int) -> str:
     return f"{count / 1e9:.2f} GB"
-
-
-def _list_of_faults(builder: Builder) -> Path:
-    return builder.prepared / f"{builder.name}.faults.txt"
 
 
 def _refusal(faults: Sequence[str], source: str, file: Path) -> str:

@@ -62,12 +62,16 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def run(command: Callable[[], Sequence[str]]) -> int:
-    """Runs a command that returns its faults, and says what it has to; returns the exit code."""
+def run(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    command: Callable[[argparse.Namespace], Sequence[str]],
+) -> int:
+    """Runs a command that returns its faults, with these arguments; says what it has to, and returns the exit code."""
 
     def faults_told() -> int:
         cv2.setNumThreads(1)  # there are as many workers as the user wants cores at work
-        faults = command()
+        faults = command(parser.parse_args(arguments))
         if not faults:
             return EXIT_DONE
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"

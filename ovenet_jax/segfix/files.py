@@ -52,17 +52,20 @@ def write_offsets(path: Path, offsets: Offsets) -> None:
       OSError: the file system refuses.
     """
     offset, confidence = offsets
-    if path.suffix == ".mat":
-        if confidence is not None:
-            raise ValueError(f"{path}: a .mat holds no confidence; write a .png")
-        _write_mat(path, {"mat": _within(offset, np.int8, path).astype(np.int8)})
-    elif confidence is None:
-        rows_columns = np.moveaxis(_within(offset, np.int8, path), -1, 0)
-        write_picture(path, np.hstack(list(rows_columns + 2**7)).astype(np.uint8), SMALL)
+    is_mat = path.suffix == ".mat"
+    if is_mat and confidence is not None:
+        raise ValueError(f"{path}: a .mat holds no confidence; write a .png")
+    kind = np.iinfo(np.int8 if confidence is None else np.int16)
+    if offset.min(initial=0) < kind.min or offset.max(initial=0) > kind.max:
+        raise ValueError(
+            f"{path}: offsets from {offset.min()} to {offset.max()} pixels; this form holds {kind.min} to {kind.max}"
+        )
+    if is_mat:
+        _write_mat(path, {"mat": offset.astype(np.int8)})
     else:
-        rows_columns = np.moveaxis(_within(offset, np.int16, path), -1, 0)
-        maps = [*(rows_columns + 2**15), np.rint(confidence * 255)]
-        write_picture(path, np.hstack(maps).astype(np.uint16), SMALL)
+        rows_columns = np.moveaxis(offset.astype(np.int32) - kind.min, -1, 0)
+        sure = [] if confidence is None else [np.rint(confidence * 255)]
+        write_picture(path, np.hstack([*rows_columns, *sure]).astype(f"uint{kind.bits}"), SMALL)
 
 
 @contextlib.contextmanager
@@ -139,16 +142,6 @@ def read_ground_truth(path: Path) -> GroundTruth:
         if len(picture) % 2:
             raise ValueError(f"{len(picture)} rows, which are not 2 maps of one size")
         return GroundTruth(*np.split(picture, 2))
-
-
-def _within(offset: np.ndarray, kind: type, path: Path) -> np.ndarray:
-    limits = np.iinfo(kind)
-    if offset.min(initial=0) < limits.min or offset.max(initial=0) > limits.max:
-        raise ValueError(
-            f"{path}: offsets from {offset.min()} to {offset.max()} pixels; this form holds {limits.min} to "
-            f"{limits.max}"
-        )
-    return offset.astype(np.int32)
 
 
 def _write_mat(path: Path, fields: dict) -> None:

@@ -32,31 +32,21 @@ def read_list(file: Path) -> dict[str, int]:
         lines = file.read_text().splitlines()
     for number, line in enumerate(lines, 1):
         try:
-            path, label_id = _path_and_id(line)
+            path, label_id, score = line.split(" ")
+            numbers = float(label_id).is_integer() and math.isfinite(float(score))
+            if PurePath(path).is_absolute() or ".." in PurePath(path).parts or not numbers:
+                raise ValueError(line)
         except ValueError:
             raise ValueError(
                 f"{file}, line {number}: expected a path below the list's folder, a label id and a score, with one "
                 f"space between"
             ) from None
-        label_ids[path] = label_id
+        label_ids[path] = int(float(label_id))
     return label_ids
 
 
-def _path_and_id(line: str) -> tuple[str, int]:
-    path, label_id, score = line.split(" ")
-    numbers = float(label_id).is_integer() and math.isfinite(float(score))
-    if PurePath(path).is_absolute() or ".." in PurePath(path).parts or not numbers:
-        raise ValueError(line)
-    return path, int(float(label_id))
-
-
 def read_mask(path: Path) -> np.ndarray:
-    """A mask, bool [H, W].
-
-    Raises:
-      ValueError: it is none.
-      OSError: it cannot be read.
-    """
+    """A mask, bool [H, W]. Raises ValueError where it is none, OSError where it cannot be read."""
     with named(path):
         return read_label(path.read_bytes()).array > 0
 

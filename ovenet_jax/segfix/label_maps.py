@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from ovenet_jax.data import folder
 from ovenet_jax.data.image_files import read_header, read_label
-from ovenet_jax.data.labels import IGNORE, Labels
+from ovenet_jax.data.labels import IGNORE, Labels, numbered
 from ovenet_jax.errors import UserError
 from ovenet_jax.segfix.files import named
 
@@ -27,16 +28,20 @@ class Meaning(NamedTuple):
     ids: str = LABEL_IDS
     ends: tuple[str, str, str] = ("", "", "")
 
+    @property
+    def _table(self) -> Labels:
+        """The classes, with the ids that maps hold as their label ids."""
+        if self.classes and self.ids == LABEL_IDS:
+            return self.classes
+        return numbered(len(self.classes.names) if self.classes else IGNORE)
+
     def to_numbers(self) -> np.ndarray:
         """Lookup table uint8 [256] from ids to train ids, IGNORE for those of no class."""
-        return self._by_id.train_ids() if self._by_id else np.arange(256, dtype=np.uint8)
+        return self._table.train_ids()
 
     def from_numbers(self) -> np.ndarray:
         """Lookup table uint8 [256] back, to the first id of each class; IGNORE for every number that is no class."""
-        table = np.full(256, IGNORE, np.uint8)
-        count = len(self.classes.ids) if self.classes else 256
-        table[:count] = self._by_id.label_ids()[:count] if self._by_id else np.arange(count)
-        return table
+        return replace(self._table, void_id=IGNORE).label_ids()
 
     def read(self, path: Path) -> np.ndarray:
         """The label map `path` as train ids, uint8 [H, W].
@@ -47,20 +52,13 @@ class Meaning(NamedTuple):
         """
         with named(path):
             label = read_label(path.read_bytes()).array
-        if self.classes:
-            known = self._by_id.known_ids() if self._by_id else range(len(self.classes.ids))
-            table = np.ones(256, np.uint8)
-            table[[*known, IGNORE]] = 0
-            unknown = label[cv2.LUT(label, table).view(bool)]
+            strange = np.ones(256, np.uint8)
+            strange[[*self._table.known_ids(), IGNORE]] = 0
+            unknown = label[cv2.LUT(label, strange).view(bool)]
             if unknown.size:
                 values = ", ".join(map(str, np.unique(unknown)))
-                raise ValueError(f"{path}: values {values} are not among the {self.ids} of the class table")
+                raise ValueError(f"values {values} are not among the {self.ids} of the class table")
         return cv2.LUT(label, self.to_numbers())
-
-    @property
-    def _by_id(self) -> Labels | None:
-        """The classes, where maps hold their label ids."""
-        return self.classes if self.ids == LABEL_IDS else None
 
 
 def meaning_of(data_set: str | None, ids: str) -> Meaning:

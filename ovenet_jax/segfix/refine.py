@@ -10,9 +10,10 @@ are averaged and rounded, as published: labels of other classes may come out.
 """
 
 import sys
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,15 +24,8 @@ from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.errors import UserError
 from ovenet_jax.segfix import command, instances
 from ovenet_jax.segfix.files import OFFSET_SUFFIXES, read_offsets
-from ovenet_jax.segfix.label_maps import (
-    LABEL_IDS,
-    Meaning,
-    files_by_name,
-    meaning_of,
-    partners,
-    read_instance_ids,
-)
-from ovenet_jax.segfix.scores import Scores, scores_of, table
+from ovenet_jax.segfix.label_maps import LABEL_IDS, files_by_name, meaning_of, partners, read_instance_ids
+from ovenet_jax.segfix.scores import Scores, no_scores, scores_of, table
 from ovenet_jax.segfix.shift import SURE, Shift, refined_mask, refined_numbers, seeds_where_sure, shift_by
 from ovenet_jax.tables import percent
 
@@ -61,200 +55,146 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--truth", type=command.folder, help="folder of true labels, of label ids or instances"
     )
-
-    def refine_given() -> list[str]:
-        given = parser.parse_args(arguments)
-        if given.scale is None:
-            given.scale = INSTANCE_SCALE if given.instances else SEMANTIC_SCALE
-        refine = refine_instances if given.instances else refine_label_maps
-        return refine(
-            given.labels,
-            given.offsets,
-            given.out,
-            meaning_of(given.dataset, given.ids),
-            Reading(given.scale, given.threshold, align_corners=not given.outer_edges),
-            truth=given.truth,
-            workers=given.workers,
-        )
-
-    return command.run(refine_given)
+    return command.run(parser, arguments, refine)
 
 
-class Reading(NamedTuple):
-    """How offsets are taken: the scale of those of boundaries; above which confidence seeds are; see shift.py."""
+def refine(given: Namespace) -> list[str]:
+    """Writes what is under --labels, refined, into the new folder --out; with --truth prints scores.
 
-    scale: float
-    threshold: float
-    align_corners: bool
+    Returns:
+      one sentence for each label map, or list of instances, that is left out, or not scored.
 
-    def shift_of(self, file: Path, size: tuple[int, int]) -> Shift:
-        """What the offsets of a file do to maps of `size` (H, W).
-
-        Raises:
-          ValueError: it holds no offsets, or of another size.
-          OSError: it cannot be read.
-        """
-        offset, confidence = read_offsets(file, size)
-        if confidence is None:
-            return shift_by(offset, self.scale, self.align_corners)
-        return shift_by(
-            seeds_where_sure(offset, confidence, self.threshold), align_corners=self.align_corners
-        )
+    Raises:
+      UserError: no labels or offsets, --out exists or cannot be written, truth without a class table, or of instances
+        of other classes than Cityscapes' or without Cityscapes' evaluation.
+    """
+    faults: list[str] = []
+    (_refine_instances if given.instances else _refine_label_maps)(given, faults)
+    return faults
 
 
-def check_size(file: Path, found: tuple[int, int], expected: tuple[int, int]) -> None:
+def _refine_each(
+    given: Namespace,
+    file_of: Mapping[str, Path],
+    what: str,
+    refined: Callable[[str, Path, Path], Callable[[], Any]],
+    faults: list[str],
+) -> Iterator[Any]:
+    """Yields what the scores of all files are made of, and adds to `faults` what is wrong.
+
+    refined: writes the file of a name, refined, into a folder, and returns a function that finds what it is scored by.
+    """
+
+    def outcome(item: tuple[str, Path]) -> tuple[bool, str, Any]:
+        """Whether the file is written, what is wrong, and what is to be scored."""
+        try:
+            score = refined(*item, folder)
+        except (OSError, ValueError) as error:
+            return False, str(error), None
+        try:
+            return True, "", score() if given.truth else None
+        except (OSError, ValueError) as error:
+            return True, f"{error}; refined, but not scored", None
+
+    count = 0
+    with files.new_folder(given.out, "--out") as folder:
+        for written, fault, scored in command.each(outcome, list(file_of.items()), given.workers, "refining"):
+            count += written
+            faults += [fault] if fault else []
+            if scored:
+                yield scored
+    print(f"Written: {count} of {len(file_of)} {what} in {given.out}")
+
+
+def _shift(given: Namespace, file: Path, size: tuple[int, int]) -> Shift:
+    """What the offsets of a file do to maps of `size` (H, W)."""
+    offset, confidence = read_offsets(file, size)
+    if confidence is not None:
+        sure = seeds_where_sure(offset, confidence, given.threshold)
+        return shift_by(sure, align_corners=not given.outer_edges)
+    scale = INSTANCE_SCALE if given.instances else SEMANTIC_SCALE
+    return shift_by(offset, scale if given.scale is None else given.scale, not given.outer_edges)
+
+
+def _check_size(file: Path, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
     """Raises ValueError where what `file` holds is of another size (H, W) than expected."""
     if found != expected:
         (height, width), (expected_height, expected_width) = found, expected
         raise ValueError(f"{file}: for {width}x{height} pixels, expected {expected_width}x{expected_height}")
 
 
-class _Outcome(NamedTuple):
-    """Of a file: whether it is written, what is wrong, and what is to be scored."""
-
-    written: bool
-    fault: str | None = None
-    scored: Scores | Path | None = None
-
-
-def _unscored(error: Exception) -> _Outcome:
-    return _Outcome(True, f"{error}; refined, but not scored")
-
-
-# ---- label maps ----
-
-
-def refine_label_maps(
-    labels: Path,
-    offsets: Path,
-    out: Path,
-    meaning: Meaning,
-    reading: Reading,
-    *,
-    truth: Path | None = None,
-    workers: int = 1,
-) -> list[str]:
-    """Writes all label maps under `labels`, refined, into the new folder `out`; with `truth` prints scores.
-
-    Returns:
-      one sentence for each label map that is left out, or not scored.
-
-    Raises:
-      UserError: no label maps or offsets, `out` exists or cannot be written, or truth without a class table.
-    """
+def _refine_label_maps(given: Namespace, faults: list[str]) -> None:
+    meaning = meaning_of(given.dataset, given.ids)
     names = meaning.classes.names if meaning.classes else ()
-    if truth and not names:
+    if given.truth and not names:
         raise UserError("--truth needs to know the classes; name the data set by --dataset.")
-    end = meaning.ends[1]
-    label_of = files_by_name(labels, (".png",), meaning.ends, only=end)
-    offset_of = partners(label_of, files_by_name(offsets, OFFSET_SUFFIXES, meaning.ends), "offset file")
-    if truth:
-        true_of = partners(label_of, files_by_name(truth, (".png",), meaning.ends, only=end), "true label")
+    ends, end = meaning.ends, meaning.ends[1]
+    label_of = files_by_name(given.labels, (".png",), ends, only=end)
+    offset_of = partners(label_of, files_by_name(given.offsets, OFFSET_SUFFIXES, ends), "offset file")
+    if given.truth:
+        true_of = partners(label_of, files_by_name(given.truth, (".png",), ends, only=end), "true label")
     ids, numbers, in_label_ids = meaning.from_numbers(), meaning.to_numbers(), meaning._replace(ids=LABEL_IDS)
 
-    def refine(item: tuple[str, Path]) -> _Outcome:
-        name, file = item
-        try:
-            label = meaning.read(file)
-            shift = reading.shift_of(offset_of(name), label.shape)
-        except (OSError, ValueError) as error:
-            return _Outcome(False, str(error))
-        refined = cv2.LUT(refined_numbers(label, shift), ids)
-        write_picture(folder / file.relative_to(labels), refined)
-        if not truth:
-            return _Outcome(True)
-        try:
+    def refined(name: str, file: Path, folder: Path) -> Callable[[], Scores]:
+        before = meaning.read(file)
+        shift = _shift(given, offset_of(name), before.shape)
+        after = cv2.LUT(refined_numbers(before, shift), ids)
+        with files.writing(given.out, "--out"):
+            write_picture(folder / file.relative_to(given.labels), after)
+
+        def score() -> Scores:
             true_file = true_of(name)
             true = in_label_ids.read(true_file)
-            check_size(true_file, true.shape, label.shape)
-        except (OSError, ValueError) as error:
-            return _unscored(error)
-        scores = scores_of(true, label, cv2.LUT(refined, numbers), len(names))
-        return _Outcome(True, scored=scores)
+            _check_size(true_file, true.shape, before.shape)
+            return scores_of(true, before, cv2.LUT(after, numbers), len(names))
 
-    written, faults, total = 0, [], None
-    with files.new_folder(out, "--out") as folder:
-        for outcome in command.each(refine, list(label_of.items()), workers, "refining"):
-            written += outcome.written
-            faults += [outcome.fault] if outcome.fault else []
-            if outcome.scored:
-                total = total + outcome.scored if total else outcome.scored
-    print(f"Written: {written} of {len(label_of)} label maps in {out}")
-    if total:
-        print(table(total, names))
-    return faults
+        return score
+
+    scores = sum(_refine_each(given, label_of, "label maps", refined, faults), no_scores(len(names)))
+    if scores.before.images:
+        print(table(scores, names))
 
 
-# ---- instances ----
-
-
-def refine_instances(
-    labels: Path,
-    offsets: Path,
-    out: Path,
-    meaning: Meaning,
-    reading: Reading,
-    *,
-    truth: Path | None = None,
-    workers: int = 1,
-) -> list[str]:
-    """Writes all instance lists under `labels` with their masks, refined, into the new folder `out`; with `truth`
-    prints average precision.
-
-    Returns:
-      one sentence for each list that is left out, or not scored.
-
-    Raises:
-      UserError: no lists or offsets, `out` exists or cannot be written, or truth of other classes than Cityscapes', or
-        without Cityscapes' evaluation.
-    """
-    if truth and meaning.classes is not CITYSCAPES:
+def _refine_instances(given: Namespace, faults: list[str]) -> None:
+    meaning = meaning_of(given.dataset, given.ids)
+    if given.truth and meaning.classes is not CITYSCAPES:
         raise UserError("--truth of instances needs Cityscapes' classes; name them by --dataset=cityscapes.")
-    ends = (instances.LIST_END, *meaning.ends)
-    end = meaning.ends[2]
-    list_of = files_by_name(labels, (".txt",), ends, only=instances.LIST_END)
-    offset_of = partners(list_of, files_by_name(offsets, OFFSET_SUFFIXES, ends), "offset file")
-    if truth:
-        true_of = partners(list_of, files_by_name(truth, (".png",), ends, only=end), "true instance map")
+    ends, end = (instances.LIST_END, *meaning.ends), meaning.ends[2]
+    list_of = files_by_name(given.labels, (".txt",), ends, only=instances.LIST_END)
+    offset_of = partners(list_of, files_by_name(given.offsets, OFFSET_SUFFIXES, ends), "offset file")
+    if given.truth:
+        truth = files_by_name(given.truth, (".png",), ends, only=end)
+        true_of = partners(list_of, truth, "true instance map")
         instances.official_evaluation()  # or it is said at once that there is none
 
-    def refine(item: tuple[str, Path]) -> _Outcome:
-        name, file = item
-        try:
-            label_ids = instances.read_list(file)
-            masks = {path: instances.read_mask(file.parent / path) for path in label_ids}
-            size = next((mask.shape for mask in masks.values()), None)
-            if size:
-                for path, mask in masks.items():
-                    check_size(file.parent / path, mask.shape, size)
-                shift = reading.shift_of(offset_of(name), size)
-                masks = {path: refined_mask(mask, shift) for path, mask in masks.items()}
-        except (OSError, ValueError) as error:
-            return _Outcome(False, str(error))
-        instances.write_instances(file, masks, folder / file.parent.relative_to(labels))
-        if not truth:
-            return _Outcome(True)
-        try:
+    def refined(name: str, file: Path, folder: Path) -> Callable[[], tuple[Path, Path]]:
+        label_ids = instances.read_list(file)
+        masks = {path: instances.read_mask(file.parent / path) for path in label_ids}
+        size = next((mask.shape for mask in masks.values()), None)
+        if size:
+            for path, mask in masks.items():
+                _check_size(file.parent / path, mask.shape, size)
+            shift = _shift(given, offset_of(name), size)
+            masks = {path: refined_mask(mask, shift) for path, mask in masks.items()}
+        with files.writing(given.out, "--out"):
+            instances.write_instances(file, masks, folder / file.parent.relative_to(given.labels))
+
+        def score() -> tuple[Path, Path]:
             true_file = true_of(name)
             true = read_instance_ids(true_file)
-            check_size(true_file, true.shape, size or true.shape)
+            _check_size(true_file, true.shape, size or true.shape)
             ids = np.unique(true)
             instances.check_ids(true_file, np.where(ids < 1000, ids, ids // 1000).tolist())
             instances.check_ids(file, label_ids.values())
-        except (OSError, ValueError) as error:
-            return _unscored(error)
-        return _Outcome(True, scored=true_file)
+            return file, true_file
 
-    with files.new_folder(out, "--out") as folder:
-        outcomes = list(command.each(refine, list(list_of.items()), workers, "refining"))
-    print(f"Written: {sum(outcome.written for outcome in outcomes)} of {len(list_of)} lists in {out}")
-    scored = {file: o.scored for file, o in zip(list_of.values(), outcomes, strict=True) if o.scored}
-    if scored:
-        for title, root in (("before", labels), ("after", out)):
-            lists = [root / file.relative_to(labels) for file in scored]
-            precision, at_half = instances.average_precision(lists, list(scored.values()), root)
-            print(f"AP {title}: {percent(precision)} %, at 50 % overlap {percent(at_half)} %")
-    return [outcome.fault for outcome in outcomes if outcome.fault]
+        return score
+
+    scored = dict(_refine_each(given, list_of, "lists", refined, faults))
+    for title, root in (("before", given.labels), ("after", given.out)) if scored else ():
+        lists = [root / file.relative_to(given.labels) for file in scored]
+        precision, at_half = instances.average_precision(lists, list(scored.values()), root)
+        print(f"AP {title}: {percent(precision)} %, at 50 % overlap {percent(at_half)} %")
 
 
 if __name__ == "__main__":

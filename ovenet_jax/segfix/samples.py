@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from ovenet_jax import files
 from ovenet_jax.data.image_files import read_label
 from ovenet_jax.data.labels import IGNORE, Labels
 from ovenet_jax.data.pipeline import Source
-from ovenet_jax.data.prepare import File, alone
-from ovenet_jax.errors import EXIT_INTERRUPTED, UserError, listed
+from ovenet_jax.data.prepare import File, once
+from ovenet_jax.errors import UserError, listed
 from ovenet_jax.segfix import command, ground_truth
 from ovenet_jax.segfix.files import read_ground_truth, write_ground_truth
 from ovenet_jax.segfix.ground_truth import GroundTruth
@@ -28,37 +27,28 @@ def prepare_samples(labels: Mapping[str, File], classes: Labels, regions: str, o
     Raises:
       UserError: naming all instance maps that are missing and all damaged files; or `out` cannot be written.
     """
-    truth_of = partial(REGIONS[regions], classes=classes)
 
-    def write(sample: tuple[str, File]) -> str | None:
-        """What is wrong with the sample."""
-        name, label = sample
-        try:
-            truth = truth_of(label)
-        except (OSError, ValueError) as error:
-            return f"{label}: {error}"
-        write_ground_truth(folder / f"{name}.png", truth)
-        return None
+    def make() -> None:
+        def write(sample: tuple[str, File]) -> str | None:
+            """What is wrong with the sample."""
+            name, label = sample
+            try:
+                truth = REGIONS[regions](label, classes)
+            except (OSError, ValueError) as error:
+                return f"{label}: {error}"
+            write_ground_truth(folder / f"{name}.png", truth)
+            return None
 
-    if out.exists():
-        return
-    option = "--config.data.prepared"
-    try:
-        with files.writing(out.parent, option), alone(out.parent, out.name):
-            if out.exists():  # another process has prepared it meanwhile
-                return
-            with files.new_folder(out, option) as folder:
-                told = command.each(write, list(labels.items()), command.CORES, f"boundaries of {regions}")
-                faults = [fault for fault in told if fault]
-                if faults:
-                    raise UserError(
-                        f"{len(faults)} of {len(labels)} labels have no boundaries of {regions}, mend them or choose "
-                        f"another --config.data.regions:{listed(faults)}"
-                    )
-    except KeyboardInterrupt:
-        raise UserError(
-            "The preparation of boundaries was interrupted; nothing of it is kept.", EXIT_INTERRUPTED
-        ) from None
+        with files.new_folder(out, "--config.data.prepared") as folder:
+            told = command.each(write, list(labels.items()), command.CORES, f"boundaries of {regions}")
+            faults = [fault for fault in told if fault]
+            if faults:
+                raise UserError(
+                    f"{len(faults)} of {len(labels)} labels have no boundaries of {regions}, mend them or choose "
+                    f"another --config.data.regions:{listed(faults)}"
+                )
+
+    once(out, out.parent, out.name, make)
 
 
 def _of_label(file: File, classes: Labels) -> GroundTruth:

@@ -61,9 +61,8 @@ def refined_mask(mask: np.ndarray, shift: Shift) -> np.ndarray:
 def _shift_by_pixels(offset: np.ndarray, scale: int) -> Shift:
     height, width = offset.shape[:2]
     rows, columns = (offset[..., axis] for axis in (0, 1))
-    order: Literal["C", "F"] = (
-        "F" if rows.flags.f_contiguous else "C"
-    )  # MATLAB's, or that of all else: as they lie in memory
+    # As they lie in memory: MATLAB's order, or that of all else.
+    order: Literal["C", "F"] = "F" if rows.flags.f_contiguous else "C"
     rows, columns = rows.ravel(order), columns.ravel(order)
     moved = np.flatnonzero((rows | columns) != 0)
     y, x = np.unravel_index(moved, (height, width), order)
