@@ -80,7 +80,7 @@ def create(block: str) -> SelfAttention | InterlacedAttention:
     options = {"key_features": KEY_FEATURES, "activation": relu, "init": InitialValues(0, he=False)}
     if block == "ISA":
         return InterlacedAttention(FEATURES, block=(8, 8), **options)
-    return SelfAttention(FEATURES, value_features=KEY_FEATURES, out_features=FEATURES, **options)
+    return SelfAttention(FEATURES, value_features=KEY_FEATURES, **options)
 
 
 def all_at_once(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -54,11 +55,11 @@ def softmax_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax
 
 
 class SelfAttention(nnx.Module):
-    """Queries, keys and values by 1x1 convolutions, attention, and a projection: [B, H, W, C] -> [B, H, W, out].
+    """Queries, keys and values by 1x1 convolutions, attention, and a projection: [B, H, W, C] -> the same.
 
-    `layers`: (convolution, BatchNorm, activation) that queries and keys pass; OCNet's first release has one and makes
-    both by the same (`shared`). `project_with_norm` False: the projection is a convolution that starts at 0, so that
-    the context adds nothing at first.
+    Queries and keys pass two layers (convolution, BatchNorm, activation); in OCNet's `first_release` one, the same for
+    both. The projection is a convolution that starts at 0, so that the context adds nothing at first; or, without any
+    biases, such a layer (`project_with_norm`).
     """
 
     def __init__(
@@ -67,33 +68,25 @@ class SelfAttention(nnx.Module):
         *,
         key_features: int,
         value_features: int,
-        out_features: int,
-        layers: int = 2,
-        shared: bool = False,
-        bias: bool = True,
+        first_release: bool = False,
         project_with_norm: bool = False,
         activation: Activation,
         init: InitialValues,
     ):
-        def transform() -> nnx.List:
-            widths = [features, *[key_features] * layers]
-            return nnx.List(
-                ConvNormAct(i, o, 1, bias=bias, activation=activation, in_head=True, init=init)
-                for i, o in zip(widths[:-1], widths[1:], strict=True)
-            )
-
-        self.key = transform()
-        self.query = None if shared else transform()
-        self.value = Conv(features, value_features, 1, bias=bias, in_head=True, init=init)
+        conv = partial(Conv, bias=not project_with_norm, in_head=True, init=init)
+        layer = partial(
+            ConvNormAct, bias=not project_with_norm, activation=activation, in_head=True, init=init
+        )
+        widths = (features,) if first_release else (features, key_features)
+        self.key = nnx.List(layer(width, key_features, 1) for width in widths)
+        self.query = None if first_release else nnx.List(layer(width, key_features, 1) for width in widths)
+        self.value = conv(features, value_features, 1)
+        self.output: ConvNormAct | Conv
         if project_with_norm:
-            self.output: ConvNormAct | Conv = ConvNormAct(
-                value_features, out_features, 1, bias=bias, activation=activation, in_head=True, init=init
-            )
+            self.output = layer(value_features, features, 1)
         else:
-            self.output = projection = Conv(
-                value_features, out_features, 1, bias=bias, in_head=True, init=init
-            )
-            for parameter in (projection.kernel, projection.bias):
+            self.output = conv(value_features, features, 1)
+            for parameter in (self.output.kernel, self.output.bias):
                 if parameter is not None:
                     parameter.set_value(np.zeros(parameter.shape, np.float32))
 

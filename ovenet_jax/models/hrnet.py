@@ -141,7 +141,9 @@ class Trunk(nnx.Module):
         outputs = []
         for number in self.numbers:
             with jax.named_scope(f"stage{number}"):
-                maps = _apply_transition(getattr(self, f"transition{number - 1}"), maps)
+                maps = [*maps, maps[-1]]  # the new branch is made from the coarsest map
+                transition = zip(getattr(self, f"transition{number - 1}"), maps, strict=True)
+                maps = [x if layer is None else layer(x) for layer, x in transition]
                 maps = chain(getattr(self, f"stage{number}"), maps, rematerialise=self.rematerialise)
             outputs.append(maps)
         return outputs
@@ -162,11 +164,6 @@ def _transition(in_widths: Sequence[int], widths: Sequence[int], init: InitialVa
         else:
             layers.append(None)
     return nnx.List(layers)
-
-
-def _apply_transition(layers: nnx.List, maps: list[jax.Array]) -> list[jax.Array]:
-    maps = [*maps, maps[-1]]  # the new branch is made from the coarsest map
-    return [x if layer is None else layer(x) for layer, x in zip(layers, maps, strict=True)]
 
 
 class HRNet(nnx.Module):

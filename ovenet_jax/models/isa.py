@@ -32,20 +32,17 @@ class InterlacedAttention(nnx.Module):
         activation: Activation,
         init: InitialValues,
     ):
-        def attention() -> SelfAttention:
-            return SelfAttention(
+        self.long_range, self.short_range = (
+            SelfAttention(
                 features,
                 key_features=key_features,
                 value_features=features,
-                out_features=features,
-                bias=False,
                 project_with_norm=True,
                 activation=activation,
                 init=init,
             )
-
-        self.long_range = attention()
-        self.short_range = attention()
+            for _ in range(2)
+        )
         self.block = block
 
     def __call__(self, x: jax.Array) -> jax.Array:

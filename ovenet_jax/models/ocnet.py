@@ -61,9 +61,7 @@ class BaseOC(nnx.Module):
             mid_features,
             key_features=key_features,
             value_features=value_features,
-            out_features=mid_features,
-            layers=1 if first_release else 2,
-            shared=first_release,
+            first_release=first_release,
             activation=activation,
             init=init,
         )
@@ -112,9 +110,7 @@ class PyramidOC(nnx.Module):
                 mid_features,
                 key_features=key_features,
                 value_features=mid_features,
-                out_features=mid_features,
-                layers=1,
-                shared=True,
+                first_release=True,
                 activation=activation,
                 init=init,
             )
@@ -151,18 +147,14 @@ def attend_in_blocks(query: jax.Array, key: jax.Array, value: jax.Array, *, size
             f"Pyramid-OC cuts its map in {size}x{size} blocks, and this one is {height}x{width}; give larger images, "
             f"or smaller config.model.head.sizes."
         )
-    rows = [
-        jnp.concatenate(
-            [
-                _attend_in_equal_blocks(
-                    *(x[:, top:bottom, left:right] for x in (query, key, value)), counts=(n, m)
-                )
-                for left, right, m in _runs(width, size)
-            ],
-            axis=2,
-        )
-        for top, bottom, n in _runs(height, size)
-    ]
+    rows = []
+    for top, bottom, n in _runs(height, size):
+        bands = [x[:, top:bottom] for x in (query, key, value)]
+        row = [
+            _attend_in_equal_blocks(*(x[:, :, left:right] for x in bands), counts=(n, m))
+            for left, right, m in _runs(width, size)
+        ]
+        rows.append(jnp.concatenate(row, axis=2))
     return jnp.concatenate(rows, axis=1)
 
 
@@ -216,9 +208,7 @@ class ASPOC(nnx.Module):
             branch_features,
             key_features=key_features,
             value_features=value_features,
-            out_features=branch_features,
-            layers=1 if first_release else 2,
-            shared=first_release,
+            first_release=first_release,
             activation=activation,
             init=init,
         )

@@ -6,6 +6,7 @@ and openseg's for HRNet and for ResNet. OCNet's "Fast-OC" is the same context un
 """
 
 from functools import partial
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -40,11 +41,8 @@ class ObjectAttention(nnx.Module):
         self, features: int, key_features: int, *, bias: bool, activation: Activation, init: InitialValues
     ):
         def transform(*widths: int) -> nnx.List:
-            pairs = zip(widths[:-1], widths[1:], strict=True)
-            return nnx.List(
-                ConvNormAct(i, o, 1, bias=bias, activation=activation, in_head=True, init=init)
-                for i, o in pairs
-            )
+            layer = partial(ConvNormAct, bias=bias, activation=activation, in_head=True, init=init)
+            return nnx.List(layer(i, o, 1) for i, o in pairwise(widths))
 
         self.query = transform(features, key_features, key_features)
         self.key = transform(features, key_features, key_features)

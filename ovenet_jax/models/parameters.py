@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 from flax import nnx
+from flax.traverse_util import unflatten_dict
 
 Arrays = dict[str, jax.Array]
 
@@ -35,11 +36,5 @@ def _by_name(state: nnx.State) -> Arrays:
 
 
 def _nested(arrays: Mapping[str, Any]) -> dict:
-    tree: dict = {}
-    for name, array in arrays.items():
-        *parents, leaf = (int(part) if part.isdigit() else part for part in name.split("."))
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = array
-    return tree
+    paths = {name: tuple(int(x) if x.isdigit() else x for x in name.split(".")) for name in arrays}
+    return unflatten_dict({paths[name]: array for name, array in arrays.items()})

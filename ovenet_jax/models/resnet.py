@@ -49,16 +49,14 @@ def dilated_layers(
         )
     layers = []
     stride, dilation = 4, 1
-    for number, (count, width) in enumerate(zip(blocks, widths, strict=True), start=1):
-        lost_stride = number > 1 and stride == output_stride
-        if lost_stride:
-            dilation *= 2
-        elif number > 1:
-            stride *= 2
-        dilations = [dilation * factor for factor in (multi_grid if number == 4 else (1,) * count)]
+    factors = [*((1,) * count for count in blocks[:3]), multi_grid]
+    for width, own_stride, own_factors in zip(widths, (1, 2, 2, 2), factors, strict=True):
+        lost_stride = stride * own_stride > output_stride
+        stride, dilation = (stride, 2 * dilation) if lost_stride else (stride * own_stride, dilation)
+        dilations = [dilation * factor for factor in own_factors]
         if lost_stride and half_dilation:
             dilations[0] //= 2
-        layers.append(Layer(width, 1 if number == 1 or lost_stride else 2, tuple(dilations)))
+        layers.append(Layer(width, 1 if lost_stride else own_stride, tuple(dilations)))
     return tuple(layers)
 
 

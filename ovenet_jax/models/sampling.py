@@ -72,19 +72,6 @@ def _read_bilinear(values: jax.Array, row: jax.Array, column: jax.Array) -> jax.
     return _read(values, row, column, order=1, mode="nearest")
 
 
-def _keep_inputs(*inputs: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    return _read_bilinear(*inputs), inputs
-
-
-def _gradients(
-    inputs: tuple[jax.Array, jax.Array, jax.Array], gradient: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    return jax.vmap(_gradients_of_one_image)(*inputs, gradient)
-
-
-_read_bilinear.defvjp(_keep_inputs, _gradients)
-
-
 def _gradients_of_one_image(
     values: jax.Array, row: jax.Array, column: jax.Array, gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -114,11 +101,17 @@ def _gradients_of_one_image(
     )
     to_row = (1 - right) * (lower_left - upper_left) + right * (lower_right - upper_right)
     to_column = (1 - down) * (upper_right - upper_left) + down * (lower_right - lower_left)
-    return (
-        to_pixels.reshape(values.shape).astype(values.dtype),
-        to_row.astype(row.dtype),
-        to_column.astype(column.dtype),
-    )
+    to_values = to_pixels.reshape(values.shape)
+    return to_values.astype(values.dtype), to_row.astype(row.dtype), to_column.astype(column.dtype)
+
+
+def _gradients(
+    inputs: tuple[jax.Array, jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return jax.vmap(_gradients_of_one_image)(*inputs, gradient)
+
+
+_read_bilinear.defvjp(lambda *inputs: (_read_bilinear(*inputs), inputs), _gradients)
 
 
 def _to_pixels(position: jax.Array, size: int, align_corners: bool) -> jax.Array:

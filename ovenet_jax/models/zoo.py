@@ -1,6 +1,6 @@
 """The only place that knows models by name: config.model -> a model with its initial values."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +33,15 @@ HEADS: dict[str, type] = {
     "asp_oc": ASPOC,
     "isa": ISA,
 }
-HEAD_NUMBERS = {  # entries of config.model.head that are tuples: what each of their numbers is for, and how many
-    "dilations": ("dilated convolution, like (12, 24, 36)", 3),
-    "sizes": ("way to cut both sides of the map in blocks, like (1, 2, 3, 6)", None),
+NUMBERS = {  # entries of config.model that are whole numbers: what each of them is for, and how many; None: any
+    "backbone.modules": ("of stages 2, 3 and 4, like (1, 4, 3)", 3),
+    "backbone.blocks": ("layer, like (3, 4, 23, 3)", 4),
+    "backbone.widths": ("layer, like (64, 128, 256, 512)", 4),
+    "backbone.multi_grid": ("block of layer 4, like (1, 2, 4)", None),
+    "backbone.stem": ("convolution before layer 1, like (64, 64, 128)", None),
+    "head.dilations": ("dilated convolution, like (12, 24, 36)", 3),
+    "head.sizes": ("way to cut both sides of the map in blocks, like (1, 2, 3, 6)", None),
+    "offset.modules": ("stage from offset.branch to 4, like (2,)", None),
 }
 ACTIVATIONS = {"relu": relu, "leaky_relu": jax.nn.leaky_relu, "none": nnx.identity}  # leaky: 0.01
 
@@ -96,8 +102,6 @@ def _create_segfix(model: "ConfigDict", backbone: Backbone, init: InitialValues)
 def _create_ovenet(model: "ConfigDict", backbone: Backbone, head: Head, init: InitialValues) -> OVeNet:
     given = {"backbone": backbone, "head": head, "init": init}
     options = _options("offset", model.offset, OVeNet.__init__, **given)
-    each = "stage from offset.branch to 4, like (2,)"
-    options["modules"] = _numbers("offset.modules", model.offset.modules, each)
     try:
         return OVeNet(**options)
     except ValueError as error:
@@ -106,13 +110,13 @@ def _create_ovenet(model: "ConfigDict", backbone: Backbone, head: Head, init: In
 
 def _create_backbone(model: "ConfigDict", init: InitialValues) -> Backbone:
     create = _named("backbone.name", model.backbone.name, BACKBONES)
-    return create(
-        **_options("backbone", model.backbone, create, align_corners=model.align_corners, init=init)
-    )
+    given = {"name": model.backbone.name, "align_corners": model.align_corners, "init": init}
+    return create(**_options("backbone", model.backbone, create, **given))
 
 
 def _create_hrnet(
     *,
+    name: str,
     width: int,
     modules: Sequence[int],
     blocks: int,
@@ -122,44 +126,19 @@ def _create_hrnet(
     align_corners: bool,
     init: InitialValues,
 ) -> HRNet:
-    return HRNet(
-        stages=_basic_stages(width, modules, blocks, branches=(2, 3, 4)),
-        layer1=(layer1_blocks, layer1_width),
-        stem_width=stem_width,
-        align_corners=align_corners,
-        init=init,
-    )
-
-
-def _create_hrnet2x(
-    *,
-    width: int,
-    modules: Sequence[int],
-    blocks: int,
-    layer1_blocks: int,
-    layer1_width: int,
-    stem_width: int,
-    align_corners: bool,
-    init: InitialValues,
-) -> HRNet:
-    """The double-resolution form, whose stage 1 takes the place of `layer1`."""
+    """In the double-resolution form, "hrnet2x", stage 1 takes the place of `layer1`, and each has one branch more."""
+    twice = name == "hrnet2x"
+    widths = tuple(width * 2**branch for branch in range(5))  # each branch is twice as wide as the one before
+    branches = (3, 4, 5) if twice else (2, 3, 4)
+    stages = [Stage(count, blocks, widths[:number]) for number, count in zip(branches, modules, strict=True)]
     first = Stage(1, layer1_blocks, (4 * layer1_width, 8 * layer1_width), bottlenecks=True)
     return HRNet(
-        stages=[first, *_basic_stages(width, modules, blocks, branches=(3, 4, 5))],
-        layer1=None,
+        stages=[first, *stages] if twice else stages,
+        layer1=None if twice else (layer1_blocks, layer1_width),
         stem_width=stem_width,
         align_corners=align_corners,
         init=init,
     )
-
-
-def _basic_stages(
-    width: int, modules: Sequence[int], blocks: int, branches: tuple[int, int, int]
-) -> list[Stage]:
-    """Stages 2, 3 and 4, with these numbers of branches; each is twice as wide as the one before."""
-    modules = _numbers("backbone.modules", modules, "of stages 2, 3 and 4, like (1, 4, 3)", count=3)
-    widths = tuple(width * 2**branch for branch in range(5))
-    return [Stage(count, blocks, widths[:number]) for number, count in zip(branches, modules, strict=True)]
 
 
 def _create_resnet(
@@ -174,21 +153,16 @@ def _create_resnet(
 ) -> ResNet:
     try:
         layers = dilated_layers(
-            _numbers("backbone.blocks", blocks, "layer, like (3, 4, 23, 3)", count=4),
-            _numbers("backbone.widths", widths, "layer, like (64, 128, 256, 512)", count=4),
-            output_stride=output_stride,
-            multi_grid=_numbers("backbone.multi_grid", multi_grid, "block of layer 4, like (1, 2, 4)"),
-            half_dilation=half_dilation,
+            blocks, widths, output_stride=output_stride, multi_grid=multi_grid, half_dilation=half_dilation
         )
     except ValueError as error:
         raise UserError(f"config.model.backbone: {error}.") from error
-    stem = _numbers("backbone.stem", stem, "convolution before layer 1, like (64, 64, 128)")
     return ResNet(layers, stem=stem, init=init)
 
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     "hrnet": _create_hrnet,
-    "hrnet2x": _create_hrnet2x,
+    "hrnet2x": _create_hrnet,
     "resnet": _create_resnet,
 }
 
@@ -202,9 +176,6 @@ def _create_head(model: "ConfigDict", backbone: Backbone, init: InitialValues) -
         "init": init,
     }
     options = _options("head", model.head, kind.__init__, **given)
-    for key, (each, count) in HEAD_NUMBERS.items():
-        if key in options:
-            options[key] = _numbers(f"head.{key}", options[key], each, count)
     if "factors" in options:
         options["factors"] = _factors(options["factors"])
     for key, features in (("aux", backbone.aux_width), ("classifier", backbone.width)):
@@ -222,19 +193,10 @@ def _options(key: str, settings: "ConfigDict", create: Callable, **given: Any) -
     Raises:
       UserError: these are entries of something else, or an unknown activation.
     """
-    taken = {name: x.default is x.empty for name, x in signature(create).parameters.items() if name != "self"}
-    needed = {name for name, has_no_default in taken.items() if has_no_default}
-    _check_keys(key, settings, needed - given.keys(), taken.keys() - given.keys())
-    options = {name: settings[name] for name in settings if name in taken}
-    options = {name: tuple(x) if isinstance(x, list) else x for name, x in options.items()}
-    if "activation" in options:
-        options["activation"] = _named(f"{key}.activation", settings.activation, ACTIVATIONS)
-    return options | {name: value for name, value in given.items() if name in taken}
-
-
-def _check_keys(key: str, settings: "ConfigDict", needed: Collection[str], known: Collection[str]) -> None:
+    taken = {name: x for name, x in signature(create).parameters.items() if name != "self"}
+    needed = {name for name, x in taken.items() if x.default is x.empty} - given.keys()
     present = set(settings) - {"name", "he_init"}  # which are read elsewhere
-    missing, unused = sorted(set(needed) - present), sorted(present - set(known))
+    missing, unused = sorted(needed - present), sorted(present - (taken.keys() - given.keys()))
     faults = [f"lacks {', '.join(missing)}"] if missing else []
     faults += [f"has no use for {', '.join(unused)}"] if unused else []
     if faults:
@@ -243,6 +205,18 @@ def _check_keys(key: str, settings: "ConfigDict", needed: Collection[str], known
             f"config.model.{key}{of_this_name} {' and '.join(faults)}; choose a whole network by the config's variant "
             f"instead, --config=configs/FILE.py:HEAD_BACKBONE."
         )
+    options = {name: settings[name] for name in settings if name in taken}
+    options = {name: tuple(x) if isinstance(x, list) else x for name, x in options.items()}
+    for name, value in options.items():
+        each, count = NUMBERS.get(f"{key}.{name}", ("", None))
+        if each and taken[name].annotation is not int and not _are_numbers(value, count):
+            raise UserError(
+                f"config.model.{key}.{name} is {value!r}; it must be {count or 'one or more'} whole numbers of at "
+                f"least 1, one for each {each}."
+            )
+    if "activation" in options:
+        options["activation"] = _named(f"{key}.activation", settings.activation, ACTIVATIONS)
+    return options | {name: value for name, value in given.items() if name in taken}
 
 
 def _named(key: str, name: str, known: dict[str, Any]) -> Any:
@@ -251,22 +225,9 @@ def _named(key: str, name: str, known: dict[str, Any]) -> Any:
     return known[name]
 
 
-def _numbers(key: str, value: Any, each: str, count: int | None = None) -> tuple[int, ...]:
-    """`value`, which a config read from JSON holds as a list."""
-    if not _are_numbers(value, count):
-        raise UserError(
-            f"config.model.{key} is {value!r}; it must be {count or 'one or more'} whole numbers of at least 1, "
-            f"one for each {each}."
-        )
-    return tuple(value)
-
-
 def _are_numbers(value: Any, count: int | None) -> bool:
-    return (
-        isinstance(value, tuple | list)
-        and len(value) == (count or max(len(value), 1))
-        and all(isinstance(number, int) and number >= 1 for number in value)
-    )
+    is_sequence = isinstance(value, tuple | list) and len(value) == (count or max(len(value), 1))
+    return is_sequence and all(isinstance(number, int) and number >= 1 for number in value)
 
 
 def _factors(value: Any) -> tuple[tuple[int, ...], ...]:

@@ -110,7 +110,7 @@ def test_a_batch_over_devices_attends_without_communication():
 
 
 def self_attention(**options):
-    widths = {"key_features": 3, "value_features": 5, "out_features": 4, "activation": relu}
+    widths = {"key_features": 3, "value_features": 5, "activation": relu}
     return SelfAttention(4, **{**widths, **options}, init=InitialValues(0, he=False))
 
 
@@ -120,7 +120,7 @@ def test_the_context_is_nothing_at_first():
     assert np.abs(self_attention(project_with_norm=True)(x)).max() > 0
 
 
-def test_queries_are_keys_where_they_are_shared():
+def test_queries_are_keys_in_the_first_release():
     x = jnp.asarray(maps(4, 6, np.float32)[0])
 
     def queries_and_keys(block):
@@ -128,7 +128,7 @@ def test_queries_are_keys_where_they_are_shared():
         block(x, lambda query, key, value: seen.extend((query, key)) or value)
         return seen
 
-    query, key = queries_and_keys(self_attention(layers=1, shared=True))
+    query, key = queries_and_keys(self_attention(first_release=True))
     np.testing.assert_array_equal(query, key)
-    query, key = queries_and_keys(self_attention(layers=1))
+    query, key = queries_and_keys(self_attention())
     assert np.abs(query - key).max() > 0.01
