@@ -33,6 +33,7 @@ class Boundaries:
     group = 1
     of_regions = False
     gives_offsets = True
+    class_map = staticmethod(offset_classes)
 
     def __init__(self, config: ConfigDict):
         self._config = config
@@ -42,11 +43,10 @@ class Boundaries:
         return evaluation_classes(directions_of(self._config.model))
 
     def prepare(self) -> dict:
-        data = self._config.data
-        self._check_regions()
+        data, regions = self._config.data, self._regions
         inventory = pipeline.prepare(data)
         out = self._truth(Path(inventory["folder"]))
-        prepare_samples(pipeline.label_files(data), pipeline.classes(data), data.regions, out)
+        prepare_samples(pipeline.label_files(data), pipeline.classes(data), regions, out)
         return inventory
 
     def open_training(self) -> BoundarySource:
@@ -61,7 +61,8 @@ class Boundaries:
         source = pipeline.open_split(self._config.data, name)
         return BoundarySource(source, self._truth(source.folder), directions_of(self._config.model), classes)
 
-    def _check_regions(self) -> None:
+    @property
+    def _regions(self) -> str:
         data = self._config.data
         if "regions" not in data:
             raise UserError(
@@ -70,10 +71,10 @@ class Boundaries:
             )
         if data.regions not in REGIONS:
             raise UserError(f"config.data.regions is {data.regions!r}; choose one of {', '.join(REGIONS)}.")
+        return data.regions
 
     def _truth(self, records: Path) -> Path:
-        self._check_regions()
-        return records / f"boundaries_of_{self._config.data.regions}"
+        return records / f"boundaries_of_{self._regions}"
 
     def check_micro_batches(self, _devices: int) -> None:
         if self._config.accumulate > 1:
@@ -110,9 +111,6 @@ class Boundaries:
     def measure(self, output: SegFixOutput, label: jax.Array, _: jax.Array) -> dict[str, jax.Array]:
         return offset_measures(output, label, align_corners=self._config.model.align_corners)
 
-    def class_map(self, scores: jax.Array) -> jax.Array:
-        return offset_classes(scores)
-
     def probabilities(self, scores: jax.Array, _logits: bool | None = None) -> jax.Array:
         return offset_probabilities(scores)
 
@@ -129,13 +127,7 @@ class Boundaries:
             )
         return ("offsets",)
 
-    def offsets(
-        self,
-        sizes: Sequence[tuple[int, int]],
-        class_map: np.ndarray,
-        _offset: np.ndarray | None,
-        _confidence: np.ndarray | None,
-    ) -> list[Offsets]:
+    def offsets(self, sizes: Sequence[tuple[int, int]], class_map: np.ndarray, *_: Any) -> list[Offsets]:
         """The offset of every class."""
         table = offset_of_class(directions_of(self._config.model))
         return [

@@ -26,19 +26,18 @@ class Classes:
     """A `Task`: the classes of the data set of `config.data`, or those that a network has `learned`."""
 
     of_regions = True
+    class_map = staticmethod(most_probable)
+    scores_of = staticmethod(class_scores)
 
     def __init__(self, config: ConfigDict, learned: Labels | None = None):
         self._config = config
         self._learned = learned
+        self.gives_offsets = has_offsets(config.model)
 
     @property
     def group(self) -> int:
         ohem = self._config.loss.ohem
         return ohem.group if ohem.on else 1
-
-    @property
-    def gives_offsets(self) -> bool:
-        return has_offsets(self._config.model)
 
     @cached_property
     def classes(self) -> Labels:
@@ -117,9 +116,6 @@ class Classes:
     def measure(self, output: Output, label: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
         return class_measures(output, label, labels, align_corners=self._config.model.align_corners)
 
-    def class_map(self, scores: jax.Array) -> jax.Array:
-        return most_probable(scores)
-
     def probabilities(self, scores: jax.Array, logits: bool | None = None) -> jax.Array:
         if logits is None:
             logits = self._config.model.get("offset", {}).get("logits", True)
@@ -127,9 +123,6 @@ class Classes:
 
     def boundary(self, _scores: jax.Array) -> None:
         """There is none."""
-
-    def scores_of(self, matrix: np.ndarray) -> dict[str, Any]:
-        return class_scores(matrix)
 
     def predicts(self) -> tuple[str, ...]:
         form, wanted = self._config.predict.form, self._config.predict.offsets

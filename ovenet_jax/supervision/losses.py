@@ -19,9 +19,8 @@ from ovenet_jax.models.ovenet import OVeNetOutput
 from ovenet_jax.models.sampling import pixel_grid, sample
 from ovenet_jax.models.segfix import SegFixOutput
 
-Loss = Callable[
-    ..., dict[str, jax.Array]
-]  # (output, label, among=None) -> terms, of which "total" is to become less
+# (output, label, among=None) -> terms, of which "total" is to become less
+Loss = Callable[..., dict[str, jax.Array]]
 
 
 class Ohem(NamedTuple):
@@ -194,18 +193,11 @@ def segfix_loss(
     resize = partial(resize_bilinear, size=boundary.shape[1:3], align_corners=align_corners)
     predicted = jax.nn.softmax(resize(output.boundary), axis=-1)[..., 1] > 0.5
     direction = jnp.where(predicted & (boundary != IGNORE), direction, IGNORE)
-    terms = {
-        name: cross_entropy(
-            scores,
-            label,
-            class_weights=rarity(label, scores.shape[-1]),
-            align_corners=align_corners,
-        )
-        for name, scores, label in (
-            ("boundary", output.boundary, boundary),
-            ("direction", output.direction, direction),
-        )
-    }
+    terms = {}
+    for name, label in (("boundary", boundary), ("direction", direction)):
+        scores = getattr(output, name)
+        weights = rarity(label, scores.shape[-1])
+        terms[name] = cross_entropy(scores, label, class_weights=weights, align_corners=align_corners)
     return {**terms, "total": terms["boundary"] + terms["direction"]}
 
 

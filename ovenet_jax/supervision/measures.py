@@ -25,9 +25,8 @@ MEANS = {  # of the scores below, and what they are called
     "direction_accuracy": "direction accuracy",
 }
 
-Measure = Callable[
-    [Any, jax.Array, jax.Array], dict[str, jax.Array]
-]  # (output, label, labels of all micro-batches)
+# Of an output, its label, and the labels of all micro-batches.
+Measure = Callable[[Any, jax.Array, jax.Array], dict[str, jax.Array]]
 
 
 def most_probable(scores: jax.Array) -> jax.Array:

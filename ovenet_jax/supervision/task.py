@@ -23,14 +23,11 @@ class Task(Protocol):
     of the image. gives_offsets: whether answers come with offsets to other pixels.
     """
 
+    of_regions: bool
+    gives_offsets: bool
+
     @property
     def group(self) -> int: ...
-
-    @property
-    def of_regions(self) -> bool: ...
-
-    @property
-    def gives_offsets(self) -> bool: ...
 
     @property
     def classes(self) -> Labels:

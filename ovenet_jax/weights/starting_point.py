@@ -13,7 +13,7 @@ As published (MODEL.PRETRAINED, and for frozen training two files):
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -199,28 +199,15 @@ def _head(fresh: Arrays, head: "ConfigDict", base: Source) -> tuple[dict[str, _O
     if not offers:
         return {}, ""
     plain, aux = "head.classifier.hidden.conv.kernel", "head.aux.hidden.conv.kernel"
-    becomes_aux = (
-        plain in offers
-        and aux in fresh
-        and offers[plain].array.shape == fresh[aux].shape
-        and not _has(offers, "head.aux.")
-        and not _has(fresh, "head.classifier.hidden.")
-    )
-    if becomes_aux:
-        return {
-            name.replace("head.classifier.", "head.aux."): offer._replace(
-                origin=offer.origin.replace("loaded from", "loaded from the plain head of")
-            )
-            for name, offer in offers.items()
-        }, ""
+    becomes_aux = plain in offers and aux not in offers and aux in fresh and plain not in fresh
+    if becomes_aux and offers[plain].array.shape == fresh[aux].shape:
+        loaded = f"loaded from the plain head of {base.title}"
+        moved = {name.replace("head.classifier.", "head.aux."): x for name, x in offers.items()}
+        return {name: x._replace(origin=loaded) for name, x in moved.items()}, ""
     theirs = title_of_config(base.head)
     if theirs != title_of_config(head):
         return {}, f"{base.title} has another head, {theirs}"
     return offers, ""
-
-
-def _has(names: Iterable[str], prefix: str) -> bool:
-    return any(name.startswith(prefix) for name in names)
 
 
 def _copied_trunk(fresh: Arrays, base: Source) -> dict[str, _Offer]:
