@@ -65,15 +65,12 @@ class RandomScaleCrop:
             scale = rng.uniform(*self.scale_range)
         else:
             scale = 0.5 + rng.integers(self.scale_factor, endpoint=True) / 10
-        first = self._first_size(size)
+        first = self.resize or (short_side_size(size, self.short_side) if self.short_side else size)
         height, width = scaled_size(first, (self.base_size or max(first)) * scale)
         if self.aspect_range:
             stretch = math.sqrt(rng.uniform(*self.aspect_range))
             height, width = max(1, int(height / stretch + 0.5)), max(1, int(width * stretch + 0.5))
         return height, width
-
-    def _first_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        return self.resize or (short_side_size(size, self.short_side) if self.short_side else size)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -209,23 +209,14 @@ def augmentations(settings: ConfigDict, classes: Labels) -> list[Act]:
     openseg always flips before it resizes by `short_side`, changes the brightness before it pads, and pads anywhere:
     flipping last is then the same in distribution, and a padded edge is as much brighter as the image.
     """
-    crop = RandomScaleCrop(
-        settings.base_size,
-        tuple(settings.crop),
-        settings.scale_factor,
-        scale_range=tuple(settings.scale_range),
-        aspect_range=tuple(settings.aspect_range),
-        short_side=settings.short_side,
-        resize=tuple(settings.resize),
-        rare_class_crops=settings.rare_class_crops,
-        pad_color=tuple(settings.pad_color),
-        pad_anywhere=settings.pad_anywhere,
-    )
-    brightness = (
-        [RandomBrightness(settings.brightness, settings.brightness_share)] if settings.brightness else []
-    )
+    of_crop: dict[str, Any] = {entry.name: settings[entry.name] for entry in fields(RandomScaleCrop)}
+    of_crop |= {key: tuple(x) for key, x in of_crop.items() if isinstance(x, list)}
+    crop = RandomScaleCrop(**of_crop)
     flip = RandomFlip(classes.flip_pairs)
-    return [flip, crop, *brightness] if settings.resize else [crop, *brightness, flip]
+    acts: list[Act] = [crop]
+    if settings.brightness:
+        acts.append(RandomBrightness(settings.brightness, settings.brightness_share))
+    return [flip, *acts] if settings.resize else [*acts, flip]
 
 
 def train_batches(
@@ -256,7 +247,11 @@ def train_batches(
         raise UserError(
             f"This split of {source.folder} has no labels to train on; choose another --config.data.train_split."
         )
-    rows = _rows_per_process(batch_size, process_count)
+    rows, rest = divmod(batch_size, process_count)
+    if rest:
+        raise UserError(
+            f"a batch of {batch_size} cannot be split over {process_count} processes; choose a multiple of that."
+        )
     dataset = _in_random_order(grain.MapDataset.source(source).map(_image_and_label), seed)
     for act in acts:
         dataset = dataset.random_map(act)
@@ -322,14 +317,6 @@ def _image_and_label(sample: dict) -> Batch:
     return {"image": sample["image"], "label": sample["label"]}
 
 
-def _rows_per_process(batch_size: int, process_count: int) -> int:
-    if batch_size % process_count:
-        raise UserError(
-            f"a batch of {batch_size} cannot be split over {process_count} processes; choose a multiple of that."
-        )
-    return batch_size // process_count
-
-
 @contextlib.contextmanager
 def _running(dataset: grain.MapDataset, workers: int) -> Iterator[Iterator[dict]]:
     """The elements of dataset, made ahead of time; at the end of the `with`, threads and processes end too."""
@@ -339,15 +326,16 @@ def _running(dataset: grain.MapDataset, workers: int) -> Iterator[Iterator[dict]
     ahead = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
     iterator = iter(ahead.mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)))
     try:
-        yield _own_memory(_start(iterator, workers), iterator) if workers else iterator
+        if workers:
+            with (
+                _light_main_module()
+            ):  # until the first element of each worker has come: all have started then
+                first = deque(itertools.islice(iterator, workers))
+            yield _own_memory(first, iterator)
+        else:
+            yield iterator
     finally:
         iterator.close()
-
-
-def _start(iterator: Iterator[dict], workers: int) -> deque[dict]:
-    """The first element of each worker: when they have come, all workers have started."""
-    with _light_main_module():
-        return deque(itertools.islice(iterator, workers))
 
 
 def _own_memory(first: deque[dict], rest: Iterator[dict]) -> Iterator[dict]:

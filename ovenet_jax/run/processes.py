@@ -53,15 +53,8 @@ def start(
     place = find(coordinator, count, index, timeout)
     if place.count == 1:
         return
-    meet(
-        place,
-        {
-            **task,
-            "code of ovenet_jax": version_of_code(Path(__file__).parents[1]),
-            "version of jax": version("jax"),
-        },
-        timeout,
-    )
+    code = version_of_code(Path(__file__).parents[1])
+    meet(place, {**task, "code of ovenet_jax": code, "version of jax": version("jax")}, timeout)
     import jax
 
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is train.py's, see interruption.py
@@ -194,9 +187,8 @@ def _report(place: Place, address: tuple[str, int], message: dict, timeout: floa
         try:
             with socket.create_connection(address, timeout=left) as connection:
                 connection.sendall(json.dumps(message).encode() + b"\n")
-                connection.settimeout(
-                    timeout + READ_SECONDS
-                )  # process 0 speaks when all have come, or its time is over
+                # Process 0 speaks when all have come, or its time is over.
+                connection.settimeout(timeout + READ_SECONDS)
                 return str(_read_line(connection))
         except (OSError, ValueError) as error:
             problem = error
