@@ -2,16 +2,8 @@
 
 from configs import common, openseg, segfix
 
-CLASS_WEIGHTS = (
-    1.14,
-    0.63,
-    0.80,
-    1.44,
-    1.49,
-    1.93,
-    1.45,
-    2.45,
-)  # 1 / sqrt(share of the pixels), mean 1 over them
+# 1 / sqrt(share of the pixels), mean 1 over them
+CLASS_WEIGHTS = (1.13, 0.62, 0.81, 1.51, 1.64, 1.99, 1.43, 2.25)
 
 
 def get_config(variant: str = "ovenet"):

@@ -88,8 +88,11 @@ def _mapped(record: dict, file: Path, has_label: bool) -> dict[str, np.ndarray]:
     return sample
 
 
-def bytes_needed(form: str, samples: Iterable[tuple[int, tuple[int, int], bool]]) -> int:
-    """The disk space of samples, given as (bytes of both files, (H, W), has_label); records add some 100 bytes each."""
-    if form == "decoded":
-        return sum((4 if has_label else 3) * height * width for _, (height, width), has_label in samples)
-    return sum(size for size, _, _ in samples)
+def bytes_needed(samples: Iterable[tuple[int, tuple[int, int], bool]]) -> dict[str, int]:
+    """The disk space that each form takes for samples, given as (bytes of both files, (H, W), has_label); records add
+    some 100 bytes each."""
+    needed = dict.fromkeys(FORMS, 0)
+    for size, (height, width), has_label in samples:
+        needed["compressed"] += size
+        needed["decoded"] += (4 if has_label else 3) * height * width
+    return needed

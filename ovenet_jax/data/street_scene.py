@@ -1,17 +1,45 @@
-"""One small street scene, drawn by formula.
+"""One small street scene, painted from far to near in flat polygons that a pinhole camera sees.
 
-A scene is a pinhole picture of a straight street: a planar road with markings that run to the
-vanishing point, pavements, two rows of facades, and in front of them trees, poles, cars and people
-that hide one another by depth. Light, haze, colours, textures and noise are drawn anew for every
-scene, and road, pavement and facades share their greys: what a pixel is shows in its surroundings
-and in the geometry, not in its colour. World frame as in `street_world`.
+A road with markings that run to the vanishing point, pavements and two rows of facades; in front of them trees, poles,
+cars and people that hide one another. Light, haze, colours and noise are drawn anew for every scene, and road,
+pavement, walls and poles share their greys: what a pixel is shows in its surroundings and in the geometry, not in its
+colour.
+
+World frame, in metres: x to the right from the middle of the street, y up from the road, z along it from the camera.
+Colours are RGB, 0 to 255.
 """
+
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
 
-from ovenet_jax.data.street_things import draw_things
-from ovenet_jax.data.street_world import BUILDING, PAVEMENT, ROAD, SKY, VEGETATION, Camera, Light, Street
+SKY, BUILDING, ROAD, PAVEMENT, VEGETATION, POLE, CAR, PERSON = range(8)
+NEAREST = 1.0  # z of what is painted; what begins nearer is cut off there, out of sight
+
+SKIES = (  # zenith, horizon, tint of the light
+    ((86, 142, 206), (206, 222, 236), (1.04, 1.00, 0.94)),
+    ((176, 184, 192), (214, 216, 218), (0.92, 0.94, 0.98)),
+    ((116, 128, 172), (250, 206, 160), (1.08, 0.92, 0.78)),
+    ((148, 158, 172), (196, 204, 214), (0.90, 0.94, 1.00)),
+)
+WALLS = ((176, 96, 74), (205, 170, 120), (196, 190, 180), (120, 122, 126), (160, 178, 186), (134, 146, 128))
+LEAVES = ((70, 112, 52), (92, 132, 60), (56, 92, 62), (136, 140, 62), (184, 128, 56))
+PAINTS = (
+    (196, 40, 38),
+    (36, 74, 150),
+    (226, 226, 224),
+    (130, 134, 140),
+    (232, 190, 52),
+    (58, 120, 82),
+    (240, 130, 50),
+)
+SKINS = ((240, 200, 170), (214, 164, 130), (150, 104, 78), (96, 66, 50))
+GLASS, DARK, BARK = np.array(((62, 74, 90), (26, 26, 30), (96, 78, 62)))
+
+# Corners of polygons: the four of a square from x = -1 to 1 and y = 0 to 1, and those of a circle.
+ACROSS, UP = np.array(((-1, 1, 1, -1), (0, 0, 1, 1)))
+COS, SIN = (wave(np.arange(12) * np.pi / 6) for wave in (np.cos, np.sin))
 
 
 def render_scene(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -20,142 +48,174 @@ def render_scene(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.nd
     Returns:
       image, uint8 RGB [H, W, 3], and label, uint8 class ids [H, W].
     """
-    light = Light.random(rng)
-    street = Street.random(rng)
-    camera = Camera.random(rng, street, size)
-    image, label = _draw_street(rng, street, camera, light, size)
-    draw_things(rng, image, label, street, camera, light)
-    return _photograph(rng, image), label
+    kerb = rng.uniform(3.2, 5.2)
+    front, end = kerb + rng.uniform(2.0, 3.8), rng.uniform(38, 100)
+    picture = Picture(rng, size)
+    _paint_ground(rng, picture, kerb, front, end)
+    _paint_houses(rng, picture, front, end)
+    for z, x, paint in sorted(_things(rng, kerb, front), key=lambda thing: -thing[0]):
+        paint(rng, picture, x, z)
+    return _photograph(rng, picture.image), picture.label
 
 
-def _draw_street(rng, street: Street, camera: Camera, light: Light, size) -> tuple[np.ndarray, np.ndarray]:
-    """Image and label of the empty street: of each pixel, the first plane that its ray meets."""
-    x, y, z = camera.rays(size)
-    noise = rng.standard_normal((128, 128), np.float32)
-    image = _sky(rng, light, x, y, z)
-    label = np.full(size, SKY, np.uint8)
+class Picture:
+    """An image, uint8 RGB [H, W, 3], and its label, uint8 [H, W], of sky at first, with a camera and the air before it.
 
-    def paint(mask, color, class_id, depth):
-        image[mask], label[mask] = light.veil(color, depth), class_id
+    focal: pixels. centre: the vanishing point (x, y) in pixels. x, y: where the camera is, in metres, at z = 0.
+    """
 
-    # the houses where the street ends
-    along, up = camera.x + street.end / z * x, camera.y + street.end / z * y
-    mask = (up > 0) & (up < 5 + 4 * (np.floor(along / 9) % 2))
-    windows = ((along / 2.4 % 1 < 0.45) & (up / 3 % 1 < 0.6))[mask, None]
-    color = street.color[0] * light.shade(0) * (1 - 0.35 * windows)
-    paint(mask, color, BUILDING, np.full(len(color), street.end))
+    def __init__(self, rng: np.random.Generator, size: tuple[int, int]):
+        height, width = size
+        self.focal = width * rng.uniform(0.5, 0.66)
+        self.centre = width * rng.uniform(0.4, 0.6), height * rng.uniform(0.40, 0.54)
+        self.x, self.y = rng.uniform(-0.8, 2.4), rng.uniform(1.3, 2.7)
+        zenith, self._horizon, self._tint = np.array(SKIES[rng.integers(len(SKIES))])
+        self._haze = rng.uniform(80, 300)  # metres of air that take away 63 % of a colour
+        share = np.clip(np.arange(height) / self.centre[1], 0, 1)[:, None, None]
+        clouds = cv2.resize(rng.standard_normal((6, 8)), (width, height), interpolation=cv2.INTER_CUBIC)
+        cover = np.clip(clouds - rng.uniform(0, 1), 0, 0.8)[..., None]
+        sky = zenith + (self._horizon - zenith) * share
+        self.image = (sky + (248 * self._tint - sky) * cover).clip(0, 255).astype(np.uint8)
+        self.label = np.full(size, SKY, np.uint8)
 
-    # trees behind the houses, seen through the gaps
-    side = np.sign(x)
-    reach = (side * (street.front + 9) - camera.x) / x
-    depth, up = reach * z, camera.y + reach * y
-    top = 4.5 + np.sin(depth * 2.3) + 1.8 * np.abs(np.sin(depth * 0.7 + street.end))
-    mask = (up > 0) & (up < top) & (depth < street.end)
-    rough = _texture(noise, depth[mask] * 3, up[mask] * 3)[:, None]
-    paint(mask, street.leaves * light.tint * (0.8 + 0.13 * rough), VEGETATION, depth[mask])
+    def paint(self, class_id: int | None, color: np.ndarray, x, y, z) -> None:
+        """Polygons of one colour [3], soft at their edges in the image and hard in the label; None: not in the label.
 
-    # the ground
-    reach = camera.y / np.maximum(-y, 1e-6)
-    along, depth = camera.x + reach * x, reach * z
-    mask = (y < 0) & (depth < street.end) & (np.abs(along) < street.front + 9)
-    paint(mask, *_ground(rng, street, light, noise, along[mask], depth[mask]), depth[mask])
-
-    # gable walls, far to near, that rise above the house before them
-    for i in np.argsort(-street.begin):
-        begin, top = street.begin[i], street.top[i]
-        if 1 < begin < street.end and top > street.top[i - 1]:
-            sign = 1 if i >= len(street.begin) // 2 else -1
-            along, up = sign * (camera.x + begin / z * x) - street.front, camera.y + begin / z * y
-            mask = (along > 0) & (along < 9) & (up > 0) & (up < top)
-            rough = 0.86 + 0.04 * _texture(noise, along[mask] * 8, up[mask] * 8)
-            color = street.color[i] * light.shade(0) * rough[:, None]
-            paint(mask, color, BUILDING, np.full(len(color), begin))
-
-    # the facades
-    reach = (side * street.front - camera.x) / x
-    depth, up = reach * z, camera.y + reach * y
-    index = street.building(side > 0, depth)
-    mask = (up >= 0) & (up < street.top[index]) & (depth < street.end)
-    color = _facade(street, light, noise, index[mask], up[mask], depth[mask]) * light.shade(-side[mask])
-    paint(mask, color, BUILDING, depth[mask])
-    return np.clip(image, 0, 255).astype(np.uint8), label
+        x, y, z: of their corners, [n] or [..., n] of several polygons, or one number for all.
+        """
+        x, y, z = np.broadcast_arrays(x, y, z)
+        scale = self.focal / np.maximum(z, NEAREST)
+        corners = np.stack([scale * (x - self.x), scale * (self.y - y)], -1) + self.centre
+        sixteenths = np.rint(16 * corners.clip(-4096, 4096)).astype(np.int32)
+        polygons = list(sixteenths.reshape(-1, *corners.shape[-2:]))
+        color = self._horizon + (color * self._tint - self._horizon) * np.exp(-z.mean() / self._haze)
+        cv2.fillPoly(self.image, polygons, color.clip(0, 255).tolist(), cv2.LINE_AA, shift=4)
+        if class_id is not None:
+            cv2.fillPoly(self.label, polygons, class_id, cv2.LINE_8, shift=4)
 
 
-def _sky(rng, light: Light, x, y, z) -> np.ndarray:
-    """A gradient, and clouds on a plane overhead: float32 [H, W, 3] for rays x, y, z, each [H, W]."""
-    height = np.sqrt(np.clip(y / 0.45, 0, 1))[..., None]
-    color = light.horizon + (light.zenith - light.horizon) * height
-    clouds = cv2.resize(rng.standard_normal((32, 32), np.float32), (256, 256), interpolation=cv2.INTER_CUBIC)
-    scale = 20 / (np.maximum(y, 0) + 0.16)
-    cover = cv2.remap(clouds, x * scale + 128, z * scale, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    cover = np.clip(cover - rng.uniform(-0.2, 0.7), 0, 0.8) * np.clip(y * 8, 0, 1)
-    return color + (248 * light.tint - color) * cover[..., None]
+def _paint_ground(rng, picture: Picture, kerb: float, front: float, end: float) -> None:
+    """In stripes across the street, each of its own tone, and the markings on the road."""
+    tones = (70, 125), (115, 185), (175, 215)
+    asphalt, stone, white = (rng.uniform(*tone) + rng.normal(0, 5, 3) for tone in tones)
+    lawn, edges = rng.choice(LEAVES), np.geomspace(end, NEAREST, 25)
+    for far, near in zip(edges[:-1], edges[1:], strict=True):
+        rough, z = rng.normal(0, 3), near + (far - near) * UP
+        picture.paint(VEGETATION, lawn + rough, (front + 9) * ACROSS, 0, z)
+        picture.paint(PAVEMENT, stone + rough, front * ACROSS, 0, z)
+        picture.paint(ROAD, asphalt - 22, kerb * ACROSS, 0, z)
+        picture.paint(ROAD, asphalt + rough, (kerb - 0.2) * ACROSS, 0, z)
+    dashes = np.arange(NEAREST, end, 5)[:, None] + 2.7 * UP
+    picture.paint(ROAD, white, 0.08 * ACROSS, 0, dashes)
+    stripes = np.arange(0.5 - kerb, kerb - 0.5)[:, None] + 0.5 * np.roll(UP, 1)
+    picture.paint(ROAD, white, stripes, 0, rng.uniform(7, 45) + 3 * UP)
 
 
-def _ground(rng, street: Street, light: Light, noise, x, z) -> tuple[np.ndarray, np.ndarray]:
-    """Colours [N, 3] and classes [N] of the ground at x, z, each [N]."""
-    away = np.abs(x)
-    road, grass = away < street.kerb, away > street.front
-    rough = _texture(noise, x * 16, z * 7)
-    tones = rng.uniform(70, 125), rng.uniform(115, 185), rng.uniform(0.5, 1.0)
-    asphalt, stone, slab = np.asarray(tones, np.float32)
+def _paint_houses(rng, picture: Picture, front: float, end: float) -> None:
+    """Those where the street ends, and both rows: gables, facades with windows, and trees in the gaps."""
+    for x in np.arange(-60, 60, 8):
+        picture.paint(BUILDING, rng.choice(WALLS), x + 4.1 * ACROSS, rng.uniform(4, 11) * UP, end)
+    shades = 1 + rng.uniform(-0.15, 0.15) * np.array((-1, 1))
+    for side, shade in zip((-1, 1), shades, strict=True):
+        stop = end
+        while stop > NEAREST:
+            start = stop - rng.uniform(6, 13)
+            if rng.random() < 0.16:
+                for z in np.arange(stop, max(start, 3), -2.5):
+                    _paint_tree(rng, picture, side * (front + 2.5), z)
+            else:
+                floors, height, bays = rng.integers(1, 5), rng.uniform(2.7, 3.4), rng.integers(2, 6)
+                color, top = rng.choice(WALLS) + rng.normal(0, 10, 3), floors * height + 0.8
+                if start > NEAREST:
+                    picture.paint(BUILDING, 0.8 * color, side * (front + 9 * UP), top * np.roll(UP, 1), start)
+                depth = np.maximum(start + (stop - start) * np.roll(UP, 1), NEAREST)
+                picture.paint(BUILDING, shade * color, side * front, top * UP, depth)
+                picture.paint(BUILDING, 0.6 * color, side * front, top - 0.5 * UP, depth)
+                bay = (stop - start) / bays
+                windows = start + bay * (
+                    np.arange(bays)[:, None, None] + 0.5 + rng.uniform(0.18, 0.35) * ACROSS
+                )
+                sills = height * np.arange(floors)[:, None] + 0.9
+                color = GLASS + rng.uniform(-20, 60)
+                picture.paint(BUILDING, color, side * front, sills + (height - 1.5) * UP, windows)
+            stop = start
 
-    tone = np.where(road, asphalt, stone) + 5 * rough + 3 * _texture(noise, x * 1.3, z * 0.5)
-    joints = ((x / slab % 1 < 0.1) | (z / slab % 1 < 0.1)) & ~road
-    tone -= 26 * joints * np.exp(z / -16)
-    tone += 30 * (np.abs(away - street.kerb - 0.1) < 0.1) - 22 * (np.abs(away - street.kerb + 0.12) < 0.12)
-    cast = np.asarray((rng.normal((9, 0, -12), 6), rng.normal(0, 3, 3)), np.float32)[road.astype(int)]
-    color = tone[:, None] + cast
-    color[grass] = street.leaves * (1 + 0.14 * rough[grass, None])
-    lines = ((away < 0.08) & (z / 5 % 1 < 0.55)) | (np.abs(away - street.kerb + 0.45) < 0.07)
-    lines |= (np.abs(z - rng.uniform(7, 45)) < 1.5) & (away < street.kerb - 0.4) & (x % 1 < 0.5)
-    color[lines & (rough > -1.2)] = rng.uniform(175, 215)
 
-    across = street.front - light.side * x
-    caster = street.building(light.side > 0, z + light.slant * across)
-    shadow = np.clip((street.top[caster] * light.reach - across) / 0.3, 0, 1)
-    color *= (1 - 0.45 * light.sun * shadow)[:, None] * light.tint
-    return color, np.where(road, ROAD, np.where(grass, VEGETATION, PAVEMENT))
+def _things(rng, kerb: float, front: float) -> Iterator[tuple[float, float, Callable]]:
+    """z, x and what paints it there: cars in lanes and, where the road is wide, parked; poles and trees at the kerbs;
+    people on the pavements, and some who cross the road."""
+    for side in (-1, 1):
+        for lane in (0.5 * kerb,) if kerb < 4.3 else (0.36 * kerb, kerb - 1.05):
+            for z in rng.uniform(6, 18) + 9 * np.arange(rng.integers(0, 4)):
+                yield z + rng.uniform(-2, 2), side * lane, _paint_car
+        for z in rng.uniform(5, 12) + 7 * np.arange(rng.integers(2, 4)):
+            yield z + rng.uniform(-2, 2), side * (kerb + 0.35), _paint_pole
+        for z in rng.uniform(10, 25) + 8 * np.arange(rng.integers(0, 4)):
+            yield z, side * (kerb + 0.7), _paint_tree
+    for _ in range(rng.integers(4, 8)):
+        x = rng.uniform(0, kerb) if rng.random() < 0.2 else rng.uniform(kerb + 0.5, front - 0.4)
+        yield rng.uniform(4.2, 9), rng.choice((-1, 1)) * x, _paint_person
 
 
-def _facade(street: Street, light: Light, noise, index, y, z) -> np.ndarray:
-    """Colours [N, 3] of facade points: index of the building, height y and z, each [N]."""
-    bays, floors = (z - street.begin[index]) / street.bay[index], y / street.floor[index]
-    bay, floor = np.floor(bays), np.floor(floors)
-    aside, aloft = np.abs(bays - bay - 0.5), np.abs(floors - floor - 0.53)
-    glass = street.glass[(floor > 0).astype(int), index] / 2
-    below = street.wall[index] - y
-    rough = _texture(noise, z * 9, y * 9)[:, None]
-    courses = np.exp(z / -20) * (y / 0.3 % 1 < 0.2)
+def _paint_car(rng, picture: Picture, x: float, z: float) -> None:
+    """Of a box with a cabin, the faces that the camera sees."""
+    color, glass, roof = (
+        rng.choice(PAINTS) + rng.normal(0, 10, 3),
+        GLASS - rng.uniform(0, 30),
+        rng.uniform(1.4, 1.9),
+    )
+    side = x + np.sign(picture.x - x) * 0.9
+    picture.paint(None, DARK, x + 1.1 * ACROSS, 0, z - 2.2 + 4.4 * UP)  # the shadow
+    along, up = (-2.1, 2.1, 2.1, 1, 0.4, -1.4, -2.1), (0.25, 0.25, 0.8, 0.95, roof, roof, 0.95)
+    picture.paint(CAR, 0.85 * color, side, up, z + np.array(along))
+    picture.paint(CAR, glass, side, 1 + (roof - 1.1) * UP, z + np.array((-1.7, 0.7, 0.3, -1.4)))
+    wheels = np.array(((-1.3,), (1.3,))) + 0.34 * COS
+    picture.paint(CAR, DARK, side, 0.34 + 0.34 * SIN, z + wheels)
+    picture.paint(CAR, 1.1 * color, x + 0.9 * ACROSS, roof, z - 1.4 + 1.8 * UP)
+    picture.paint(CAR, glass, x + 0.9 * ACROSS, 0.95 + (roof - 0.95) * UP, z - 2.1 + 0.7 * UP)
+    picture.paint(CAR, color, x + 0.9 * ACROSS, 0.25 + 0.7 * UP, z - 2.1)
+    lamps = np.array(((-0.67,), (0.67,))) + 0.17 * ACROSS
+    picture.paint(
+        CAR, np.array((214, 34, 30) if x > 0 else (250, 244, 214)), x + lamps, 0.68 + 0.16 * UP, z - 2.1
+    )
 
-    color = street.color[index] * (1 + 0.04 * rough - (0.1 * courses + 0.2 * (y < 0.5))[:, None])
-    roof, cornice = below < 0, (below > 0) & (below < 0.3)
-    color[roof] *= 0.6
-    color[cornice] = color[cornice] * 0.5 + 110
-    frame = (below > 0) & (aside < glass + 0.05) & (aloft < 0.32)
-    color[frame] = color[frame] * 0.4 + 135
-    color *= (0.8 + 0.1 * np.clip(y, 0, 2))[:, None]
 
-    pane = frame & (aside < glass) & (aloft < 0.27)
-    chance = np.sin(bay * 12.9898 + floor * 78.233 + index * 37.719)[pane, None] * 43758.5453 % 1
-    shine = (50, 62, 80) + 0.3 * chance * light.horizon
-    if light.horizon[0] > light.horizon[2] + 60:  # in the evening
-        shine = np.where(chance > 0.75, (255, 214, 132), shine)
-    color[pane] += (shine - color[pane]) * np.exp(z[pane] / -90)[:, None]
-    return color
+def _paint_pole(rng, picture: Picture, x: float, z: float) -> None:
+    """A street lamp or a road sign; its post is at least four pixels wide."""
+    half, metal = max(0.1, 1.8 * z / picture.focal), np.full(3, rng.uniform(45, 95))
+    is_lamp = rng.random() < 0.5
+    height = rng.uniform(5, 6.2) if is_lamp else rng.uniform(2.4, 3)
+    picture.paint(POLE, metal, x + half * ACROSS, height * UP, z)
+    if is_lamp:
+        picture.paint(POLE, metal, x - np.sign(x) * 1.3 * np.roll(UP, 1), height - 0.2 + 0.3 * UP, z)
+    else:
+        radius = max(0.42, 2.2 * half)
+        picture.paint(POLE, rng.choice(PAINTS), x + radius * COS, height + radius * SIN, z)
+
+
+def _paint_tree(rng, picture: Picture, x: float, z: float) -> None:
+    trunk, radius, leaves = rng.uniform(2.0, 3.2), rng.uniform(1.1, 2.0), rng.choice(LEAVES)
+    picture.paint(VEGETATION, BARK, x + 0.15 * ACROSS, (trunk + 0.4) * UP, z)
+    for level in np.linspace(-0.6, 0.8, 20):
+        aside, size = rng.triangular(-0.8, 0, 0.8), rng.uniform(0.25, 0.4)
+        color = (0.9 + 0.3 * level + rng.normal(0, 0.08)) * leaves
+        up = trunk + radius * (0.75 + level + size * SIN)
+        picture.paint(VEGETATION, color, x + radius * (aside + size * COS), up, z)
+
+
+def _paint_person(rng, picture: Picture, x: float, z: float) -> None:
+    tall, stride = rng.uniform(0.7, 1.1), rng.uniform(0.05, 0.3)
+    shirt, trousers = rng.choice(PAINTS, 2)
+    picture.paint(None, DARK, x + 0.35 * COS, 0, z + 0.35 * SIN)  # the shadow
+    for foot in (-stride, stride):
+        leg = np.array((foot - 0.1, foot + 0.1, 0.15, -0.15))
+        picture.paint(PERSON, (0.65 + foot) * trousers, x + tall * leg, tall * 0.9 * UP, z)
+    picture.paint(PERSON, shirt, x + tall * (0.2 + 0.12 * UP) * ACROSS, tall * (0.85 + 0.6 * UP), z)
+    picture.paint(PERSON, rng.choice(SKINS), x + tall * 0.16 * COS, tall * (1.62 + 0.17 * SIN), z)
 
 
 def _photograph(rng, image: np.ndarray) -> np.ndarray:
-    """Lens and sensor, uint8 RGB [H, W, 3] to the same: blur, vignette, exposure, white balance, noise."""
-    image = cv2.GaussianBlur(image, (3, 3), rng.uniform(0.35, 0.7)).astype(np.float32)
-    height, width = image.shape[:2]
-    v, u = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    image *= np.asarray(rng.uniform(0.85, 1.12) * (1 - 0.08 * (u**2 + v**2)), np.float32)[..., None]
-    image *= np.float32(rng.normal(1, 0.035, 3))
-    image += np.float32(rng.uniform(1.5, 4)) * rng.standard_normal(image.shape, np.float32)
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
-
-
-def _texture(noise: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Values [N] of the noise [128, 128], repeated for ever, at a, b [N]."""
-    return noise[a.astype(np.int32) & 127, b.astype(np.int32) & 127]
+    """Lens and sensor, uint8 RGB [H, W, 3] to the same: blur, exposure, white balance, noise."""
+    exposed = cv2.GaussianBlur(image, (3, 3), 0.5) * (rng.uniform(0.85, 1.12) * rng.normal(1, 0.035, 3))
+    noise = rng.uniform(2, 5) * rng.standard_normal(image.shape, np.float32)
+    return np.clip(np.rint(exposed + noise), 0, 255).astype(np.uint8)

@@ -14,7 +14,7 @@ NAME = "toy_streets"
 SEED = 2022
 SIZE = (128, 256)
 COUNTS = {"train": 400, "val": 80}
-DRAWING = 5  # to be raised with every change of what render_scene draws
+DRAWING = 6  # to be raised with every change of what render_scene draws
 BYTES = 30_000  # of both files of a scene, about
 
 
@@ -25,26 +25,21 @@ def data_set(size: tuple[int, int] = SIZE, counts: dict[str, int] = COUNTS) -> p
         name=NAME,
         source=NAME,
         labels=TOY_STREETS,
-        splits={
-            split: [
-                prepare.Sample(
-                    f"{split}_{i:04d}", _Drawing(split, i, size, part=0), _Drawing(split, i, size, part=1)
-                )
-                for i in range(count)
-            ]
-            for split, count in counts.items()
-        },
+        splits={split: [_sample(split, i, size) for i in range(count)] for split, count in counts.items()},
         unlabelled=frozenset(),
         official={},
         faults=(),
         digest=prepare.digest(DRAWING, SEED, size, sorted(counts.items())),
-        bytes_needed=lambda: {form: storage.bytes_needed(form, scenes) for form in storage.FORMS},
+        bytes_needed=lambda: storage.bytes_needed(scenes),
     )
 
 
 def scene(split: str, index: int, size: tuple[int, int] = SIZE) -> tuple[np.ndarray, np.ndarray]:
     """The scene `index` of a split, the same at all times: image and label as `render_scene` returns them."""
     return render_scene(np.random.default_rng([SEED, list(COUNTS).index(split), index]), size)
+
+
+_drawn = lru_cache(maxsize=64)(scene)  # both parts are read soon after each other
 
 
 @dataclass(frozen=True)
@@ -57,10 +52,9 @@ class _Drawing:
     part: int
 
     def read_bytes(self) -> bytes:
-        return _files(self.split, self.index, self.size)[self.part]
+        return encoded(_drawn(self.split, self.index, self.size)[self.part])
 
 
-@lru_cache(maxsize=64)  # both parts are read soon after each other
-def _files(split: str, index: int, size: tuple[int, int]) -> tuple[bytes, bytes]:
-    image, label = scene(split, index, size)
-    return encoded(image), encoded(label)
+def _sample(split: str, index: int, size: tuple[int, int]) -> prepare.Sample:
+    image, label = (_Drawing(split, index, size, part) for part in (0, 1))
+    return prepare.Sample(f"{split}_{index:04d}", image, label)

@@ -136,11 +136,10 @@ def _bytes_needed(samples: Sequence[_Files]) -> dict[str, int]:
     """Disk space that each storage form takes."""
     with ThreadPoolExecutor() as threads:
         sizes = list(threads.map(lambda files: image_size(files.image), samples))
-    described = [
+    return storage.bytes_needed(
         (sum(_size_and_time(path)[0] for path in files.paths), size, files.label is not None)
         for files, size in zip(samples, sizes, strict=True)
-    ]
-    return {form: storage.bytes_needed(form, described) for form in storage.FORMS}
+    )
 
 
 # ---- pairs of folders ----

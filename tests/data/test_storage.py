@@ -98,8 +98,7 @@ def test_missing_pixels_are_a_damage_that_is_named(tmp_path):
 
 def test_the_disk_space_is_known_beforehand(tmp_path):
     samples = [(700, (4, 5), True), (50, (10, 3), False)]
-    assert storage.bytes_needed("compressed", samples) == 750
-    assert storage.bytes_needed("decoded", samples) == 4 * 5 * 4 + 10 * 3 * 3
+    assert storage.bytes_needed(samples) == {"compressed": 750, "decoded": 4 * 5 * 4 + 10 * 3 * 3}
     source = opened(write_tree(tmp_path, {"train": 3, "val": 2, "test": 1}), "decoded", "train")
     pixels = (Path(source.folder) / storage.PIXELS).stat().st_size
-    assert pixels == storage.bytes_needed("decoded", [(0, (24, 32), True)] * 6)
+    assert pixels == storage.bytes_needed([(0, (24, 32), True)] * 6)["decoded"]
