@@ -55,7 +55,7 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
         )
     in_place = sorted({names[key].partition(".")[0] for key in torch_weights.in_place_abn(state_dict)})
     if not backbone_only:
-        _check_activations(config.model.head, bool(set(in_place) - {"backbone"}), source)
+        _check_activations(config.model.head, bool(set(in_place) - {"backbone", "offset_trunk"}), source)
         _compare_input(config.model.input, code_base.input or {}, f"{source}, of {code_base.title},")
     loaded = torch_weights.fill(expected, torch_weights.fold_in_place_abn(state_dict), str(source))
     offered = starting_point.Source(source.name, loaded, config.model.head)

@@ -12,15 +12,10 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.import_weights import import_weights
 from ovenet_jax.models import parameters
 from ovenet_jax.run import workdir
+from ovenet_jax.weights.torch_weights import in_place_abn
 from tests import command_line
 from tests.places import ROOT
-from tests.published_keys import (
-    IMAGENET_RESNET,
-    OPENSEG_BASE_OC,
-    OPENSEG_BASE_OC_PLAIN,
-    OPENSEG_SEGFIX,
-    published,
-)
+from tests.published_keys import published
 
 pytestmark = pytest.mark.usefixtures("torch")
 
@@ -64,7 +59,7 @@ def assert_same(arrays, expected):
 
 def test_a_training_checkpoint_comes_back_as_our_network(config, tmp_path, capsys):
     arrays = trained(config.model)
-    state_dict = published(arrays, prefix="model.")
+    state_dict = published(arrays, config.model, prefix="model.")
     state_dict |= {"model.coords": np.zeros((2, 4, 4, 2)), "loss.criterion.weight": np.ones(5)}
     file = write_pth(tmp_path / "ovenet.pth", state_dict, epoch=484, best_mIoU=np.float64(0.8))
     import_weights(config, file, tmp_path / "imported")
@@ -90,7 +85,7 @@ def test_a_training_checkpoint_comes_back_as_our_network(config, tmp_path, capsy
 def test_imagenet_weights_fill_the_backbone_and_the_offset_trunk(config, tmp_path, capsys):
     config.model.backbone.modules = (1, 1, 2)  # and one in the offset trunk
     arrays = {name: x for name, x in trained(config.model).items() if name.startswith("backbone.")}
-    file = write_pth(tmp_path / "imagenet.pth", published(arrays) | IMAGENET_HEAD)
+    file = write_pth(tmp_path / "imagenet.pth", published(arrays, config.model) | IMAGENET_HEAD)
     import_weights(config, file, tmp_path / "imported")
 
     expected = arrays_of(ovenet_jax.create_model(config.model, config.seed)) | arrays
@@ -121,17 +116,14 @@ def set_relu(config):
 
 def test_opensegs_in_place_abn_becomes_batch_norm(base_oc, tmp_path, capsys):
     arrays = trained(base_oc.model)
-    arrays |= {name: -x for name, x in arrays.items() if name.endswith("norm.scale")}
-    state_dict = published(arrays, prefix="module.", rules=OPENSEG_BASE_OC)
+    state_dict = published(arrays, base_oc.model, prefix="module.")
+    state_dict |= {key: -state_dict[key] for key in in_place_abn(state_dict)}
     file = write_pth(
         tmp_path / "base_oc.pth", state_dict, config_dict={"network": {"bn_type": "inplace_abn"}}
     )
     import_weights(base_oc, file, tmp_path / "imported")
 
-    expected = {
-        name: np.abs(x) + np.float32(1e-5) if name.endswith("norm.scale") else x for name, x in arrays.items()
-    }
-    assert_same(arrays_of(ovenet_jax.load_model(tmp_path / "imported")), expected)
+    assert_same(arrays_of(ovenet_jax.load_model(tmp_path / "imported")), arrays)
     report = json.loads((tmp_path / "imported" / "import.json").read_text())
     assert report["code_base"] == "openseg (ResNet)"
     assert report["batch_norm"] == "in-place ABN in backbone and head: scales are |weight| + 1e-05"
@@ -143,7 +135,7 @@ def test_opensegs_in_place_abn_becomes_batch_norm(base_oc, tmp_path, capsys):
 def test_opensegs_plain_batch_norm_comes_back_as_it_is(base_oc, tmp_path, capsys):
     set_relu(base_oc)
     arrays = trained(base_oc.model)
-    state_dict = published(arrays, prefix="module.", rules=OPENSEG_BASE_OC_PLAIN)
+    state_dict = published(arrays, base_oc.model, prefix="module.")
     assert "module.oc_module.stages.0.f_query.3.0.running_mean" in state_dict
     import_weights(base_oc, write_pth(tmp_path / "base_oc.pth", state_dict, epoch=1), tmp_path / "imported")
     assert_same(arrays_of(ovenet_jax.load_model(tmp_path / "imported")), arrays)
@@ -151,16 +143,17 @@ def test_opensegs_plain_batch_norm_comes_back_as_it_is(base_oc, tmp_path, capsys
 
 
 def test_heads_need_the_activation_of_their_batch_norm(base_oc, tmp_path):
-    state_dict = published(trained(base_oc.model), rules=OPENSEG_BASE_OC_PLAIN)
+    in_place = published(trained(base_oc.model), base_oc.model)
+    with_relu = base_oc.copy_and_resolve_references()
+    set_relu(with_relu)
+    state_dict = published(trained(base_oc.model), with_relu.model)
     with pytest.raises(UserError, match="plain BatchNorm in its head, .* add --config.model.head.activation=relu "
                        "--config.model.head.aux.activation=relu"):  # fmt: skip
         import_weights(base_oc, write_pth(tmp_path / "plain.pth", state_dict), tmp_path / "imported")
-    set_relu(base_oc)
-    state_dict = published(trained(base_oc.model), rules=OPENSEG_BASE_OC)
     with pytest.raises(
         UserError, match="in-place ABN in its head, .*add --config.model.head.activation=leaky_relu"
     ):
-        import_weights(base_oc, write_pth(tmp_path / "abn.pth", state_dict), tmp_path / "imported")
+        import_weights(with_relu, write_pth(tmp_path / "abn.pth", in_place), tmp_path / "imported")
 
 
 def test_a_segfix_comes_back_with_both_heads(config, tmp_path):
@@ -169,13 +162,10 @@ def test_a_segfix_comes_back_with_both_heads(config, tmp_path):
     config.model.input.update(openseg.HRNET_INPUT)
     del config.model.offset
     arrays = trained(config.model)
-    state_dict = published(arrays, prefix="module.", rules=OPENSEG_SEGFIX)
+    state_dict = published(arrays, config.model, prefix="module.")
     assert state_dict.keys() >= {"module.mask_head.0.weight", "module.dir_head.2.weight"}
     import_weights(config, write_pth(tmp_path / "segfix.pth", state_dict), tmp_path / "imported")
-    expected = {
-        name: x + np.float32(1e-5) if name.endswith("norm.scale") else x for name, x in arrays.items()
-    }
-    assert_same(arrays_of(ovenet_jax.load_model(tmp_path / "imported")), expected)
+    assert_same(arrays_of(ovenet_jax.load_model(tmp_path / "imported")), arrays)
 
     config.model.head.activation = "relu"
     with pytest.raises(UserError, match="in-place ABN .*add --config.model.head.activation=leaky_relu"):
@@ -185,7 +175,7 @@ def test_a_segfix_comes_back_with_both_heads(config, tmp_path):
 def test_another_form_of_input_is_noted(base_oc, tmp_path, capsys):
     base_oc.model.input.bgr = False
     base_oc.model.input.divisor = 255.0
-    file = write_pth(tmp_path / "base_oc.pth", published(trained(base_oc.model), rules=OPENSEG_BASE_OC))
+    file = write_pth(tmp_path / "base_oc.pth", published(trained(base_oc.model), base_oc.model))
     import_weights(base_oc, file, tmp_path / "imported")
     note = f"Note: {file}, of openseg (ResNet), was trained on images with bgr True and divisor 1.0"
     assert note in capsys.readouterr().out
@@ -200,7 +190,7 @@ def test_another_form_of_input_is_noted(base_oc, tmp_path, capsys):
     ],
 )
 def test_another_network_is_named_in_one_sentence(base_oc, tmp_path, configured, ours):
-    file = write_pth(tmp_path / "base_oc.pth", published(trained(base_oc.model), rules=OPENSEG_BASE_OC))
+    file = write_pth(tmp_path / "base_oc.pth", published(trained(base_oc.model), base_oc.model))
     base_oc.model.backbone, base_oc.model.head = openseg.network(*configured)
     theirs = r"the file holds ResNet \(1, 1, 1, 1\), Base-OC"
     with pytest.raises(
@@ -216,10 +206,11 @@ def test_imagenet_weights_of_a_resnet_fill_the_backbone_and_the_offset_trunk(con
     config.model.backbone.blocks = (1, 1, 1, 2)
     config.model.backbone.multi_grid = (1, 1)
     arrays = {name: x for name, x in trained(config.model).items() if name.startswith("backbone.")}
-    state_dict = published(arrays, rules=IMAGENET_RESNET) | {
-        "fc.weight": np.zeros((10, 8)),
-        "fc.bias": np.zeros(10),
-    }
+    set_relu(config)  # plain BatchNorm
+    state_dict = {
+        key.removeprefix("backbone.").removeprefix("resinit."): value
+        for key, value in published(arrays, config.model).items()
+    } | {"fc.weight": np.zeros((10, 8)), "fc.bias": np.zeros(10)}
     import_weights(config, write_pth(tmp_path / "imagenet.pth", state_dict), tmp_path / "imported")
 
     loaded = arrays_of(ovenet_jax.load_model(tmp_path / "imported"))
@@ -238,7 +229,7 @@ def test_imagenet_weights_of_a_resnet_fill_the_backbone_and_the_offset_trunk(con
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
 def test_half_precision_is_widened_and_said(torch, config, tmp_path, capsys, kind):
     arrays = trained(config.model)
-    state_dict = {key: torch.from_numpy(np.asarray(x)) for key, x in published(arrays).items()}
+    state_dict = {key: torch.from_numpy(np.asarray(x)) for key, x in published(arrays, config.model).items()}
     narrow = {k: x.to(getattr(torch, kind)) if x.is_floating_point() else x for k, x in state_dict.items()}
     torch.save({"state_dict": narrow}, tmp_path / "half.pth")
     import_weights(config, tmp_path / "half.pth", tmp_path / "imported")
@@ -257,13 +248,13 @@ def test_an_empty_state_dict_is_named(config, tmp_path):
 
 def test_a_run_without_a_checkpoint_yet_is_not_imported_into(config, tmp_path):
     workdir.claim(tmp_path / "run", config)
-    file = write_pth(tmp_path / "w.pth", published(trained(config.model)))
+    file = write_pth(tmp_path / "w.pth", published(trained(config.model), config.model))
     with pytest.raises(UserError, match="run holds a run or an import already"):
         import_weights(config, file, tmp_path / "run")
 
 
 def whole(model_config):
-    return published(trained(model_config))
+    return published(trained(model_config), model_config)
 
 
 def of_other_classes(model_config):
@@ -337,7 +328,7 @@ def test_an_import_without_a_source_says_what_is_missing(config, tmp_path):
 
 
 def test_a_folder_with_checkpoints_is_never_imported_into(config, tmp_path):
-    file = write_pth(tmp_path / "w.pth", published(trained(config.model)))
+    file = write_pth(tmp_path / "w.pth", published(trained(config.model), config.model))
     import_weights(config, file, tmp_path / "imported")
     before = (tmp_path / "imported" / "import.json").stat().st_mtime_ns
     with pytest.raises(
@@ -355,7 +346,7 @@ def test_a_file_that_is_no_checkpoint_is_named():
 def test_the_command_line_imports(tmp_path):
     config = demo.get_config("hrnet")
     config.model.backbone.width = 4
-    file = write_pth(tmp_path / "hrnet.pth", published(trained(config.model)))
+    file = write_pth(tmp_path / "hrnet.pth", published(trained(config.model), config.model))
     command = ["--config=configs/demo.py:hrnet", "--mode=import", f"--workdir={tmp_path / 'imported'}"]
     small = "--config.model.backbone.width=4"
     assert "arrays loaded from hrnet.pth" in command_line.output(*command, small, f"--source={file}")

@@ -25,59 +25,88 @@ IGNORED = (
     (r"^loss\.criterion\.weight$", "class weights of the loss"),
 )
 
-# The tables: each rule is applied once, in this order. First come the parts.
+# The tables: each rule is applied once, in this order; then come the parts of the heads.
+OFFSETS: Rules = (
+    (r"^(transition|stage|layer)(\d)_2\.", r"offset_trunk.\1\2."),  # `_2` marks the offset trunk
+    (r"^(aux_head_offset|offset_layer)\.", "offset_head.classifier."),
+)
 HRNET_BACKBONE: Rules = (
-    (r"^(transition|stage)(\d)_2\.", r"offset_trunk.\1\2."),  # `_2` marks the offset trunk
+    *OFFSETS,
     (r"^(?:backbone\.)?(transition|stage)(\d)\.", r"backbone.trunk.\1\2."),
     (r"^(?:backbone\.)?(conv1|bn1|conv2|bn2|layer1)\.", r"backbone.\1."),
     # A new branch is a sequence of one step, itself a sequence.
     (r"(transition\d\.\d)\.0\.(?=\d\.)", r"\1."),
 )
 RESNET_BACKBONE: Rules = (
+    *OFFSETS,
     (r"^(?:backbone\.)?(?:resinit\.)?((?:conv|bn)\d)\.", r"backbone.\1."),
     (r"^(?:backbone\.)?(layer[1-4])\.", r"backbone.trunk.\1."),
 )
-HRNET_HEADS: Rules = (
-    (r"^(aux_head_offset|offset_layer)\.", "offset_head.classifier."),
-    (r"^(last_layer|cls_head)\.", "head.classifier."),
-    (r"^aux_head\.", "head.aux."),
-    (r"^conv3x3_ocr\.", "head.pixels."),
-    (r"^ocr_distri_head\.object_context_block\.", "head.attention."),
-    (r"^ocr_distri_head\.conv_bn_dropout\.", "head.fusion."),
-)
-OPENSEG_HEADS: Rules = (
-    (r"^(cls|head|cls_head)\.(?=(weight|bias)$)", "head.classifier."),
-    (r"^cls_head\.", "head.classifier."),
-    (r"^(dsn|dsn_head|aux_head)\.", "head.aux."),
-    (r"^(conv_3x3|conv3x3|oc_module_pre|isa_head|context|asp_ocr_head\.context)\.(?=[01]\.)", "head.pixels."),
-    (
-        r"^(spatial_ocr_head|ocr_distri_head|asp_ocr_head\.context\.2)\.object_context_block\.",
-        "head.attention.",
+
+Parts = dict[str, str]  # of a head: our name of each -> the published one
+
+
+def _head(**names: str) -> Parts:
+    """The parts of `head`; the branches of an atrous pyramid are conv2 to conv5 of what holds them."""
+    held_by = names.pop("pyramid", "")
+    pyramid = {f"head.pyramid.branches.{i}": f"{held_by}.conv{i + 2}" for i in range(4)} if held_by else {}
+    return {f"head.{part}": name for part, name in names.items()} | pyramid
+
+
+# The heads of each code base by their title in published_heads.py.
+# fmt: off
+HRNET_HEADS: dict[str, Parts] = {
+    "a plain head": _head(classifier="last_layer"),
+    "OCR in HRNet's own form": _head(
+        pixels="conv3x3_ocr", attention="ocr_distri_head.object_context_block",
+        fusion="ocr_distri_head.conv_bn_dropout", classifier="cls_head", aux="aux_head",
     ),
-    (r"^(oc_module|context\.2|context\.2\.context\.2)\.stages\.0\.", "head.attention."),
-    (r"^(context|isa_head\.2)\.stages\.", "head.attentions."),
-    (r"\b(long|short)_range_sa\.", r"\1_range."),
-    (r"^context\.2\.context\.2\.conv_bn_dropout\.0\.", "head.context_norm."),
-    (r"^context\.2\.context\.(?=[01]\.)", "head.context_pixels."),
-    (r"^(context\.2|asp_ocr_head)\.conv2\.", "head.pyramid.branches.0."),
-    (r"^(context\.2|asp_ocr_head)\.conv3\.", "head.pyramid.branches.1."),
-    (r"^(context\.2|asp_ocr_head)\.conv4\.", "head.pyramid.branches.2."),
-    (r"^(context\.2|asp_ocr_head)\.conv5\.", "head.pyramid.branches.3."),
-    (r"^(\w+_head|oc_module|context|context\.2)\.conv_bn_dropout\.", "head.fusion."),
-    (r"^isa_head\.2\.conv_bn\.", "head.fusion."),
-    (r"^isa_head\.2\.up_conv\.", "head.widening."),
-    (r"^mask_head\.", "boundary_head."),
-    (r"^dir_head\.", "direction_head."),
-)
-# The first release names alike, but for:
-OCNET_HEADS: Rules = (
-    (r"\.f_query\.", ".f_key."),  # queries and keys are one module, stored under both names
-    (r"^context\.2\.context\.2\.conv_bn_dropout\.0\.", "head.context_conv."),
-    (r"^context\.2\.context\.2\.conv_bn_dropout\.1\.", "head.context_norm."),
-    (r"^layer5\.", "head.pixels."),
-    (r"^context\.up_dr\.", "head.widening."),
-    *OPENSEG_HEADS,
-)
+}
+OPENSEG_HEADS: dict[str, Parts] = {
+    "a plain head": _head(classifier="cls_head", aux="dsn_head"),
+    "OCR in openseg's form": _head(
+        pixels="conv_3x3", attention="spatial_ocr_head.object_context_block",
+        fusion="spatial_ocr_head.conv_bn_dropout", classifier="head", aux="dsn_head",
+    ),
+    "ASP-OCR": _head(
+        pixels="asp_ocr_head.context", attention="asp_ocr_head.context.2.object_context_block",
+        pyramid="asp_ocr_head", fusion="asp_ocr_head.conv_bn_dropout", classifier="head", aux="dsn_head",
+    ),
+    "Base-OC": _head(
+        pixels="oc_module_pre", attention="oc_module.stages.0", fusion="oc_module.conv_bn_dropout",
+        classifier="cls", aux="dsn",
+    ),
+    "ASP-OC": _head(
+        pixels="context", context_pixels="context.2.context", attention="context.2.context.2.stages.0",
+        context_norm="context.2.context.2.conv_bn_dropout.0", pyramid="context.2",
+        fusion="context.2.conv_bn_dropout", classifier="cls", aux="dsn",
+    ),
+    "ISA": _head(
+        pixels="isa_head", attentions="isa_head.2.stages", fusion="isa_head.2.conv_bn",
+        widening="isa_head.2.up_conv", classifier="cls_head", aux="dsn_head",
+    ),
+    "boundaries and directions": {"boundary_head": "mask_head", "direction_head": "dir_head"},
+}
+OPENSEG_HRNET_HEADS = OPENSEG_HEADS | {
+    "OCR in openseg's form": HRNET_HEADS["OCR in HRNet's own form"] | _head(pixels="conv3x3"),
+    "ASP-OCR": OPENSEG_HEADS["ASP-OCR"] | _head(classifier="cls_head", aux="aux_head"),
+}
+OCNET_HEADS: dict[str, Parts] = {
+    "Base-OC of the first release": _head(
+        pixels="context", attention="context.2.stages.0", fusion="context.2.conv_bn_dropout",
+        classifier="cls", aux="dsn",
+    ),
+    "ASP-OC of the first release": OPENSEG_HEADS["ASP-OC"] | _head(
+        context_conv="context.2.context.2.conv_bn_dropout.0",
+        context_norm="context.2.context.2.conv_bn_dropout.1",
+    ),
+    "Pyramid-OC": _head(
+        pixels="layer5", attentions="context.stages", fusion="context.conv_bn_dropout",
+        widening="context.up_dr", classifier="cls", aux="dsn",
+    ),
+}
+# fmt: on
+ONE_MODULE: Rules = ((r"\.f_query\.", ".f_key."),)  # in OCNet's first release, stored under both names
 
 # A BatchNorm with its activation is a sequence of its own in the plain form of heads: conv 0, BN 1.0.
 PLAIN_NORM: Rules = ((r"^(?!backbone\.|stage|transition)(.*\.\d)\.0\.(?=[a-z_]+$)", r"\1."),)
@@ -87,6 +116,7 @@ COMMON: Rules = (
     (r"\.(f_\w+)\.1\.", r".\1.0.norm."),
     (r"\.(f_\w+)\.2\.", r".\1.1.conv."),
     (r"\.(f_\w+)\.3\.", r".\1.1.norm."),
+    (r"\b(long|short)_range_sa\.", r"\1_range."),
     (r"\.f_(pixel|query)\.", ".query."),
     (r"\.f_(object|key)\.", ".key."),
     (r"\.f_(down|value)\.", ".value."),
@@ -108,6 +138,13 @@ IMAGENET_COLOURS = {"mean": imagenet.MEAN, "std": imagenet.STD}
 CAFFE_COLOURS = {"mean": (102.9801, 115.9465, 122.7717), "std": (1.0, 1.0, 1.0)}
 
 
+def renamed(name: str, rules: Rules) -> str:
+    """`name` with each rule applied, one after the other."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
 class CodeBase(NamedTuple):
     """What has written a state dict: its title, its names, what its networks are fed, its form of BatchNorm.
 
@@ -117,41 +154,50 @@ class CodeBase(NamedTuple):
 
     title: str
     rules: Rules
+    heads: dict[str, Parts]
     input: dict[str, Any] | None
     in_place_abn: bool
 
     def rename(self, key: str) -> str:
         """A state-dict key -> the name of our array."""
-        for pattern, replacement in ((PREFIX, ""), *PLAIN_NORM, *self.rules, *COMMON):
-            key = re.sub(pattern, replacement, key)
-        return key
+        key = renamed(key, ((PREFIX, ""), *PLAIN_NORM, *self.rules))
+        names = {theirs: ours for parts in self.heads.values() for ours, theirs in parts.items()}
+        for theirs in sorted(names, key=len, reverse=True):
+            if key.startswith(f"{theirs}."):
+                key = names[theirs] + key.removeprefix(theirs)
+                break
+        return renamed(key, COMMON)
 
 
 HRNET = CodeBase(
     "HRNet, HRNet + OCR or OVeNet",
-    HRNET_BACKBONE + HRNET_HEADS,
+    HRNET_BACKBONE,
+    HRNET_HEADS,
     {"bgr": False, "divisor": 255.0, **IMAGENET_COLOURS},
     in_place_abn=False,
 )
 OPENSEG_HRNET = CodeBase(
     "openseg (HRNet)",
-    HRNET_BACKBONE + OPENSEG_HEADS,
+    HRNET_BACKBONE,
+    OPENSEG_HRNET_HEADS,
     {"bgr": True, "divisor": 255.0, **IMAGENET_COLOURS},
     in_place_abn=True,
 )
 OPENSEG_RESNET = CodeBase(
     "openseg (ResNet)",
-    RESNET_BACKBONE + OPENSEG_HEADS,
+    RESNET_BACKBONE,
+    OPENSEG_HEADS,
     {"bgr": True, "divisor": 1.0, **CAFFE_COLOURS},
     in_place_abn=True,
 )
 OCNET = CodeBase(
     "OCNet's first release",
-    RESNET_BACKBONE + OCNET_HEADS,
+    RESNET_BACKBONE + ONE_MODULE,
+    OCNET_HEADS,
     {"bgr": False, "divisor": 1.0, **CAFFE_COLOURS},
     in_place_abn=True,
 )
-IMAGENET_RESNET = CodeBase("ResNet on ImageNet", RESNET_BACKBONE, None, in_place_abn=False)
+IMAGENET_RESNET = CodeBase("ResNet on ImageNet", RESNET_BACKBONE, {}, None, in_place_abn=False)
 
 
 def recognise(keys: Iterable[str]) -> CodeBase:

@@ -9,6 +9,7 @@ from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import InitialValues
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.weights.published_heads import title_of_config, title_of_names
+from ovenet_jax.weights.published_keys import state_dict
 from ovenet_jax.weights.published_names import (
     HRNET,
     IMAGENET_RESNET,
@@ -173,17 +174,20 @@ def test_what_is_ignored_has_a_reason(key, reason):
     assert why_ignored(key) == reason
 
 
+def undrawn(monkeypatch):
+    """Only shapes are asked for, and drawing a hundred million values takes seconds."""
+    zeros = lambda _, shape, *__: np.broadcast_to(np.float32(0), shape)  # noqa: E731
+    monkeypatch.setattr(InitialValues, "backbone_kernel", zeros)
+    monkeypatch.setattr(InitialValues, "default", zeros)
+
+
 needs_goldens = pytest.mark.skipif(not MANIFESTS, reason=f"no {SHARED.name}/goldens beside the project")
 
 
 @needs_goldens
 @pytest.mark.parametrize("manifest", MANIFESTS or [None], ids=lambda path: path and path.stem)
 def test_every_key_of_a_full_size_checkpoint_lands(manifest, monkeypatch):
-    # Only shapes are asked for, and drawing a hundred million values takes seconds.
-    monkeypatch.setattr(
-        InitialValues, "backbone_kernel", lambda _, shape: np.broadcast_to(np.float32(0), shape)
-    )
-    monkeypatch.setattr(InitialValues, "default", lambda _, shape, *__: np.broadcast_to(np.float32(0), shape))
+    undrawn(monkeypatch)
     content = json.loads(manifest.read_text())
     _, params, statistics = parameters.split(create_model(full_size(content)))
     expected = {name: value.shape for name, value in {**params, **statistics}.items()}
@@ -203,6 +207,22 @@ def test_every_key_of_a_full_size_checkpoint_lands(manifest, monkeypatch):
         assert sum(value.size for value in params.values()) == content["params_without_coords"]
     folded = {code_base.rename(key).partition(".")[0] for key in in_place_abn(keys)}
     assert folded == parts_with_in_place_abn(content["name"])
+
+
+@needs_goldens
+@pytest.mark.parametrize("manifest", MANIFESTS or [None], ids=lambda path: path and path.stem)
+def test_every_array_of_a_full_size_network_has_its_published_key(manifest, monkeypatch):
+    """And its shape; but for OVeNet's stored pixel grid, and the classifier of ImageNet weights."""
+    undrawn(monkeypatch)
+    content = json.loads(manifest.read_text())
+    model, imagenet = full_size(content), "imagenet" in content["name"]
+    _, params, statistics = parameters.split(create_model(model))
+    arrays = {
+        name: x for name, x in (params | statistics).items() if name.startswith("backbone.") or not imagenet
+    }
+    found = {key: list(value.shape) for key, value in state_dict(model, arrays, steps=7).items()}
+    extra = r"coords$" + r"|(incre_modules|downsamp_modules|final_layer|classifier)\." * imagenet
+    assert found == {key: shape for key, shape in content["keys"].items() if not re.match(extra, key)}
 
 
 @needs_goldens
@@ -247,6 +267,9 @@ def full_size(manifest):
     model.num_classes = manifest.get("num_classes", 19)
     if name.removesuffix("_torchsyncbn") in OPENSEG:
         model.backbone, model.head = openseg.network(*OPENSEG[name.removesuffix("_torchsyncbn")])
+        model.input.bgr = True
+        if name.endswith("_torchsyncbn"):
+            model.head.activation = model.head.aux.activation = "relu"
         return model
     model.head = common.ocr() if has_ocr else common.fcn()
     model.backbone.width = int(re.search(r"w(\d+)", name)[1])

@@ -32,7 +32,7 @@ def plain_hrnet(tiny_model):
 def test_a_whole_published_network_is_taken_over(tiny_model):
     model, arrays = plain_hrnet(tiny_model)
     doubled = {name: 2 * value for name, value in arrays.items()}
-    loaded = load_state_dict(model, published(doubled, prefix="model."), "weights.pth")
+    loaded = load_state_dict(model, published(doubled, tiny_model, prefix="model."), "weights.pth")
     _, params, statistics = parameters.split(loaded)
     for name, value in (params | statistics).items():
         np.testing.assert_array_equal(value, doubled[name], err_msg=name)
