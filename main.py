@@ -22,6 +22,7 @@ OF_A_RUN = (
     "predict",
     "browse",
     "report",
+    "export",
 )  # modes that take the config of the run in --workdir
 OWN_KEYS = (  # that a config has besides those of base_config, and no run is without
     *(
@@ -34,13 +35,14 @@ OWN_KEYS = (  # that a config has besides those of base_config, and no run is wi
     ),
     *("eval.base_size", "eval.window", "eval.images_per_device", "batch_size", "steps", "evaluate_every"),
 )
-MODES = ("train", "evaluate", "predict", "prepare", "browse", "import", "report", "compare")
+MODES = ("train", "evaluate", "predict", "prepare", "browse", "import", "report", "compare", "export")
 MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 SOURCE = flags.DEFINE_string(
     "source",
     None,
     "import: a .pth file; predict: a folder of images; compare: workdirs, separated by commas.",
 )
+FORM = flags.DEFINE_string("form", None, "export: torch, safetensors or stablehlo.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default: runs/<config.name>.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where several meet.")
 PROCESSES = flags.DEFINE_integer("processes", None, "How many; 1: alone, even in a cluster.", lower_bound=1)
@@ -55,7 +57,7 @@ def main(_: list[str]) -> int | None:
     task = {flag.name: flag.value for flag in (MODE, SOURCE, WORKDIR)} | {"config": config.to_dict()}
     processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, WAIT.value, task)  # before jax is used
 
-    from ovenet_jax import browse, compare, evaluate, import_weights, predict, train
+    from ovenet_jax import browse, compare, evaluate, export, import_weights, predict, train
     from ovenet_jax.data import inventory
     from ovenet_jax.devices import parallel
     from ovenet_jax.supervision.task import task_of
@@ -77,6 +79,7 @@ def main(_: list[str]) -> int | None:
         "compare": lambda: compare.compare(config, SOURCE.value, folder),
         "prepare": lambda: print(inventory.as_text(task_of(config).prepare())),
         "browse": lambda: browse.browse(config, folder),
+        "export": lambda: export.export(config, folder, FORM.value),
         "import": lambda: import_weights.import_weights(config, source, folder),
     }
     return actions[MODE.value]()

@@ -128,9 +128,8 @@ def has_plain_norm(name: str, model: "ConfigDict") -> bool:
 
 def _unfolded(scale: np.ndarray, name: str) -> np.ndarray:
     """In-place ABN's weight, of which |weight| + ABN_EPS is exactly `scale`."""
-    eps, infinity = np.float32(ABN_EPS), np.float32(np.inf)
-    nearest = scale - eps
-    near = np.stack([nearest, np.nextafter(nearest, -infinity), np.nextafter(nearest, infinity)])
+    eps = np.float32(ABN_EPS)
+    near: np.ndarray = scale - eps + np.array([[0], [-1], [1]], np.float32) * np.spacing(scale - eps)
     fits = np.abs(near) + eps == scale
     lost = scale[~fits.any(0)]
     if lost.size:

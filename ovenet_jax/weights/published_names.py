@@ -46,64 +46,44 @@ RESNET_BACKBONE: Rules = (
 Parts = dict[str, str]  # of a head: our name of each -> the published one
 
 
-def _head(**names: str) -> Parts:
-    """The parts of `head`; the branches of an atrous pyramid are conv2 to conv5 of what holds them."""
-    held_by = names.pop("pyramid", "")
-    pyramid = {f"head.pyramid.branches.{i}": f"{held_by}.conv{i + 2}" for i in range(4)} if held_by else {}
-    return {f"head.{part}": name for part, name in names.items()} | pyramid
+def _head(names: str, pyramid: str = "", **others: str) -> Parts:
+    """names: of classifier, auxiliary head, first convolution, attention and fusion, as many as there are; pyramid: of
+    what holds the branches of an atrous pyramid, conv2 to conv5."""
+    usual = dict(zip(("classifier", "aux", "pixels", "attention", "fusion"), names.split(), strict=False))
+    branches = {f"head.pyramid.branches.{i}": f"{pyramid}.conv{i + 2}" for i in range(4 if pyramid else 0)}
+    return {f"head.{part}": name for part, name in (usual | others).items()} | branches
 
 
 # The heads of each code base by their title in published_heads.py.
 # fmt: off
-HRNET_HEADS: dict[str, Parts] = {
-    "a plain head": _head(classifier="last_layer"),
-    "OCR in HRNet's own form": _head(
-        pixels="conv3x3_ocr", attention="ocr_distri_head.object_context_block",
-        fusion="ocr_distri_head.conv_bn_dropout", classifier="cls_head", aux="aux_head",
-    ),
+HRNET_HEADS = {
+    "a plain head": _head("last_layer"),
+    "OCR in HRNet's own form": _head("cls_head aux_head conv3x3_ocr ocr_distri_head.object_context_block "
+                                     "ocr_distri_head.conv_bn_dropout"),
 }
-OPENSEG_HEADS: dict[str, Parts] = {
-    "a plain head": _head(classifier="cls_head", aux="dsn_head"),
-    "OCR in openseg's form": _head(
-        pixels="conv_3x3", attention="spatial_ocr_head.object_context_block",
-        fusion="spatial_ocr_head.conv_bn_dropout", classifier="head", aux="dsn_head",
-    ),
-    "ASP-OCR": _head(
-        pixels="asp_ocr_head.context", attention="asp_ocr_head.context.2.object_context_block",
-        pyramid="asp_ocr_head", fusion="asp_ocr_head.conv_bn_dropout", classifier="head", aux="dsn_head",
-    ),
-    "Base-OC": _head(
-        pixels="oc_module_pre", attention="oc_module.stages.0", fusion="oc_module.conv_bn_dropout",
-        classifier="cls", aux="dsn",
-    ),
-    "ASP-OC": _head(
-        pixels="context", context_pixels="context.2.context", attention="context.2.context.2.stages.0",
-        context_norm="context.2.context.2.conv_bn_dropout.0", pyramid="context.2",
-        fusion="context.2.conv_bn_dropout", classifier="cls", aux="dsn",
-    ),
-    "ISA": _head(
-        pixels="isa_head", attentions="isa_head.2.stages", fusion="isa_head.2.conv_bn",
-        widening="isa_head.2.up_conv", classifier="cls_head", aux="dsn_head",
-    ),
+OPENSEG_HEADS = {
+    "a plain head": _head("cls_head dsn_head"),
+    "OCR in openseg's form": _head("head dsn_head conv_3x3 spatial_ocr_head.object_context_block "
+                                   "spatial_ocr_head.conv_bn_dropout"),
+    "ASP-OCR": _head("head dsn_head asp_ocr_head.context asp_ocr_head.context.2.object_context_block "
+                     "asp_ocr_head.conv_bn_dropout", pyramid="asp_ocr_head"),
+    "Base-OC": _head("cls dsn oc_module_pre oc_module.stages.0 oc_module.conv_bn_dropout"),
+    "ASP-OC": _head("cls dsn context context.2.context.2.stages.0 context.2.conv_bn_dropout", pyramid="context.2",
+                    context_pixels="context.2.context", context_norm="context.2.context.2.conv_bn_dropout.0"),
+    "ISA": _head("cls_head dsn_head isa_head", attentions="isa_head.2.stages", fusion="isa_head.2.conv_bn",
+                 widening="isa_head.2.up_conv"),
     "boundaries and directions": {"boundary_head": "mask_head", "direction_head": "dir_head"},
 }
 OPENSEG_HRNET_HEADS = OPENSEG_HEADS | {
-    "OCR in openseg's form": HRNET_HEADS["OCR in HRNet's own form"] | _head(pixels="conv3x3"),
-    "ASP-OCR": OPENSEG_HEADS["ASP-OCR"] | _head(classifier="cls_head", aux="aux_head"),
+    "OCR in openseg's form": HRNET_HEADS["OCR in HRNet's own form"] | {"head.pixels": "conv3x3"},
+    "ASP-OCR": OPENSEG_HEADS["ASP-OCR"] | _head("cls_head aux_head"),
 }
-OCNET_HEADS: dict[str, Parts] = {
-    "Base-OC of the first release": _head(
-        pixels="context", attention="context.2.stages.0", fusion="context.2.conv_bn_dropout",
-        classifier="cls", aux="dsn",
-    ),
+OCNET_HEADS = {
+    "Base-OC of the first release": _head("cls dsn context context.2.stages.0 context.2.conv_bn_dropout"),
     "ASP-OC of the first release": OPENSEG_HEADS["ASP-OC"] | _head(
-        context_conv="context.2.context.2.conv_bn_dropout.0",
-        context_norm="context.2.context.2.conv_bn_dropout.1",
-    ),
-    "Pyramid-OC": _head(
-        pixels="layer5", attentions="context.stages", fusion="context.conv_bn_dropout",
-        widening="context.up_dr", classifier="cls", aux="dsn",
-    ),
+        "", context_conv="context.2.context.2.conv_bn_dropout.0", context_norm="context.2.context.2.conv_bn_dropout.1"),
+    "Pyramid-OC": _head("cls dsn layer5", attentions="context.stages", fusion="context.conv_bn_dropout",
+                        widening="context.up_dr"),
 }
 # fmt: on
 ONE_MODULE: Rules = ((r"\.f_query\.", ".f_key."),)  # in OCNet's first release, stored under both names

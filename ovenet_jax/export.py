@@ -1,0 +1,155 @@
+"""A trained network for other programs: its published state dict, or a StableHLO program that jax alone runs."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from ovenet_jax import files
+from ovenet_jax.data import pipeline
+from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
+from ovenet_jax.errors import UserError
+from ovenet_jax.models import parameters
+from ovenet_jax.models.layers import at_least_float32, resize_bilinear
+from ovenet_jax.models.normalisation import Normalisation
+from ovenet_jax.models.parameters import Arrays
+from ovenet_jax.run import identity, workdir
+from ovenet_jax.run.network import restore_network
+from ovenet_jax.supervision.measures import class_scores, confusion_matrix
+from ovenet_jax.supervision.task import Task, task_of
+from ovenet_jax.tables import percent
+from ovenet_jax.weights.published_keys import code_base_of, state_dict
+from ovenet_jax.weights.torch_weights import fill, fold_in_place_abn
+
+FORMS = {"torch": "network.pth", "safetensors": "network.safetensors", "stablehlo": "network.stablehlo"}
+PLATFORMS = ("cpu", "cuda")
+
+# uint8 RGB images [B, H, W, 3] -> label maps uint8 [B, H, W], and the scores float32 [B, H, W, K] they are read from.
+Program = Callable[[Any], tuple[jax.Array, jax.Array]]
+
+
+def export(config: ConfigDict, folder: Path, form: str | None) -> None:
+    """Writes the network of the run or import in `folder` as `folder`/export/<form>/network.*, with `export.json`.
+
+    torch, safetensors: the state dict of the code base that published such networks. stablehlo: a `Program` for images
+    of config.eval.window, tested in one pass at their own size. Before the folder appears the file is read back and run
+    on config.data.eval_split, a state dict in our network, beside the network itself.
+
+    Raises:
+      UserError: no form, or one whose package is not installed or whose folder exists; no run, no checkpoint, or one of
+        another model; a network that no published code base has names for.
+    """
+    if form not in FORMS:
+        raise UserError(f"--mode=export needs a form: --form={', '.join(FORMS)}.")
+    if form != "stablehlo" and find_spec(form) is None:
+        raise UserError(
+            f"--form={form} needs it: `pip install {form}`, or ovenet_jax with its extra [{form}]."
+        )
+    if jax.process_count() > 1:
+        raise UserError("--mode=export is the work of one process; leave out --processes.")
+    target = folder / "export" / form
+    files.refuse_existing(target, "--workdir")
+    task = task_of(config, identity.classes_of(folder))
+    workdir.note_differences(folder, config)
+    task.prepare()
+    network = restore_network(config.model, folder, config.eval.checkpoint)
+    params, statistics = jax.device_get((network.params, network.statistics))
+    program = _program(network.graphdef, config, task)
+    ours, size = partial(program, params, statistics), tuple(config.eval.window)
+    with files.new_folder(target, "--workdir") as unfinished:
+        file = unfinished / FORMS[form]
+        if form == "stablehlo":
+            theirs = _write_program(ours, size, file)
+        else:
+            read = _write_state_dict(params | statistics, config.model, network.step, file)
+            theirs = partial(
+                program, {name: read[name] for name in params}, {name: read[name] for name in statistics}
+            )
+        found = _compare(theirs, ours, task, config)
+        what = {"form": form, "step": network.step, "image": size, "jax": jax.__version__}
+        what |= {"classes": task.classes.names, "colors": task.classes.colors}
+        files.write_json(unfinished / "export.json", what | found)
+    names = "" if form == "stablehlo" else f", named as in {code_base_of(config.model).title}"
+    print(
+        f"mIoU {percent(found['miou'])}, of the network itself {percent(found['network_miou'])}, on "
+        f"{config.data.eval_split} at {size[0]}x{size[1]}; {found['milliseconds']:.1f} ms an image; scores differ by "
+        f"{found['largest_error']:.2g} at most.\nWritten, read back and run: {target / FORMS[form]}{names}."
+    )
+
+
+def _program(graphdef: nnx.GraphDef, config: ConfigDict, task: Task) -> Callable:
+    """A `Program` that takes the network's parameters and statistics before the images."""
+    normalisation, align_corners = Normalisation.from_config(config.model.input), config.model.align_corners
+
+    @jax.jit
+    def program(params: Arrays, statistics: Arrays, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+        model = parameters.merge(graphdef, params, statistics)
+        output = model(normalisation(image).astype(config.eval.precision))
+        scores = at_least_float32(output.predictions[output.answer])
+        scores = resize_bilinear(scores, image.shape[1:3], align_corners=align_corners)
+        return task.class_map(scores), scores
+
+    return program
+
+
+def _write_program(program: Program, size: tuple[int, ...], file: Path) -> Program:
+    """Returns what the file holds then."""
+    (batch,) = jax.export.symbolic_shape("batch")
+    image = jax.ShapeDtypeStruct((batch, *size, 3), jnp.uint8)
+    exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(image)
+    file.write_bytes(exported.serialize())
+    return jax.jit(jax.export.deserialize(bytearray(file.read_bytes())).call)
+
+
+def _write_state_dict(arrays: dict[str, Any], model: ConfigDict, step: int, file: Path) -> dict[str, Any]:
+    """Returns the arrays as the file gives them back. Raises UserError where they are not the same bit for bit."""
+    published = {key: np.array(x, order="C") for key, x in state_dict(model, arrays, step).items()}
+    if file.suffix == ".pth":
+        import torch
+
+        torch.save({key: torch.from_numpy(value) for key, value in published.items()}, file)
+        read = {key: tensor.numpy() for key, tensor in torch.load(file, weights_only=True).items()}
+    else:
+        from safetensors.numpy import load_file, save_file
+
+        save_file(published, file)
+        read = load_file(file)
+    found = fill(arrays, fold_in_place_abn(read), str(file))
+    lost = [name for name, value in arrays.items() if not np.array_equal(found[name], value)]
+    if lost:
+        raise UserError(f"{file} gives {len(lost)} arrays back as others, {lost[0]} among them.")
+    return found
+
+
+@enough_memory(EVALUATION_MEMORY)
+def _compare(theirs: Program, ours: Program, task: Task, config: ConfigDict) -> dict[str, float]:
+    """mIoU of both on the evaluation split, resized to config.eval.window; milliseconds that the former takes for an
+    image, and the largest difference of scores."""
+    source, size, count = task.open_evaluation(), tuple(config.eval.window), config.model.num_classes
+    matrices, seconds, error = np.zeros((2, count, count), np.int64), [], 0.0
+    jax.block_until_ready(theirs(np.zeros((1, *size, 3), np.uint8)))  # compiles
+    reading = {"short_side": config.eval.short_side, "workers": config.data.workers}
+    with pipeline.samples(source, range(len(source)), **reading) as samples:
+        for sample in tqdm(samples, "running it", len(source), unit=" images", mininterval=1, leave=False):
+            image = cv2.resize(sample["image"], size[::-1])[None]
+            label = cv2.resize(sample["label"], size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+            started = time.perf_counter()
+            answers = [jax.block_until_ready(theirs(image))]
+            seconds.append(time.perf_counter() - started)
+            answers.append(ours(image))
+            error = max(error, float(jnp.abs(answers[0][1] - answers[1][1]).max()))
+            for matrix, (class_map, _) in zip(matrices, answers, strict=True):
+                matrix += np.asarray(confusion_matrix(label, class_map[0], count))
+    miou, network_miou = (class_scores(matrix)["miou"] for matrix in matrices)
+    milliseconds = 1000 * float(np.median(seconds))
+    return {"miou": miou, "network_miou": network_miou, "milliseconds": milliseconds, "largest_error": error}

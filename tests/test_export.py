@@ -1,0 +1,121 @@
+"""A network leaves, is read by what it left for, and says the same there."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from configs import camvid
+from ovenet_jax import export, load_model, load_normalisation
+from ovenet_jax.errors import UserError
+from ovenet_jax.evaluation.evaluator import Evaluator
+from ovenet_jax.import_weights import import_weights
+from ovenet_jax.models import parameters
+from ovenet_jax.models.layers import resize_bilinear
+from ovenet_jax.run import workdir
+from ovenet_jax.run.network import restore_network
+from ovenet_jax.supervision.task import task_of
+from tests import command_line
+from tests.camvid_tree import write_tree
+from tests.tiny_step import small_resnet
+from tests.untrained import save_untrained, tiny
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """A function: the config and the folder of an untrained network of this variant."""
+
+    def make(variant):
+        config, data = camvid.get_config(variant), write_tree(tmp_path, size=(32, 48))
+        if config.model.backbone.name == "resnet":
+            config.model.backbone.update(small_resnet())
+            config.data.update(data)
+            config.eval.update({"base_size": 48, "window": (32, 48)})
+        else:
+            tiny(config, data)
+        return config, save_untrained(config, tmp_path / "run")
+
+    return make
+
+
+FIVE_LINES = """
+from pathlib import Path
+import jax, numpy as np
+program = jax.export.deserialize(bytearray(Path("{program}").read_bytes()))
+label_map, scores = program.call(np.load("{images}"))
+"""
+
+
+@pytest.mark.parametrize("variant", ["ovenet_tiny", "segfix_tiny", "ovenet_base_oc_r_tiny"])
+def test_jax_alone_runs_a_program_that_says_what_the_network_says(make_run, tmp_path, variant, capsys):
+    config, folder = make_run(variant)
+    export.export(config, folder, "stablehlo")
+    program, images = folder / "export/stablehlo/network.stablehlo", tmp_path / "images.npy"
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 48, 3), np.uint8)
+    np.save(images, pixels)
+    code = FIVE_LINES.format(program=program, images=images)
+    code += f"np.savez('{tmp_path / 'out.npz'}', label_map=label_map, scores=scores)"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    found = np.load(tmp_path / "out.npz")
+
+    output = jax.jit(load_model(folder))(load_normalisation(folder)(pixels))
+    scores = resize_bilinear(output.predictions[output.answer], (32, 48), align_corners=True)
+    np.testing.assert_allclose(found["scores"], scores, rtol=1e-4, atol=1e-4)
+    assert found["label_map"].dtype == np.uint8
+    assert (found["label_map"] == task_of(config).class_map(scores)).mean() > 0.999  # ties, to rounding
+
+    said = json.loads((program.parent / "export.json").read_text())
+    assert said["image"] == [32, 48] and said["classes"] == list(task_of(config).classes.names)
+    assert said["largest_error"] < 1e-4 and abs(said["miou"] - said["network_miou"]) < 1e-3
+    network = restore_network(config.model, folder)
+    evaluated = Evaluator(config, network.graphdef).run(network.params, network.statistics)
+    assert said["network_miou"] == pytest.approx(evaluated.miou, abs=1e-3)
+    assert f"Written, read back and run: {program}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", ["safetensors", "torch"])
+def test_a_state_dict_comes_back_bit_for_bit(make_run, tmp_path, form, request, capsys):
+    if form == "torch":
+        request.getfixturevalue("torch")
+    config, folder = make_run("hrnet_ocr_tiny")
+    export.export(config, folder, form)
+    file = folder / "export" / form / export.FORMS[form]
+    if form == "torch":
+        import_weights(config, file, tmp_path / "back")
+        (_, *arrays), (_, *back) = (parameters.split(load_model(at)) for at in (folder, tmp_path / "back"))
+        jax.tree.map(np.testing.assert_array_equal, arrays, back)
+    said = json.loads((file.parent / "export.json").read_text())
+    assert said["largest_error"] == 0 and said["miou"] == said["network_miou"]
+    assert "named as in HRNet, HRNet + OCR or OVeNet." in capsys.readouterr().out
+
+
+def test_exports_that_cannot_be_are_refused(make_run, tmp_path, monkeypatch):
+    config, folder = make_run("hrnet_tiny")
+    for form in (None, "caffe"):
+        with pytest.raises(UserError, match="needs a form: --form=torch, safetensors, stablehlo"):
+            export.export(config, folder, form)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "safetensors", None)
+        with pytest.raises(
+            UserError, match=r"`pip install safetensors`, or ovenet_jax with its extra \[safetensors"
+        ):
+            export.export(config, folder, "safetensors")
+    with pytest.raises(UserError, match="nowhere holds no run"):
+        export.export(config, tmp_path / "nowhere", "stablehlo")
+    workdir.claim(tmp_path / "untrained", config)
+    with pytest.raises(UserError, match="checkpoints does not exist; train first"):
+        export.export(config, tmp_path / "untrained", "stablehlo")
+    (folder / "export/stablehlo").mkdir(parents=True)
+    with pytest.raises(UserError, match="stablehlo exists already and is not overwritten"):
+        export.export(config, folder, "stablehlo")
+
+
+def test_the_command_line_exports(make_run):
+    _, folder = make_run("hrnet_tiny")
+    sentence = command_line.refusal(
+        "--config=configs/camvid.py:hrnet_tiny", "--mode=export", f"--workdir={folder}"
+    )
+    assert sentence.startswith("--mode=export needs a form")
