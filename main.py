@@ -1,14 +1,16 @@
 """What there is to do: python main.py --config=configs/camvid.py:ovenet_tiny [--workdir=DIR] [--mode=MODE]."""
 
 import operator
+import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from configs.common import base_config
-from ovenet_jax import errors
+from ovenet_jax import errors, files
 from ovenet_jax.devices import environment
 from ovenet_jax.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_INTERRUPTED, UserError
 from ovenet_jax.run import processes, workdir
@@ -40,21 +42,28 @@ MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 SOURCE = flags.DEFINE_string(
     "source",
     None,
-    "import: a .pth file; predict: a folder of images; compare: workdirs, separated by commas.",
+    "import: a .pth file; predict: a folder of images, or one; compare: workdirs, separated by commas.",
 )
 FORM = flags.DEFINE_string("form", None, "export: torch, safetensors or stablehlo.")
+OUT = flags.DEFINE_string("out", None, "predict: the new folder; default: predictions/<name> of the run's.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default: runs/<config.name>.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where several meet.")
 PROCESSES = flags.DEFINE_integer("processes", None, "How many; 1: alone, even in a cluster.", lower_bound=1)
 PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
 WAIT = flags.DEFINE_float("wait", 300, "Seconds to wait for the other processes.")
 
+MEANT = {  # what the libraries say of a value of another type
+    r"invalid literal for int.*": "it must be a whole number",
+    r"could not convert string to float.*": "it must be a number",
+    r"\('Non-boolean argument.*": "it must be true or false",
+}
+
 
 def main(_: list[str]) -> int | None:
     environment.prepare()
     logging.set_verbosity(logging.ERROR)  # the libraries' own chatter
     config = CONFIG.value
-    task = {flag.name: flag.value for flag in (MODE, SOURCE, WORKDIR)} | {"config": config.to_dict()}
+    task = {flag.name: flag.value for flag in (MODE, SOURCE, OUT, WORKDIR)} | {"config": config.to_dict()}
     processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, WAIT.value, task)  # before jax is used
 
     from ovenet_jax import browse, compare, evaluate, export, import_weights, predict, train
@@ -70,12 +79,12 @@ def main(_: list[str]) -> int | None:
             f"The config is that of {WORKDIR.value}{', with ' + ' '.join(on_top) if on_top else ''}."
         )
     folder = Path(WORKDIR.value or Path("runs") / config.name)
-    source = Path(SOURCE.value).expanduser() if SOURCE.value else None
+    source, out = (Path(flag.value) if flag.value else None for flag in (SOURCE, OUT))
     actions = {
         "train": lambda: EXIT_DONE if train.train(config, folder) else EXIT_INTERRUPTED,
         "evaluate": lambda: evaluate.evaluate(config, folder),
         "report": lambda: evaluate.evaluate(config, folder, anew=False),
-        "predict": lambda: EXIT_DONE if predict.predict(config, folder, source) else EXIT_INCOMPLETE,
+        "predict": lambda: EXIT_DONE if predict.predict(config, folder, source, out) else EXIT_INCOMPLETE,
         "compare": lambda: compare.compare(config, SOURCE.value, folder),
         "prepare": lambda: print(inventory.as_text(task_of(config).prepare())),
         "browse": lambda: browse.browse(config, folder),
@@ -86,12 +95,23 @@ def main(_: list[str]) -> int | None:
 
 
 def parse_flags(arguments: list[str]) -> list[str]:
-    """absl's parser, whose mistakes, and those that ml_collections answers with a stack trace, become one sentence."""
+    """absl's parser, whose mistakes, and those that ml_collections answers with a stack trace, become one sentence.
+
+    A path that begins with ~, of a flag or of the config, is one in the home folder.
+    """
+    given = [found[1] for a in arguments if (found := re.match(r"--?(?:no(?=config\.))?([a-z][\w.]*)", a))]
+    for name, count in Counter(given).items():
+        if count > 1:
+            raise UserError(f"--{name} is given {count} times; give it once, with the value that is meant.")
+    at_home = re.compile("(?<=[=,])~[^,]*")
     try:
-        if not any(argument.startswith(("-h", "--h", "-?", "--?")) for argument in arguments):
-            _find_config(arguments)
-        remaining = flags.FLAGS(arguments)
-        _ = CONFIG.value.name  # a config file that cannot be loaded is an error on first use
+        given = [at_home.sub(lambda path: files.at_home(path[0]), a) for a in arguments]
+        if not any(argument.startswith(("-h", "--h", "-?", "--?")) for argument in given):
+            _find_config(given)
+        remaining = flags.FLAGS(given)
+        for key, value in workdir.leaves(CONFIG.value.to_dict()).items():  # or it fails here to be loaded
+            if isinstance(value, str) and value.startswith("~"):
+                CONFIG.value.update_from_flattened_dict({key: files.at_home(value)})
         if len(remaining) > 1:
             raise UserError(f"{remaining[1]!r} is no flag; flags are written --name=value, see README.md.")
     except (AttributeError, KeyError) as error:
@@ -100,7 +120,10 @@ def parse_flags(arguments: list[str]) -> list[str]:
     except OSError as error:
         raise UserError(f"--config cannot be loaded: {' '.join(str(error).split())}") from error
     except flags.Error as error:
-        raise UserError(f"{' '.join(str(error).split()).rstrip('.')}; --help lists all flags.") from error
+        sentence = " ".join(str(error).split()).rstrip(".").removeprefix("flag ")
+        for said, meant in MEANT.items():
+            sentence = re.sub(said, meant, sentence)
+        raise UserError(f"{sentence}; --help lists all flags.") from error
     return remaining
 
 
@@ -121,7 +144,7 @@ def _find_config(arguments: list[str]) -> None:
         raise UserError(f"{wanted}; --mode={given.mode} wants it.")
     if given.workdir is None:
         raise UserError(f"{wanted}, or the --workdir of a run, which holds its own.")
-    folder = Path(given.workdir).expanduser()
+    folder = Path(given.workdir)
     saved = workdir.read_config(folder)
     if saved is None:
         raise UserError(f"{wanted}; {folder} holds no run (no config.json), which would have its own.")

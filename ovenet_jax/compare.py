@@ -31,7 +31,7 @@ def compare(config: ConfigDict, source: str | None, folder: Path) -> None:
     Raises:
       UserError: fewer than two runs; what is no run, of other data, classes or images than the first.
     """
-    folders = [Path(name.strip()).expanduser() for name in (source or "").split(",") if name.strip()]
+    folders = [Path(name.strip()) for name in (source or "").split(",") if name.strip()]
     if len(folders) < 2:
         raise UserError("--mode=compare wants at least two runs: --source=DIR,DIR,... with their workdirs.")
     with parallel.all_or_none():

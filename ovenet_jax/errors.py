@@ -1,5 +1,10 @@
-"""What the user can mend, how it is said, and how a command ends."""
+"""What the user can mend, what the machine does to a command, how it is said, and how a command ends."""
 
+import contextlib
+import errno
+import os
+import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -7,6 +12,30 @@ from collections.abc import Callable, Sequence
 EXIT_DONE, EXIT_INCOMPLETE, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 75
 
 FAULTS_SHOWN = 20
+
+# What the machine does, and what helps: by the number of a system's error, or of the signal that ended a data worker.
+DISK = "the disk is full; free space"
+OPEN_FILES = "too many files are open; raise the limit by `ulimit -n 65536`, or lower --config.data.workers"
+MEMORY = (
+    "the machine's memory is used up; lower --config.data.workers or --config.batch_size, or give it more"
+)
+SHARED_MEMORY = (
+    "/dev/shm is full; free or enlarge it (docker run --shm-size=8g), or set --config.data.workers=0"
+)
+PROCESSES = "no more processes or threads may be started; raise `ulimit -u`, or lower --config.data.workers"
+CAUSES = {
+    errno.ENOSPC: DISK,
+    errno.EDQUOT: f"the quota is used up: {DISK}",
+    errno.EROFS: "the file system can only be read; see why it was mounted so",
+    errno.EIO: "a disk, or the terminal, does not answer any more; look into the system's log",
+    errno.ESTALE: "the file server has lost a file; see that it runs",
+    errno.EMFILE: OPEN_FILES,
+    errno.ENFILE: OPEN_FILES,
+    errno.ENOMEM: MEMORY,
+    errno.EAGAIN: PROCESSES,
+    errno.EPIPE: "whoever read the output is gone; write it into a file",
+}
+SIGNALS: dict[int, str] = {signal.SIGKILL: MEMORY, signal.SIGBUS: SHARED_MEMORY}
 
 
 class UserError(Exception):
@@ -21,16 +50,59 @@ class UserError(Exception):
         self.exit_code = exit_code
 
 
+def cause_of(error: BaseException) -> str:
+    """What the machine has done and what helps, where that is why a command fails; "" where it is something else."""
+    said = str(error)
+    if isinstance(error, OSError):
+        cause = CAUSES.get(error.errno or 0, "")
+        if error.errno == errno.ENOSPC and "/dev/shm" in os.fsdecode(error.filename or ""):
+            cause = SHARED_MEMORY
+        return f"{os.fsdecode(error.filename)}: {cause}" if cause and error.filename else cause
+    if isinstance(error, MemoryError):
+        return MEMORY
+    if isinstance(error, RuntimeError) and "start new thread" in said:
+        return PROCESSES
+    if ended := re.search(r"Worker process was terminated .* exit code (-?\d+)", said):  # grain's
+        number = -int(ended[1])
+        helps = SIGNALS.get(number, f"if that was for want of memory: {MEMORY}; or: {SHARED_MEMORY}")
+        return f"a process that reads data was ended ({'exit code' if number < 0 else 'signal'} {abs(number)}): {helps}"
+    return ""
+
+
+def drop_closed_output() -> None:
+    """What is printed to a terminal or pipe that is closed goes nowhere from now on."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+            os.write(stream.fileno(), b"")
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def run(command: Callable[[], int | None]) -> int:
     """Runs a command that returns its exit code, None for 0; says what the user can mend, and how it ended."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores the second
+            signal.signal(number, signal.default_int_handler)
     try:
         return command() or EXIT_DONE
     except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return error.exit_code
+        sentence, exit_code = str(error), error.exit_code
     except KeyboardInterrupt:
-        print("Error: interrupted; the same command starts again what was not finished.", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        sentence, exit_code = (
+            "interrupted; the same command starts again what was not finished.",
+            EXIT_INTERRUPTED,
+        )
+    except Exception as error:
+        cause = cause_of(error)
+        if not cause:
+            raise
+        sentence, exit_code = f"{cause}. After that the same command goes on.", EXIT_INTERRUPTED
+    drop_closed_output()
+    with contextlib.suppress(OSError):
+        print(f"Error: {sentence}", file=sys.stderr)
+    return exit_code
 
 
 def listed(faults: Sequence[str]) -> str:

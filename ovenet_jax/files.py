@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import takewhile
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ovenet_jax.errors import UserError
@@ -89,7 +89,7 @@ def new_folder(folder: Path, option: str) -> Iterator[Path]:
     refuse_existing(folder, option)
     unfinished = incomplete(folder)
     with writing(folder, option):
-        shutil.rmtree(unfinished, ignore_errors=True)  # of one that was killed
+        clear(unfinished)  # of one that was killed
         try:
             make_folder(unfinished)
             yield unfinished
@@ -98,12 +98,19 @@ def new_folder(folder: Path, option: str) -> Iterator[Path]:
                 unfinished.rename(folder)
                 flush(folder.parent)
         finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            clear(unfinished)
+
+
+def clear(folder: Path) -> None:
+    """Removes `folder`, or a link in its place, and not what that leads to."""
+    if folder.is_symlink():
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def refuse_existing(folder: Path, option: str) -> None:
     """Raises UserError where `folder`, which the flag `option` chooses, is there already."""
-    if folder.exists():
+    if folder.exists() or folder.is_symlink():
         raise UserError(
             f"{folder} exists already and is not overwritten; move it away, or choose another {option}."
         )
@@ -142,6 +149,24 @@ def flush(path: Path) -> None:
             raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(descriptor)
+
+
+def is_inside(name: str) -> bool:
+    """Whether a path of this name under a folder is in it."""
+    path = PurePath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
+
+
+def at_home(path: str) -> str:
+    """`path`, whose leading ~ or ~NAME is replaced by that user's home folder.
+
+    Raises:
+      UserError: there is no such user, or HOME is not set where the user has no name, as in containers.
+    """
+    found = os.path.expanduser(path)  # noqa: PTH111  pathlib's raises
+    if found.startswith("~"):
+        raise UserError(f"{path}: there is no home folder {path.partition('/')[0]}; give the path without ~.")
+    return found
 
 
 # ---- reading ----

@@ -18,6 +18,7 @@ from ovenet_jax.data import labels, pipeline
 from ovenet_jax.data.image_files import write_picture
 from ovenet_jax.data.image_folder import ImageFolder
 from ovenet_jax.data.labels import Labels
+from ovenet_jax.data.walk import Note, counted, said
 from ovenet_jax.devices import parallel
 from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
 from ovenet_jax.errors import UserError, listed
@@ -33,14 +34,14 @@ from ovenet_jax.supervision.task import Task, task_of
 FORMS = ("png", "mat")  # of offset files
 
 
-def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
-    """Writes `folder`/predictions/<name>: label_maps/<image>.png, overlays/<image>.jpg and legend.png.
+def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | None = None) -> bool:
+    """Writes `out`, or `folder`/predictions/<name>: label_maps/<image>.png, overlays/<image>.jpg and legend.png.
 
-    Of all images under the folder `source`, or of config.data.test_split, whose label maps are what its test server
-    takes: 8-bit PNGs named like the images, in the ids of config.predict.ids. Images are read as they are, without
-    the resizing of validation images that config.eval.short_side asks for. With config.predict.offsets also an OVeNet's
-    offsets/<image>.png; a SegFix writes these, or .mat as config.predict.form says, instead of label maps. The folder
-    appears when all is written and checked.
+    Of the image `source`, or all under that folder, or of config.data.test_split, whose label maps are what its test
+    server takes: 8-bit PNGs named like the images, in the ids of config.predict.ids. Images are read as they are,
+    without the resizing of validation images that config.eval.short_side asks for. With config.predict.offsets also an
+    OVeNet's offsets/<image>.png; a SegFix writes these, or .mat as config.predict.form says, instead of label maps. The
+    folder appears when all is written and checked.
 
     Returns whether every image could be read; the others are named and skipped.
 
@@ -61,22 +62,25 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
             name = config.data.test_split
             images: pipeline.Samples = pipeline.open_split(config.data, name)
         else:
-            images, name = ImageFolder(source), source.resolve().name
+            images, name = ImageFolder(source), source.stem if source.is_file() else source.resolve().name
+            for line in images.left_out:
+                parallel.say(f"Note: {line}")
     classes = _classes(config, task, any_count=source is not None)
-    target = folder / "predictions" / name
+    target, option = (out, "--out") if out else (folder / "predictions" / name, "--workdir")
     parts = _parts(config, task, classes, files.incomplete(target))
     network = restore_network(config.model, folder, config.eval.checkpoint)
     task.check_test()
     inference = Inference.from_config(config, network.graphdef, classes, answer_only=True)
     with parallel.all_or_none():
-        files.refuse_existing(target, "--workdir")
+        files.refuse_existing(target, option)
     first = jax.process_index() == 0
     what = f"{len(images)} images of {name} with step {network.step} of {folder}"
     parallel.say(f"Predicting {what}, {inference.protocol}.")
-    with files.new_folder(target, "--workdir") if first else files.writing(target, "--workdir"):
+    with files.new_folder(target, option) if first else files.writing(target, option):
         parallel.barrier()  # the first process has made the folder
-        unreadable, wrong = _write_all(images, inference, network, task, parts, config.data.workers)
+        unreadable, wrong, notes = _write_all(images, inference, network, task, parts, config.data.workers)
         unreadable, wrong = (sum(parallel.gather(faults), []) for faults in (unreadable, wrong))
+        notes = sum(parallel.gather(notes), [])
         if wrong:
             raise UserError(f"{len(wrong)} files are not as they should be: {wrong[0]}; is the disk full?")
         if first:
@@ -85,6 +89,8 @@ def predict(config: ConfigDict, folder: Path, source: Path | None) -> bool:
     if first:
         written = " and ".join(part.folder.name.replace("_", " ") for part in parts)
         print(f"Written and checked: {len(images) - len(unreadable)} {written} in {target}")
+        for line in said(counted(notes)):
+            print(f"Note: {line}")
         if unreadable:
             print(
                 f"Left out: {len(unreadable)} of {len(images)} images, which cannot be read:{listed(unreadable)}"
@@ -100,10 +106,12 @@ def _write_all(
     task: Task,
     parts: Sequence["_Part"],
     workers: int,
-) -> tuple[list[str], list[str]]:
-    """Writes this process's share; returns what is wrong with images, and with files that are read again."""
+) -> tuple[list[str], list[str], list[Note]]:
+    """Writes this process's share; returns what is wrong with images, and with files that are read again, and what is
+    to be said of images."""
     offsets_wanted = any(part.folder.name == "offsets" for part in parts)
     unreadable: list[str] = []
+    notes: list[Note] = []
     mine = range(jax.process_index(), len(images), jax.process_count())
     checks: list[Callable[[], str | None]] = []
 
@@ -119,7 +127,7 @@ def _write_all(
         ThreadPoolExecutor() as threads,
     ):
         bar = tqdm(samples, "predicting", len(mine), unit=" images", mininterval=1)
-        readable = _readable(bar, unreadable)
+        readable = _readable(bar, unreadable, notes)
         for batch, segmentation in inference.over(readable, network.params, network.statistics):
             maps, *trunk = jax.device_get(
                 (task.class_map(segmentation.prediction), segmentation.offset, segmentation.confidence)
@@ -128,7 +136,7 @@ def _write_all(
             if offsets_wanted:
                 offsets = task.offsets([sample["image"].shape[:2] for sample in batch], maps, *trunk)
             list(threads.map(write, batch, maps, offsets))
-        return unreadable, list(filter(None, threads.map(lambda check: check(), checks)))
+        return unreadable, list(filter(None, threads.map(lambda check: check(), checks))), notes
 
 
 def _classes(config: ConfigDict, task: Task, any_count: bool) -> Labels:
@@ -162,13 +170,15 @@ def _ids_to_write(classes: Labels, kind: str) -> np.ndarray:
     return tables[kind]()
 
 
-def _readable(samples: Iterable[dict], faults: list[str]) -> Iterator[dict]:
-    """The samples that hold an image; what is wrong with the others goes to `faults`."""
+def _readable(samples: Iterable[dict], faults: list[str], notes: list[Note]) -> Iterator[dict]:
+    """The samples that hold an image; what is wrong with the others goes to `faults`, what is to be said to `notes`."""
     for sample in samples:
         if "fault" in sample:
             faults.append(sample["fault"])
-        else:
-            yield sample
+            continue
+        if sample.get("note"):
+            notes.append((sample["note"], sample["file"]))
+        yield sample
 
 
 # ---- what is written of each image ----

@@ -12,9 +12,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ovenet_jax.data import pipeline
+from ovenet_jax.data.inventory import check_training
 from ovenet_jax.devices import parallel
 from ovenet_jax.devices.memory import TRAINING_MEMORY, enough_memory
-from ovenet_jax.errors import UserError
+from ovenet_jax.errors import UserError, cause_of, drop_closed_output
 from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.evaluation.final import evaluate_checkpoint
 from ovenet_jax.evaluation.inspection import panels
@@ -41,7 +42,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
 
     A new run starts from the networks that `config.init` names, if any.
 
-    Returns whether all is done: False after SIGTERM, SIGINT or SIGUSR1, with the state saved.
+    Returns whether all is done: False after one of interruption.SIGNALS, with the state saved.
 
     Raises:
       UserError: what the user can mend in config, data or folder; a loss that is not finite; too little memory.
@@ -52,7 +53,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
         identity.check(folder, Identity(classes))
     mesh = _checked_mesh(config, task)
     with parallel.all_or_none():
-        task.prepare()
+        check_training(task.prepare(), config.data.train_split)
 
     model = create_model(config.model, config.seed)
     frozen = frozen_parts(config.freeze_base)
@@ -178,7 +179,20 @@ class _Run:
         self._pace, self._watchdog, self._agreement = Pace(), Watchdog(), Agreement(mesh, interrupted)
 
     def to_the_end(self) -> bool:
-        """Goes on to the last step or an interruption, and saves. Whether all steps are done and evaluated."""
+        """Goes on to the last step or an interruption, and saves. Whether all steps are done and evaluated.
+
+        What the machine does to this process alone costs no step either, where it needs no other process to save.
+        """
+        try:
+            return self._to_the_end()
+        except Exception as error:
+            drop_closed_output()
+            if cause_of(error) and jax.process_count() == 1:
+                self._save()
+                self._checkpoints.wait()
+            raise
+
+    def _to_the_end(self) -> bool:
         # A new run is evaluated before its first step, too: there is something to improve on, and faults show early.
         go_on = not self._open_evaluation or self._evaluate()
         with self._batches as batches, self._watchdog:
@@ -231,5 +245,5 @@ class _Run:
             return False
         self._reporter.report_evaluation(self.step, evaluation, partial(panels, self._evaluator, *arrays))
         if self.step > 0:  # the network before training is no candidate for the best
-            self._checkpoints.score(self.step, evaluation.miou)
+            self._checkpoints.score(self.step, evaluation.miou or 0.0)
         return True

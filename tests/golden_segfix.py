@@ -102,6 +102,8 @@ def refinement(case: Case) -> dict[str, np.ndarray]:
     meaning = Meaning(CITYSCAPES)
     label, offset = meaning.to_numbers()[case.io["label"]], np.moveaxis(case.io["offset"], 0, -1)
     by_float = shift_by(np.moveaxis(case.io["offset_float"], 0, -1))
+    decoded = np.full(256, IGNORE, np.uint8)
+    decoded[: len(CITYSCAPES.ids)] = CITYSCAPES.label_ids()[: len(CITYSCAPES.ids)]
     arrays = {"encoded": label, "shift_float_ac1": refined_numbers(label, by_float)}
     for name in case.outputs:
         if match := re.fullmatch(r"(inst_)?shift_s(\d)_ac(\d)", name):
@@ -111,7 +113,7 @@ def refinement(case: Case) -> dict[str, np.ndarray]:
                 arrays[name] = np.stack([refined_mask(mask > 0, shift) for mask in masks])
             else:
                 arrays[name] = refined_numbers(label, shift)
-                arrays[f"{name}_decoded"] = meaning.from_numbers()[arrays[name]]
+                arrays[f"{name}_decoded"] = decoded[arrays[name]]
     return arrays
 
 

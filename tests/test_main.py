@@ -42,10 +42,11 @@ def folder(tmp_path_factory):
 
 
 def arguments(folder, run, *others, network=NETWORK, steps=4):
-    """Of a command about the small run `run` in `folder`."""
+    """Of a command about the small run `run` in `folder`; `others` take the place of those of the same name."""
     data = [f"--config.data.root={folder}/source", f"--config.data.prepared={folder}/prepared"]
     run = [f"--workdir={folder}/{run}", f"--config.steps={steps}"]
-    return [*network, *data, *SMALL, *run, *others]
+    given = [*network, *data, *SMALL, *run, *others]
+    return list({argument.partition("=")[0]: argument for argument in given}.values())
 
 
 def final_table(output: str) -> str:
@@ -135,10 +136,10 @@ def test_processes_with_different_configs_get_one_sentence(folder):
         command_line.start(*arguments(folder, "differing", *flags, f"--config.seed={i}"))
         for i, flags in enumerate(meeting())
     ]
-    for process in processes:
+    for i, process in enumerate(processes):
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 2
-        assert "config.seed is 0 in process 0 and 1 in process 1; start all with one command." in errors
+        assert f"config.seed is {i} here and something else in process {1 - i}; start all with one" in errors
         assert "Traceback" not in errors
 
 
@@ -170,10 +171,62 @@ def test_a_mistake_gets_one_sentence_and_no_stack_trace(folder, mistake, sentenc
         ("--config.data.root=nowhere", "nowhere: no such folder"),
         ("--processes=2", "missing: --coordinator, --process"),
         ("--mode=import", "--mode=import needs the file to read: --source=FILE.pth"),
+        ("--modee=train", "Unknown command line flag 'modee'"),
+        ("--config.seed=1e4", "--config.seed=1e4: it must be a whole number; --help"),
+        ("--config.ema=fast", "--config.ema=fast: it must be a number; --help"),
+        ("--config.eval.flip=maybe", "--config.eval.flip=maybe: it must be true or false; --help"),
+        ("--config.optimizer.rate=-0.1", "config.optimizer.rate is -0.1; it must be at least 0, and finite"),
+        ("--config.optimizer.power=nan", "config.optimizer.power is nan; it must be at least 0, and finite"),
+        (
+            "--config.init.base=~nobody-here/run",
+            "there is no home folder ~nobody-here; give the path without ~",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_sentence(folder, mistake, sentence):
-    assert sentence in command_line.refusal(*arguments(folder, "refused", mistake))
+    assert sentence in command_line.refusal(*arguments(folder, "refused", *mistake.split()))
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (["--config.eval.scales=(1.0,)", "--config.eval.scales=(0.5,1.0)"], "config.eval.scales"),
+        (["--config.eval.flip", "--noconfig.eval.flip"], "config.eval.flip"),
+        (["--wait=1", "--wait=1"], "wait"),
+        (["--config=configs/folder.py"], "config"),
+    ],
+)
+def test_an_option_given_twice_is_refused(folder, given, name):
+    said = command_line.refusal(*arguments(folder, "refused"), *given)
+    assert said == f"--{name} is given 2 times; give it once, with the value that is meant."
+
+
+@pytest.mark.usefixtures("trained")
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("--config.data.root=~/data", "HOME/data: no such folder"),
+        ("--mode=predict --source=~/images", "--source=HOME/images is no folder"),
+        ("--mode=compare --source=~/a,~/b", "HOME/a holds no run"),
+        ("--mode=evaluate --workdir=~/run", "HOME/run holds no run"),
+    ],
+)
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch, folder, flags, sentence):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = [a for a in arguments(folder, "tilde") if not a.startswith(("--workdir", "--config.data.root"))]
+    if "--workdir" not in flags:
+        given.append(f"--workdir={folder}/run")
+    if "data.root" not in flags:
+        given.append(f"--config.data.root={folder}/source")
+    assert sentence.replace("HOME", str(tmp_path)) in command_line.refusal(*given, *flags.split())
+
+
+def test_a_tilde_in_a_config_file_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    text = "from configs import folder\ndef get_config():\n    c = folder.get_config()\n    c.data.root = '~/d'\n"
+    (tmp_path / "mine.py").write_text(f"{text}    return c\n")
+    said = command_line.refusal("--config=~/mine.py", "--mode=prepare")
+    assert said.startswith(f"{tmp_path}/d/classes.yaml: cannot be read")
 
 
 @pytest.mark.parametrize(

@@ -175,9 +175,18 @@ def test_a_right_label_map_has_no_fault(tmp_path):
 def test_folders_that_cannot_be_predicted_are_named(tmp_path):
     with pytest.raises(UserError, match="nowhere is no folder; give one that holds images"):
         ImageFolder(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"holds no image \(.jpg, .jpeg, .png\)"):
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(UserError, match=r"holds no image \(.jpg, .jpeg, .png, .* \(1 files .txt left out"):
         ImageFolder(tmp_path)
-    for name in ("a.jpg", "a.left.png", "a.png"):
-        trees.write_image(tmp_path / name, trees.image((4, 4)))
-    with pytest.raises(UserError, match="holds 2 images named a; .* rename them"):
-        ImageFolder(tmp_path)
+
+
+def test_one_image_of_another_format_goes_where_out_says(city, tmp_path, capsys):
+    config, folder = city
+    picture = np.dstack([trees.image((33, 47)), np.full((33, 47), 128, np.uint8)])
+    cv2.imwrite(str(tmp_path / "one.tiff"), picture)
+    assert predict(config, folder, tmp_path / "one.tiff", tmp_path / "out")
+    assert read(tmp_path / "out" / "label_maps" / "one.png").shape == (33, 47)
+    note = "Note: 1 images with transparent pixels, taken in front of white; the first: "
+    assert f"{note}{tmp_path}/one.tiff\n" in capsys.readouterr().out
+    with pytest.raises(UserError, match="out exists already .* choose another --out"):
+        predict(config, folder, tmp_path / "one.tiff", tmp_path / "out")

@@ -29,7 +29,6 @@ def _folders(root: Path, condition: str, split: str) -> Folders:
         labels=root / "gt" / condition / split,
         image_end="_rgb_anon",
         label_end="_gt_labelIds",
-        files="*/*",
         group=condition,
     )
 

@@ -25,7 +25,6 @@ def _folders(root: Path, split: str) -> Folders:
         labels=root / "gtFine" / split,
         image_end="_leftImg8bit",
         label_end="_gtFine_labelIds",
-        files="*/*",
     )
 
 

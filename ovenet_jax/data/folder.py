@@ -13,6 +13,7 @@ train_split="train[:90%]", eval_split="train[90%:]". The split test may have no 
 import itertools
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -23,6 +24,7 @@ from ovenet_jax.errors import UserError
 
 NAME = "folder"
 CLASSES = "classes.yaml"
+LONGEST, DEEPEST = 2**17, 8  # bytes, and lists or keys in each other
 LOOK_ALIKES = ("training", "validation", "valid", "dev", "eval", "testing")  # of the names of splits
 
 
@@ -47,7 +49,7 @@ def tree(root: Path) -> Tree:
 def _splits(root: Path) -> dict[str, list[Folders]]:
     images, labels = root / "images", root / "labels"
     found = {
-        split: [_folders(images / split, labels / split)] for split in SPLITS if (images / split).is_dir()
+        split: [Folders(images / split, labels / split)] for split in SPLITS if (images / split).is_dir()
     }
     beside = sorted(path.name for path in images.glob("[!.]*") if path.name not in SPLITS)
     odd = beside if found else [name for name in beside if name in LOOK_ALIKES]
@@ -57,12 +59,8 @@ def _splits(root: Path) -> dict[str, list[Folders]]:
             f"subfolders {', '.join(SPLITS)}."
         )
     if "test" in found and not (labels / "test").is_dir():
-        found["test"] = [_folders(images / "test", None)]
-    return found or {"train": [_folders(images, labels)]}
-
-
-def _folders(images: Path, labels: Path | None) -> Folders:
-    return Folders(images, labels, files="**/*")
+        found["test"] = [Folders(images / "test", None)]
+    return found or {"train": [Folders(images, labels)]}
 
 
 def read_classes(file: Path) -> Labels:
@@ -72,17 +70,52 @@ def read_classes(file: Path) -> Labels:
       UserError: it cannot be read, or does not describe any.
     """
     try:
-        described = yaml.safe_load(file.read_bytes())
+        text = file.read_bytes()
     except OSError as error:
         raise UserError(
             f"{file}: cannot be read ({error.strerror}); it must say what the classes are."
         ) from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # the last: of an impossible date
-        raise UserError(f"{file}: no YAML ({' '.join(str(error).split())}).") from error
+    try:
+        if len(text) > LONGEST:
+            raise ValueError(f"{len(text)} bytes; a class table has no more than {LONGEST}")
+        described = yaml.load(text, _PlainLoader)
+    except Exception as error:  # whatever odd numbers and dates make the library raise
+        raise UserError(f"{file}: no YAML ({_shortened(error)}).") from error
     try:
         return _labels(described)
     except ValueError as error:
-        raise UserError(f"{file}: {error}.") from error
+        raise UserError(f"{file}: {_shortened(error)}.") from error
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML of lists, keys and values: without tags and aliases, which a class table does not need."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
+        odd = getattr(event, "anchor", None) or getattr(event, "tag", None)
+        if odd or self.depth > DEEPEST:
+            what = f"the tag or anchor {odd!r}, which is not read" if odd else "nested too deeply"
+            raise ValueError(f"line {event.start_mark.line + 1}: {what}")
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = [key for key, count in keys.items() if count > 1]
+        if twice:
+            raise ValueError(f"line {node.start_mark.line + 1}: the key {twice[0]!r} is there twice")
+        return node
+
+
+def _shortened(error: Exception) -> str:
+    """What it says, in one line that a person reads to its end."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said if len(said) <= 300 else f"{said[:300]} ..."
 
 
 def _labels(described: object) -> Labels:
@@ -117,6 +150,8 @@ def _labels(described: object) -> Labels:
     free = set(range(256)).difference(*ids)
     if not free:
         raise ValueError("at most 255 of the ids 0 to 255 can belong to classes")
+    if len(names) == 1:
+        raise ValueError(f"{names[0]} is the only class; the background is a class, too: describe both")
     return Labels(tuple(names), tuple(colors), tuple(ids), ignored, void_id=max(free))
 
 

@@ -1,13 +1,16 @@
 """What a prepared data set holds, as a careful person looks at it before training: counted, as JSON, and as text."""
 
 import hashlib
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ovenet_jax.data.labels import Labels
+from ovenet_jax.data.labels import IGNORE, Labels
+from ovenet_jax.data.walk import Note, counted, said
+from ovenet_jax.errors import UserError
 from ovenet_jax.files import Form
 from ovenet_jax.tables import aligned, percent
 
@@ -30,7 +33,7 @@ class Inventory:
         self._name, self._labels, self._official = name, labels, official
         self._sizes: dict[str, Counter[tuple[int, int]]] = {}
         self._pixels: dict[str, np.ndarray] = {}
-        self._notes: dict[str, list[str]] = {}
+        self._notes: list[Note] = []
         self._digests: dict[str, list[str]] = {}
 
     def add(self, split: str, size: tuple[int, int], pixels: np.ndarray | None, digest: str) -> None:
@@ -43,16 +46,14 @@ class Inventory:
 
     def note(self, note: str, file: str) -> None:
         """Something to be said about a file."""
-        self._notes.setdefault(note, []).append(file)
+        self._notes.append((note, file))
 
     def as_json(self) -> dict:
         return {
             "name": self._name,
             "classes": self._labels.names,
             "splits": {split: self._split(split) for split in self._sizes},
-            "notes": [
-                {"note": note, "files": len(files), "first": files[0]} for note, files in self._notes.items()
-            ],
+            "notes": counted(self._notes),
         }
 
     def _split(self, split: str) -> dict:
@@ -69,6 +70,30 @@ class Inventory:
             of_class = [int(pixels[list(ids)].sum()) for ids in self._labels.ids]
             found["pixels"] = of_class
             found["ignored_pixels"] = int(pixels.sum()) - sum(of_class)
+            found["odd"] = self._odd(np.flatnonzero(pixels), of_class, found["ignored_pixels"])
+        return found
+
+    def _odd(self, ids: np.ndarray, pixels: Sequence[int], ignored: int) -> list[str]:
+        """What makes it doubtful that the labels, in which these ids occur, are meant so."""
+        found, count = [], len(self._labels.names)
+        absent = [name for name, of_class in zip(self._labels.names, pixels, strict=True) if not of_class]
+        if len(absent) == count:
+            found.append("nothing is labelled")
+        elif absent:
+            more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+            found.append(f"{len(absent)} of {count} classes never occur: {', '.join(absent[:5])}{more}")
+        if ignored > sum(pixels):
+            share = percent(ignored / (ignored + sum(pixels)))
+            found.append(f"{share} % of the pixels belong to no class")
+        train_ids = {*range(count), IGNORE}
+        if (
+            len(ids) > 1
+            and train_ids.issuperset(ids.tolist())
+            and not train_ids.issuperset(sum(self._labels.ids, ()))
+        ):
+            found.append(
+                f"its labels look like train ids: none is above {count - 1} but {IGNORE}, as the class table's are"
+            )
         return found
 
 
@@ -95,7 +120,10 @@ def as_text(inventory: dict) -> str:
             rows.append([name])
             for found in labelled.values():
                 pixels = found["pixels"]
-                rows[-1] += [pixels[train_id], percent(pixels[train_id] / max(sum(pixels), 1))]
+                rows[-1] += [
+                    pixels[train_id],
+                    percent(pixels[train_id] / sum(pixels) if any(pixels) else None),
+                ]
         rows.append(["ignored, of all pixels"])
         for found in labelled.values():
             ignored = found["ignored_pixels"]
@@ -107,5 +135,19 @@ def as_text(inventory: dict) -> str:
     parts += [
         f"{split}: {found['images']} images, officially {found['official']}" for split, found in odd.items()
     ]
-    parts += [f"{n['files']} {n['note']}; the first: {n['first']}" for n in inventory["notes"]]
-    return "\n\n".join(parts)
+    parts += [f"{split}: {odd}" for split, found in splits.items() for odd in found.get("odd", ())]
+    return "\n\n".join([*parts, *said(inventory["notes"])])
+
+
+def check_training(inventory: dict, split: str) -> None:
+    """Raises UserError where fewer than two classes occur in a split ("train", "train[:90%]+val"): nothing can be
+    learned there."""
+    splits = inventory["splits"]
+    counts = [splits[n]["pixels"] for n in re.findall(r"[a-z]\w*", split) if "pixels" in splits.get(n, {})]
+    occurring = [inventory["classes"][k] for k in np.flatnonzero(np.sum(counts, axis=0))]
+    if counts and len(occurring) < 2:
+        found = f"only {occurring[0]} occurs" if occurring else "nothing is labelled"
+        raise UserError(
+            f"In split {split!r} of {inventory['name']} {found}; labels need two classes or more, and ids that the "
+            f"class table knows as classes: see --mode=prepare."
+        )

@@ -7,6 +7,7 @@ the position in the data is the step, and no state of an iterator is ever saved.
 import contextlib
 import importlib.util
 import itertools
+import json
 import re
 import sys
 from collections import deque
@@ -24,6 +25,7 @@ import tensorflow_datasets as tfds
 from absl import flags
 from ml_collections import ConfigDict
 
+from ovenet_jax import files
 from ovenet_jax.data import (
     acdc,
     ade20k,
@@ -110,12 +112,7 @@ def open_split(data: ConfigDict, split: str) -> "Source":
         choices = ", ".join(builder.data_set.splits)
         raise UserError(f"{data.name} has no split {split!r}; choose one of {choices}.")
     inventory = read_inventory(builder)
-    try:
-        reader = tfds.builder_from_directory(prepared)
-    except Exception as error:  # whatever TFDS meets in files of ours that are damaged
-        raise UserError(
-            f"{prepared} is damaged ({' '.join(str(error).split())[:200]}); delete it, and it is prepared anew."
-        ) from error
+    reader = _reader(prepared, builder)
     as_they_are = {key: tfds.decode.SkipDecoding() for key in reader.info.features}
     try:
         records = reader.as_data_source(split, decoders=as_they_are)
@@ -131,6 +128,26 @@ def open_split(data: ConfigDict, split: str) -> "Source":
         "digest": "+".join(inventory["splits"].get(name, {}).get("digest", "") for name in names),
     }
     return Source(records, builder.data_set.labels, prepared, has_labels, identity)
+
+
+def _reader(prepared: Path, builder: Builder) -> tfds.core.DatasetBuilder:
+    """TFDS's, which imports the classes that the folder names: they must be those that `builder` writes."""
+    try:
+        named, ours = (
+            set(re.findall(r'"(?:pythonClassName|type|proto_cls)":\s*"([^"]*)"', text))
+            for text in (
+                (prepared / "features.json").read_text(),
+                json.dumps(builder.info.features.to_json()),
+            )
+        )
+        if not named <= ours:
+            raise ValueError(f"it names {', '.join(sorted(named - ours))}")
+        return tfds.builder_from_directory(prepared)
+    except Exception as error:  # whatever damaged side files make TFDS raise
+        said = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise UserError(
+            f"{prepared} is damaged or was not prepared here ({said}); delete that folder, and it is prepared anew."
+        ) from error
 
 
 class Samples(Protocol):
@@ -188,9 +205,9 @@ class Source:
         name = f"record {index}"
         try:
             record = self.records[index]
-            name = record["name"].decode()
+            name = _name(record)
             pixels = storage.read(record, self.folder, self.stored or self.classes, self.has_labels)
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise UserError(
                 f"{name} in {self.folder} is damaged ({error}); delete that folder, and it is prepared anew."
             ) from error
@@ -200,7 +217,15 @@ class Source:
 
     def name(self, index: int) -> str:
         """The name of a sample, whose pixels are not read."""
-        return self.records[index]["name"].decode()
+        return _name(self.records[index])
+
+
+def _name(record: dict) -> str:
+    """Raises ValueError where files of this name would not be in the folder that they are written to."""
+    name = record["name"].decode()
+    if not files.is_inside(name):
+        raise ValueError(f"its name {name!r} leads out of folders")
+    return name
 
 
 def augmentations(settings: ConfigDict, classes: Labels) -> list[Act]:
@@ -298,14 +323,13 @@ def _builder(data: ConfigDict) -> Builder:
         data_set = toy_streets.data_set()
     else:
         tree = _tree(data)
-        lists = Path(data.lists).expanduser() if data.lists else None
-        data_set = trees.find(tree, Path(data.root).expanduser(), lists)
-    return Builder(data_set, Path(data.prepared).expanduser(), data.storage)
+        data_set = trees.find(tree, Path(data.root), Path(data.lists) if data.lists else None)
+    return Builder(data_set, Path(data.prepared), data.storage)
 
 
 def _tree(data: ConfigDict) -> trees.Tree:
     if data.name == folder.NAME:
-        return folder.tree(Path(data.root).expanduser())
+        return folder.tree(Path(data.root))
     for tree in TREES:
         if tree.name == data.name:
             return tree

@@ -27,9 +27,10 @@ from tqdm import tqdm
 
 from ovenet_jax import files
 from ovenet_jax.data import storage
-from ovenet_jax.data.image_files import Read, read_image, read_label
+from ovenet_jax.data.image_files import Read, read_image, read_label, turned_alike
 from ovenet_jax.data.inventory import FORM, Inventory, digest_of
 from ovenet_jax.data.labels import Labels
+from ovenet_jax.data.walk import Note, counted
 from ovenet_jax.errors import EXIT_INTERRUPTED, FAULTS_SHOWN, UserError, listed
 
 SHARD_BYTES = 2**26  # of the source files
@@ -57,7 +58,8 @@ class DataSet(NamedTuple):
 
     source: where it is, for people. unlabelled: the splits without labels. official: how many samples each split has
     where it is published. faults: one sentence for each that is known before the files are read. digest: of all that
-    the records depend on. bytes_needed: disk space by storage form, worked out when it is called.
+    the records depend on. bytes_needed: disk space by storage form, worked out when it is called. left_out: what is to
+    be said of files that are no samples.
     """
 
     name: str
@@ -69,6 +71,7 @@ class DataSet(NamedTuple):
     faults: Sequence[str]
     digest: str
     bytes_needed: Callable[[], dict[str, int]]
+    left_out: Sequence[Note] = ()
 
 
 class Builder(tfds.core.ShardBasedBuilder):
@@ -163,6 +166,8 @@ def _check(sample: Sample, known_ids: frozenset[int]) -> _Checked:
     content = hashlib.sha256(repr((sample.name, sample.group)).encode())
     image = _read(sample.image, read_image, faults, content)
     label = _read(sample.label, read_label, faults, content) if sample.label else None
+    if image and label:
+        label = turned_alike(label, image)
     if label:
         pixels = np.bincount(label.array.ravel(), minlength=256)
         unknown = sorted(set(np.flatnonzero(pixels).tolist()) - known_ids)
@@ -217,8 +222,9 @@ def write_records(builder: Builder) -> dict:
     """
     folder = Path(builder.data_dir)
     once(folder, builder.prepared, builder.name, lambda: _write_records(builder, folder))
-    names = list(builder.data_set.labels.names)
-    return read_inventory(builder) | {"folder": str(folder), "classes": names}
+    report, data_set = read_inventory(builder), builder.data_set
+    notes = report["notes"] + counted(data_set.left_out)
+    return report | {"folder": str(folder), "classes": list(data_set.labels.names), "notes": notes}
 
 
 def read_inventory(builder: Builder) -> dict:

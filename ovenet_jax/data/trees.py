@@ -11,22 +11,22 @@ from ovenet_jax.data.image_files import IMAGE_SUFFIXES, image_size
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.data.lists import list_files, read_lines, read_list
 from ovenet_jax.data.prepare import DataSet, Sample, digest
+from ovenet_jax.data.walk import Note, counted, said, walk
 from ovenet_jax.errors import UserError
 
 
 class Folders(NamedTuple):
-    """Two folders whose files belong together: <key><image_end>.jpg or .png, and <key><label_end>.png.
+    """Two folders whose files, also in subfolders, belong together: <key><image_end>.jpg or .png, and
+    <key><label_end>.png.
 
-    Without `labels` there are images alone. files: which files of both folders are meant, "*/*" for those one folder
-    deeper. group: of the samples, as their records say it. keys: a text file with a key per line, which chooses and
-    orders; the other files of both folders are left alone.
+    Without `labels` there are images alone. group: of the samples, as their records say it. keys: a text file with a
+    key per line, which chooses and orders; the other files of both folders are left alone.
     """
 
     images: Path
     labels: Path | None
     image_end: str = ""
     label_end: str = ""
-    files: str = "*"
     group: str = ""
     keys: Path | None = None
 
@@ -67,10 +67,10 @@ def find(tree: Tree, root: Path, lists: Path | None = None) -> DataSet:
         group_of = {pair.images: pair.group for pairs in folders.values() for pair in pairs}
         found = {split: _listed(file, root, group_of) for split, file in list_files(lists).items()}
         unlabelled = {
-            split for split, (files, _) in found.items() if files and all(f.label is None for f in files)
+            split for split, (files, *_) in found.items() if files and all(f.label is None for f in files)
         }
     splits, faults = _named(found, root, tree.sample_name)
-    every = [files for of_split, _ in found.values() for files in of_split]
+    every = [files for of_split, *_ in found.values() for files in of_split]
     stats = [(str(path.relative_to(root)), *_size_and_time(path)) for files in every for path in files.paths]
     counts = {split: len(samples) for split, samples in splits.items()}
     return DataSet(
@@ -83,6 +83,7 @@ def find(tree: Tree, root: Path, lists: Path | None = None) -> DataSet:
         faults=faults,
         digest=digest(tree.labels.ids, tree.labels.ignored_ids, counts, stats, faults),
         bytes_needed=cache(partial(_bytes_needed, every)),
+        left_out=[note for *_, notes in found.values() for note in notes],
     )
 
 
@@ -96,7 +97,7 @@ class _Files(NamedTuple):
         return (self.image, self.label) if self.label else (self.image,)
 
 
-_Found = tuple[list[_Files], list[str]]  # and one sentence for each fault
+_Found = tuple[list[_Files], list[str], list[Note]]  # samples, one sentence for each fault, files left out
 
 
 def _named(
@@ -106,7 +107,7 @@ def _named(
     splits: dict[str, list[Sample]] = {}
     faults: list[str] = []
     first: dict[str, Path] = {}
-    for split, (files, odd) in found.items():
+    for split, (files, odd, _) in found.items():
         splits[split] = []
         faults += odd
         for image, label, group in files:
@@ -121,7 +122,7 @@ def _named(
 def _listed(file: Path, root: Path, group_of: Mapping[Path, str]) -> _Found:
     pairs, faults = read_list(file, root)
     groups = [next((group_of[f] for f in image.parents if f in group_of), "") for image, _ in pairs]
-    return [_Files(*pair, group) for pair, group in zip(pairs, groups, strict=True)], faults
+    return [_Files(*pair, group) for pair, group in zip(pairs, groups, strict=True)], faults, []
 
 
 def _size_and_time(file: Path) -> tuple[int, int]:
@@ -146,8 +147,8 @@ def _bytes_needed(samples: Sequence[_Files]) -> dict[str, int]:
 
 
 def _paired(pairs: list[Folders], root: Path) -> _Found:
-    found = [_pair(pair, root) for pair in pairs]
-    return [file for files, _ in found for file in files], [fault for _, odd in found for fault in odd]
+    files, faults, left_out = zip(*(_pair(pair, root) for pair in pairs), strict=True)
+    return sum(files, []), sum(faults, []), sum(left_out, [])
 
 
 def _pair(pair: Folders, root: Path) -> _Found:
@@ -155,14 +156,17 @@ def _pair(pair: Folders, root: Path) -> _Found:
         f"{folder}: no such folder" for folder in (pair.images, pair.labels) if folder and not folder.is_dir()
     ]
     if missing:
-        return [], missing
-    image_files = _files(pair.images, pair.files, pair.image_end, IMAGE_SUFFIXES)
-    label_files = _files(pair.labels, pair.files, pair.label_end, (".png",)) if pair.labels else []
+        return [], missing, []
+    image_files, left_out = _files(pair.images, pair.image_end, IMAGE_SUFFIXES)
+    label_files: list[tuple[str, Path]] = []
+    if pair.labels:
+        label_files, others = _files(pair.labels, pair.label_end, (".png",))
+        left_out += others
     faults = [] if image_files else [f"{pair.images}: no image in this folder"]
     if pair.labels and not label_files:
         faults.append(f"{pair.labels}: no label PNG in this folder")
     if faults:
-        return [], faults
+        return [], faults + said(counted(left_out)), []
     label_of = dict(label_files)
     image_of: dict[str, Path] = {}
     for key, path in image_files:
@@ -194,13 +198,11 @@ def _pair(pair: Folders, root: Path) -> _Found:
         for key in keys
         if key in label_of or not pair.labels
     ]
-    return files, sorted(faults)
+    return files, sorted(faults), [] if pair.keys else left_out
 
 
-def _files(folder: Path, pattern: str, end: str, suffixes: tuple[str, ...]) -> list[tuple[str, Path]]:
-    """Key and path of each file of the pattern."""
-    return [
-        (path.relative_to(folder).with_suffix("").as_posix().removesuffix(end), path)
-        for path in sorted(folder.glob(pattern))
-        if path.suffix.lower() in suffixes and path.stem.endswith(end)
-    ]
+def _files(folder: Path, end: str, suffixes: Sequence[str]) -> tuple[list[tuple[str, Path]], list[Note]]:
+    """Key and path of each file, and the files left out."""
+    found = walk(folder, suffixes, end)
+    keys = [path.relative_to(folder).with_suffix("").as_posix().removesuffix(end) for path in found.files]
+    return list(zip(keys, found.files, strict=True)), found.left_out

@@ -12,8 +12,9 @@ READ_FLAGS = "from jaxlib import _jax; _jax.CompileOptions()"
 
 def prepare() -> None:
     """For main.py: what the environment does not say yet, and `convolve_by_eigen`."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ovenet_jax" / "xla"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    caches = os.path.expanduser(os.environ.get("XDG_CACHE_HOME", "~/.cache"))  # noqa: PTH111  pathlib's raises
+    if not caches.startswith("~"):  # as it does for a user without a home, in a container
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(caches) / "ovenet_jax" / "xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow writes summaries: it has nothing to say
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")

@@ -51,7 +51,7 @@ def numbers(groups: Mapping[str, Sequence[Evaluation]], classes: Labels) -> dict
         iou = np.array([one["iou"] for one in found])
         result["groups"][title] = {
             "runs": len(found),
-            "miou": interval([one["miou"] for one in found]),
+            "miou": interval([one["miou"] for one in found if one["miou"] is not None]),
             "iou": {name: interval(iou[:, k].tolist()) for k, name in enumerate(classes.names)},
         }
     base, *others = (image_scores(evaluations) for evaluations in groups.values())

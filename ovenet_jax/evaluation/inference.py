@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 WAITING = 4
+SAFE = 60.0  # exp of such logits can be added up in float32
+LEAST = float(np.finfo(np.float32).min)
+
+# Of a pixel its sums of exp(logits) [..., K], and the logarithm [..., 1] of what they are to be multiplied with.
+Sums = tuple[jax.Array, jax.Array]
 
 
 @jax.tree_util.register_dataclass
@@ -34,7 +39,8 @@ WAITING = 4
 class Segmentation:
     """What the protocol says of B images on a canvas (H, W); each image lies at its top left.
 
-    scores: float32 [B, H, W, K] by name (see TITLES), the sum over all passes of exp(logits), or of the logits.
+    scores: float32 [B, H, W, K] by name (see TITLES), the sum over all passes of exp(logits), or of the logits. Where
+    a pixel's largest logit is beyond +-SAFE its sums are divided by one number, so that they are finite and not all 0.
     answer: the name of the network's answer. Of the largest pass over the whole image, if there is one, at its own
     stride: maps, the scores [B, h, w, K] by name, and an OVeNet's offset and confidence; else None.
     """
@@ -149,7 +155,7 @@ class Inference:
         canvas = canvas_size(images[0].shape[:2], self.protocol)
         pixels = self._put(np.stack([on_canvas(image, canvas, 0) for image in images]))
         plans = [passes(image.shape[:2], self.protocol, self._align_corners) for image in images]
-        scores: dict[str, jax.Array] = {}
+        scores: dict[str, Sums] = {}
         maps, offset, confidence, largest = None, None, None, 0.0
         for same_pass in zip(*plans, strict=True):
             first: Pass = same_pass[0]
@@ -162,9 +168,11 @@ class Inference:
             output = self.forward(params, statistics, window)
             other = self.forward(params, statistics, mirrored).scores if self.protocol.flip else None
             if not scores:
+                full = partial(jnp.full, device=parallel.batch_sharded(self.mesh))
                 scores = {
-                    name: jnp.zeros(
-                        (self.rows, *canvas, x.shape[-1]), device=parallel.batch_sharded(self.mesh)
+                    name: (
+                        full((self.rows, *canvas, x.shape[-1]), 0.0),
+                        full((self.rows, *canvas, 1), LEAST),
                     )
                     for name, x in output.scores.items()
                 }
@@ -174,7 +182,8 @@ class Inference:
             if all(p.whole for p in same_pass) and first.scale > largest:
                 maps, offset, confidence = output.scores, output.offset, output.confidence
                 largest = first.scale
-        return Segmentation(in_order(scores), output.answer, maps, offset, confidence)
+        sums = {name: of_name for name, (of_name, _) in in_order(scores).items()}
+        return Segmentation(sums, output.answer, maps, offset, confidence)
 
     def _put(self, tree: Any) -> Any:
         return jax.device_put(tree, parallel.batch_sharded(self.mesh))
@@ -211,7 +220,7 @@ def _forward(
 
 
 def _add(
-    scores: dict[str, jax.Array],
+    scores: dict[str, Sums],
     logits: dict[str, jax.Array],
     mirrored: dict[str, jax.Array] | None,
     write: tuple[Taps, Taps],
@@ -222,15 +231,23 @@ def _add(
     align_corners: bool,
     flip_pairs: tuple[tuple[int, int], ...],
     exponentiate: bool,
-) -> dict[str, jax.Array]:
+) -> dict[str, Sums]:
     """Adds one pass of `size` to `scores`: the logits, averaged with those of the mirrored image, or exp of that."""
     result = {}
     for name, values in logits.items():
         if mirrored is not None:
-            values = (values + _exchanged(mirrored[name][:, :, ::-1], flip_pairs)) / 2
+            values = values / 2 + _exchanged(mirrored[name][:, :, ::-1], flip_pairs) / 2
         values = resize_bilinear(values, size, align_corners=align_corners)
-        values = jnp.exp(values) if exponentiate else values
-        result[name] = scores[name] + _interpolate(values, write if name == answer else write_parts)
+        taps = write if name == answer else write_parts
+        before, factor = scores[name]
+        if not exponentiate:
+            result[name] = before + _interpolate(values, taps), factor
+            continue
+        largest = values.max(-1, keepdims=True)
+        own = largest - jnp.clip(largest, -SAFE, SAFE)
+        sums, own = _interpolate_sums(jnp.exp(values - own), own, taps)
+        common = jnp.maximum(factor, own)
+        result[name] = before * jnp.exp(factor - common) + sums * jnp.exp(own - common), common
     return result
 
 
@@ -254,6 +271,22 @@ def _interpolate(x: jax.Array, taps: tuple[Taps, Taps]) -> jax.Array:
         return along_rows(along_rows(x, rows).swapaxes(0, 1), columns).swapaxes(0, 1)
 
     return jax.vmap(one_image)(x, *taps)
+
+
+def _interpolate_sums(sums: jax.Array, factor: jax.Array, taps: tuple[Taps, Taps]) -> Sums:
+    """`_interpolate` of sums, whose factors are made one for each pixel that comes out."""
+
+    def along_rows(x: jax.Array, factor: jax.Array, taps: Taps) -> Sums:
+        factors = jnp.where(taps.weights[..., None, None] > 0, factor[taps.indices], LEAST)
+        largest = factors.max(0)
+        weights = taps.weights[..., None, None] * jnp.exp(factors - largest)
+        x = sum(w * x[i] for i, w in zip(taps.indices, weights, strict=True))
+        return x.swapaxes(0, 1), largest.swapaxes(0, 1)
+
+    def one_image(x: jax.Array, factor: jax.Array, rows: Taps, columns: Taps) -> Sums:
+        return along_rows(*along_rows(x, factor, rows), columns)
+
+    return jax.vmap(one_image)(sums, factor, *taps)
 
 
 def stacked(taps: list[tuple[Taps, Taps]]) -> tuple[Taps, Taps]:

@@ -91,7 +91,7 @@ class Refiner:
     published scale, or an OVeNet, whose seeds count where its confidence is above one half."""
 
     def __init__(self, config: ConfigDict):
-        folder = Path(config.eval.segfix).expanduser()
+        folder = Path(config.eval.segfix)
         its = workdir.read_config(folder)
         if its is None or not task_of(its).gives_offsets:
             raise UserError(

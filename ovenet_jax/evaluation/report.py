@@ -3,7 +3,6 @@
 import itertools
 import json
 import platform
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -57,6 +56,10 @@ def write(
     """
     matrices = evaluation.matrices
     print(table(matrices, task))
+    if evaluation.miou is None:
+        print(
+            f"No pixel of these {len(evaluation.images)} images is labelled: there is nothing to compare with."
+        )
     content = {"what": what, "images": len(evaluation.images), "answer": evaluation.answer}
     content["made"] = evaluation.made or made_now()
     content |= _results(matrices, task)
@@ -70,7 +73,7 @@ def write(
         print("Lowest mIoU: " + ", ".join(f"{image.name} {percent(image.miou)}" for image in worst[:3]))
 
     for kind, pictures in panels.items():
-        shutil.rmtree(folder / kind, ignore_errors=True)
+        files.clear(folder / kind)
         write_panels(pictures, folder / kind)
     write_picture(folder / "confusion.png", confusion_picture(matrices[evaluation.answer], task.classes))
     files.write_json(folder / "report.json", content)
@@ -116,7 +119,8 @@ def table(matrices: Mapping[str, np.ndarray], task: Task) -> str:
     """IoU per class and the means of each prediction side by side, in percent."""
     results = [task.scores_of(matrix) for matrix in matrices.values()]
     rows: list[list[str] | None] = [["IoU [%]", *(TITLES[name] for name in matrices)]]
-    rows += [[name, *(percent(r["iou"][i]) for r in results)] for i, name in enumerate(task.classes.names)]
+    shown = [r["iou"] if r["miou"] is not None else [None] * len(task.classes.names) for r in results]
+    rows += [[name, *(percent(iou[i]) for iou in shown)] for i, name in enumerate(task.classes.names)]
     rows += [None]
     rows += [
         [title, *(percent(r[key]) for r in results)] for key, title in MEANS.items() if key in results[0]

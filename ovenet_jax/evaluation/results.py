@@ -63,8 +63,8 @@ class Evaluation(NamedTuple):
         return list(self.matrices)[-1]
 
     @property
-    def miou(self) -> float:
-        """Of the answer, as published."""
+    def miou(self) -> float | None:
+        """Of the answer, as published; None where nothing is labelled."""
         return class_scores(self.matrices[self.answer])["miou"]
 
     def worst(self, count: int) -> list[ImageScore]:

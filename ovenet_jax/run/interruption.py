@@ -1,6 +1,7 @@
 """Signals that ask a run to end: it saves and leaves, in all processes at the same step.
 
-SIGTERM is what clusters and clouds announce a preemption with, or SIGUSR1 where a Slurm job asks for that.
+SIGTERM is what clusters and clouds announce a preemption with, or SIGUSR1 where a Slurm job asks for that; SIGHUP is
+what a closed terminal sends, unless nohup has it ignored.
 """
 
 import signal
@@ -15,14 +16,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ovenet_jax.devices import parallel
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 @contextmanager
 def interruption() -> Iterator[Event]:
     """An event that SIGNALS set, however often, instead of ending the process."""
     event = Event()
-    previous = {number: signal.signal(number, lambda *_: event.set()) for number in SIGNALS}
+    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, lambda *_: event.set()) for number in heard}
     try:
         yield event
     finally:

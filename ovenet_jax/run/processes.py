@@ -1,7 +1,8 @@
 """Several processes that work as one: how they are found, meet, and make sure that they are about to do the same.
 
 They meet on the coordinator's port in plain TCP, a line of JSON each way, before JAX is started on it: JAX itself
-aborts a process in C++ when another one does not come.
+aborts a process in C++ when another one does not come. Of what they are about to do they show digests alone: anyone may
+listen, and come as one of them.
 """
 
 import hashlib
@@ -17,14 +18,22 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from queue import Empty, Queue
+from threading import Semaphore, Thread
 from typing import Any
 
+from ovenet_jax import files
 from ovenet_jax.errors import UserError
-from ovenet_jax.run import workdir
+from ovenet_jax.run import peers, workdir
+from ovenet_jax.run.peers import Connections
 
 RETRY_SECONDS = 0.2
 READ_SECONDS = 10.0  # for a line to arrive once its sender has connected
 LONGEST_LINE = 2**20
+STRANGERS = 64  # who are listened to at once
+
+Digests = dict[str, str]  # of the keys of a task and of their values
+ANSWER: files.Form = {"refusal": str, "tasks": {str: {str: str}}}
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,8 @@ def start(
     if place.count == 1:
         return
     code = version_of_code(Path(__file__).parents[1])
-    meet(place, {**task, "code of ovenet_jax": code, "version of jax": version("jax")}, timeout)
+    task = {**task, "code of ovenet_jax": code, "version of jax": version("jax")}
+    peers.watch(meet(place, task, timeout))
     import jax
 
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is train.py's, see interruption.py
@@ -74,8 +84,8 @@ def start(
         print(f"{place.count} processes with {jax.local_device_count()} devices each.", flush=True)
 
 
-def meet(place: Place, task: Mapping[str, Any], timeout: float) -> None:
-    """Returns when all processes have come to the coordinator with the same `task`.
+def meet(place: Place, task: Mapping[str, Any], timeout: float) -> Connections:
+    """Returns when all processes have come to the coordinator with the same `task`: their connections for peers.py.
 
     Raises:
       UserError: they have not.
@@ -83,14 +93,17 @@ def meet(place: Place, task: Mapping[str, Any], timeout: float) -> None:
     host, _, port = place.coordinator.rpartition(":")
     if not host or not port.isdigit():
         raise UserError(f"The coordinator's address is {place.coordinator!r}; it must be HOST:PORT.")
-    message = {"index": place.index, "task": {"--processes": place.count, **task}}
-    message = json.loads(json.dumps(message))  # tuples become lists, as those of the others
+    task = {"--processes": place.count, **task}
     if place.index == 0:
-        refusal = _receive_all(place, int(port), message["task"], timeout)
+        answer, connections = _receive_all(place, int(port), digests(task), timeout)
     else:
-        refusal = _report(place, (host.strip("[]"), int(port)), message, timeout)
-    if refusal:
+        answer, connections = _report(place, (host.strip("[]"), int(port)), digests(task), timeout)
+    tasks = {int(index): other for index, other in answer["tasks"].items()}
+    if refusal := answer["refusal"] or differences(task, tasks):
+        for connection in connections.values():
+            connection.close()
         raise UserError(refusal)
+    return connections
 
 
 def find(coordinator: str | None, count: int | None, index: int | None, timeout: float) -> Place:
@@ -134,10 +147,10 @@ def _alone_on_its_host() -> bool:
     return re.fullmatch(r"1(\(x\d+\))?", tasks) is not None
 
 
-def _receive_all(place: Place, port: int, own: dict, timeout: float) -> str:
+def _receive_all(place: Place, port: int, own: Digests, timeout: float) -> tuple[dict, Connections]:
     """Process 0: takes every other process's task, and tells all that have come what is wrong, "" for nothing."""
     deadline = time.monotonic() + timeout
-    tasks, connections = {0: own}, []
+    tasks, connections, refusal = {0: own}, {}, ""
     with ExitStack() as closing:
         try:
             server = closing.enter_context(_listen(port))
@@ -146,14 +159,12 @@ def _receive_all(place: Place, port: int, own: dict, timeout: float) -> str:
                 f"Port {port} of the coordinator {place.coordinator} cannot be opened ({error.strerror or error}); "
                 f"choose another."
             ) from error
-        for connection, index, task in _visitors(server, deadline):
-            connections.append(closing.enter_context(connection))
+        for connection, index, task in _visitors(server, deadline, own, place.count):
+            closing.enter_context(connection)
             if index in tasks:
                 refusal = f"Two processes have come as --process={index}; each needs a number of its own."
-                break
-            tasks[index] = task
-            if len(tasks) == place.count:
-                refusal = differences(tasks)
+            tasks[index], connections[connection] = task, index
+            if refusal or len(tasks) == place.count:
                 break
         else:
             absent = sorted(set(range(place.count)) - tasks.keys())
@@ -161,55 +172,101 @@ def _receive_all(place: Place, port: int, own: dict, timeout: float) -> str:
                 f"Of {place.count} processes {_listed(absent)} did not come to the coordinator {place.coordinator} in "
                 f"time; see what they say, and start all of them."
             )
+        answer = {"refusal": refusal, "tasks": {str(index): task for index, task in tasks.items()}}
         for connection in connections:
             with suppress(OSError):
-                connection.sendall(json.dumps(refusal).encode() + b"\n")
-    return refusal
+                connection.sendall(json.dumps(answer).encode() + b"\n")
+        if not refusal:
+            closing.pop_all()
+            server.close()
+    return answer, {index: connection for connection, index in connections.items()}
 
 
-def _visitors(server: socket.socket, deadline: float) -> Iterator[tuple[socket.socket, int, dict]]:
-    """The processes that come until then: connection, index and task."""
-    while (left := deadline - time.monotonic()) > 0:
-        server.settimeout(left)
-        # Strangers, and processes that have died since, are overlooked.
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            connection, _ = server.accept()
-            connection.settimeout(READ_SECONDS)
-            message = _read_line(connection)
-            yield connection, int(message["index"]), dict(message["task"])
+def _visitors(
+    server: socket.socket, deadline: float, own: Digests, count: int
+) -> Iterator[tuple[socket.socket, int, Digests]]:
+    """The processes that come until then: connection, index and task. Strangers are overlooked: whoever does not say in
+    READ_SECONDS what only one of ours would say."""
+    arrived: Queue[tuple[socket.socket, int, Digests]] = Queue()
+    places = Semaphore(STRANGERS)
+
+    def read(connection: socket.socket) -> None:
+        try:
+            message = files.parse_json(
+                _read_line(connection, READ_SECONDS), {"index": int, "task": {str: str}}
+            )
+            index, task = message["index"], message["task"]
+            same_count = task[PROCESSES] == own[PROCESSES]
+            if not 0 < index < (count if same_count else LONGEST_LINE):
+                raise ValueError(f"no process {index}")
+            arrived.put((connection, index, task))
+        except (OSError, ValueError, KeyError):
+            connection.close()
+        finally:
+            places.release()
+
+    def accept() -> None:
+        with suppress(OSError):  # until the server is closed
+            while places.acquire():
+                Thread(target=read, args=(server.accept()[0],), daemon=True).start()
+
+    Thread(target=accept, daemon=True).start()
+    try:
+        while (left := deadline - time.monotonic()) > 0:
+            with suppress(Empty):
+                yield arrived.get(timeout=left)
+    finally:
+        server.shutdown(socket.SHUT_RDWR)
 
 
-def _report(place: Place, address: tuple[str, int], message: dict, timeout: float) -> str:
+def _report(place: Place, address: tuple[str, int], own: Digests, timeout: float) -> tuple[dict, Connections]:
     """Another process: brings its task to process 0, and returns what that says is wrong, "" for nothing."""
     deadline = time.monotonic() + timeout
     problem: Exception | None = None
+    message = json.dumps({"index": place.index, "task": own}).encode() + b"\n"
     while (left := deadline - time.monotonic()) > 0:
+        connection = None
         try:
-            with socket.create_connection(address, timeout=left) as connection:
-                connection.sendall(json.dumps(message).encode() + b"\n")
-                # Process 0 speaks when all have come, or its time is over.
-                connection.settimeout(timeout + READ_SECONDS)
-                return str(_read_line(connection))
+            connection = socket.create_connection(address, timeout=left)
+            connection.sendall(message)
+            # process 0 speaks when all have come, or its time is over
+            answer = files.parse_json(_read_line(connection, timeout + READ_SECONDS), ANSWER)
+            return answer, {0: connection}
         except (OSError, ValueError) as error:
             problem = error
+            if connection:
+                connection.close()
             time.sleep(RETRY_SECONDS)
-    return (
+    refusal = (
         f"The coordinator {place.coordinator} did not answer process {place.index} in time ({problem}); check the "
         f"address and that process 0 runs there."
     )
+    return {"refusal": refusal, "tasks": {}}, {}
 
 
-def differences(tasks: Mapping[int, Mapping[str, Any]]) -> str:
-    """One sentence about what the processes' tasks do not agree on; "" if they do."""
-    flat = {index: workdir.leaves(task) for index, task in sorted(tasks.items())}
+def digests(task: Mapping[str, Any]) -> Digests:
+    """A task as processes show it to one another: whoever does not have the same learns nothing of it."""
+    return {_digest(key): _digest(key, value) for key, value in workdir.leaves(task).items()}
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+
+
+PROCESSES = _digest("--processes")
+
+
+def differences(task: Mapping[str, Any], tasks: Mapping[int, Digests]) -> str:
+    """One sentence about what of this process's `task` the processes' tasks do not agree on; "" if they do."""
+    own, mine = workdir.leaves(task), digests(task)
     found = []
-    for key in sorted({key for task in flat.values() for key in task}):
-        values = {index: task.get(key, "absent") for index, task in flat.items()}
-        others = [index for index, value in values.items() if value != values[0]]
+    for key, value in sorted(own.items()):
+        others = [index for index, other in tasks.items() if other.get(_digest(key)) != mine[_digest(key)]]
         if others:
-            found.append(
-                f"{key} is {values[0]!r} in process 0 and {values[others[0]]!r} in {_listed(others)}"
-            )
+            found.append(f"{key} is {value!r} here and something else in {_listed(others)}")
+    others = [index for index, other in tasks.items() if other.keys() - mine.keys()]
+    if others:
+        found.append(f"{_listed(others)} {'has' if len(others) == 1 else 'have'} keys that this one has not")
     if not found:
         return ""
     more = f"; {len(found) - 5} more keys differ" if len(found) > 5 else ""
@@ -227,9 +284,16 @@ def _listen(port: int) -> socket.socket:
     return socket.create_server(("", port))
 
 
-def _read_line(connection: socket.socket) -> Any:
-    with connection.makefile("rb") as file:
-        return json.loads(file.readline(LONGEST_LINE))
+def _read_line(connection: socket.socket, seconds: float) -> bytes:
+    """What it sends up to the end of a line, within so many seconds in all."""
+    deadline, line = time.monotonic() + seconds, bytearray()
+    while not line.endswith(b"\n"):
+        connection.settimeout(max(deadline - time.monotonic(), 0.001))
+        received = connection.recv(2**16)
+        if not received or len(line) > LONGEST_LINE:
+            raise ValueError("no whole line")
+        line += received
+    return bytes(line)
 
 
 def version_of_code(package: Path) -> str:

@@ -77,17 +77,29 @@ class Summaries:
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Appends one line {"step": step, ...}."""
         self._lines.append({"step": step, **{key: float(value) for key, value in values.items()}})
-        if self._tensorboard:
-            self._tensorboard.write_scalars(step, dict(values))
+        self._on_tensorboard(lambda writer: writer.write_scalars(step, dict(values)))
 
     def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
         """uint8 [H, W, 3] RGB by name; for TensorBoard only."""
-        if self._tensorboard:
-            self._tensorboard.write_images(step, {name: p[None] for name, p in pictures.items()})
+        self._on_tensorboard(
+            lambda writer: writer.write_images(step, {name: p[None] for name, p in pictures.items()})
+        )
 
     def close(self) -> None:
-        if self._tensorboard:
-            self._tensorboard.close()
+        self._on_tensorboard(lambda writer: writer.close())
+
+    def _on_tensorboard(self, act: Callable[[Any], None]) -> None:
+        """What the disk does to TensorBoard's files costs those alone."""
+        try:
+            if self._tensorboard:
+                act(self._tensorboard)
+        except Exception as error:  # TensorFlow's own, of this or an earlier write
+            self._tensorboard = None
+            said = str(error).partition("\n")[0][:200]
+            print(
+                f"Warning: TensorBoard's files cannot be written any more ({said}); free space. The metrics go on in "
+                f"{self._lines.path}."
+            )
 
 
 def _try_to_write(file: Path, content: bytes) -> None:

@@ -12,7 +12,7 @@ from typing import NoReturn
 import cv2
 from tqdm import tqdm
 
-from ovenet_jax import errors
+from ovenet_jax import errors, files
 from ovenet_jax.errors import EXIT_DONE, EXIT_INCOMPLETE, UserError, listed
 from ovenet_jax.segfix.label_maps import LABEL_IDS, TRAIN_IDS
 
@@ -41,7 +41,7 @@ def parser(module: str, description: str) -> argparse.ArgumentParser:
 
 
 def folder(text: str) -> Path:
-    return Path(text).expanduser()
+    return Path(files.at_home(text))
 
 
 def number(least: float, most: float) -> Callable[[str], float]:

@@ -7,7 +7,7 @@ with one space between. A mask is a PNG, in which whatever is not 0 belongs to t
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -34,7 +34,7 @@ def read_list(file: Path) -> dict[str, int]:
         try:
             path, label_id, score = line.split(" ")
             numbers = float(label_id).is_integer() and math.isfinite(float(score))
-            if PurePath(path).is_absolute() or ".." in PurePath(path).parts or not numbers:
+            if not files.is_inside(path) or not numbers:
                 raise ValueError(line)
         except ValueError:
             raise ValueError(

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -12,10 +11,13 @@ import numpy as np
 from ovenet_jax.data import folder
 from ovenet_jax.data.image_files import read_header, read_label
 from ovenet_jax.data.labels import IGNORE, Labels, numbered
+from ovenet_jax.data.walk import counted, said, walk
 from ovenet_jax.errors import UserError
+from ovenet_jax.files import at_home
 from ovenet_jax.segfix.files import named
 
 LABEL_IDS, TRAIN_IDS = "label_ids", "train_ids"
+KINDS = (".png", ".mat", ".txt")  # of files, which may lie beside each other
 
 
 class Meaning(NamedTuple):
@@ -39,12 +41,12 @@ class Meaning(NamedTuple):
         """Lookup table uint8 [256] from ids to train ids, IGNORE for those of no class."""
         return self._table.train_ids()
 
-    def from_numbers(self) -> np.ndarray:
-        """Lookup table uint8 [256] back, to the first id of each class; IGNORE for every number that is no class."""
-        return replace(self._table, void_id=IGNORE).label_ids()
-
     def read(self, path: Path) -> np.ndarray:
-        """The label map `path` as train ids, uint8 [H, W].
+        """The label map `path` as train ids, uint8 [H, W]. Raises what `read_ids` does."""
+        return cv2.LUT(self.read_ids(path), self.to_numbers())
+
+    def read_ids(self, path: Path) -> np.ndarray:
+        """The label map `path`, uint8 [H, W].
 
         Raises:
           ValueError: it is no label map, or holds ids that are not in the class table.
@@ -58,7 +60,7 @@ class Meaning(NamedTuple):
             if unknown.size:
                 values = ", ".join(map(str, np.unique(unknown)))
                 raise ValueError(f"values {values} are not among the {self.ids} of the class table")
-        return cv2.LUT(label, self.to_numbers())
+        return label
 
 
 def meaning_of(data_set: str | None, ids: str) -> Meaning:
@@ -70,7 +72,7 @@ def meaning_of(data_set: str | None, ids: str) -> Meaning:
     if data_set is None:
         return Meaning()
     if data_set.endswith(".yaml"):
-        return Meaning(folder.read_classes(Path(data_set).expanduser()), ids)
+        return Meaning(folder.read_classes(Path(at_home(data_set))), ids)
     from ovenet_jax.data.pipeline import TREES  # which is slow to import
 
     tree = next((tree for tree in TREES if tree.name == data_set), None)
@@ -103,16 +105,17 @@ def files_by_name(
 ) -> dict[str, Path]:
     """The files under `folder` by the names of their samples: path in the folder, without suffix and all of `ends`.
 
-    Where some end in `only`, the others beside them are left alone: Cityscapes' label maps lie among other PNGs.
+    Where some end in `only`, the others beside them are left alone: Cityscapes' label maps lie among other PNGs. Files
+    of another kind are counted and named.
 
     Raises:
       UserError: no such folder, no such file in it, or two of the same name.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder.")
-    found = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.name[0] != "."
-    )
+    found, others = walk(folder, suffixes)
+    for line in said(counted(note for note in others if not note[1].endswith(KINDS))):
+        print(f"Note: {line}")
     found = [path for path in found if path.stem.endswith(only)] or found
     if not found:
         raise UserError(f"{folder} holds no file {' or '.join(suffixes)}; give a folder that does.")

@@ -5,8 +5,9 @@ published archives, or OVeNet's seeds where they are sure. With --instances the 
 Cityscapes takes them. With --truth, scores before and after are printed. What cannot be refined, or scored, is named
 and left out.
 
-Without --dataset, labels are numbers, of which 255 is no class. Between pixels (with a --scale that is not whole) they
-are averaged and rounded, as published: labels of other classes may come out.
+A pixel whose label does not move keeps its id, also that of no class. Without --dataset, labels are numbers, of which
+255 is no class. Between pixels (with a --scale that is not whole) they are averaged and rounded, as published: those of
+other classes may come out, if the map holds them.
 """
 
 import sys
@@ -26,7 +27,7 @@ from ovenet_jax.segfix import command, instances
 from ovenet_jax.segfix.files import OFFSET_SUFFIXES, read_offsets
 from ovenet_jax.segfix.label_maps import LABEL_IDS, files_by_name, meaning_of, partners, read_instance_ids
 from ovenet_jax.segfix.scores import Scores, no_scores, scores_of, table
-from ovenet_jax.segfix.shift import SURE, Shift, refined_mask, refined_numbers, seeds_where_sure, shift_by
+from ovenet_jax.segfix.shift import SURE, Shift, refined_ids, refined_mask, seeds_where_sure, shift_by
 from ovenet_jax.tables import percent
 
 SEMANTIC_SCALE, INSTANCE_SCALE = 2.0, 1.0  # published
@@ -133,12 +134,11 @@ def _refine_label_maps(given: Namespace, faults: list[str]) -> None:
     offset_of = partners(label_of, files_by_name(given.offsets, OFFSET_SUFFIXES, ends), "offset file")
     if given.truth:
         true_of = partners(label_of, files_by_name(given.truth, (".png",), ends, only=end), "true label")
-    ids, numbers, in_label_ids = meaning.from_numbers(), meaning.to_numbers(), meaning._replace(ids=LABEL_IDS)
+    numbers, in_label_ids = meaning.to_numbers(), meaning._replace(ids=LABEL_IDS)
 
     def refined(name: str, file: Path, folder: Path) -> Callable[[], Scores]:
-        before = meaning.read(file)
-        shift = _shift(given, offset_of(name), before.shape)
-        after = cv2.LUT(refined_numbers(before, shift), ids)
+        before = meaning.read_ids(file)
+        after = refined_ids(before, numbers, _shift(given, offset_of(name), before.shape))
         with files.writing(given.out, "--out"):
             write_picture(folder / file.relative_to(given.labels), after)
 
@@ -146,7 +146,7 @@ def _refine_label_maps(given: Namespace, faults: list[str]) -> None:
             true_file = true_of(name)
             true = in_label_ids.read(true_file)
             _check_size(true_file, true.shape, before.shape)
-            return scores_of(true, before, cv2.LUT(after, numbers), len(names))
+            return scores_of(true, cv2.LUT(before, numbers), cv2.LUT(after, numbers), len(names))
 
         return score
 

@@ -53,6 +53,22 @@ def refined_numbers(label: np.ndarray, shift: Shift) -> np.ndarray:
     return shifted if shifted.dtype == np.uint8 else np.rint(shifted).astype(np.uint8)
 
 
+def refined_ids(ids: np.ndarray, numbers: np.ndarray, shift: Shift) -> np.ndarray:
+    """Label ids, uint8 [H, W], after `shift`. numbers: lookup table uint8 [256] from ids to train ids.
+
+    A pixel whose train id stays keeps its id. Another takes that of the pixel it is read at or, between pixels, one
+    that the map has for the mean of their train ids; where it has none, the pixel keeps its own, too.
+    """
+    own, shifted = numbers[ids], shift(ids)
+    if shifted.dtype == np.uint8:
+        return np.where(numbers[shifted] == own, ids, shifted)
+    refined = refined_numbers(own, shift)
+    present = np.unique(ids)
+    id_of, holds = np.zeros(256, np.uint8), np.zeros(256, bool)
+    id_of[numbers[present]], holds[numbers[present]] = present, True
+    return np.where(holds[refined] & (refined != own), id_of[refined], ids)
+
+
 def refined_mask(mask: np.ndarray, shift: Shift) -> np.ndarray:
     """Mask, bool [H, W], after `shift`."""
     return shift(mask.astype(np.uint8)) > 0.5

@@ -82,19 +82,22 @@ def class_scores(matrix: np.ndarray) -> dict[str, Any]:
 
     iou [K] = tp / (true + predicted - tp), accuracy [K] = tp / true, both 0 for a class that never occurs.
     miou, mean_accuracy: published means over all K classes. miou_present: over the classes that occur, in truth or
-    prediction, as Cityscapes' official evaluator takes it (None if none does). pixel_accuracy.
+    prediction, as Cityscapes' official evaluator takes it. pixel_accuracy. These are None where nothing is labelled.
     """
     matrix = np.asarray(matrix, np.float64)
     correct, iou = np.diag(matrix), class_iou(matrix)
     present, iou = ~np.isnan(iou), np.nan_to_num(iou)
     accuracy = correct / np.maximum(1.0, matrix.sum(1))
+    if not present.any():
+        means = dict.fromkeys(("miou", "miou_present", "mean_accuracy", "pixel_accuracy"))
+        return {"iou": iou, "accuracy": accuracy, **means}
     return {
         "iou": iou,
         "accuracy": accuracy,
         "miou": float(iou.mean()),
-        "miou_present": float(iou[present].mean()) if present.any() else None,
+        "miou_present": float(iou[present].mean()),
         "mean_accuracy": float(accuracy.mean()),
-        "pixel_accuracy": float(correct.sum() / max(1.0, matrix.sum())),
+        "pixel_accuracy": float(correct.sum() / matrix.sum()),
     }
 
 

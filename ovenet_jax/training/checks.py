@@ -1,5 +1,6 @@
 """Values of a config that no training can have."""
 
+import math
 import operator
 
 from ml_collections import ConfigDict
@@ -17,6 +18,9 @@ def check_config(config: ConfigDict) -> None:
         value = operator.attrgetter(key)(config)
         if value < 1:
             raise UserError(f"config.{key} is {value}; it must be at least 1.")
+    for key, value in config.optimizer.items():
+        if not 0 <= value < math.inf:
+            raise UserError(f"config.optimizer.{key} is {value}; it must be at least 0, and finite.")
     if config.precision not in PRECISIONS:
         raise UserError(f"config.precision is {config.precision!r}; known: {', '.join(PRECISIONS)}.")
     if not 0 <= config.ema < 1:

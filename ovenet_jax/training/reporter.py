@@ -20,6 +20,7 @@ from ovenet_jax.models.predictions import TITLES
 from ovenet_jax.run.summaries import Summaries
 from ovenet_jax.supervision.measures import MEANS
 from ovenet_jax.supervision.task import task_of
+from ovenet_jax.tables import percent
 from ovenet_jax.training.compilation import Compilations
 
 OF_OFFSETS = ("boundary_f", "direction_accuracy")
@@ -111,10 +112,10 @@ class Reporter:
                 f"eval_{key}_{name}": result[key]
                 for name, result in results.items()
                 for key in WATCHED
-                if key in result
+                if result.get(key) is not None
             }
             answer = results[evaluation.answer]
-            shown = [f"{TITLES[name]} {100 * result['miou']:.2f}" for name, result in results.items()]
+            shown = [f"{TITLES[name]} {percent(result['miou'])}" for name, result in results.items()]
             shown += [f"{MEANS[key]} {100 * answer[key]:.2f}" for key in OF_OFFSETS if key in answer]
             print(f"step {step}/{self._config.steps}  mIoU [%]: {'  '.join(shown)}", flush=True)
             pictures = panels()

@@ -9,11 +9,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import jax
+import ml_dtypes
 import numpy as np
 
 from ovenet_jax.errors import UserError
+from ovenet_jax.weights import pth_file
 from ovenet_jax.weights.published_names import recognise, why_ignored
 
+NARROW = (np.float16, ml_dtypes.bfloat16)
 ABN_EPS = 1e-5  # of in-place ABN: added to its scale, and to the variance as in BatchNorm
 
 
@@ -65,12 +68,14 @@ def fill(
     arrays = {}
     for name in expected.keys() & found.keys():
         key, value = found[name]
-        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and named below
-            arrays[name] = to_channels_last(value).astype(expected[name].dtype)
-        if arrays[name].shape != expected[name].shape:
+        ours = to_channels_last(value)
+        if ours.shape != expected[name].shape:
             problems.append(
-                f"{key} has shape {arrays[name].shape} (channels last), {name} needs {expected[name].shape}"
+                f"{key} has shape {ours.shape} (channels last), {name} needs {expected[name].shape}"
             )
+            continue
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and named below
+            arrays[name] = ours.astype(expected[name].dtype)
         if not np.issubdtype(value.dtype, np.floating):
             problems.append(f"{key} holds {value.dtype}, not floating-point numbers")
         elif not np.isfinite(arrays[name]).all():
@@ -86,53 +91,40 @@ def fill(
 def read_pth(path: str | Path) -> dict[str, np.ndarray]:
     """The state dict in a `.pth` file (plain, or under "state_dict" of a training checkpoint) as numpy arrays.
 
-    Needs PyTorch, and reads with its `weights_only` loader, which executes nothing from the file.
-
     Raises:
-      UserError: PyTorch is not installed, or the file is damaged or holds something else.
+      UserError: the file is damaged or holds something else.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(f"Reading {path} needs PyTorch; install it with `pip install torch`.") from error
-    # A training checkpoint holds its best mIoU as a numpy scalar; these constructors are all that needs.
-    scalar = np.float64().__reduce__()[0]
-    allowed = [np.dtype, type(np.dtype(np.float64)), np.float64, scalar]
     if not Path(path).is_file():
         raise UserError(f"{path} is no file; give a .pth file.")
     try:
-        with torch.serialization.safe_globals([*allowed, (scalar, "numpy.core.multiarray.scalar")]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged or foreign file makes the loader raise
-        code = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if code:
-            raise UserError(
-                f"{path} holds Python objects ({code[1]}), and loading those would run code from the file; save "
-                f"the network's state_dict() alone where you trust it, and import that."
-            ) from error
+        content = pth_file.read(Path(path))
+    except pth_file.HoldsObjectsError as error:
+        raise UserError(
+            f"{path} holds Python objects ({error}), and loading those would run code from the file; save the "
+            f"network's state_dict() alone where you trust it, and import that."
+        ) from error
+    except Exception as error:  # whatever a damaged or foreign file leads to
         raise UserError(
             f"{path} cannot be read as a PyTorch checkpoint ({type(error).__name__}); check that it is a whole "
             f".pth file, not cut off or something else."
         ) from error
-    try:
-        state_dict = content.get("state_dict", content)
-        arrays = {str(key): _widened(value.detach()).numpy() for key, value in state_dict.items()}
-    except (AttributeError, TypeError, RuntimeError) as error:  # no dict, or values that are no plain tensors
+    state_dict = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state_dict, dict) or not all(isinstance(x, np.ndarray) for x in state_dict.values()):
         raise UserError(
-            f"{path} holds no state dict, that is names with arrays that numpy knows, plain or under 'state_dict'; "
-            f"save the network's state_dict() and import that."
-        ) from error
-    if not arrays:
+            f"{path} holds no state dict, that is names with arrays, plain or under 'state_dict'; save the network's "
+            f"state_dict() and import that."
+        )
+    if not state_dict:
         raise UserError(f"{path} holds an empty state dict; save the network's state_dict() and import that.")
     narrow = sorted({str(value.dtype) for value in state_dict.values() if _widened(value) is not value})
     if narrow:
         print(f"Note: {path} holds {' and '.join(narrow)} numbers, which are widened to float32.")
-    return arrays
+    return {str(key): _widened(value) for key, value in state_dict.items()}
 
 
-def _widened(value):
-    """A PyTorch tensor of 16-bit numbers as float32, any other as it is."""
-    return value.float() if value.is_floating_point() and value.element_size() == 2 else value
+def _widened(value: np.ndarray) -> np.ndarray:
+    """Floating-point numbers of 16 bits as float32, others as they are."""
+    return value.astype(np.float32) if value.dtype in NARROW else value
 
 
 def to_channels_last(value: np.ndarray) -> np.ndarray:

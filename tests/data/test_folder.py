@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.folder import read_classes
-from ovenet_jax.data.inventory import as_text
+from ovenet_jax.data.inventory import as_text, check_training
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.errors import UserError
 from tests import trees
@@ -76,6 +77,79 @@ def test_faults_are_named_with_their_subfolders(tmp_path):
     ]
 
 
+def test_other_files_are_named_and_hidden_ones_left_alone(tmp_path):
+    data = trees.write_folder(tmp_path)
+    root = Path(data.root)
+    for odd in (
+        "images/train/.ipynb_checkpoints/0001.jpg",
+        "labels/train/.ipynb_checkpoints/0001.png",
+        "images/val/left/._0001.jpg",
+        "images/val/left/0002.webp",
+    ):
+        (root / odd).parent.mkdir(exist_ok=True)
+        (root / odd).write_bytes(b"\0\5\26\7")
+    report = pipeline.prepare(data)
+    assert [report["splits"][split]["images"] for split in ("train", "val")] == [2, 2]
+    told = f"1 files .webp left out, where .jpg, .jpeg, .png are read; the first: {root}/images/val/left/0002.webp"
+    assert told in as_text(report)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_an_image_that_its_exif_turns_stays_aligned_with_its_label(tmp_path, suffix):
+    data = trees.write_folder(tmp_path, ("train",))
+    file = Path(data.root) / "images/train/left/0001.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(trees.image(trees.SIZE)).save(file.with_suffix(f".{suffix}"), exif=exif)
+    if suffix == "png":
+        file.unlink()
+    report = pipeline.prepare(data)
+    left, right = (pipeline.open_split(data, "train")[i] for i in range(2))
+    np.testing.assert_array_equal(left["label"], right["label"][::-1, ::-1])
+    assert np.abs(left["image"].astype(int) - right["image"][::-1, ::-1]).max() < 12
+    for line in (
+        "1 images turned as their EXIF says; the first: ",
+        "1 labels turned with their images, whose",
+    ):
+        assert line in as_text(report)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ((0, 0, 0, 7), "train: 1 of 2 classes never occur: car"),
+        ((0, 0, 7, 26), None),
+        ((0, 0, 0, 0), "train: nothing is labelled"),
+        ((0, 0, 0, 0), "road 0 - car 0 - ignored"),
+        ((0, 0, 0, 7), "train: 75.00 % of the pixels belong to no class"),
+    ],
+)
+def test_what_is_odd_about_labels_is_said(tmp_path, labels, said):
+    data = trees.write_folder(tmp_path, ("train",))
+    for camera in ("left", "right"):
+        path = Path(data.root) / f"labels/train/{camera}/0001.png"
+        write(path, np.uint8(labels)[trees.ids(trees.SIZE, range(4))])
+    report = pipeline.prepare(data)
+    if said is None:
+        check_training(report, "train[:50%]")
+        assert report["splits"]["train"]["odd"] == []
+    else:
+        assert said in " ".join(as_text(report).split())
+        with pytest.raises(
+            UserError, match="(nothing is labelled|only road occurs); labels need two classes"
+        ):
+            check_training(report, "train[:50%]")
+
+
+def test_train_ids_in_place_of_label_ids_are_noticed(tmp_path):
+    data = trees.write_cityscapes(tmp_path)
+    for path in Path(data.root).glob("gtFine/val/*/*labelIds.png"):
+        write(path, trees.ids(trees.SIZE, range(19)))
+    told = as_text(pipeline.prepare(data))
+    assert "val: its labels look like train ids: none is above 18 but 255, as the class table's are" in told
+    assert "train: its labels look" not in told
+
+
 def test_other_ids_are_prepared_anew_and_another_name_is_not(tmp_path):
     data = trees.write_folder(tmp_path)
     classes = Path(data.root) / "classes.yaml"
@@ -119,7 +193,15 @@ ROAD = "{name: road, color: [1, 2, 3], ids: [7]}"
     [
         ("classes: [", "no YAML (while parsing"),
         ("[" * 5000, "no YAML ("),
-        ("!!python/object/apply:os.system ['true']", "no YAML (could not determine a constructor"),
+        ("!!python/object/apply:os.system ['true']", "no YAML (line 1: the tag or anchor 'tag:yaml.org,2002:python/"),
+        ("!!int ''", "no YAML (line 1: the tag or anchor 'tag:yaml.org,2002:int', which is not read)."),
+        ("classes: !x []", "no YAML (line 1: the tag or anchor '!x', which is not read)."),
+        ("a: &b [1]\nc: *b", "no YAML (line 1: the tag or anchor 'b', which is not read)."),
+        ("classes:\n- ids: [1]\n  ids: [2]", "no YAML (line 2: the key 'ids' is there twice)."),
+        ("9" * 5000, "no YAML (Exceeds the limit"),
+        ("0b_", "no YAML (invalid literal for int() with base 2: '')."),
+        ("# " + "x" * 2**17, "no YAML (131074 bytes; a class table has no more than 131072)."),
+        (f"classes: [{'x' * 5000}]", "xxx ...."),
         ("", "expected 'classes:' with a list of classes."),
         ("classes: {road: 7}", "expected 'classes:' with a list of classes."),
         ("classes: [road]", "expected a class with name, color and ids, got 'road'."),
@@ -135,6 +217,7 @@ ROAD = "{name: road, color: [1, 2, 3], ids: [7]}"
         (f"classes: [{ROAD}]\nignore: [0]", "'ignore' is unknown; known are 'classes' and 'ignored'."),
         (f"classes: [{ROAD.replace('road', 'no')}]", "name False: expected a text; put it in quotation marks."),
         ("classes: 2020-13-45", "no YAML (month must be in 1..12)."),
+        (f"classes: [{ROAD}]\nignored: [0]", "road is the only class; the background is a class, too: describe both."),
     ],
 )  # fmt: skip
 def test_a_class_file_that_says_something_else_is_refused(tmp_path, text, sentence):

@@ -1,11 +1,13 @@
-"""Odd image files: read where nothing is lost, refused in a sentence where something would be."""
+"""Odd image files: read where nothing is lost, refused in a sentence where something would be; to predict, most are."""
 
+import io
 import struct
 import zlib
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from ovenet_jax.data import image_files
 from ovenet_jax.data.image_files import (
@@ -13,8 +15,10 @@ from ovenet_jax.data.image_files import (
     decode_image,
     decode_label,
     image_size,
+    read_any_image,
     read_image,
     read_label,
+    turned_alike,
     write_picture,
 )
 from ovenet_jax.data.image_folder import ImageFolder
@@ -175,9 +179,9 @@ def test_an_image_that_is_not_held_in_memory_has_a_size(tmp_path):
 
 
 def test_an_odd_image_to_predict_is_named(tmp_path):
-    (tmp_path / "deep.png").write_bytes(png(16, 0, IDS.astype(">u2").view(np.uint8)))
+    (tmp_path / "deep.png").write_bytes(GREY_PNG[:-20])
     assert ImageFolder(tmp_path)[0] == {
-        "fault": f"{tmp_path}/deep.png: 16 bits per channel; save it with 8",
+        "fault": f"{tmp_path}/deep.png: does not decode as an image",
         "name": "deep",
     }
 
@@ -190,16 +194,125 @@ def test_a_palette_png_with_a_damaged_byte_is_refused(read):
         read(damaged)
 
 
-def test_an_image_that_its_exif_turns_is_noted():
-    plain = cv2.imencode(".jpg", np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5)[1].tobytes()
-    orientation = struct.pack("<2sHIHHHIHHI", b"II", 42, 8, 1, 0x0112, 3, 1, 3, 0, 0)  # turned by 180 degrees
-    exif = b"Exif\0\0" + orientation
-    turned = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]
-    assert image_files.read_image(plain).note == ""
-    assert image_files.read_image(turned).note == image_files.TURNED_IMAGE
-    np.testing.assert_array_equal(
-        image_files.read_image(turned).array, image_files.read_image(plain).array[::-1, ::-1]
-    )
+def saved(picture, kind, **options):
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def oriented(picture, kind, orientation):
+    """The file of a picture whose EXIF says that it is to be turned."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return saved(picture, kind, exif=exif)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_that_its_exif_turns_is_noted_and_its_label_is_turned_alike(kind, orientation):
+    data = oriented(Image.fromarray(RGB), kind, orientation)
+    image = read_image(data)
+    np.testing.assert_array_equal(image.array, ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    assert image.note == (image_files.TURNED_IMAGE if orientation > 1 else "")
+    label = turned_alike(read_label(GREY_PNG), image)
+    marked = Image.fromarray(IDS)
+    marked.getexif()[0x0112] = orientation
+    np.testing.assert_array_equal(label.array, ImageOps.exif_transpose(marked))
+    np.testing.assert_array_equal(decode_label(label.data), label.array)
+    assert label.note == (image_files.TURNED_LABEL if orientation > 1 else "")
+    if orientation > 4:  # a label of the turned size was drawn on the turned image
+        upright = read_label(cv2.imencode(".png", IDS.T)[1].tobytes())
+        assert turned_alike(upright, image) is upright
+
+
+# ---- to predict ----
+
+DEEP = (RGB.astype(np.uint16) << 8) + 7
+HALF_CLEAR = Image.fromarray(np.dstack([RGB, np.where(IDS > 7, 255, 0)]).astype(np.uint8))
+ON_WHITE = np.where((IDS > 7)[..., None], RGB, 255)
+PICTURE = Image.fromarray(RGB)
+
+
+@pytest.mark.parametrize(
+    ("data", "pixels", "note"),
+    [
+        (saved(PICTURE, "bmp"), RGB, ""),
+        (saved(PICTURE, "tiff"), RGB, ""),
+        (saved(PICTURE, "tiff", compression="tiff_lzw"), RGB, ""),
+        (saved(PICTURE, "webp", lossless=True), RGB, ""),
+        (saved(PICTURE.quantize(48), "gif"), np.array(PICTURE.quantize(48).convert("RGB")), ""),
+        (saved(PICTURE, "png"), RGB, ""),
+        (cv2.imencode(".png", DEEP[..., ::-1])[1].tobytes(), RGB, image_files.DEEP_IMAGE),
+        (cv2.imencode(".tif", DEEP[..., ::-1])[1].tobytes(), RGB, image_files.DEEP_IMAGE),
+        (cv2.imencode(".png", DEEP[..., 0])[1].tobytes(), RGB[..., :1], image_files.DEEP_IMAGE),
+        (cv2.imencode(".tif", DEEP[..., 0])[1].tobytes(), RGB[..., :1], image_files.DEEP_IMAGE),
+        (saved(PICTURE.convert("CMYK"), "tiff"), RGB, image_files.CMYK_IMAGE),
+        (saved(HALF_CLEAR, "png"), ON_WHITE, image_files.CLEAR_IMAGE),
+        (saved(HALF_CLEAR, "webp", lossless=True, exact=True), ON_WHITE, image_files.CLEAR_IMAGE),
+        (saved(HALF_CLEAR, "tiff"), ON_WHITE, image_files.CLEAR_IMAGE),
+        (saved(PICTURE.convert("RGBA"), "tiff"), RGB, ""),
+        (png(8, 3, IDS, PALETTE, CLEAR), np.where((IDS > 2)[..., None], PALETTE_COLORS[IDS], 255),
+         image_files.CLEAR_IMAGE),
+        (saved(PICTURE, "tiff", save_all=True, append_images=[PICTURE]), RGB, image_files.MOVING_IMAGE),
+        (oriented(PICTURE, "tiff", 6), np.rot90(RGB, -1), image_files.TURNED_IMAGE),
+        (oriented(HALF_CLEAR, "png", 3), ON_WHITE[::-1, ::-1],
+         f"{image_files.TURNED_IMAGE}; {image_files.CLEAR_IMAGE}"),
+    ],
+    ids=["bmp", "tif", "lzw", "webp", "gif", "png", "16 bits png", "16 bits tif", "16 bits grey png",
+         "16 bits grey tif", "cmyk", "clear png", "clear webp", "clear tif", "opaque", "clear palette", "pages",
+         "turned tif", "turned and clear"],
+)  # fmt: skip
+def test_what_people_have_is_read_to_predict_and_said_where_something_is_lost(data, pixels, note):
+    read = read_any_image(data)
+    np.testing.assert_array_equal(read.array, np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+    assert read.note == note
+
+
+def test_a_cmyk_jpeg_is_read_to_predict():
+    data = saved(PICTURE.convert("CMYK"), "jpeg", quality=100)
+    with pytest.raises(ValueError, match="CMYK"):
+        read_image(data)
+    read = read_any_image(data)
+    assert read.note == image_files.CMYK_IMAGE
+    assert np.abs(read.array.astype(int) - RGB).mean() < 8
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"", "does not decode as an image"),
+        (b"GIF89a" + bytes(40), "does not decode as an image"),
+        (saved(PICTURE, "tiff")[:60], "does not decode as an image"),
+        (saved(PICTURE, "webp")[:40], "does not decode as an image"),
+        (saved(Image.fromarray(RGB[..., 0].astype(np.float32)), "tiff"), "more than 16 bits per channel"),
+        (saved(Image.new("1", (9000, 9000)), "tiff", compression="group4"), "9000x9000 pixels; more than"),
+    ],
+    ids=["empty", "gif", "tif cut off", "webp cut off", "float", "bomb"],
+)
+def test_what_cannot_be_read_to_predict_is_named(data, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        read_any_image(data)
+
+
+def test_images_to_predict_are_found_and_named_apart(tmp_path):
+    for name in (
+        "a.png",
+        "a.jpg",
+        "a.jpg.jpg",
+        "b.PNG",
+        "deep/a.left.png",
+        "deep/.hidden.png",
+        ".trash/c.png",
+    ):
+        trees.write_image(tmp_path / name, RGB)
+    (tmp_path / "notes.txt").write_text("")
+    source = ImageFolder(tmp_path)
+    assert source.names == ["a.jpg", "a.jpg.jpg", "a.png", "b", "deep/a.left"]
+    assert source.left_out == [
+        f"1 files .txt left out, where {', '.join(image_files.PREDICTED_SUFFIXES)} are read; the first: "
+        f"{tmp_path}/notes.txt"
+    ]
+    assert ImageFolder(tmp_path / "a.png").names == ["a"]
 
 
 # ---- written ----

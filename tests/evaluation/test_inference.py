@@ -1,5 +1,6 @@
 """Images through the network under a test protocol; numbers are compared with the published ones in test_goldens.py."""
 
+import dataclasses
 import math
 from functools import cache
 
@@ -130,6 +131,30 @@ def test_flip_averages_the_logits_with_those_of_the_mirror_image(run):
     )
     np.testing.assert_allclose(flipped, (straight + mirrored[:, ::-1]) / 2, rtol=1e-4, atol=1e-5)
     assert np.abs(flipped - straight).max() > 1e-3
+
+
+@pytest.mark.parametrize(("factor", "shift"), [(1, 500), (1, -500), (1e3, 0), (1e37, 0), (-1e37, 0)])
+def test_sums_of_exp_are_finite_for_any_finite_logits(images, inference, monkeypatch, factor, shift):
+    running, arrays = inference()
+
+    def scores(factor, shift):
+        def forward(*inputs):
+            said = network(*inputs)
+            logits = {name: x * factor + shift for name, x in said.scores.items()}
+            return dataclasses.replace(said, scores=logits)
+
+        with monkeypatch.context() as patch:
+            network = running.forward
+            patch.setattr(running, "forward", forward)
+            found = running(*arrays, images[:1]).prediction[0, : SIZES[0][0], : SIZES[0][1]]
+        return np.asarray(found) / np.asarray(found).sum(-1, keepdims=True)
+
+    found = scores(factor, shift)
+    assert np.isfinite(found).all()
+    if factor == 1:
+        np.testing.assert_allclose(found, scores(1, 0), rtol=2e-3, atol=1e-5)
+    else:  # the largest logit of any pass decides
+        assert found.max(-1).min() > 0.1
 
 
 def test_passes_add_up_their_logits_or_exp_of_them(run):

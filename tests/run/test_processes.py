@@ -1,5 +1,8 @@
 """Processes find one another, agree on what to do, or say in one sentence why not."""
 
+import contextlib
+import json
+import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ovenet_jax.errors import UserError
-from ovenet_jax.run.processes import Place, differences, find, meet, version_of_code
+from ovenet_jax.run import processes
+from ovenet_jax.run.processes import Place, differences, digests, find, meet, version_of_code
 from tests.free_port import free_address
 
 TASK = {"--mode": "train", "config": {"batch_size": 8, "augment": {"crop": (64, 64)}}}
@@ -39,15 +43,26 @@ def test_processes_with_the_same_task_meet_and_may_meet_again_at_the_same_addres
 def test_a_process_with_another_config_is_named_to_all():
     other = {**TASK, "config": {"batch_size": 16, "augment": {"crop": (64, 64)}}}
     told = meeting([TASK, TASK, other])
-    assert told[0] == told[1] == told[2]
-    assert "config.batch_size is 8 in process 0 and 16 in process 2; start all with one command" in told[0]
+    assert (
+        "but config.batch_size is 8 here and something else in process 2; start all with one command"
+        in told[0]
+    )
+    assert "but config.batch_size is 16 here and something else in processes 0, 1; start all" in told[2]
 
 
 def test_all_that_differs_is_named_with_the_processes_it_differs_in():
     tasks = {0: {"a": 1, "b": {"c": 1}}, 1: {"a": 2, "b": {"c": 1}}, 2: {"a": 2, "b": {}}}
-    assert "a is 1 in process 0 and 2 in processes 1, 2" in differences(tasks)
-    assert "b.c is 1 in process 0 and 'absent' in process 2" in differences(tasks)
-    assert differences({0: tasks[0], 1: tasks[0]}) == ""
+    shown = {index: digests(task) for index, task in tasks.items()}
+    assert (
+        "a is 1 here and something else in processes 1, 2; b.c is 1 here and something else in process 2;"
+        in (differences(tasks[0], shown))
+    )
+    assert "processes 0, 1 have keys that this one has not" in differences(tasks[2], shown)
+    assert differences(tasks[0], {0: shown[0], 1: digests({"b": {"c": 1}, "a": 1})}) == ""
+
+
+def test_tuples_are_lists_to_other_processes():
+    assert digests({"a": (1, 2)}) == digests({"a": [1, 2]})
 
 
 def test_code_is_another_version_when_a_file_has_another_name_or_content(tmp_path):
@@ -76,28 +91,74 @@ def test_two_processes_with_one_number_are_told():
     assert all("Two processes have come as --process=1" in sentence for sentence in told)
 
 
-def test_strangers_at_the_coordinator_are_overlooked():
+DEEP = b'{"index": 1, "task": ' + b'{"a":' * 900 + b"1" + b"}" * 900 + b"}\n"
+OF_OURS = json.dumps(digests({"--processes": 2})).encode()
+LINES = (
+    b"GET / HTTP/1.1\r\n", b"", b'{"index": 1}\n', b"[]\n", b"[" * 200_000 + b"\n", b'{"index": 1e999, "task": {}}\n',
+    b'{"index": 1, "task": {}}\n', b'{"index": 99, "task": {}}\n', DEEP, bytes(range(256)) * 10 + b"\n",
+    b"x" * (2**20 + 10) + b"\n", b'{"index": 99, "task": ' + OF_OURS + b"}\n",
+    b'{"index": 0, "task": ' + OF_OURS + b"}\n",
+)  # fmt: skip
+
+
+def test_strangers_at_the_coordinator_are_overlooked_and_told_nothing(monkeypatch):
+    """Also those who send a byte from time to time, or nothing."""
+    monkeypatch.setattr(processes, "READ_SECONDS", 0.5)
     coordinator = free_address()
     host, port = coordinator.split(":")
+    told = []
+
+    def connected():
+        for _ in range(300):
+            try:
+                return socket.create_connection((host, int(port)), timeout=5)
+            except OSError:
+                time.sleep(0.01)
+        raise OSError("nobody listens")
 
     def knock():
-        for line in (b"GET / HTTP/1.1\r\n", b"", b'{"index": 1}\n', b"[]\n"):
+        for line in LINES:
+            with connected() as connection, contextlib.suppress(OSError):
+                connection.sendall(line)
+                told.append(connection.recv(10_000))
+
+    def trickle():
+        with connected() as connection, contextlib.suppress(OSError):
             for _ in range(100):
-                try:
-                    with socket.create_connection((host, int(port))) as connection:
-                        connection.sendall(line)
-                    break
-                except OSError:
-                    time.sleep(0.01)
+                connection.sendall(b" ")
+                time.sleep(0.1)
+            told.append(b"never ended")
 
     def come_late():
         time.sleep(1.0)
-        meet(Place(coordinator, 2, 1), TASK, 20)
+        return meet(Place(coordinator, 2, 1), TASK, 20)
 
     with ThreadPoolExecutor() as threads:
-        done = [threads.submit(task) for task in (knock, come_late)]
-        meet(Place(coordinator, 2, 0), TASK, 20)
-        assert [future.result() for future in done] == [None, None]
+        done = [threads.submit(task) for task in (knock, trickle, come_late)]
+        ours = meet(Place(coordinator, 2, 0), TASK, 20)
+        assert [future.result() for future in done[:2]] == [None, None]
+        theirs = done[2].result()
+    assert set(told) <= {b""}
+    assert ours.keys() == {1} and theirs.keys() == {0}  # to be kept while they work
+    for connection in (*ours.values(), *theirs.values()):
+        connection.close()
+
+
+def test_nothing_of_a_task_is_sent():
+    """Whoever listens, or comes first to the coordinator's address, sees digests."""
+    with socket.create_server(("localhost", 0)) as server, ThreadPoolExecutor() as threads:
+        address = f"localhost:{server.getsockname()[1]}"
+        coming = threads.submit(meet, Place(address, 2, 1), TASK | {"secret": "/home/me/data"}, 5)
+        connection, _ = server.accept()
+        said = connection.makefile().readline()
+        connection.sendall(json.dumps({"refusal": "", "tasks": {"0": digests({"b": 1})}}).encode() + b"\n")
+        with pytest.raises(UserError, match="--mode is 'train' here and something else in process 0"):
+            coming.result()
+        connection.close()
+    message = json.loads(said)
+    assert message.keys() == {"index", "task"}
+    for digest in (*message["task"], *message["task"].values()):
+        assert re.fullmatch("[0-9a-f]{24}", digest)
 
 
 def test_a_coordinator_that_does_not_answer_is_named():

@@ -117,15 +117,49 @@ def test_maps_of_train_ids_or_of_unknown_numbers_stay_such(folder, arguments):
     assert_array_equal(written(folder, "a_leftImg8bit"), sampled(LABEL, OFFSET))
 
 
+@pytest.mark.parametrize("scale", ["2", "0.5"])
+def test_void_and_what_does_not_move_keeps_its_id(folder, scale):
+    """Cityscapes has many ids of no class: static (4) stays static, and no id comes out that was not there."""
+    (folder / "labels/sub/b_leftImg8bit.png").unlink()
+    ids = IDS[LABEL]
+    ids[:, :9], ids[:6, 9:12] = 4, 1
+    cv2.imwrite(str(folder / "labels/a_leftImg8bit.png"), ids)
+    assert run(folder, "--dataset=cityscapes", f"--scale={scale}") == 0
+    refined = written(folder, "a_leftImg8bit")
+    assert set(np.unique(refined)) <= set(np.unique(ids))
+    still = (OFFSET == 0).all(-1)
+    assert_array_equal(refined[still], ids[still])
+    if scale == "2":
+        y, x = np.clip(np.indices(SIZE) + 2 * np.moveaxis(OFFSET, -1, 0), 0, np.reshape(SIZE, (2, 1, 1)) - 1)
+        numbers = CITYSCAPES.train_ids()
+        assert_array_equal(refined, np.where(numbers[ids[y, x]] == numbers[ids], ids, ids[y, x]))
+
+
+def test_a_class_of_several_ids_keeps_them(folder):
+    (folder / "labels/sub/b_leftImg8bit.png").unlink()
+    file = folder / "classes.yaml"
+    file.write_text(
+        "classes: [{name: a, color: [0, 0, 0], ids: [1, 2]}, {name: b, color: [0, 0, 9], ids: [7]}]\nignored: [9]"
+    )
+    ids = np.uint8((2, 7, 9))[LABEL % 3]
+    cv2.imwrite(str(folder / "labels/a_leftImg8bit.png"), ids)
+    assert run(folder, f"--dataset={file}") == 0
+    refined = written(folder, "a_leftImg8bit")
+    assert (refined != ids).any()
+    assert set(np.unique(refined)) == {2, 7, 9}
+
+
 def test_no_label_comes_out_that_is_none(folder):
-    """Numbers between a class and 255, no class, are no class."""
+    """Numbers between pixels that no pixel has, as between a class and 255, no class."""
     (folder / "labels/sub/b_leftImg8bit.png").unlink()
     label = np.where(LABEL > 9, 255, LABEL).astype(np.uint8)
     cv2.imwrite(str(folder / "labels/a_leftImg8bit.png"), label)
     assert run(folder, "--dataset=cityscapes", "--ids=train_ids", "--scale=0.5") == 0
     numbers = np.rint(sampled(label, OFFSET / 2))
     assert ((numbers > 18) & (numbers < 255)).any()
-    assert_array_equal(written(folder, "a_leftImg8bit"), np.where(numbers > 18, 255, numbers))
+    assert_array_equal(
+        written(folder, "a_leftImg8bit"), np.where(np.isin(numbers, np.unique(label)), numbers, label)
+    )
 
 
 def test_seeds_are_recognised_and_not_scaled(folder):

@@ -1,6 +1,6 @@
 import os
 import pickle
-import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -138,19 +138,12 @@ def folders_with_pth():
 
 @pytest.mark.skipif(not folders_with_pth(), reason=f"no {SHARED.name}/goldens beside the project")
 @pytest.mark.parametrize("folder", folders_with_pth() or [None], ids=lambda path: path and path.name)
-@pytest.mark.usefixtures("torch")
 def test_a_pth_file_reads_as_the_same_arrays_as_its_npz(folder):
     arrays = np.load(folder / "weights.npz")
     state_dict = read_pth(folder / "weights.pth")
     assert state_dict.keys() == set(arrays.files)
     for key, value in state_dict.items():
         np.testing.assert_array_equal(value, arrays[key])
-
-
-def test_without_pytorch_it_is_asked_for(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UserError, match="weights.pth needs PyTorch; install it with `pip install torch`"):
-        read_pth(tmp_path / "weights.pth")
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -164,11 +157,93 @@ def test_old_and_new_files_plain_or_of_a_training_are_read(torch, tmp_path, wrap
     np.testing.assert_array_equal(read["bn1.weight"], [0, 1, 2])
 
 
+@pytest.mark.parametrize("zipped", [False, True])
+def test_all_that_checkpoints_hold_is_read_as_pytorch_reads_it(torch, tmp_path, zipped):
+    module = torch.nn.BatchNorm2d(3)
+    state = module.state_dict()  # an OrderedDict with versions of its modules
+    grid = torch.arange(24.0).reshape(4, 6)
+    state |= {
+        "part": grid[1:3, ::2],
+        "turned": grid.T,
+        "scalar": torch.tensor(2.5),
+        "none": torch.zeros(0, 3),
+    }
+    state |= {"again": state["part"], "flags": torch.tensor([True, False]), "double": grid.double()}
+    state |= {"half": grid.half(), "brain": grid.bfloat16()}
+    optimizer = torch.optim.SGD(module.parameters(), 0.1, momentum=0.9)
+    module(torch.ones(1, 3, 2, 2)).sum().backward()
+    optimizer.step()
+    content = {"state_dict": state, "best_mIoU": np.float64(0.5), "optimizer": optimizer.state_dict()}
+    torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+    read = read_pth(tmp_path / "w.pth")
+    assert read.keys() == state.keys()
+    for key, value in state.items():
+        wide = value.float() if key in ("half", "brain") else value
+        np.testing.assert_array_equal(read[key], wide.detach().numpy())
+        assert read[key].dtype == wide.detach().numpy().dtype
+
+
+def written(
+    path,
+    shape,
+    strides,
+    count=4,
+    start=0,
+    module="torch._utils",
+    name="_rebuild_tensor_v2",
+    copies=1,
+    stored=4,
+):
+    """A file with tensors of such a shape over `count` numbers, which nobody checks."""
+    data = path / "w.pth"
+    storage = f"(Vstorage\nctorch\nFloatStorage\nV0\nVcpu\nI{count}\ntQ".encode()
+    numbers = ["(" + "".join(f"I{n}\n" for n in tuple_) + "t" for tuple_ in (shape, strides)]
+    tensor = f"c{module}\n{name}\n(".encode() + storage + f"I{start}\n{numbers[0]}{numbers[1]}I00\n".encode()
+    pairs = b"".join(
+        f"Vbn{i}.weight\n".encode() + tensor + b"ccollections\nOrderedDict\n)RtR" for i in range(copies)
+    )
+    with zipfile.ZipFile(data, "w") as file:
+        file.writestr("w/data.pkl", b"(" + pairs + b"d.")
+        file.writestr("w/data/0", np.arange(stored, dtype=np.float32).tobytes())
+    return data
+
+
+def test_what_is_written_for_tests_is_read(tmp_path):
+    np.testing.assert_array_equal(read_pth(written(tmp_path, (2, 2), (1, 2)))["bn0.weight"], [[0, 2], [1, 3]])
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        {"shape": (10**6, 10**6), "strides": (0, 0)},
+        {"shape": (3, 2), "strides": (1, 1)},
+        {"shape": (5,), "strides": (1,)},
+        {"shape": (2,), "strides": (10**12,)},
+        {"shape": (2,), "strides": (-1,), "start": 1},
+        {"shape": (2,), "strides": (1,), "start": 3},
+        {"shape": (2,), "strides": (1, 1)},
+        {"shape": (4,), "strides": (1,), "count": 10**12},
+        {"shape": (10_000,), "strides": (1,), "count": 10_000, "stored": 10_000, "copies": 30},
+    ],
+)
+def test_tensors_that_show_more_than_the_file_holds_are_refused(tmp_path, tensor):
+    with pytest.raises(UserError, match=NOT_READ):
+        read_pth(written(tmp_path, **tensor))
+
+
+@pytest.mark.parametrize(
+    "name", ["torch._utils._rebuild_qtensor", "torch._utils._rebuild_sparse_tensor", "builtins.bytearray"]
+)
+def test_names_that_no_state_dict_needs_are_refused(tmp_path, name):
+    module, _, function = name.rpartition(".")
+    with pytest.raises(UserError, match=rf"holds Python objects \({name}\)"):
+        read_pth(written(tmp_path, (4,), (1,), module=module, name=function))
+
+
 NOT_READ = r"cannot be read as a PyTorch checkpoint \(\w+\); check that it is a whole .pth file"
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip file", b"<!DOCTYPE html>", b"PK\x03\x04" + bytes(100)])
-@pytest.mark.usefixtures("torch")
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
     (tmp_path / "broken.pth").write_bytes(content)
     with pytest.raises(UserError, match=f"broken.pth {NOT_READ}"):
@@ -218,7 +293,6 @@ def test_a_checkpoint_without_a_state_dict_is_named(torch, tmp_path, content):
         read_pth(tmp_path / "w.pth")
 
 
-@pytest.mark.usefixtures("torch")
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match="nowhere.pth is no file"):
         read_pth(tmp_path / "nowhere.pth")

@@ -1,0 +1,81 @@
+"""Whether the other processes are still there: a sign of life every few seconds, on the connections of their meeting.
+
+JAX would wait for one that has died or is cut off, and after minutes abort in C++. Here all others say it in a sentence
+within half a minute and end with EXIT_INTERRUPTED: the same command goes on from the last checkpoint.
+"""
+
+import atexit
+import multiprocessing
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from threading import Thread
+
+from ovenet_jax.errors import EXIT_INTERRUPTED
+
+BEAT, SILENCE = 3.0, 20.0  # seconds from one sign of life to the next, and without any
+DONE = b"done"
+LONGEST = 1000  # bytes of a line
+
+Connections = Mapping[int, socket.socket]  # by process; process 0 has one with each other, those one with it
+
+
+def watch(connections: Connections) -> None:
+    """Watches the other processes until this one ends."""
+    for index, connection in connections.items():
+        connection.settimeout(SILENCE)
+        Thread(target=_listen, args=(index, connections), daemon=True).start()
+    Thread(target=_beat, args=(connections,), daemon=True).start()
+    atexit.register(_tell, connections, DONE)
+    excepthook = sys.excepthook
+
+    def after_the_others(*error) -> None:
+        """What fails because a peer is lost fails at once: that is said first, and ends the process."""
+        time.sleep(BEAT)
+        excepthook(*error)
+
+    sys.excepthook = after_the_others
+
+
+def _beat(connections: Connections) -> None:
+    while True:
+        _tell(connections, b"")
+        time.sleep(BEAT)
+
+
+def _tell(connections: Connections, line: bytes) -> None:
+    for connection in connections.values():
+        with suppress(OSError):
+            connection.sendall(line + b"\n")
+
+
+def _listen(index: int, connections: Connections) -> None:
+    unread, cause = b"", "its connection is closed"
+    try:
+        while received := connections[index].recv(LONGEST):
+            *lines, unread = (unread + received)[-LONGEST:].split(b"\n")
+            for line in filter(None, lines):
+                if line == DONE:
+                    return
+                _end(line.decode(errors="replace"), connections)
+    except TimeoutError:
+        cause = f"no sign of life for {SILENCE:g} s"
+    except OSError as error:
+        cause = error.strerror or str(error)
+    _end(
+        f"Process {index} is lost ({cause}); see what it said last, and start all processes with the same command: "
+        f"they go on from the last checkpoint.",
+        connections,
+    )
+
+
+def _end(sentence: str, connections: Connections) -> None:
+    _tell(connections, sentence.encode())
+    with suppress(OSError):
+        print(f"Error: {sentence}", file=sys.stderr, flush=True)
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    os._exit(EXIT_INTERRUPTED)  # the other threads may wait for the lost one for minutes

@@ -1,0 +1,178 @@
+"""The arrays in a `.pth` file, which anyone may have made: without PyTorch, and without running anything from it.
+
+PyTorch's loader for weights alone allows more than a state dict needs, some of which can end the process or take any
+amount of memory. Here a name in a file stands for one of the few things below or for a refusal, and no array is made
+that is larger than what the file holds.
+
+Source: PyTorch's serialization, both its zip files (since 1.6) and the pickles one after the other before.
+"""
+
+import io
+import math
+import pickle
+import struct
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of files before 1.6
+LONGEST = 2**21  # bytes of the pickles, which in the largest published files are a quarter of that
+TYPES = {
+    "Double": "<f8", "Float": "<f4", "Half": "<f2", "BFloat16": ml_dtypes.bfloat16, "Long": "<i8", "Int": "<i4",
+    "Short": "<i2", "Char": "i1", "Byte": "u1", "Bool": "?",
+}  # fmt: skip
+
+
+class HoldsObjectsError(Exception):
+    """A file holds what only its own code could make."""
+
+
+class _Storage(NamedTuple):
+    """Numbers in the file, by their key, of which a tensor shows a part."""
+
+    key: str
+    dtype: np.dtype
+    length: int
+
+
+class _Tensor(NamedTuple):
+    storage: _Storage
+    start: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class _Ignored:
+    """Whatever a training checkpoint holds beside its arrays, as its best mIoU in a NumPy scalar."""
+
+    def __init__(self, *_: Any):
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+def _tensor(storage: Any, start: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
+    if not isinstance(storage, _Storage):
+        raise ValueError("a tensor without numbers")
+    sides, steps = tuple(shape), tuple(strides)
+    numbers = (start, *sides, *steps)
+    if len(sides) != len(steps) or len(sides) > 8 or not all(type(n) is int and n >= 0 for n in numbers):
+        raise ValueError("a tensor of no sound shape")
+    return _Tensor(storage, start, sides, steps)
+
+
+KNOWN: dict[str, Any] = {
+    "collections.OrderedDict": OrderedDict,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
+    **{f"torch.{name}Storage": np.dtype(kind) for name, kind in TYPES.items()},
+    **dict.fromkeys(("numpy.dtype", "numpy.float64", "numpy.dtypes.Float64DType"), _Ignored),
+    **dict.fromkeys(("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"), _Ignored),
+    "_codecs.encode": _Ignored,
+}
+
+
+class _Unpickler(pickle._Unpickler):
+    """The one in Python: that in C reserves memory for whatever number a file names."""
+
+    dispatch = {**pickle._Unpickler.dispatch}
+    del dispatch[pickle.BYTEARRAY8[0]]
+
+    def find_class(self, module: str, name: str) -> Any:
+        if f"{module}.{name}" not in KNOWN:
+            raise HoldsObjectsError(f"{module}.{name}")
+        return KNOWN[f"{module}.{name}"]
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        kind, dtype, key, _, count, *view = pid
+        if kind != "storage" or not isinstance(dtype, np.dtype) or type(count) is not int or any(view):
+            raise ValueError("a storage of another kind")
+        return _Storage(str(key), dtype, count)
+
+
+def read(path: Path) -> Any:
+    """What the file holds, with numpy arrays for its tensors: bfloat16 is that of ml_dtypes.
+
+    Raises:
+      HoldsObjectsError: other objects than dicts, lists, numbers and tensors; their class.
+      Exception: whatever a damaged or foreign file leads to.
+    """
+    data = path.read_bytes()
+    content, bytes_of = _read_zip(data) if data.startswith(b"PK") else _read_pickles(data)
+    left = 4 * len(data)  # that arrays may take together: a few may show the same numbers
+
+    def resolved(value: Any, depth: int) -> Any:
+        nonlocal left
+        if isinstance(value, _Tensor):
+            array = _array(value, bytes_of)
+            left -= array.nbytes
+            if left < 0:
+                raise ValueError("more numbers than the file holds")
+            return array
+        if isinstance(value, dict) and depth:
+            return {key: resolved(one, depth - 1) for key, one in dict.items(value)}
+        return value
+
+    return resolved(content, depth=2)
+
+
+def _read_zip(data: bytes) -> tuple[Any, Callable[[str], bytes]]:
+    file = zipfile.ZipFile(io.BytesIO(data))
+    names = {info.filename.partition("/")[2]: info for info in file.infolist()}
+    stored = all(info.compress_type == zipfile.ZIP_STORED for info in names.values())
+    if not stored or sum(info.file_size for info in names.values()) > len(data):
+        raise ValueError("compressed")
+    if "byteorder" in names and file.read(names["byteorder"]) != b"little":
+        raise ValueError("the other byte order")
+    if names["data.pkl"].file_size > LONGEST:
+        raise ValueError("too many names")
+    content = _Unpickler(io.BytesIO(file.read(names["data.pkl"]))).load()
+    return content, cache(lambda key: file.read(names[f"data/{key}"]))
+
+
+def _read_pickles(data: bytes) -> tuple[Any, Callable[[str], bytes]]:
+    stream = io.BytesIO(data[:LONGEST])
+    if _Unpickler(stream).load() != MAGIC:
+        raise ValueError("no PyTorch file")
+    _version, _system, content, keys = (_Unpickler(stream).load() for _ in range(4))
+    at, size_of = stream.tell(), {storage.key: storage.dtype.itemsize for storage in _storages(content)}
+    storages: dict[str, bytes] = {}
+    for key in map(str, keys):
+        (count,) = struct.unpack_from("<Q", data, at)
+        end = at + 8 + count * size_of[key]
+        storages[key] = data[at + 8 : end]
+        at = end
+    return content, storages.__getitem__
+
+
+def _storages(content: Any) -> list[_Storage]:
+    """Of all tensors in a checkpoint, its optimizer's among them."""
+    found, waiting, known = [], [content], set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, _Tensor):
+            found.append(value.storage)
+        elif isinstance(value, dict | list | tuple) and id(value) not in known:
+            known.add(id(value))
+            waiting += dict.values(value) if isinstance(value, dict) else value
+    return found
+
+
+def _array(tensor: _Tensor, bytes_of: Callable[[str], bytes]) -> np.ndarray:
+    storage, count = tensor.storage, math.prod(tensor.shape)
+    if not count:
+        return np.zeros(tensor.shape, storage.dtype)
+    end = tensor.start + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.strides, strict=True)) + 1
+    if count > storage.length or end > storage.length:
+        raise ValueError("a tensor that shows more than its storage has")
+    numbers = np.frombuffer(bytes_of(storage.key), storage.dtype, storage.length)
+    strides = [step * storage.dtype.itemsize for step in tensor.strides]
+    return np.lib.stride_tricks.as_strided(numbers[tensor.start :], tensor.shape, strides, writeable=False)
