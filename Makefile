@@ -4,6 +4,8 @@
 # make gpu-program GPU_PROGRAM="--config=..."   what a GPU would do in a training step, without a GPU
 # make gpu-program-test   whether that is as it is meant to be
 # make lint   checks style and types
+# make slow-test   the tests that take minutes each
+# make clean   removes the environment and what tools left
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
@@ -15,10 +17,13 @@ GPU_PYTHON ?= python3.12
 GPU_VENV ?= .venv-gpu-program
 GPU_JAX := 0.11.2
 
-.PHONY: demo test browser-test slow-test gpu-program gpu-program-test lint clean
+.PHONY: help demo test browser-test slow-test gpu-program gpu-program-test lint clean
 
 demo: $(VENV)/installed
 	$(RUN) main.py --config=configs/demo.py
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
 
 test: $(VENV)/tests-installed
 	$(RUN) -m pytest -m "not slow and not browser" -n $(WORKERS) --dist loadfile $(PYTEST_OPTIONS)
