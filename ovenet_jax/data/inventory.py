@@ -97,9 +97,9 @@ class Inventory:
         return found
 
 
-def digest_of(samples: Iterable[str]) -> str:
-    """Of a split, from those of its samples in their order."""
-    return hashlib.sha256("".join(samples).encode()).hexdigest()
+def digest_of(parts: Iterable[str]) -> str:
+    """Of a split, from those of its samples in their order, and the like."""
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def as_text(inventory: dict) -> str:

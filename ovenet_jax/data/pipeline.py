@@ -41,6 +41,7 @@ from ovenet_jax.data import (
     worker,
 )
 from ovenet_jax.data.augment import Act, RandomBrightness, RandomFlip, RandomScaleCrop, resize_short_side
+from ovenet_jax.data.inventory import digest_of
 from ovenet_jax.data.labels import TOY_STREETS, Labels
 from ovenet_jax.data.prepare import Builder, File, read_inventory, write_records
 from ovenet_jax.errors import UserError
@@ -121,13 +122,13 @@ def open_split(data: ConfigDict, split: str) -> "Source":
             f"Split {split!r} of {data.name} is empty or no part that can be read ({error})."
         ) from None
     has_labels = builder.data_set.unlabelled.isdisjoint(names)
-    identity = {
-        "name": data.name,
-        "split": split,
-        "images": len(records),
-        "digest": "+".join(inventory["splits"].get(name, {}).get("digest", "") for name in names),
-    }
-    return Source(records, builder.data_set.labels, prepared, has_labels, identity)
+    labels = builder.data_set.labels
+    content = [inventory["splits"].get(name, {}).get("digest", "") for name in names]
+    content.append(
+        repr(sorted(zip(labels.names, labels.ids, strict=True)))
+    )  # what the labels mean, in any order
+    identity = {"name": data.name, "split": split, "images": len(records), "digest": digest_of(content)}
+    return Source(records, labels, prepared, has_labels, identity)
 
 
 def _reader(prepared: Path, builder: Builder) -> tfds.core.DatasetBuilder:
@@ -172,7 +173,7 @@ class Split(Samples, Protocol):
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Name of the data set, split, how many images, and a digest of their content."""
+        """Name of the data set, split, how many images, and a digest of them, their labels and what these mean."""
 
     def name(self, index: int) -> str: ...
 

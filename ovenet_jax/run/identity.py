@@ -56,17 +56,18 @@ def read(folder: Path) -> Identity | None:
     )
     content = files.read_json(file, {"classes": TABLE, "training": dict, "validation": dict}, remedy)
     classes = Labels(**{key: workdir.with_tuples(content["classes"][key]) for key in TABLE})
-    numbers = [*sum((*classes.ids, *classes.colors), ()), *classes.ignored_ids, classes.void_id]
-    rows = {len(classes.names), len(classes.colors), len(classes.ids)}
-    sound = len(rows) == 1 and all(classes.ids) and all(len(color) == 3 for color in classes.colors)
-    if not sound or not all(0 <= number <= 255 for number in numbers):
+    count, numbers = (
+        len(classes.names),
+        sum((*classes.ids, *classes.colors, classes.ignored_ids), (classes.void_id,)),
+    )
+    sound = len(classes.ids) == count and all(classes.ids) and [*map(len, classes.colors)] == count * [3]
+    if not sound or not set(numbers) <= set(range(256)):
         raise UserError(f"{file} is damaged (it describes no classes); {remedy}.")
     return Identity(classes, content["training"], content["validation"])
 
 
 def classes_of(folder: Path) -> Labels | None:
-    """The classes of the run or import in `folder`; None where it has no table, which is said of a run of an earlier
-    version.
+    """The classes of the run or import in `folder`; None where it has no table, which is said of a run.
 
     Raises:
       UserError: the table is damaged.
@@ -86,9 +87,7 @@ def check(folder: Path, now: Identity) -> None:
     Raises:
       UserError: it was trained on others; its file is damaged.
     """
-    if not workdir.has_checkpoint(folder):
-        return
-    before = read(folder)
+    before = read(folder) if workdir.has_checkpoint(folder) else now
     if before is None:
         if now.training:
             parallel.say(
@@ -96,33 +95,28 @@ def check(folder: Path, now: Identity) -> None:
                 f"of the data as they are now."
             )
         return
-    anew = f"start in another --workdir with --config.init.base={folder}"
-    if difference := _difference(before.classes, now.classes):
+    tables = zip_longest(_rows(before.classes), _rows(now.classes), fillvalue="absent")
+    faults = [
+        f"class {i} was {was} and is {is_now}" for i, (was, is_now) in enumerate(tables) if was != is_now
+    ]
+    if now.training and before.training not in ({}, now.training):
+        faults.append(f"it was {_said(before.training)} and is {_said(now.training)}")
+    if faults:
         raise UserError(
-            f"{folder} was trained on other classes: {difference}; restore the class table, or {anew}, which takes "
-            f"over what it has learned, of the head by the names of the classes."
+            f"{folder} was trained on other data: {faults[0]}; restore them, or start in another --workdir with "
+            f"--config.init.base={folder}, which takes over what it has learned, of the head by names of classes."
         )
-    if now.training and before.training and before.training != now.training:
-        raise UserError(
-            f"{folder} was trained on other images or labels, {_said(before.training)}, now {_said(now.training)}; "
-            f"restore them, or {anew}."
-        )
-    if now.validation and before.validation and before.validation != now.validation:
+    if now.validation and before.validation not in ({}, now.validation):
         parallel.say(
             f"Note: {folder} was validated on {_said(before.validation)} before, now it is {_said(now.validation)}; "
             f"its scores do not compare with earlier ones."
         )
 
 
-def _difference(there: Labels, here: Labels) -> str:
-    """The first class whose name or label ids are not the same; "" if all are."""
-    rows = zip_longest(zip(there.names, there.ids, strict=True), zip(here.names, here.ids, strict=True))
-    for number, (before, now) in enumerate(rows):
-        if before != now:
-            was, is_now = (f"{x[0]!r} of label ids {list(x[1])}" if x else "absent" for x in (before, now))
-            return f"class {number} was {was} and is {is_now}"
-    return ""
+def _rows(classes: Labels) -> list[str]:
+    rows = zip(classes.names, classes.ids, strict=True)
+    return [f"{name!r} of label ids {', '.join(map(str, ids))}" for name, ids in rows]
 
 
 def _said(split: Mapping[str, Any]) -> str:
-    return f"{split.get('images')} of {split.get('split')} (digest {str(split.get('digest'))[:12]})"
+    return f"{split.get('images')} images of {split.get('split')} (digest {str(split.get('digest'))[:12]})"

@@ -21,21 +21,24 @@ class JsonLines:
         try:
             before = path.read_bytes() if path.exists() else b""
         except OSError as error:
-            print(
-                f"Warning: {path} cannot be read ({error.strerror}); see what it is: nothing depends on it."
-            )
+            print(f"Warning: {path} cannot be read ({error.strerror}); nothing depends on it.")
             before = b""
         lines = before.splitlines(keepends=True)
         whole = [(line, content) for line in lines if (content := _parsed(line))]
         kept = [line.rstrip() + b"\n" for line, content in whole if keep(content)]
         if not read_only:
             cut_off = bool(lines) and not before.endswith(b"\n") and not _parsed(lines[-1])  # by a sudden end
-            if len(whole) + cut_off < len(lines):
-                aside = path.with_name(f"{path.name}.damaged")
-                _try_to_write(aside, before)
-                print(f"Warning: lines of {path} are damaged and left out; as it was it is kept as {aside}.")
-            if b"".join(kept) != before:
-                _try_to_write(path, b"".join(kept))
+            try:
+                if len(whole) + cut_off < len(lines):
+                    aside = path.with_name(f"{path.name}.damaged")
+                    files.write(aside, before)
+                    print(
+                        f"Warning: lines of {path} are damaged and left out; as it was it is kept as {aside}."
+                    )
+                if b"".join(kept) != before:
+                    files.write(path, b"".join(kept))
+            except OSError as error:
+                print(f"Warning: {path} cannot be written now ({error.strerror}); free space.")
         self.count = len(kept)
         self._read_only = read_only
         self._unwritten = ""
@@ -100,13 +103,6 @@ class Summaries:
                 f"Warning: TensorBoard's files cannot be written any more ({said}); free space. The metrics go on in "
                 f"{self._lines.path}."
             )
-
-
-def _try_to_write(file: Path, content: bytes) -> None:
-    try:
-        files.write(file, content)
-    except OSError as error:
-        print(f"Warning: {file} cannot be written now ({error.strerror}); free space.")
 
 
 def _parsed(line: bytes) -> dict | None:

@@ -99,9 +99,10 @@ def held(workdir: Path) -> Iterator[None]:
             alive = host == here and process.isdigit() and Path(f"/proc/{process}").exists()
         if alive or host not in ("", here):
             ended = "" if alive else f", or delete {file} if that has ended"
+            who = f"process {process} on {host}, since {since}," if process else "another process"
             raise UserError(
-                f"{workdir} is held by process {process} on {host}, since {since}, which trains or imports there; wait "
-                f"for its end{ended}, or choose another --workdir."
+                f"{workdir} is held by {who} which trains or imports there; wait for its end{ended}, or choose another "
+                f"--workdir."
             )
         with files.writing(workdir, "--workdir"):
             opened.truncate(0)

@@ -117,7 +117,10 @@ def test_without_locks_the_holder_is_asked_for(tmp_path, monkeypatch, process, f
 @pytest.mark.parametrize("note", [b"\xff{", b"3\n\n\n\n", bytes(100)])
 def test_a_damaged_note_of_the_holder_says_how_to_go_on(tmp_path, note):
     (tmp_path / workdir.HOLDER).write_bytes(note)
-    with pytest.raises(UserError, match="or delete .* if that has ended"), workdir.held(tmp_path):
+    with (
+        pytest.raises(UserError, match="is held by .* or delete .* if that has ended"),
+        workdir.held(tmp_path),
+    ):
         pass
 
 
