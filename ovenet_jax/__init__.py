@@ -1,5 +1,6 @@
 """OVeNet, HRNet and OCR semantic segmentation in JAX and Flax.
 
+    load(workdir)                the best network of a training or an import, to be called: .predict(image)
     create_model(config.model)   a network with its initial values
     load_model(workdir)          the best network of a finished or running training
     load_normalisation(workdir)  what makes of images the input of that network
@@ -10,6 +11,7 @@ All are imported on first use: the input pipeline's worker processes import this
 from importlib import import_module
 
 _ROOMS = {
+    "load": "ovenet_jax.evaluation.predictor",
     "create_model": "ovenet_jax.models.zoo",
     "load_model": "ovenet_jax.run.network",
     "load_normalisation": "ovenet_jax.run.network",

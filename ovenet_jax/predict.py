@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ovenet_jax import files
-from ovenet_jax.data import labels, pipeline
+from ovenet_jax.data import pipeline
 from ovenet_jax.data.image_files import write_picture
 from ovenet_jax.data.image_folder import ImageFolder
 from ovenet_jax.data.labels import Labels
@@ -24,11 +23,11 @@ from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
 from ovenet_jax.errors import UserError, listed
 from ovenet_jax.evaluation.colours import overlay
 from ovenet_jax.evaluation.drawing import MARGIN, bordered
-from ovenet_jax.evaluation.inference import Inference
 from ovenet_jax.evaluation.legend import legend
+from ovenet_jax.evaluation.predictor import Prediction, Predictor, known_classes
 from ovenet_jax.run import identity, workdir
-from ovenet_jax.run.network import Network, restore_network
-from ovenet_jax.segfix.files import Offsets, read_offsets, write_offsets
+from ovenet_jax.run.network import restore_network
+from ovenet_jax.segfix.files import read_offsets, write_offsets
 from ovenet_jax.supervision.task import Task, task_of
 
 FORMS = ("png", "mat")  # of offset files
@@ -65,20 +64,20 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
             images, name = ImageFolder(source), source.stem if source.is_file() else source.resolve().name
             for line in images.left_out:
                 parallel.say(f"Note: {line}")
-    classes = _classes(config, task, any_count=source is not None)
+    classes = known_classes(config, task, any_count=source is not None)
     target, option = (out, "--out") if out else (folder / "predictions" / name, "--workdir")
     parts = _parts(config, task, classes, files.incomplete(target))
     network = restore_network(config.model, folder, config.eval.checkpoint)
     task.check_test()
-    inference = Inference.from_config(config, network.graphdef, classes, answer_only=True)
+    predictor = Predictor(config, network, task, classes)
     with parallel.all_or_none():
         files.refuse_existing(target, option)
     first = jax.process_index() == 0
     what = f"{len(images)} images of {name} with step {network.step} of {folder}"
-    parallel.say(f"Predicting {what}, {inference.protocol}.")
+    parallel.say(f"Predicting {what}, {predictor.inference.protocol}.")
     with files.new_folder(target, option) if first else files.writing(target, option):
         parallel.barrier()  # the first process has made the folder
-        unreadable, wrong, notes = _write_all(images, inference, network, task, parts, config.data.workers)
+        unreadable, wrong, notes = _write_all(images, predictor, parts, config.data.workers)
         unreadable, wrong = (sum(parallel.gather(faults), []) for faults in (unreadable, wrong))
         notes = sum(parallel.gather(notes), [])
         if wrong:
@@ -100,12 +99,7 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
 
 @enough_memory(EVALUATION_MEMORY)
 def _write_all(
-    images: pipeline.Samples,
-    inference: Inference,
-    network: Network,
-    task: Task,
-    parts: Sequence["_Part"],
-    workers: int,
+    images: pipeline.Samples, predictor: Predictor, parts: Sequence["_Part"], workers: int
 ) -> tuple[list[str], list[str], list[Note]]:
     """Writes this process's share; returns what is wrong with images, and with files that are read again, and what is
     to be said of images."""
@@ -115,51 +109,22 @@ def _write_all(
     mine = range(jax.process_index(), len(images), jax.process_count())
     checks: list[Callable[[], str | None]] = []
 
-    def write(sample: dict, class_map: np.ndarray, offsets: Offsets | None) -> None:
-        height, width = size = sample["image"].shape[:2]
+    def write(found: tuple[dict, Prediction]) -> None:
+        sample, prediction = found
+        offsets = prediction.offsets if offsets_wanted else None
         for part in parts:
             file = part.folder / f"{sample['name']}.{part.suffix}"
-            part.write(file, sample["image"], class_map[:height, :width], offsets)
-            checks.append(partial(part.fault_of, file, size))
+            part.write(file, prediction.image, prediction.label_map, offsets)
+            checks.append(partial(part.fault_of, file, prediction.label_map.shape))
 
     with (
         pipeline.samples(images, mine, workers=workers) as samples,
         ThreadPoolExecutor() as threads,
     ):
         bar = tqdm(samples, "predicting", len(mine), unit=" images", mininterval=1)
-        readable = _readable(bar, unreadable, notes)
-        for batch, segmentation in inference.over(readable, network.params, network.statistics):
-            maps, *trunk = jax.device_get(
-                (task.class_map(segmentation.prediction), segmentation.offset, segmentation.confidence)
-            )
-            offsets: Iterable[Offsets | None] = repeat(None)
-            if offsets_wanted:
-                offsets = task.offsets([sample["image"].shape[:2] for sample in batch], maps, *trunk)
-            list(threads.map(write, batch, maps, offsets))
+        for batch in predictor.over(_readable(bar, unreadable, notes)):
+            list(threads.map(write, batch))
         return unreadable, list(filter(None, threads.map(lambda check: check(), checks))), notes
-
-
-def _classes(config: ConfigDict, task: Task, any_count: bool) -> Labels:
-    """The class table of what is predicted, or one that only counts where the model has another number of classes."""
-    count = config.model.num_classes
-    try:
-        classes = task.classes
-    except UserError as error:  # of the data set, which predicting images of another folder does not need
-        if not any_count:
-            raise
-        print(f"Note: no class names are known ({error}) The maps hold 0 to {count - 1}.")
-        return labels.numbered(count)
-    if len(classes.names) == count:
-        return classes
-    if not any_count:
-        raise UserError(
-            f"config.model.num_classes={count}, but {config.data.name} has {len(classes.names)} classes; its test "
-            f"files need a model of its own classes."
-        )
-    print(
-        f"Note: the model has {count} classes, {config.data.name} {len(classes.names)}; the maps hold 0 to {count - 1}."
-    )
-    return labels.numbered(count)
 
 
 def _ids_to_write(classes: Labels, kind: str) -> np.ndarray:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 WAITING = 4
+MOST_SHAPES = 64
 SAFE = 60.0  # exp of such logits can be added up in float32
 LEAST = float(np.finfo(np.float32).min)
 
@@ -105,6 +106,7 @@ class Inference:
     ):
         self.rows = images_per_device * mesh.shape["data"]
         self.pass_sizes: set[tuple[int, int]] = set()  # that the network has been compiled for
+        self.shapes: set[tuple[int, int]] = set()  # of canvases that something has been compiled for
         self.protocol = protocol
         self._align_corners = align_corners
         self.mesh = mesh
@@ -154,6 +156,11 @@ class Inference:
         images = [*images, *[np.zeros_like(images[0])] * (self.rows - len(images))]
         canvas = canvas_size(images[0].shape[:2], self.protocol)
         pixels = self._put(np.stack([on_canvas(image, canvas, 0) for image in images]))
+        self.shapes.add(canvas)
+        if len(self.shapes) > MOST_SHAPES:  # what is compiled takes memory
+            self.shapes = {canvas}
+            for function in (self.read, self.forward, self.add):
+                function.clear_cache()
         plans = [passes(image.shape[:2], self.protocol, self._align_corners) for image in images]
         scores: dict[str, Sums] = {}
         maps, offset, confidence, largest = None, None, None, 0.0

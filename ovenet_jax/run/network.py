@@ -62,7 +62,12 @@ def keys_of(folder: Path) -> Iterator[None]:
 
 
 def model_of(folder: str | Path) -> ConfigDict:
-    """config.model of the run or import in `folder`.
+    """As `config_of`, config.model."""
+    return config_of(folder).model
+
+
+def config_of(folder: str | Path) -> ConfigDict:
+    """The config of the run or import in `folder`.
 
     Raises:
       UserError: the folder holds neither.
@@ -72,7 +77,7 @@ def model_of(folder: str | Path) -> ConfigDict:
         raise UserError(
             f"{folder} holds no run (no config.json); give the --workdir of a training or an import."
         )
-    return config.model
+    return config
 
 
 def restore_network(model: ConfigDict, folder: Path, which: str = "best") -> Network:

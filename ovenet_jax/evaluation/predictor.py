@@ -1,0 +1,177 @@
+"""A trained network as a function: images of any origin -> what it says of them, by a run's own test protocol."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from ovenet_jax.data.image_files import encoded, read_any_image
+from ovenet_jax.data.labels import Labels, numbered
+from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
+from ovenet_jax.errors import UserError
+from ovenet_jax.evaluation.colours import overlay
+from ovenet_jax.evaluation.inference import Inference
+from ovenet_jax.run import identity
+from ovenet_jax.run.network import Network, config_of, keys_of, restore_network
+from ovenet_jax.segfix.files import Offsets
+from ovenet_jax.supervision.task import Task, task_of
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of one image.
+
+    image: uint8 RGB [H, W, 3]. label_map: uint8 [H, W], the number of each pixel's class; of a SegFix, of its offset.
+    """
+
+    image: np.ndarray
+    label_map: np.ndarray
+    predictor: "Predictor"
+    trunk: list[np.ndarray | None]  # an OVeNet's offset and confidence, as the network gives them
+
+    @property
+    def classes(self) -> Labels:
+        """Their `names` and `colors`."""
+        return self.predictor.classes
+
+    @property
+    def offsets(self) -> Offsets | None:
+        """`offset` in pixels, (row, column), [H, W, 2], to the pixel whose label is read, and an OVeNet's `confidence`
+        in it, float32 [H, W]; None of a network without.
+
+        Raises:
+          UserError: no pass of the test protocol sees the whole image.
+        """
+        task, maps = self.predictor.task, [None if x is None else x[None] for x in self.trunk]
+        return (
+            task.offsets([self.label_map.shape], self.label_map[None], *maps)[0]
+            if task.gives_offsets
+            else None
+        )
+
+    def scores(self) -> dict[str, np.ndarray]:
+        """Of each class, float32 [H, W, K], as the passes of the test add them up; of an OVeNet's "initial" S_i, "seed"
+        S_s and "fused" S_f. Computed by each call."""
+        (height, width), network = self.image.shape[:2], self.predictor.network
+        over = self.predictor.parts.over([{"image": self.image}], network.params, network.statistics)
+        return {name: np.asarray(x[0, :height, :width]) for name, x in next(over)[1].scores.items()}
+
+    def overlay(self) -> np.ndarray:
+        """The image under the colours of its classes, uint8 RGB [H, W, 3]."""
+        return overlay(self.image, self.label_map, self.classes)
+
+    def _repr_png_(self) -> bytes:
+        return encoded(self.overlay())
+
+
+class Predictor:
+    """A network with its test protocol and its classes. Several threads may use it."""
+
+    def __init__(self, config: ConfigDict, network: Network, task: Task, classes: Labels):
+        self.network, self.task, self.classes, self._config = network, task, classes, config
+        self.inference = Inference.from_config(config, network.graphdef, classes, answer_only=True)
+
+    @cached_property
+    def parts(self) -> Inference:
+        """Of all predictions, the answer's parts too."""
+        return Inference.from_config(self._config, self.network.graphdef, self.classes)
+
+    def predict(self, images: Any) -> Any:
+        """An image -> its `Prediction`; a list of images, of any sizes, -> a list. Each pixel's class is that which
+        --mode=predict writes.
+
+        An image is a path, a PIL image, or an array, uint8 RGB [H, W, 3] or grey [H, W]. A size that the network has
+        not met is compiled for; where there are many, config.eval.bucket of the run makes few of them.
+
+        Raises:
+          UserError: something else, an image that --mode=predict would not read, or too little memory.
+        """
+        alone = not isinstance(images, list | tuple)
+        given = [images] if alone else images
+        names = ["The image" if alone else f"images[{i}]" for i in range(len(given))]
+        samples = ({"name": name, "image": pixels(x, name)} for x, name in zip(given, names, strict=True))
+        with enough_memory(EVALUATION_MEMORY):
+            found = {sample["name"]: one for batch in self.over(samples) for sample, one in batch}
+        return found[names[0]] if alone else [found[name] for name in names]
+
+    def over(self, samples: Iterable[dict]) -> Iterator[list[tuple[dict, Prediction]]]:
+        """In batches: samples, and the prediction for their "image"."""
+        for batch, segmentation in self.inference.over(samples, self.network.params, self.network.statistics):
+            maps, *trunk = jax.device_get(
+                (self.task.class_map(segmentation.prediction), segmentation.offset, segmentation.confidence)
+            )
+            answers = []
+            for row, sample in enumerate(batch):
+                height, width = sample["image"].shape[:2]
+                own = [None if x is None else x[row] for x in trunk]
+                answers.append(Prediction(sample["image"], maps[row, :height, :width].copy(), self, own))
+            yield list(zip(batch, answers, strict=True))
+
+
+def pixels(image: Any, name: str) -> np.ndarray:
+    """What `Predictor.predict` takes -> uint8 RGB [H, W, 3]. Raises UserError, which calls it by its path or `name`."""
+    try:
+        if isinstance(image, str | PathLike):
+            name = str(image)
+            return read_any_image(Path(image).expanduser().read_bytes()).array
+        if hasattr(image, "getexif"):
+            from PIL import ImageOps
+
+            ImageOps.exif_transpose(image).save(file := BytesIO(), "PNG")
+            return read_any_image(file.getvalue()).array
+    except (OSError, ValueError) as error:
+        raise UserError(f"{name} cannot be read: {error}.") from error
+    array = np.asarray(image)
+    array = np.stack([array] * 3, axis=-1) if array.ndim == 2 else array
+    if array.dtype != np.uint8 or array.shape[2:] != (3,) or not array.size:
+        raise UserError(
+            f"{name} is {array.dtype} {list(array.shape)}; an image is a path, a PIL image, or an array, uint8 RGB "
+            f"[H, W, 3] or grey [H, W]."
+        )
+    return array
+
+
+def load(folder: str | Path, checkpoint: str = "best") -> Predictor:
+    """The "best" or "latest" network of the run or import in `folder`, to be called on this process's devices.
+
+    Raises:
+      UserError: the folder holds neither, or no checkpoint.
+    """
+    folder = Path(folder).expanduser()
+    with keys_of(folder):
+        config = config_of(folder)
+        config.mesh = (0, 1)  # the training's devices may have been others
+        task = task_of(config, identity.classes_of(folder))
+        task.check_test()
+        network = restore_network(config.model, folder, checkpoint)
+        return Predictor(config, network, task, known_classes(config, task, any_count=True))
+
+
+def known_classes(config: ConfigDict, task: Task, any_count: bool) -> Labels:
+    """The class table of what is predicted, or one that only counts where the model has another number of classes."""
+    count = config.model.num_classes
+    try:
+        classes = task.classes
+    except UserError as error:  # of the data set, which predicting images of another folder does not need
+        if not any_count:
+            raise
+        print(f"Note: no class names are known ({error}) The maps hold 0 to {count - 1}.")
+        return numbered(count)
+    if len(classes.names) == count:
+        return classes
+    if not any_count:
+        raise UserError(
+            f"config.model.num_classes={count}, but {config.data.name} has {len(classes.names)} classes; its test "
+            f"files need a model of its own classes."
+        )
+    print(
+        f"Note: the model has {count} classes, {config.data.name} {len(classes.names)}; the maps hold 0 to {count - 1}."
+    )
+    return numbered(count)

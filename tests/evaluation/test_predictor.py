@@ -1,0 +1,129 @@
+"""A network called from a program says what --mode=predict writes, of images of any kind."""
+
+from concurrent.futures import ThreadPoolExecutor
+from operator import methodcaller
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+import ovenet_jax
+from configs import camvid
+from ovenet_jax.data.image_files import encoded, write_picture
+from ovenet_jax.errors import UserError
+from ovenet_jax.evaluation import inference
+from ovenet_jax.predict import predict
+from ovenet_jax.segfix.files import read_offsets
+from tests import trees
+from tests.camvid_tree import write_tree
+from tests.tiny_step import small_resnet
+from tests.untrained import save_untrained, tiny
+
+SIZES = {"a": (32, 48), "b": (40, 30), "c": (32, 48)}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run's folder, of an OVeNet on a small ResNet, whose predictions of `images` by the command are there."""
+    folder = tmp_path_factory.mktemp("run")
+    config = tiny(camvid.get_config("ovenet_tiny"), write_tree(folder, size=(32, 48)))
+    config.model.backbone = small_resnet()
+    config.predict.update({"ids": "train_ids", "offsets": True})
+    save_untrained(config, folder)
+    for name, size in SIZES.items():
+        write_picture(folder / "images" / f"{name}.png", trees.image(size))
+    assert predict(config, folder, folder / "images")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def network(run):
+    return ovenet_jax.load(run)
+
+
+def files(run):
+    return [run / "images" / f"{name}.png" for name in SIZES]
+
+
+def test_all_pixels_are_those_of_the_command(run, network):
+    written = run / "predictions" / "images"
+    for name, prediction in zip(SIZES, network.predict(files(run)), strict=True):
+        label_map = cv2.imread(str(written / f"label_maps/{name}.png"), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(prediction.label_map, label_map)
+        assert encoded(prediction.overlay(), ".jpg") == (written / f"overlays/{name}.jpg").read_bytes()
+        offsets = read_offsets(written / f"offsets/{name}.png", SIZES[name])
+        np.testing.assert_array_equal(prediction.offsets.offset, offsets.offset)
+        np.testing.assert_allclose(prediction.offsets.confidence, offsets.confidence, atol=1 / 255)
+        assert prediction.classes.names[0] == "sky" and len(prediction.classes.colors) == 11
+
+
+def test_images_of_any_kind_are_one(run, network):
+    """Of many sizes in a list, or alone; a grey one is read with three equal channels, a turned one upright."""
+    (path, *_), grey = files(run), trees.image((32, 48))[..., 0]
+    colour, turned = Image.open(path), Image.Exif()
+    turned[0x0112] = 6  # to be shown turned by 90 degrees
+    Image.fromarray(np.rot90(np.asarray(colour))).save(run / "turned.png", exif=turned)
+    expected = network.predict(path).label_map
+    for image in (str(path), colour, np.asarray(colour), Image.open(run / "turned.png")):
+        np.testing.assert_array_equal(network.predict(image).label_map, expected)
+    maps = [one.label_map for one in network.predict([grey, Image.fromarray(grey), np.stack([grey] * 3, -1)])]
+    np.testing.assert_array_equal(maps[0], maps[1])
+    np.testing.assert_array_equal(maps[0], maps[2])
+
+
+def test_scores_and_the_picture_of_a_notebook(run, network):
+    prediction = network.predict(files(run)[1])
+    scores = prediction.scores()
+    assert list(scores) == ["initial", "seed", "fused"]
+    assert {x.shape for x in scores.values()} == {(40, 30, 11)}
+    assert (scores["fused"].argmax(-1) == prediction.label_map).mean() > 0.99  # ties, to rounding
+    picture = cv2.imdecode(
+        np.frombuffer(methodcaller("_repr_png_")(prediction), np.uint8), cv2.IMREAD_COLOR_RGB
+    )
+    np.testing.assert_array_equal(picture, prediction.overlay())
+
+
+def test_threads_may_share_a_network(run, network):
+    expected = [one.label_map for one in network.predict(files(run))]
+    with ThreadPoolExecutor(2) as threads:
+        for maps in threads.map(lambda _: [one.label_map for one in network.predict(files(run))], range(4)):
+            for found, wanted in zip(maps, expected, strict=True):
+                np.testing.assert_array_equal(found, wanted)
+
+
+def test_few_programs_are_kept(run, monkeypatch):
+    monkeypatch.setattr(inference, "MOST_SHAPES", 2)
+    network = ovenet_jax.load(run)
+    image = trees.image((32, 48))
+    first = network.predict(image).label_map
+    for width in (40, 44, 46):
+        assert network.predict(image[:, :width]).label_map.shape == (32, width)
+    np.testing.assert_array_equal(network.predict(image).label_map, first)
+    assert len(network.inference.shapes) == 2
+
+
+@pytest.mark.parametrize(
+    ("image", "sentence"),
+    [
+        (
+            np.zeros((4, 4, 3)),
+            r"The image is float64 \[4, 4, 3\]; an image is a path, a PIL image, or an array, uint8",
+        ),
+        (np.zeros((4, 4, 2), np.uint8), r"The image is uint8 \[4, 4, 2\]"),
+        (np.zeros((2, 4, 4, 3), np.uint8), r"The image is uint8 \[2, 4, 4, 3\]"),
+        (7, r"The image is int"),
+        ("nowhere.png", "nowhere.png cannot be read: .*No such file"),
+        (Image.new("RGBA", (4, 4)), r"The image cannot be read: transparent pixels"),
+        (Image.new("F", (4, 4)), r"The image cannot be read: cannot write mode F"),
+        ([np.zeros((4, 4, 3), np.uint8), np.zeros((0, 4, 3), np.uint8)], r"images\[1\] is uint8 \[0, 4, 3\]"),
+    ],
+)
+def test_what_is_no_image_gets_one_sentence(network, image, sentence):
+    with pytest.raises(UserError, match=sentence):
+        network.predict(image)
+
+
+def test_a_folder_without_a_network_is_named(tmp_path):
+    with pytest.raises(UserError, match="holds no run"):
+        ovenet_jax.load(tmp_path)
