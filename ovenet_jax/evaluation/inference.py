@@ -160,7 +160,7 @@ class Inference:
         if len(self.shapes) > MOST_SHAPES:  # what is compiled takes memory
             self.shapes = {canvas}
             for function in (self.read, self.forward, self.add):
-                function.clear_cache()
+                function.clear_cache()  # type: ignore[attr-defined]
         plans = [passes(image.shape[:2], self.protocol, self._align_corners) for image in images]
         scores: dict[str, Sums] = {}
         maps, offset, confidence, largest = None, None, None, 0.0

@@ -124,7 +124,7 @@ def pixels(image: Any, name: str) -> np.ndarray:
         if hasattr(image, "getexif"):
             from PIL import ImageOps
 
-            ImageOps.exif_transpose(image).save(file := BytesIO(), "PNG")
+            ImageOps.exif_transpose(image).save(file := BytesIO(), "TIFF")
             return read_any_image(file.getvalue()).array
     except (OSError, ValueError) as error:
         raise UserError(f"{name} cannot be read: {error}.") from error

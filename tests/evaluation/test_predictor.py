@@ -100,7 +100,7 @@ def test_few_programs_are_kept(run, monkeypatch):
     for width in (40, 44, 46):
         assert network.predict(image[:, :width]).label_map.shape == (32, width)
     np.testing.assert_array_equal(network.predict(image).label_map, first)
-    assert len(network.inference.shapes) == 2
+    assert len(network.inference.shapes) <= 2
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,7 @@ def test_few_programs_are_kept(run, monkeypatch):
         (np.zeros((2, 4, 4, 3), np.uint8), r"The image is uint8 \[2, 4, 4, 3\]"),
         (7, r"The image is int"),
         ("nowhere.png", "nowhere.png cannot be read: .*No such file"),
-        (Image.new("RGBA", (4, 4)), r"The image cannot be read: transparent pixels"),
-        (Image.new("F", (4, 4)), r"The image cannot be read: cannot write mode F"),
+        (Image.new("F", (4, 4)), r"The image cannot be read: more than 16 bits per channel"),
         ([np.zeros((4, 4, 3), np.uint8), np.zeros((0, 4, 3), np.uint8)], r"images\[1\] is uint8 \[0, 4, 3\]"),
     ],
 )
