@@ -54,12 +54,15 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
             "ovenet_jax.segfix.refine."
         )
     with parallel.all_or_none():
-        task = task_of(config, identity.classes_of(folder))
+        learned = identity.classes_of(folder)
+        task = task_of(config, learned)
         workdir.note_differences(folder, config)
         if source is None:
             pipeline.prepare(config.data)
             name = config.data.test_split
             images: pipeline.Samples = pipeline.open_split(config.data, name)
+            if learned and (others := identity.differences(learned, pipeline.classes(config.data))):
+                parallel.say(f"Note: {others[0]}; what is written are classes and ids of the run.")
         else:
             images, name = ImageFolder(source), source.stem if source.is_file() else source.resolve().name
             for line in images.left_out:

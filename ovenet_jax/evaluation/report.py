@@ -12,6 +12,7 @@ import numpy as np
 
 from ovenet_jax import files
 from ovenet_jax.data.image_files import write_picture
+from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation.confusion import confusion_picture
 from ovenet_jax.evaluation.results import Evaluation, ImageScore
@@ -89,7 +90,7 @@ def read(folder: Path) -> Evaluation | None:
         content = files.parse_json(file.read_bytes(), {"what": dict})
         return _as_evaluation(content) if "answer" in content else None  # older ones have none
     except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
-        print(f"Warning: {file} is damaged ({error!r}); it is made anew.")
+        parallel.say(f"Warning: {file} is damaged ({error!r}); it is made anew.")
         return None
 
 

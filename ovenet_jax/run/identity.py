@@ -95,10 +95,7 @@ def check(folder: Path, now: Identity) -> None:
                 f"of the data as they are now."
             )
         return
-    tables = zip_longest(_rows(before.classes), _rows(now.classes), fillvalue="absent")
-    faults = [
-        f"class {i} was {was} and is {is_now}" for i, (was, is_now) in enumerate(tables) if was != is_now
-    ]
+    faults = differences(before.classes, now.classes)
     if now.training and before.training not in ({}, now.training):
         faults.append(f"it was {_said(before.training)} and is {_said(now.training)}")
     if faults:
@@ -113,9 +110,17 @@ def check(folder: Path, now: Identity) -> None:
         )
 
 
-def _rows(classes: Labels) -> list[str]:
-    rows = zip(classes.names, classes.ids, strict=True)
-    return [f"{name!r} of label ids {', '.join(map(str, ids))}" for name, ids in rows]
+def differences(there: Labels, here: Labels) -> list[str]:
+    """One sentence for each class whose name or label ids are not the same."""
+    tables = (
+        [
+            f"{name!r} of label ids {', '.join(map(str, ids))}"
+            for name, ids in zip(x.names, x.ids, strict=True)
+        ]
+        for x in (there, here)
+    )
+    rows = enumerate(zip_longest(*tables, fillvalue="absent"))
+    return [f"class {number} was {before} and is {now}" for number, (before, now) in rows if before != now]
 
 
 def _said(split: Mapping[str, Any]) -> str:

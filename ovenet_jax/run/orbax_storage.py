@@ -19,7 +19,7 @@ from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
 
 CHECKSUMS = "checksums.json"  # in a step's folder: of each file the CRC-32 of each block
-BLOCK = 2**24  # bytes
+BLOCK = 2**22  # bytes
 NOT_IN_PATHS = "*?[\\"  # Orbax looks for files by patterns, TensorStore takes a backslash for a slash
 SCORE = checkpoint_manager.METRIC_ITEM_NAME
 
@@ -64,7 +64,10 @@ class OrbaxStorage:
                 ),
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,
-                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+                # directories at once: where one cannot be made, threads would wait for it for minutes
+                async_options=ocp.AsyncOptions(
+                    post_finalization_callback=self._seal, create_directories_asynchronously=False
+                ),
             ),
         )
 

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -257,6 +258,19 @@ def test_data_prepared_data_and_workdir_may_move(whole, capsys):
     files.write(folder / "moved/lists/train.lst", lines[0].replace("val", "train"))
     with pytest.raises(UserError, match="was trained on other data: it was 2 images of train"):
         train(moved, folder / "moved/run")
+
+
+def test_a_prediction_has_the_classes_and_ids_of_the_run(whole, capsys):
+    folder, config = whole
+    run = shutil.copytree(folder / "run", folder / "copied")
+    other = reordered(folder, config)
+    other.data.test_split = "val"
+    assert predict(other, run, None)
+    assert "Note: class 0 was 'road' of label ids 7, 8 and is 'car' of label ids 26; what is written" in (
+        capsys.readouterr().out
+    )
+    maps = (run / "predictions/val/label_maps").rglob("*.png")
+    assert set().union(*(np.unique(cv2.imread(str(path), -1)).tolist() for path in maps)) <= {7, 26}
 
 
 def test_prediction_needs_no_data_set(whole, tmp_path):
