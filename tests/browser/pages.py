@@ -19,15 +19,21 @@ SIZES = ((203, 331), (97, 61), (64, 250))  # (H, W), odd and narrow
 
 
 def made_up(
-    seed: int, size: tuple[int, int], *, name: str, labelled: bool = True, offsets: bool = True
+    seed: int,
+    size: tuple[int, int],
+    *,
+    name: str,
+    labelled: bool = True,
+    offsets: bool = True,
+    boundaries: bool = False,
 ) -> Inspected:
-    """An image of `size` (H, W), smooth scores at a quarter of it, seeds within the map."""
+    """An image of `size` (H, W) as an OVeNet, a baseline without offsets or a SegFix sees it: smooth scores at a
+    quarter of it, seeds within the map."""
     rng = np.random.default_rng(seed)
     height, width = size
     small = h, w = -(-height // 4), -(-width // 4)
-    scores = {
-        key: _probabilities(rng, small) for key in (("initial", "seed", "fused") if offsets else ("main",))
-    }
+    names = ("offset",) if boundaries else ("initial", "seed", "fused") if offsets else ("main",)
+    scores = {key: _probabilities(rng, small) for key in names}
     label = cv2.resize(
         _probabilities(rng, small).argmax(-1).astype(np.uint8), (width, height), interpolation=0
     )
@@ -41,8 +47,8 @@ def made_up(
         label=label if labelled else None,
         rankings={key: _ranking(values) for key, values in scores.items()},
         grid=Grid.over(size, small, align_corners=True),
-        seed=seed_offset.astype(np.float32) if offsets else None,
-        confidence=rng.random((h, w), np.float32) if offsets else None,
+        seed=seed_offset.astype(np.float32) if offsets and not boundaries else None,
+        confidence=rng.random((h, w), np.float32) if offsets or boundaries else None,
         score=0.25 * seed,
     )
 

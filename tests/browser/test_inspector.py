@@ -274,16 +274,30 @@ def test_touch_taps_and_fits_a_phone(opened):
 
 def test_tables_sort_and_charts_come(opened):
     with opened() as page:
-        names = page.locator(".sortable tbody tr th")
+        table = page.locator(".sortable").first
         for head, column in (("IoU", 1), ("difference", 2)):
             for falling in (True, False):
                 page.get_by_role("button", name=head, exact=True).click()
-                values = page.locator(f".sortable tbody tr > :nth-child({column + 1})").all_inner_texts()
+                values = table.locator(f"tbody tr > :nth-child({column + 1})").all_inner_texts()
                 values = [numbers(value)[0] for value in values]
                 assert values == sorted(values, reverse=falling)
-        assert sorted(name.strip() for name in names.all_inner_texts()) == sorted(CLASSES.names)
-        page.locator(".chart").scroll_into_view_if_needed()
-        page.wait_for_selector(".chart[data-drawn] .scatterlayer path")
+        names = table.locator("tbody tr th").all_inner_texts()
+        assert sorted(name.strip() for name in names) == sorted(CLASSES.names)
+        for chart, drawn in (("curves", ".scatterlayer path"), ("confusion", ".heatmaplayer image")):
+            page.locator(f"[data-chart={chart}]").scroll_into_view_if_needed()
+            page.wait_for_selector(f"[data-chart={chart}][data-drawn] {drawn}", state="attached")
+        heat = page.evaluate("document.querySelector('[data-chart=confusion]').data[0]")
+        counts = np.array(heat["customdata"])[..., 0]
+        np.testing.assert_allclose(
+            np.array(heat["customdata"])[..., 1], counts / counts.sum(1, keepdims=True)
+        )
+        assert heat["x"][0] == HOSTILE[0].replace("<", "&lt;").replace(">", "&gt;")
+
+
+def test_images_of_the_inspector_are_linked(opened):
+    with opened() as page:
+        page.locator("td a, th a").nth(1).click()
+        page.wait_for_function("document.querySelector('#inspector').dataset.ready === 'image 1'")
 
 
 def test_names_are_text(opened):
@@ -291,7 +305,7 @@ def test_names_are_text(opened):
         choose(page, 3)
         assert page.title() == f"Report {HOSTILE[0]}"
         for name in CLASSES.names:
-            assert page.locator(".sortable th", has_text=name).count() == 1
+            assert page.locator(".sortable").first.locator("th", has_text=name).count() == 1
         canvas(page).click(position={"x": 50, "y": 50})
         settle(page)
         assert link(page)["image"] == HOSTILE[0]
@@ -314,6 +328,20 @@ def test_what_is_missing_has_no_layer(opened, number: int, absent: set[str]):
         assert page.locator("table[data-field=pixel] .share").count() > 0
 
 
+def test_a_segfix_has_boundary_and_direction_as_layers(engine, tmp_path):
+    image = made_up(0, SIZES[0], name="one", boundaries=True)
+    with shown_page(engine, made_up_page([image]), tmp_path) as page:
+        layers = page.locator("[data-layer]").all_inner_texts()
+        assert layers == ["input", "truth", "direction", "errors", "boundary"]
+        page.locator("[data-layer=confidence]").click()
+        canvas(page).click(position={"x": 100, "y": 90})
+        settle(page)
+        assert page.locator(".key").inner_text().split("\n") == ["0: interior", "1: boundary"]
+        at = index_of(image, *numbers(shown(page, "pixel")))
+        assert abs(numbers(shown(page, "confidence"))[0] - 100 * image.confidence[at]) <= 0.0501
+        assert_ranking(page, "pixel", list(image.rankings.values()), at)
+
+
 @pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
 def test_dark_mode(opened, scheme: str, dark: bool):
     with opened(color_scheme=scheme) as page:
@@ -321,28 +349,33 @@ def test_dark_mode(opened, scheme: str, dark: bool):
         assert (sum(numbers(color)[:3]) < 200) == dark
 
 
+@contextmanager
+def shown_page(engine, content, folder: Path):
+    """Another page, in which nothing may go wrong either."""
+    file = folder / "page.html"
+    file.write_text(html(content), encoding="utf-8")
+    options = {"executable_path": CHROMIUM, "args": ARGUMENTS, **LAPTOP}
+    context = engine.launch_persistent_context(str(folder / "profile"), **options)
+    page, wrong = context.pages[0], []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto(file.as_uri())
+    page.wait_for_selector("#inspector[data-ready]")
+    yield page
+    assert wrong == []
+    context.close()
+
+
 def test_two_networks_are_pointed_at_together(engine, tmp_path):
     """They share image, view and pixel; what one has no offsets of has none drawn."""
     image = made_up(0, SIZES[0], name="one")
     other = made_up(1, SIZES[0], name="one", offsets=False)
-    file = tmp_path / "comparison.html"
-    page_of_two = made_up_page([image])._replace(runs=["first", HOSTILE[1]], images=[[image, other]])
-    file.write_text(html(page_of_two), encoding="utf-8")
-    context = engine.launch_persistent_context(
-        str(tmp_path / "profile"), executable_path=CHROMIUM, args=ARGUMENTS, **LAPTOP
-    )
-    page = context.pages[0]
-    wrong = []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.goto(file.as_uri())
-    page.wait_for_selector("#inspector[data-ready]")
-    assert page.locator(".pane h3").all_inner_texts() == ["first", HOSTILE[1]]
-    for layer in page.locator("[data-layer]").evaluate_all("all => all.map(one => one.dataset.layer)"):
-        page.locator(f"[data-layer={layer}]").click()
+    of_two = made_up_page([image])._replace(runs=["first", HOSTILE[1]], images=[[image, other]])
+    with shown_page(engine, of_two, tmp_path) as page:
+        assert page.locator(".pane h3").all_inner_texts() == ["first", HOSTILE[1]]
+        for layer in page.locator("[data-layer]").evaluate_all("all => all.map(one => one.dataset.layer)"):
+            page.locator(f"[data-layer={layer}]").click()
+            settle(page)
+        page.locator(".marks").nth(1).hover(position={"x": 100, "y": 90})
         settle(page)
-    page.locator(".marks").nth(1).hover(position={"x": 100, "y": 90})
-    settle(page)
-    first, second = page.locator("b[data-field=pixel]").all_inner_texts()
-    assert wrong == []
-    assert first == second
-    context.close()
+        first, second = page.locator("b[data-field=pixel]").all_inner_texts()
+        assert first == second
