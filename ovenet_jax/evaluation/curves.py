@@ -27,13 +27,13 @@ class Curves:
         self._align_corners = evaluator.config.model.get("offset", {}).get("grid_align_corners", True)
 
     def measure(self, batch: Batch) -> dict[str, jax.Array]:
-        samples, segmentation, label, network_label = batch
+        samples, segmentation, class_maps, label, network_label = batch
         curves: dict[str, jax.Array] = {}
         if self._task.of_regions:
             bins = np.zeros(label.shape, np.uint8)
             for row, sample in enumerate(samples):
                 bins[row] = on_canvas(distance_bins(sample["label"]), label.shape[1:], 0)
-            curves |= _by_distance(segmentation, label, bins, task=self._task)
+            curves |= {f"distance {name}": _by_distance(x, label, bins) for name, x in class_maps.items()}
         if network_label is not None:
             options = {"task": self._task, "align_corners": self._align_corners}
             curves |= _by_probability(segmentation, network_label, **options)
@@ -57,7 +57,8 @@ def distance_bins(label: np.ndarray) -> np.ndarray:
     if not touching.any():
         return np.full(label.shape, len(DISTANCES), np.uint8)
     distance = cv2.distanceTransform((~touching).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
-    return np.digitize(distance, DISTANCES).astype(np.uint8)
+    bins = np.digitize(np.arange(DISTANCES[-1] + 1), DISTANCES).astype(np.uint8)  # of whole pixels
+    return bins[np.minimum(distance, DISTANCES[-1]).astype(np.uint8)]
 
 
 def counted(
@@ -86,15 +87,7 @@ def by_probability(probability: jax.Array, right: jax.Array, counts: jax.Array) 
     return counted(index, probability, right, counts, BINS)
 
 
-@partial(jax.jit, static_argnames="task")
-def _by_distance(
-    segmentation: Segmentation, label: jax.Array, bins: jax.Array, *, task: Task
-) -> dict[str, jax.Array]:
-    """The curves by distance of each image; label, bins: [B, H, W]."""
-    return {
-        f"distance {name}": jax.vmap(by_distance)(task.class_map(x), label, bins)
-        for name, x in segmentation.scores.items()
-    }
+_by_distance = jax.jit(jax.vmap(by_distance))  # of each image
 
 
 @partial(jax.jit, static_argnames=("task", "align_corners"))

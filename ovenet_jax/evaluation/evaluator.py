@@ -29,11 +29,12 @@ PENDING = 2  # batches whose measures are not fetched yet: the devices work ahea
 
 
 class Batch(NamedTuple):
-    """Samples, what the network says of them, and their labels, uint8, ignored outside the images: [B, H, W] beside the
-    scores; and [B, h, w] at the pixels of maps, see grid.py, or None where there are no maps."""
+    """Samples, what the network says of them, also as class maps uint8 [B, H, W], and their labels, likewise, ignored
+    outside the images; and labels [B, h, w] at the pixels of maps, see grid.py, or None where there are no maps."""
 
     samples: list[dict]
     segmentation: Segmentation
+    class_maps: dict[str, jax.Array]
     label: jax.Array
     network_label: jax.Array | None
 
@@ -68,7 +69,7 @@ class Evaluator:
         self.source = self.task.open_evaluation()
         self.task.check_test()
         self.inference = Inference.from_config(config, graphdef, self.task.classes, answer_only)
-        self._scores = _Scores(self.task, config.model.num_classes)
+        self._scores = _Scores(config.model.num_classes)
         spread = np.linspace(0, len(self.source) - 1, config.eval.panels, dtype=int)
         self.shown = sorted(set(spread.tolist()))  # of which there are panels
 
@@ -119,25 +120,25 @@ class Evaluator:
         for row, sample in enumerate(samples):
             labels[row] = on_canvas(sample["label"], canvas, IGNORE)
         put = partial(jax.device_put, device=segmentation.prediction.sharding)
-        if segmentation.maps is None:
-            return Batch(samples, segmentation, put(labels), None)
-        network = segmentation.maps[segmentation.answer].shape[1:3]
-        at_network = np.full((rows, *network), IGNORE, np.uint8)
-        for row, sample in enumerate(samples):
-            grid = Grid.over(sample["label"].shape, network, self.config.model.align_corners)
-            at_network[row] = grid.read(sample["label"], network)
-        return Batch(samples, segmentation, put(labels), put(at_network))
+        at_network = None
+        if segmentation.maps is not None:
+            network = segmentation.maps[segmentation.answer].shape[1:3]
+            at_network = np.full((rows, *network), IGNORE, np.uint8)
+            for row, sample in enumerate(samples):
+                grid = Grid.over(sample["label"].shape, network, self.config.model.align_corners)
+                at_network[row] = grid.read(sample["label"], network)
+        class_maps = _class_maps(segmentation.scores, task=self.task)
+        return Batch(samples, segmentation, class_maps, *put((labels, at_network)))
 
 
 class _Scores:
     """An `Observer`: confusion matrices, and the score of each image."""
 
-    def __init__(self, task: Task, num_classes: int):
-        self._task, self._num_classes = task, num_classes
+    def __init__(self, num_classes: int):
+        self._count = jax.jit(jax.vmap(partial(confusion_matrix, num_classes=num_classes)))
 
     def measure(self, batch: Batch) -> dict[str, jax.Array]:
-        scores = batch.segmentation.scores
-        return _count(scores, batch.label, task=self._task, num_classes=self._num_classes)
+        return {name: self._count(batch.label, x) for name, x in batch.class_maps.items()}
 
     def found(self, samples: list[dict], measured: dict[str, np.ndarray]) -> Evaluation:
         def of_image(row: int, sample: dict) -> Evaluation:
@@ -149,10 +150,6 @@ class _Scores:
         return reduce(Evaluation.plus, map(of_image, range(len(samples)), samples))
 
 
-@partial(jax.jit, static_argnames=("task", "num_classes"))
-def _count(
-    predictions: dict[str, jax.Array], label: jax.Array, *, task: Task, num_classes: int
-) -> dict[str, jax.Array]:
-    """Confusion matrices of each image [B, K, K], by prediction."""
-    count = jax.vmap(partial(confusion_matrix, num_classes=num_classes))
-    return {name: count(label, task.class_map(x)) for name, x in predictions.items()}
+@partial(jax.jit, static_argnames="task")
+def _class_maps(scores: dict[str, jax.Array], *, task: Task) -> dict[str, jax.Array]:
+    return {name: task.class_map(x) for name, x in scores.items()}

@@ -26,7 +26,7 @@ from ovenet_jax.run.network import keys_of, restore_network
 from ovenet_jax.segfix.refine import SEMANTIC_SCALE
 from ovenet_jax.segfix.scores import COLUMNS, Scores, means, no_scores, scores_of, table
 from ovenet_jax.segfix.shift import seeds_where_sure
-from ovenet_jax.supervision.task import Task, task_of
+from ovenet_jax.supervision.task import task_of
 
 
 @jax.jit
@@ -70,7 +70,7 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
         f"Refining what step {network.step} of {folder} says of {split} by {refiner.name}: {len(evaluator.source)} "
         f"images, {protocol}."
     )
-    observer = Refinement(evaluator.task, refiner)
+    observer = Refinement(config.model.num_classes, refiner)
     evaluation = evaluator.run(network.params, network.statistics, observers=[observer])
     assert evaluation is not None  # nothing interrupts it
     if jax.process_index() == 0:
@@ -128,11 +128,11 @@ class Refiner:
 class Refinement:
     """An `Observer` of the scores of segfix/scores.py, before and after."""
 
-    def __init__(self, task: Task, refiner: Refiner):
-        self._task, self._refiner = task, refiner
+    def __init__(self, num_classes: int, refiner: Refiner):
+        self._num_classes, self._refiner = num_classes, refiner
 
     def measure(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        before = self._task.class_map(batch.segmentation.prediction)
+        before = batch.class_maps[batch.segmentation.answer]
         offset, sizes = np.zeros((*before.shape, 2), np.float32), np.ones((len(before), 2), np.int32)
         for row, own in enumerate(self._refiner.offsets(batch.samples)):
             height, width = sizes[row] = own.shape[:2]
@@ -142,7 +142,7 @@ class Refinement:
     def found(self, samples: list[dict], measured: tuple[np.ndarray, np.ndarray]) -> Evaluation:
         def score(sample: dict, before: np.ndarray, after: np.ndarray) -> Scores:
             label, own = sample["label"], tuple(map(slice, sample["label"].shape))
-            return scores_of(label, before[own], after[own], len(self._task.classes.names))
+            return scores_of(label, before[own], after[own], self._num_classes)
 
         with ThreadPoolExecutor() as threads:
             first, *others = threads.map(score, samples, *measured)

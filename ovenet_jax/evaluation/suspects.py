@@ -30,10 +30,10 @@ class Suspects:
         self._task, self._align_corners = evaluator.task, evaluator.config.model.align_corners
 
     def measure(self, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array] | None:
-        _, segmentation, _, label = batch
-        if segmentation.maps is None or label is None or not self._task.of_regions:
+        maps, label = batch.segmentation.maps, batch.network_label
+        if maps is None or label is None or not self._task.of_regions:
             return None
-        return label, *_judged(segmentation.maps[segmentation.answer], label, task=self._task)
+        return label, *_judged(maps[batch.segmentation.answer], label, task=self._task)
 
     def found(self, samples: list[dict], measured: tuple | None) -> Evaluation:
         if measured is None:
