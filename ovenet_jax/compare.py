@@ -11,8 +11,7 @@ from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation import comparison
 from ovenet_jax.evaluation.evaluator import Evaluator
-from ovenet_jax.evaluation.final import Evaluated, evaluated
-from ovenet_jax.evaluation.inspection import Inspected, inspect
+from ovenet_jax.evaluation.final import Evaluated, evaluated, inspected_of
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run import identity, workdir
@@ -38,30 +37,32 @@ def compare(config: ConfigDict, source: str | None, folder: Path) -> None:
         task = task_of(config)
         configs = [_config_of(run, config) for run in folders]
         task.prepare()
-    results, evaluators = [], []
+    results: list[Evaluated] = []
     for run, own in zip(folders, configs, strict=True):
         graphdef, *_ = parameters.split(create_model(own.model))
-        evaluators.append(Evaluator(own, graphdef, identity.classes_of(run)))
-        if evaluators[-1].task.classes.names != evaluators[0].task.classes.names:
+        evaluator = Evaluator(own, graphdef, identity.classes_of(run))
+        if results and evaluator.task.classes.names != results[0].evaluator.task.classes.names:
             raise UserError(
                 f"{run} was trained on other classes than {folders[0]}, or in another order, and only runs of the same "
                 f"classes can be compared."
             )
-        result = evaluated(evaluators[-1], run, anew=False)
+        result = evaluated(evaluator, run, anew=False)
         assert result is not None  # nothing interrupts it
         results.append(result)
     if jax.process_index() > 0:
         return
-    classes = evaluators[0].task.classes
+    classes = results[0].evaluator.task.classes
     groups: dict[str, list[int]] = {}
     for i, own in enumerate(configs):
         groups.setdefault(_without_seed(own), []).append(i)
     members = {_title([folders[i] for i in group]): group for group in groups.values()}
     evaluations = {title: [results[i].evaluation for i in group] for title, group in members.items()}
     numbers = comparison.numbers(evaluations, classes)
-    first = {title: group[0] for title, group in list(members.items())[:SHOWN_GROUPS]}
     indices = comparison.most_different(evaluations, config.eval.panels + config.eval.worst)
-    views = {title: _views(evaluators[i], results[i], indices) for title, i in first.items()}
+    views = {}
+    for title, (first, *_) in list(members.items())[:SHOWN_GROUPS]:
+        found = inspected_of(results[first], indices)
+        views[title] = [found[index] for index in indices]
     logs = {title: [folders[i] / "metrics.jsonl" for i in group] for title, group in members.items()}
     target = folder / "comparison"
     with files.writing(target, "--workdir"):
@@ -92,9 +93,3 @@ def _without_seed(config: ConfigDict) -> str:
 
 def _title(folders: list[Path]) -> str:
     return folders[0].name if len(folders) == 1 else f"{folders[0].name} (+{len(folders) - 1})"
-
-
-def _views(evaluator: Evaluator, result: Evaluated, indices: list[int]) -> list[Inspected]:
-    mious = {image.number: image.miou for image in result.evaluation.images}
-    found = inspect(evaluator, *result.arrays, {index: mious[index] for index in indices})
-    return [found[index] for index in indices]

@@ -144,10 +144,11 @@ def to_local(mesh: Mesh, tree: Any) -> Any:
 
 
 def gather(value: Any) -> list[Any]:
-    """What each process holds (numbers, strings, lists, dicts with string keys), on all of them in their order."""
+    """What each process holds (numbers, strings, lists, dicts with string keys), on all of them in their order; arrays
+    may come as lists."""
     if jax.process_count() == 1:
         return [value]
-    data = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    data = np.frombuffer(json.dumps(value, default=np.ndarray.tolist).encode(), np.uint8)
     sizes = multihost_utils.process_allgather(np.array(data.size)).ravel()
     padded = multihost_utils.process_allgather(np.pad(data, (0, sizes.max() - data.size)))
     return [json.loads(row[:size].tobytes()) for row, size in zip(padded, sizes, strict=True)]

@@ -8,7 +8,7 @@ from matplotlib.font_manager import FontProperties
 
 from ovenet_jax.data.iou import class_iou
 from ovenet_jax.data.labels import Labels
-from ovenet_jax.evaluation.drawing import FAINT_INK, FONT, INK, RULE, families, shown_names, width_of
+from ovenet_jax.evaluation.drawing import FAINT_INK, FONT, INK, RULE, fonts_for, shown_names, width_of
 
 ABSENT = np.array((222, 222, 222)) / 255
 BARS_WIDTH = 200  # pixels
@@ -33,7 +33,7 @@ def confusion_picture(matrix: np.ndarray, classes: Labels) -> np.ndarray:
     cell = int(np.clip(1500 / number, 14, 72))  # pixels
     font = min(FONT, cell - 2)
     names = shown_names(classes.names)
-    written = FontProperties(family=families("".join(names)), size=font)
+    written = FontProperties(family=fonts_for("".join(names))[0], size=font)
     around = max(width_of(name, written) for name in names)
     width, height = cell * number + around + BARS_WIDTH + 120, cell * number + around + 210
     figure = Figure(figsize=(max(width, 620) / 72, height / 72), dpi=72, layout="constrained")

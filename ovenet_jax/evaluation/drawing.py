@@ -43,7 +43,7 @@ def bordered(picture: np.ndarray, width: int, shade: int = 255) -> np.ndarray:
 
 def text(words: str, color: str = INK, size: int = FONT, weight: str = "normal") -> np.ndarray:
     """One line, 1.6 times as high as its font of `size` pixels."""
-    font = FontProperties(family=families(words), size=size, weight=weight)
+    font = FontProperties(family=fonts_for(words)[0], size=size, weight=weight)
     renderer = RendererAgg(width_of(words, font), round(1.6 * size), 72)  # a point is a pixel
     renderer.draw_text(renderer.new_gc(), 0, 1.15 * size, words, font, 0)
     cover = np.asarray(renderer.buffer_rgba())[..., 3:] / 255
@@ -57,17 +57,14 @@ def width_of(words: str, font: FontProperties) -> int:
 
 def shown_names(names: Sequence[str]) -> list[str]:
     """Class names as they are shown; of those that no font of this machine can write the number."""
-    return [f"class {k}" if _fonts_for(name)[1] else _shortened(name) for k, name in enumerate(names)]
-
-
-def families(words: str) -> list[str]:
-    """The fonts to write a text with, matplotlib's own first, then those that have the characters that it lacks."""
-    return _fonts_for(words)[0]
+    short = (name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…" for name in names)
+    return [f"class {k}" if fonts_for(name)[1] else name for k, name in enumerate(short)]
 
 
 @cache
-def _fonts_for(words: str) -> tuple[list[str], set[str]]:
-    """The fonts, and the characters that no font has."""
+def fonts_for(words: str) -> tuple[list[str], set[str]]:
+    """The fonts to write a text with, matplotlib's own first, then those that have the characters that it lacks; and
+    the characters that no font has."""
     own = FontProperties().get_name()
     found, missing = [own], set(words)
     for font in sorted(fontManager.ttflist, key=lambda font: (font.name != own, font.name)):
@@ -84,7 +81,3 @@ def _fonts_for(words: str) -> tuple[list[str], set[str]]:
 @cache
 def _characters(file: str) -> frozenset[str]:
     return frozenset(map(chr, get_font(file).get_charmap()))
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"

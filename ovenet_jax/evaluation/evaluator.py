@@ -104,7 +104,7 @@ class Evaluator:
         while pending:
             total = fetched()
         complete = not (interrupted and interrupted.is_set())
-        parts = parallel.gather({"complete": complete, **total.as_json()})
+        parts = parallel.gather({"complete": complete, **total._asdict()})
         if not all(part["complete"] for part in parts):
             return None
         return merged(map(Evaluation.from_json, parts), images=len(self.source))
@@ -116,19 +116,21 @@ class Evaluator:
 
     def _batch(self, samples: list[dict], segmentation: Segmentation) -> Batch:
         rows, *canvas, _ = segmentation.prediction.shape
-        labels = np.full((rows, *canvas), IGNORE, np.uint8)
-        for row, sample in enumerate(samples):
-            labels[row] = on_canvas(sample["label"], canvas, IGNORE)
-        put = partial(jax.device_put, device=segmentation.prediction.sharding)
-        at_network = None
-        if segmentation.maps is not None:
-            network = segmentation.maps[segmentation.answer].shape[1:3]
-            at_network = np.full((rows, *network), IGNORE, np.uint8)
-            for row, sample in enumerate(samples):
-                grid = Grid.over(sample["label"].shape, network, self.config.model.align_corners)
-                at_network[row] = grid.read(sample["label"], network)
+
+        def put(labels: list[np.ndarray]) -> jax.Array:
+            blank = [(0, rows - len(labels)), (0, 0), (0, 0)]
+            filled = np.pad(np.stack(labels), blank, constant_values=IGNORE)
+            return jax.device_put(filled, segmentation.prediction.sharding)
+
         class_maps = _class_maps(segmentation.scores, task=self.task)
-        return Batch(samples, segmentation, class_maps, *put((labels, at_network)))
+        labels = [sample["label"] for sample in samples]
+        label = put([on_canvas(label, canvas, IGNORE) for label in labels])
+        if segmentation.maps is None:
+            return Batch(samples, segmentation, class_maps, label, None)
+        network = segmentation.maps[segmentation.answer].shape[1:3]
+        grids = [Grid.over(label.shape, network, self.config.model.align_corners) for label in labels]
+        at_network = put([grid.read(label, network) for grid, label in zip(grids, labels, strict=True)])
+        return Batch(samples, segmentation, class_maps, label, at_network)
 
 
 class _Scores:

@@ -1,5 +1,6 @@
 """A checkpoint evaluated, and reported on: at the end of a training, and whenever it is asked for."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from threading import Event
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from ovenet_jax.devices import parallel
 from ovenet_jax.evaluation import report, run_page
 from ovenet_jax.evaluation.curves import Curves
 from ovenet_jax.evaluation.evaluator import Evaluator
-from ovenet_jax.evaluation.inspection import inspect, picture
+from ovenet_jax.evaluation.inspection import Inspected, inspect, picture
 from ovenet_jax.evaluation.results import Evaluation
 from ovenet_jax.evaluation.suspects import Suspects
 from ovenet_jax.models.parameters import Arrays
@@ -19,8 +20,10 @@ from ovenet_jax.run.network import restore_network
 
 
 class Evaluated(NamedTuple):
-    """A checkpoint's arrays, what of it was evaluated (split, step and settings), the report's folder, the result."""
+    """A checkpoint evaluated: by whom, its arrays, what of it (split, step and settings), the report's folder, and the
+    result."""
 
+    evaluator: Evaluator
     arrays: tuple[Arrays, Arrays]
     what: dict
     target: Path
@@ -35,18 +38,23 @@ def evaluate_checkpoint(
     if result is None:
         return False
     if jax.process_index() == 0:
-        arrays, what, target, evaluation = result
+        _, _, what, target, evaluation = result
         config, classes = evaluator.config, evaluator.task.classes
         worst = evaluation.worst(config.eval.worst)
         groups = {"panels": evaluator.shown, "worst": [image.number for image in worst]}
-        mious = {image.number: image.miou for image in evaluation.images}
-        inspected = inspect(evaluator, *arrays, {i: mious[i] for group in groups.values() for i in group})
+        inspected = inspected_of(result, sum(groups.values(), []))
         pictures = {i: picture(one, classes) for i, one in inspected.items()}
         panels = {kind: {inspected[i].name: pictures[i] for i in group} for kind, group in groups.items()}
         with files.writing(target, "--workdir"):
             report.write(evaluation, worst, evaluator.task, what, panels, target)
             run_page.write(evaluation, list(inspected.values()), evaluator.task, what, config, folder, target)
     return True
+
+
+def inspected_of(result: Evaluated, indices: Iterable[int]) -> dict[int, Inspected]:
+    """Images of its split, with their scores; on this process alone."""
+    scores = {image.number: image.miou for image in result.evaluation.images}
+    return inspect(result.evaluator, *result.arrays, {index: scores[index] for index in indices})
 
 
 def evaluated(
@@ -73,4 +81,4 @@ def evaluated(
         images = f"{len(evaluator.source)} images, {protocol}"
         parallel.say(f"Evaluating step {network.step} of {folder} on {split}: {images}.")
         evaluation = evaluator.run(*arrays, interrupted, (Curves(evaluator), Suspects(evaluator)))
-    return None if evaluation is None else Evaluated(arrays, what, target, evaluation)
+    return None if evaluation is None else Evaluated(evaluator, arrays, what, target, evaluation)

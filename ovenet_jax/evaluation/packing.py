@@ -95,19 +95,13 @@ def _planes(inspected: Inspected, every: int, levels: int, parts: int) -> Iterat
         shares[..., 0] = np.maximum(shares[..., 0], 1)
         left = levels - np.cumsum(shares, axis=-1, dtype=np.int32)
         classes = np.pad(ranking.classes[own], missing)
-        yield from (_carried(classes[..., i], shares[..., i] > 0) for i in range(RANKS))
+        yield from (np.where(shares[..., i] > 0, classes[..., i], 0).astype(np.int32) for i in range(RANKS))
         yield from (_surprising(left[..., i]) for i in range(RANKS))
     if inspected.confidence is not None:
         yield _surprising(np.rint(inspected.confidence[own] * levels).astype(np.int32))
     if inspected.seed is not None:
         seed = np.rint(inspected.seed[own] / every * parts).astype(np.int32)
         yield from (_surprising(seed[..., axis]) for axis in range(2))
-
-
-def _carried(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """`values` where they are `wanted`; elsewhere the last wanted one before, row by row, which takes no space."""
-    last = np.maximum.accumulate(np.where(wanted.ravel(), np.arange(values.size), 0))
-    return values.ravel()[last].reshape(values.shape).astype(np.int32)
 
 
 def _surprising(plane: np.ndarray) -> np.ndarray:

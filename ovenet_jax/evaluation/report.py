@@ -68,7 +68,8 @@ def write(
         print(group_table(evaluation.groups))
         content["groups"] = {key: _results(group, task) for key, group in evaluation.groups.items()}
     content["scores"] = evaluation.images
-    content |= {"suspects": evaluation.suspects, "curves": evaluation.as_json()["sums"]}
+    content["suspects"] = evaluation.suspects
+    content["curves"] = {name: curve.tolist() for name, curve in evaluation.sums.items()}
     content["worst"] = [{"name": image.name, "miou": image.miou} for image in worst]
     if worst:
         print("Lowest mIoU: " + ", ".join(f"{image.name} {percent(image.miou)}" for image in worst[:3]))

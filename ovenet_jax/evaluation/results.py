@@ -76,28 +76,15 @@ class Evaluation(NamedTuple):
         """That of both parts."""
         return Evaluation(*map(_added, self, other))
 
-    def as_json(self) -> dict[str, Any]:
-        groups = {
-            g: {name: x.tolist() for name, x in matrices.items()} for g, matrices in self.groups.items()
-        }
-        return self._asdict() | {
-            "groups": groups,
-            "sums": {key: x.tolist() for key, x in self.sums.items()},
-        }
-
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Evaluation":
+        """Of its fields, arrays as lists."""
+        groups = content["groups"].items()
         return cls(
-            {
-                group: {name: np.array(x, np.int64) for name, x in matrices.items()}
-                for group, matrices in content["groups"].items()
-            },
+            {group: {name: np.array(x, np.int64) for name, x in of.items()} for group, of in groups},
             [ImageScore(*image) for image in content["images"]],
             {key: np.array(x, np.float64) for key, x in content["sums"].items()},
-            [
-                Suspect(number, score, [Region(*region) for region in regions])
-                for number, score, regions in content["suspects"]
-            ],
+            [Suspect(n, score, [Region(*region) for region in of]) for n, score, of in content["suspects"]],
             content["made"],
         )
 

@@ -1,11 +1,9 @@
 """What the report of a run shows: `report.html`, from an evaluation, the run's folder and some inspected images."""
 
 import importlib
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -191,9 +189,7 @@ def image_section(images: Sequence[ImageScore]) -> Section:
 
 def run_section(what: Mapping, made: Mapping, config: ConfigDict, folder: Path) -> Section:
     """What was run, with what: where the config is another than its default, or than it was in training."""
-    saved = workdir.read_config(folder)
-    here, default = _values(config), published(config.name)
-    trained = here if saved is None else _values(saved)
+    saved, default = workdir.read_config(folder) or config, published(config.name)
     versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
     devices = jax.devices()
     facts = [
@@ -203,27 +199,22 @@ def run_section(what: Mapping, made: Mapping, config: ConfigDict, folder: Path) 
         ("versions", versions),
         ("devices", f"{len(devices)} x {devices[0].device_kind}"),
     ]
-    others: list[tuple[str, str]] = []
-    for key, value in here.items():
-        then = trained.get(key, value)
-        usual = f"; default of {config.name}: {default[key]!r}" if default.get(key, then) != then else ""
-        now = f"{value!r} here, {then!r} in training" if value != then else repr(value)
-        (facts if usual or value != then else others).append((key, now + usual))
+    for key, usual, then in workdir.differences(default or saved, saved):
+        facts.append((key, f"{then!r}; default of {config.name}: {usual!r}"))
+    for key, then, here in workdir.differences(saved, config):
+        facts.append((key, f"{here!r} here, {then!r} in training"))
+    values = workdir.leaves(config.to_dict()).items()
+    others = [(key, repr(value)) for key, value in values if key not in dict(facts)]
     return Section("What was run", facts=facts, folded=others)
 
 
-def published(name: str) -> dict[str, Any]:
-    """The values of the config of this name, file and variant, in configs/; none of one that is not from there."""
+def published(name: str) -> ConfigDict | None:
+    """The config of this name, file and variant, in configs/; None of one that is not from there."""
     file, _, variant = name.partition("-")
     try:
-        return _values(importlib.import_module(f"configs.{file}").get_config(variant))
+        return importlib.import_module(f"configs.{file}").get_config(variant)
     except (ImportError, AttributeError, UserError):
-        return {}
-
-
-def _values(config: ConfigDict) -> dict[str, Any]:
-    """By their dotted keys, as JSON has them."""
-    return workdir.leaves(json.loads(json.dumps(config.to_dict())))
+        return None
 
 
 def _rank(score: float | None) -> float:

@@ -97,7 +97,7 @@ def test_the_config_is_compared_with_its_default_and_with_that_of_the_training(t
     assert facts["eval.scales"] == "[0.5, 1.0] here, [1.0] in training"
     assert "steps" not in folded
     assert folded["batch_size"] == "8"
-    assert run_page.published("my-own") == {}
+    assert run_page.published("my-own") is None
 
 
 def test_charts_are_json(tmp_path):
