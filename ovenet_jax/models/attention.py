@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ovenet_jax.models.layers import Activation, Conv, ConvNormAct, InitialValues, at_least_float32, chain
+from ovenet_jax.models.layers import Conv, ConvNormAct, InitialValues, at_least_float32, chain
 
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -26,15 +27,10 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """
     shape = value.shape
     query, key, value = (x.reshape(shape[0], -1, x.shape[-1]) for x in (query, key, value))
-    if query.shape[1] > QUERIES:
-        return _attend_in_turns(query, key, value).reshape(shape)
-    return softmax_attention(query, key, value).reshape(shape)
-
-
-def _attend_in_turns(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """`softmax_attention` of sequences, in turns of equally many queries, at most QUERIES."""
     batch, count, features = query.shape
-    turns = math.ceil(count / QUERIES)
+    turns = math.ceil(count / QUERIES)  # of equally many queries
+    if turns <= 1:
+        return softmax_attention(query, key, value).reshape(shape)
     queries = jnp.pad(query, ((0, 0), (0, -count % turns), (0, 0)))
     queries = queries.reshape(batch, turns, -1, features).swapaxes(0, 1)
     # In float32, because the gradients of keys and values are summed over the turns.
@@ -44,7 +40,7 @@ def _attend_in_turns(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.
         return softmax_attention(queries, wide_key.astype(key.dtype), wide_value.astype(value.dtype))
 
     context = jax.lax.map(jax.checkpoint(turn, prevent_cse=False), queries)
-    return context.swapaxes(0, 1).reshape(batch, -1, value.shape[-1])[:, :count]
+    return context.swapaxes(0, 1).reshape(batch, -1, shape[-1])[:, :count].reshape(shape)
 
 
 def softmax_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
@@ -59,7 +55,7 @@ class SelfAttention(nnx.Module):
 
     Queries and keys pass two layers (convolution, BatchNorm, activation); in OCNet's `first_release` one, the same for
     both. The projection is a convolution that starts at 0, so that the context adds nothing at first; or, without any
-    biases, such a layer (`project_with_norm`).
+    biases, such a layer (`project_with_norm`). `options` are those of its layers: init, and activation.
     """
 
     def __init__(
@@ -70,13 +66,12 @@ class SelfAttention(nnx.Module):
         value_features: int,
         first_release: bool = False,
         project_with_norm: bool = False,
-        activation: Activation,
         init: InitialValues,
+        **options: Any,
     ):
         conv = partial(Conv, bias=not project_with_norm, in_head=True, init=init)
-        layer = partial(
-            ConvNormAct, bias=not project_with_norm, activation=activation, in_head=True, init=init
-        )
+        options |= {"bias": not project_with_norm, "in_head": True, "init": init}
+        layer: Callable[..., ConvNormAct] = partial(ConvNormAct, **options)
         widths = (features,) if first_release else (features, key_features)
         self.key = nnx.List(layer(width, key_features, 1) for width in widths)
         self.query = None if first_release else nnx.List(layer(width, key_features, 1) for width in widths)

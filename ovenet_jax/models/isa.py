@@ -5,6 +5,7 @@ Source: Huang et al., "Interlaced Sparse Self-Attention for Semantic Segmentatio
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,29 +21,14 @@ class InterlacedAttention(nnx.Module):
     """[B, H, W, C] -> context [B, H, W, C]. `block` (P, Q): the map is cut in blocks of P x Q pixels.
 
     First the pixels at the same place of all blocks attend to each other (long range), then those of one block (short
-    range). A map that does not divide is padded with zeros, which take part.
+    range). A map that does not divide is padded with zeros, which take part. `options`: others of SelfAttention.
     """
 
-    def __init__(
-        self,
-        features: int,
-        *,
-        key_features: int,
-        block: tuple[int, int],
-        activation: Activation,
-        init: InitialValues,
-    ):
-        self.long_range, self.short_range = (
-            SelfAttention(
-                features,
-                key_features=key_features,
-                value_features=features,
-                project_with_norm=True,
-                activation=activation,
-                init=init,
-            )
-            for _ in range(2)
+    def __init__(self, features: int, *, block: tuple[int, int], **options: Any):
+        attention = partial(
+            SelfAttention, features, value_features=features, project_with_norm=True, **options
         )
+        self.long_range, self.short_range = attention(), attention()
         self.block = block
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -78,15 +64,12 @@ class ISA(nnx.Module):
         dropout: float,
         init: InitialValues,
     ):
+        options: dict[str, Any] = {"activation": activation, "init": init}
         layer = partial(ConvNormAct, in_head=True, activation=activation, init=init)
+        attention = partial(InterlacedAttention, mid_features, key_features=key_features, **options)
         self.aux = aux
         self.pixels = layer(in_features, mid_features, 3)
-        self.attentions = nnx.List(
-            InterlacedAttention(
-                mid_features, key_features=key_features, block=block, activation=activation, init=init
-            )
-            for block in factors
-        )
+        self.attentions = nnx.List(attention(block=block) for block in factors)
         wide = len(factors) * mid_features
         self.widening = layer(mid_features, wide, 1) if len(factors) > 1 else None
         self.fusion = layer(2 * wide, mid_features, 1)

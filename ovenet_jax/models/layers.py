@@ -232,6 +232,20 @@ class ConvNormAct(nnx.Module):
         return x if self.activation is None else self.activation(x)
 
 
+class AtrousPyramid(nnx.Module):
+    """A 1x1 and, per dilation, a dilated 3x3 convolution, side by side: [B, H, W, in] -> [B, H, W, (1 + dilations) *
+    features]. Of ASP-OC and ASP-OCR (ASPP: Chen et al., DeepLabv3, 2017). `layer`: more arguments of ConvNormAct."""
+
+    def __init__(self, in_features: int, features: int, dilations: Iterable[int], **layer: Any):
+        branch: Callable[..., ConvNormAct] = partial(
+            ConvNormAct, in_features, features, in_head=True, **layer
+        )
+        self.branches = nnx.List([branch(1), *(branch(3, dilation=dilation) for dilation in dilations)])
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jnp.concatenate([branch(x) for branch in self.branches], axis=-1)
+
+
 def chain(layers: Iterable[Callable[[Maps], Maps]], x: Maps, *, rematerialise: bool = False) -> Maps:
     """A map, or several, through one layer after the other.
 

@@ -7,18 +7,19 @@ the authors' first release, in which queries and keys are one.
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from ovenet_jax.errors import UserError
-from ovenet_jax.models.atrous import AtrousPyramid
 from ovenet_jax.models.attention import SelfAttention, attend
 from ovenet_jax.models.contracts import Features, Logits
 from ovenet_jax.models.fcn import PixelClassifier
 from ovenet_jax.models.layers import (
     Activation,
+    AtrousPyramid,
     BatchNorm,
     Conv,
     ConvNormAct,
@@ -55,16 +56,11 @@ class BaseOC(nnx.Module):
         init: InitialValues,
     ):
         layer = partial(ConvNormAct, bias=True, in_head=True, activation=activation, init=init)
+        options: dict[str, Any] = {"activation": activation, "init": init}
+        options |= {"key_features": key_features, "value_features": value_features}
         self.aux = aux
         self.pixels = layer(in_features, mid_features, 3)
-        self.attention = SelfAttention(
-            mid_features,
-            key_features=key_features,
-            value_features=value_features,
-            first_release=first_release,
-            activation=activation,
-            init=init,
-        )
+        self.attention = SelfAttention(mid_features, first_release=first_release, **options)
         self.fusion = layer(2 * mid_features, mid_features, 1)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))  # whole channels
         self.classifier = Conv(mid_features, num_classes, 1, bias=True, in_head=True, init=init)
@@ -101,23 +97,15 @@ class PyramidOC(nnx.Module):
         dropout: float,
         init: InitialValues,
     ):
-        layer = partial(ConvNormAct, bias=True, in_head=True, init=init)
+        layer = partial(ConvNormAct, bias=True, in_head=True, activation=activation, init=init)
+        options: dict[str, Any] = {"activation": activation, "init": init}
+        options |= {"key_features": key_features, "value_features": mid_features, "first_release": True}
         wide = len(sizes) * mid_features
         self.aux = aux
         self.pixels = layer(in_features, mid_features, 3, activation=None)
-        self.attentions = nnx.List(
-            SelfAttention(
-                mid_features,
-                key_features=key_features,
-                value_features=mid_features,
-                first_release=True,
-                activation=activation,
-                init=init,
-            )
-            for _ in sizes
-        )
-        self.widening = layer(mid_features, wide, 1, activation=activation)
-        self.fusion = layer(2 * wide, mid_features, 1, activation=activation)
+        self.attentions = nnx.List(SelfAttention(mid_features, **options) for _ in sizes)
+        self.widening = layer(mid_features, wide, 1)
+        self.fusion = layer(2 * wide, mid_features, 1)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))
         self.classifier = Conv(mid_features, num_classes, 1, bias=True, in_head=True, init=init)
         self.sizes = tuple(sizes)
@@ -147,37 +135,30 @@ def attend_in_blocks(query: jax.Array, key: jax.Array, value: jax.Array, *, size
             f"Pyramid-OC cuts its map in {size}x{size} blocks, and this one is {height}x{width}; give larger images, "
             f"or smaller config.model.head.sizes."
         )
-    rows = []
-    for top, bottom, n in _runs(height, size):
-        bands = [x[:, top:bottom] for x in (query, key, value)]
-        row = [
-            _attend_in_equal_blocks(*(x[:, :, left:right] for x in bands), counts=(n, m))
-            for left, right, m in _runs(width, size)
-        ]
-        rows.append(jnp.concatenate(row, axis=2))
-    return jnp.concatenate(rows, axis=1)
+
+    def part(rows: slice, n: int, columns: slice, m: int) -> jax.Array:
+        """Attention in n x m equal blocks."""
+        maps = [x[:, rows, columns] for x in (query, key, value)]
+        batch, h, w, _ = maps[0].shape
+
+        def cut(x: jax.Array) -> jax.Array:
+            x = x.reshape(batch, n, h // n, m, w // m, -1).swapaxes(2, 3)
+            return x.reshape(batch * n * m, h // n, w // m, -1)
+
+        context = attend(*map(cut, maps)).reshape(batch, n, m, h // n, w // m, -1)
+        return context.swapaxes(2, 3).reshape(batch, h, w, -1)
+
+    runs = _runs(height, size), _runs(width, size)
+    parts = [[part(*rows, *columns) for columns in runs[1]] for rows in runs[0]]
+    return jnp.concatenate([jnp.concatenate(row, axis=2) for row in parts], axis=1)
 
 
-def _runs(length: int, size: int) -> list[tuple[int, int, int]]:
-    """(start, end, number of blocks) of neighbouring blocks of one length."""
-    block = length // size
+def _runs(length: int, size: int) -> list[tuple[slice, int]]:
+    """Neighbouring blocks of one length, and how many they are."""
     if length % size == 0:
-        return [(0, length, size)]
-    return [(0, block * (size - 1), size - 1), (block * (size - 1), length, 1)]
-
-
-def _attend_in_equal_blocks(*maps: jax.Array, counts: tuple[int, int]) -> jax.Array:
-    """Attention in counts[0] x counts[1] equal blocks."""
-    n, m = counts
-    batch, height, width, _ = maps[-1].shape
-
-    def cut(x: jax.Array) -> jax.Array:
-        x = x.reshape(batch, n, height // n, m, width // m, -1).swapaxes(2, 3)
-        return x.reshape(batch * n * m, height // n, width // m, -1)
-
-    context = attend(*map(cut, maps))
-    context = context.reshape(batch, n, m, height // n, width // m, -1).swapaxes(2, 3)
-    return context.reshape(batch, height, width, -1)
+        return [(slice(length), size)]
+    last = length // size * (size - 1)
+    return [(slice(last), size - 1), (slice(last, length), 1)]
 
 
 class ASPOC(nnx.Module):
@@ -200,39 +181,28 @@ class ASPOC(nnx.Module):
         dropout: float,
         init: InitialValues,
     ):
+        options: dict[str, Any] = {"activation": activation, "init": init}
         layer = partial(ConvNormAct, in_head=True, activation=activation, init=init)
+        conv = partial(Conv, bias=True, in_head=True, init=init)
+        attention = options | {"key_features": key_features, "value_features": value_features}
         self.aux = aux
         self.pixels = layer(in_features, mid_features, 3, bias=True)
         self.context_pixels = layer(mid_features, branch_features, 3, bias=True)
-        self.attention = SelfAttention(
-            branch_features,
-            key_features=key_features,
-            value_features=value_features,
-            first_release=first_release,
-            activation=activation,
-            init=init,
-        )
-        self.pyramid = AtrousPyramid(
-            mid_features, branch_features, dilations, bias=False, activation=activation, init=init
-        )
+        self.attention = SelfAttention(branch_features, first_release=first_release, **attention)
+        self.pyramid = AtrousPyramid(mid_features, branch_features, dilations, bias=False, **options)
         self.fusion = layer(5 * branch_features, mid_features, 1)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))
-        self.classifier = Conv(mid_features, num_classes, 1, bias=True, in_head=True, init=init)
+        self.classifier = conv(mid_features, num_classes, 1)
         self.align_corners = align_corners
         # After the attention: a BatchNorm and activation alone in openseg.
-        self.context_conv = (
-            Conv(branch_features, branch_features, 1, bias=True, in_head=True, init=init)
-            if first_release
-            else None
-        )
+        self.context_conv = conv(branch_features, branch_features, 1) if first_release else None
         self.context_norm = BatchNorm(branch_features)
         self.activation = activation
 
     def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Logits:
         pixels = self.pixels(features.main)
-        context = at_half_resolution(
-            self.attention, self.context_pixels(pixels), align_corners=self.align_corners
-        )
+        context = self.context_pixels(pixels)
+        context = at_half_resolution(self.attention, context, align_corners=self.align_corners)
         if self.context_conv is not None:
             context = self.context_conv(context)
         context = self.activation(self.context_norm(context))

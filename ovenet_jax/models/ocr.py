@@ -7,16 +7,17 @@ and openseg's for HRNet and for ResNet. OCNet's "Fast-OC" is the same context un
 
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ovenet_jax.models.atrous import AtrousPyramid
 from ovenet_jax.models.contracts import Features, Logits
 from ovenet_jax.models.fcn import PixelClassifier
 from ovenet_jax.models.layers import (
     Activation,
+    AtrousPyramid,
     Conv,
     ConvNormAct,
     InitialValues,
@@ -35,14 +36,14 @@ def gather_regions(features: jax.Array, region_logits: jax.Array) -> jax.Array:
 
 
 class ObjectAttention(nnx.Module):
-    """Each pixel attends over the K object regions: [B, H, W, C] and [B, K, C] -> context [B, H, W, C]."""
+    """Each pixel attends over the K object regions: [B, H, W, C] and [B, K, C] -> context [B, H, W, C].
 
-    def __init__(
-        self, features: int, key_features: int, *, bias: bool, activation: Activation, init: InitialValues
-    ):
+    `layer`: more arguments of its ConvNormActs.
+    """
+
+    def __init__(self, features: int, key_features: int, **layer: Any):
         def transform(*widths: int) -> nnx.List:
-            layer = partial(ConvNormAct, bias=bias, activation=activation, in_head=True, init=init)
-            return nnx.List(layer(i, o, 1) for i, o in pairwise(widths))
+            return nnx.List(ConvNormAct(i, o, 1, in_head=True, **layer) for i, o in pairwise(widths))
 
         self.query = transform(features, key_features, key_features)
         self.key = transform(features, key_features, key_features)
@@ -74,12 +75,11 @@ class OCR(nnx.Module):
         dropout: float,
         init: InitialValues,
     ):
+        options: dict[str, Any] = {"activation": activation, "init": init}
         layer = partial(ConvNormAct, in_head=True, activation=activation, init=init)
         self.aux = aux
         self.pixels = layer(in_features, mid_features, 3, bias=True)
-        self.attention = ObjectAttention(
-            mid_features, key_features, bias=bias, activation=activation, init=init
-        )
+        self.attention = ObjectAttention(mid_features, key_features, bias=bias, **options)
         self.fusion = layer(2 * mid_features, mid_features, 1, bias=bias)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))  # whole channels
         self.classifier = Conv(mid_features, num_classes, 1, bias=True, in_head=True, init=init)
@@ -112,15 +112,12 @@ class ASPOCR(nnx.Module):
         dropout: float,
         init: InitialValues,
     ):
+        options: dict[str, Any] = {"bias": True, "activation": activation, "init": init}
         layer = partial(ConvNormAct, bias=True, in_head=True, activation=activation, init=init)
         self.aux = aux
         self.pixels = layer(in_features, mid_features, 3)
-        self.attention = ObjectAttention(
-            mid_features, key_features, bias=True, activation=activation, init=init
-        )
-        self.pyramid = AtrousPyramid(
-            in_features, mid_features, dilations, bias=True, activation=activation, init=init
-        )
+        self.attention = ObjectAttention(mid_features, key_features, **options)
+        self.pyramid = AtrousPyramid(in_features, mid_features, dilations, **options)
         self.fusion = layer(5 * mid_features, mid_features, 1)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))
         self.classifier = Conv(mid_features, num_classes, 1, bias=output_bias, in_head=True, init=init)

@@ -28,7 +28,7 @@ from ovenet_jax.supervision.measures import class_scores, offset_measures, offse
 
 
 class Boundaries:
-    """A `Task`: the boundaries of what config.data.regions says, whose classes are offsets away from them."""
+    """A task like `Classes`: the boundaries of what config.data.regions says; classes are offsets away from them."""
 
     group = 1
     of_regions = False
@@ -95,7 +95,7 @@ class Boundaries:
             )
 
     def create_loss(self) -> Loss:
-        """It weights classes by their rarity in the batch. Raises UserError for class weights, or OHEM."""
+        """It weights classes by their rarity in the batch."""
         if self._config.loss.class_weights or self._config.loss.ohem.on:
             raise UserError(
                 "config.loss.class_weights and config.loss.ohem are not for SegFix; leave them out."
@@ -114,7 +114,7 @@ class Boundaries:
     def probabilities(self, scores: jax.Array, _logits: bool | None = None) -> jax.Array:
         return offset_probabilities(scores)
 
-    def boundary(self, scores: jax.Array) -> jax.Array:
+    def boundary(self, scores: jax.Array) -> jax.Array | None:
         return 1 - offset_probabilities(scores)[..., 0]
 
     def scores_of(self, matrix: np.ndarray) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.data.pipeline import Source, Split
 from ovenet_jax.errors import UserError
-from ovenet_jax.models.contracts import Output
 from ovenet_jax.models.layers import interpolation_weights
 from ovenet_jax.models.zoo import has_offsets
 from ovenet_jax.segfix.files import Offsets
@@ -23,7 +22,12 @@ from ovenet_jax.supervision.measures import class_measures, class_scores, most_p
 
 
 class Classes:
-    """A `Task`: the classes of the data set of `config.data`, or those that a network has `learned`."""
+    """A task, that is all that depends on what a network learns: here the classes of the data set of `config.data`, or
+    those that the network has `learned`.
+
+    of_regions: whether its classes are regions of the image. gives_offsets: whether answers come with offsets to other
+    pixels.
+    """
 
     of_regions = True
     class_map = staticmethod(most_probable)
@@ -36,20 +40,37 @@ class Classes:
 
     @property
     def group(self) -> int:
+        """How many neighbouring images of a batch the loss takes together."""
         ohem = self._config.loss.ohem
         return ohem.group if ohem.on else 1
 
     @cached_property
     def classes(self) -> Labels:
+        """The K classes of the network's answer.
+
+        Raises:
+          UserError: an unknown data set, or one whose class table cannot be read; other classes than it can have.
+        """
         return self._learned or pipeline.classes(self._config.data)
 
     def prepare(self) -> dict:
+        """Prepares what is learned, unless it is there already; returns the inventory of `pipeline.prepare`.
+
+        Raises:
+          UserError: every fault of the source files at once; what the data set does not have.
+        """
         return pipeline.prepare(self._config.data)
 
     def open_training(self) -> Split:
+        """The split to train on. Raises UserError as `pipeline.open_split` does."""
         return pipeline.open_split(self._config.data, self._config.data.train_split)
 
     def open_evaluation(self) -> Split:
+        """The split to test on, whose labels are of `classes`.
+
+        Raises:
+          UserError: as `pipeline.open_split`; a split without labels, or with other classes than the model's.
+        """
         split = pipeline.open_split(self._config.data, self._config.data.eval_split)
         if self._learned and self._learned.names != split.classes.names:
             split = _numbered_as(self._learned, split)
@@ -57,6 +78,7 @@ class Classes:
         return split
 
     def check_micro_batches(self, devices: int) -> None:
+        """Raises UserError where the batch cannot be split into micro-batches, and these evenly over the devices."""
         accumulate, batch_size = self._config.accumulate, self._config.batch_size
         least = accumulate * devices * self.group
         if accumulate > 1 and batch_size % least:
@@ -68,10 +90,14 @@ class Classes:
             )
 
     def check_test(self) -> None:
-        """Their scores may be added up in every way."""
+        """Raises UserError for values of config.eval that do not go with the network's answers: here there are none."""
 
     def create_loss(self) -> Loss:
-        """Raises UserError for weights of another number of classes, or a batch that OHEM cannot rank in groups."""
+        """What `config.loss` says, for the outputs of `config.model`.
+
+        Raises:
+          UserError: settings that the loss cannot have.
+        """
         loss, model = self._config.loss, self._config.model
         weights = tuple(loss.class_weights)
         if weights and len(weights) != model.num_classes:
@@ -113,18 +139,28 @@ class Classes:
             aux_over_all=ohem.aux_over_all,
         )
 
-    def measure(self, output: Output, label: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
+    def measure(self, output: Any, label: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
+        """How right an output is: scalars by name. `label` [B, H, W]; `labels` [A, B, H, W] of all micro-batches, over
+        which the mean of these scalars is that of the batch."""
         return class_measures(output, label, labels, align_corners=self._config.model.align_corners)
 
     def probabilities(self, scores: jax.Array, logits: bool | None = None) -> jax.Array:
+        """Of the classes, [..., K] -> the same. logits: whether the scores are, or probabilities already; None: as
+        the network's are."""
         if logits is None:
             logits = self._config.model.get("offset", {}).get("logits", True)
         return jax.nn.softmax(scores, axis=-1) if logits else scores
 
-    def boundary(self, _scores: jax.Array) -> None:
-        """There is none."""
+    def boundary(self, _scores: jax.Array) -> jax.Array | None:
+        """The probability of a boundary, [..., K] -> [...], where that is what is learned."""
+        return None
 
     def predicts(self) -> tuple[str, ...]:
+        """What --mode=predict writes of each image besides overlays: "label_maps", "offsets".
+
+        Raises:
+          UserError: config.predict wants what the network does not give.
+        """
         form, wanted = self._config.predict.form, self._config.predict.offsets
         if form != "png":
             raise UserError(
@@ -142,7 +178,14 @@ class Classes:
         offset: np.ndarray | None,
         confidence: np.ndarray | None,
     ) -> list[Offsets]:
-        """The offsets of an OVeNet to the seed of every pixel."""
+        """Of images of these sizes (H, W), which pixel each pixel's label may be read at; where `gives_offsets`.
+
+        class_map: of the answer, uint8 [B, H, W], each image at the top left. offset, confidence: OVeNet's, of the
+        whole images.
+
+        Raises:
+          UserError: there are none of the whole images.
+        """
         if offset is None or confidence is None:
             raise UserError(
                 "Offsets are those of a pass over the whole image, of which config.eval.scales and windows leave none; "
