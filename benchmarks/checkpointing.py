@@ -50,7 +50,7 @@ def main() -> None:
         for _ in range(arguments.saves):
             complete, beside = Path(folder) / str(int(step.state.step)), []
             start = time.perf_counter()
-            saved.save(step.state)
+            saved.save(program.packing.by_name(mesh, step.state))
             blocked = time.perf_counter() - start
             while not complete.exists():
                 beside.append(seconds_of_step())

@@ -45,6 +45,7 @@ from ovenet_jax.run.state import init_state
 from ovenet_jax.supervision.task import task_of
 from ovenet_jax.training import optimizer as optimizers
 from ovenet_jax.training.compilation import batch_shapes, jit_step
+from ovenet_jax.training.packing import Packing
 from ovenet_jax.training.step import frozen_parts
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant], see configs/.", lock_config=True)
@@ -119,9 +120,10 @@ def lower_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Lowered:
     graphdef, *_ = parameters.split(model)
     _, optimizer = optimizers.from_config(config)
     state = init_state(model, optimizer, frozen_parts(config.freeze_base), config.ema)
-    step = jit_step(config, task_of(config), graphdef, optimizer, mesh)
-    arguments = described(state, mesh), *batch_shapes(config, mesh)
-    return step.trace(*arguments).lower(lowering_platforms=("cuda",))
+    packing = Packing(state, platform="cuda")
+    step = jit_step(config, task_of(config), graphdef, optimizer, packing, mesh)
+    packed = parallel.replicated_shapes(mesh, jax.eval_shape(packing.pack, state))
+    return step.trace(packed, *batch_shapes(config, mesh)).lower(lowering_platforms=("cuda",))
 
 
 def lower_test(config: ConfigDict, mesh: Mesh, size: list[int]) -> jax.stages.Lowered:
@@ -139,13 +141,8 @@ def lower_test(config: ConfigDict, mesh: Mesh, size: list[int]) -> jax.stages.Lo
     largest = max((one.size for one in cut), key=lambda size: size[0] * size[1])
     window = (inference.rows, *largest, 3)
     image = jax.ShapeDtypeStruct(window, config.eval.precision, sharding=parallel.batch_sharded(mesh))
-    return inference.forward.trace(*described(arrays, mesh), image).lower(lowering_platforms=("cuda",))
-
-
-def described(arrays: Any, mesh: Mesh) -> Any:
-    """Arrays -> their shapes, whole on each GPU of the mesh."""
-    replicated = partial(jax.ShapeDtypeStruct, sharding=parallel.replicated(mesh))
-    return jax.tree.map(lambda x: replicated(x.shape, x.dtype), arrays)
+    traced = inference.forward.trace(*parallel.replicated_shapes(mesh, arrays), image)
+    return traced.lower(lowering_platforms=("cuda",))
 
 
 def memory(compiled: jax.stages.Compiled) -> dict[str, int]:

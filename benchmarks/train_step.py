@@ -40,16 +40,19 @@ from ovenet_jax.run.state import TrainState, init_state
 from ovenet_jax.supervision.losses import ovenet_loss, segmentation_loss
 from ovenet_jax.supervision.measures import class_measures
 from ovenet_jax.training.optimizer import create_optimizer, poly_schedule
+from ovenet_jax.training.packing import Packing
 from ovenet_jax.training.step import train_step
 
 AUX_WEIGHT = 0.4  # published
 
 
 class Program(NamedTuple):
-    """A compiled step, the state it starts from, FLOPs of a step on all devices, seconds of tracing and compilation."""
+    """A compiled step, the state it starts from and how that is packed, FLOPs of a step on all devices, seconds of
+    tracing and compilation."""
 
     step: jax.stages.Compiled
     state: TrainState
+    packing: Packing
     flops: float
     seconds: float
 
@@ -124,6 +127,8 @@ def compile_step(network: nnx.Module, precision: str, mesh: Mesh, arguments: arg
     graphdef, *_ = parameters.split(network)
     schedule = poly_schedule(0.01, total_steps=1000, power=0.9)
     optimizer = create_optimizer(schedule, momentum=0.9, weight_decay=5e-4)
+    state = init_state(network, optimizer)
+    packing = Packing(state, mesh.devices.flat[0].platform)
     step = jax.jit(
         partial(
             train_step,
@@ -134,20 +139,19 @@ def compile_step(network: nnx.Module, precision: str, mesh: Mesh, arguments: arg
             normalisation=networks.NORMALISATION,
             seed=0,
             precision=precision,
+            packing=packing,
         ),
         out_shardings=parallel.replicated(mesh),
         donate_argnums=0,
     )
-    state = init_state(network, optimizer)
+    packed = packing.pack(state)
     start = time.perf_counter()
-    replicated = partial(jax.ShapeDtypeStruct, sharding=parallel.replicated(mesh))
     images = partial(jax.ShapeDtypeStruct, dtype=jnp.uint8, sharding=parallel.batch_sharded(mesh))
-    described = jax.tree.map(lambda x: replicated(x.shape, x.dtype), state)
     size = (arguments.batch * mesh.size, *arguments.crop)
-    lowered = step.lower(described, images((*size, 3)), images(size))
+    lowered = step.lower(parallel.replicated_shapes(mesh, packed), images((*size, 3)), images(size))
     compiled = lowered.compile()
     seconds = time.perf_counter() - start
-    return Program(compiled, state, lowered.cost_analysis()["flops"], seconds)
+    return Program(compiled, packed, packing, lowered.cost_analysis()["flops"], seconds)
 
 
 def loss_of(network: nnx.Module) -> Callable[..., dict[str, jax.Array]]:

@@ -32,6 +32,7 @@ from ovenet_jax.training import optimizer as optimizers
 from ovenet_jax.training.checks import check_config
 from ovenet_jax.training.compilation import batch_shapes, compile_step, counting, jit_step
 from ovenet_jax.training.health import FiniteWatch, Pace, Step, Watchdog
+from ovenet_jax.training.packing import Packing
 from ovenet_jax.training.reporter import Reporter, nothing_collected
 from ovenet_jax.training.step import frozen_parts
 from ovenet_jax.weights import starting_point
@@ -63,8 +64,9 @@ def train(config: ConfigDict, folder: Path) -> bool:
     model.set_attributes(lay_out=parallel.row_layout(mesh), rematerialise=config.rematerialise)
     graphdef, *_ = parameters.split(model)
     schedule, optimizer = optimizers.from_config(config)
-    step_function = jit_step(config, task, graphdef, optimizer, mesh)
-    state = parallel.replicate(mesh, init_state(model, optimizer, frozen, config.ema))
+    state = init_state(model, optimizer, frozen, config.ema)
+    packing = Packing(state, mesh.devices.flat[0].platform)
+    step_function = jit_step(config, task, graphdef, optimizer, packing, mesh)
     evaluator, source = Evaluator(config, graphdef), task.open_training()
     trained_on = Identity(classes, source.identity, evaluator.source.identity)
     with (
@@ -74,7 +76,8 @@ def train(config: ConfigDict, folder: Path) -> bool:
         closing(Checkpoints(folder / "checkpoints")) as checkpoints,
     ):
         with enough_memory(TRAINING_MEMORY):
-            compiled = compile_step(step_function, state, *batch_shapes(config, mesh))
+            packed = parallel.replicated_shapes(mesh, jax.eval_shape(packing.pack, state))
+            compiled = compile_step(step_function, packed, *batch_shapes(config, mesh))
             _, measures = compiled.out_info
             empty = nothing_collected(mesh, [name for name in measures if name != "finite"])
             with closing(Reporter(config, folder, schedule, compilations, empty)) as reporter:
@@ -83,6 +86,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
                     folder,
                     mesh,
                     state,
+                    packing,
                     compiled,
                     source,
                     evaluator,
@@ -128,7 +132,7 @@ def _checked_mesh(config: ConfigDict, task: Task) -> Mesh:
 
 
 class _Run:
-    """A training under way, from the latest checkpoint on: `state` is that after `step` steps.
+    """A training under way, from the latest checkpoint on: `state` is that after `step` steps, packed.
 
     A step that is to be evaluated is saved first and scored afterwards: what ends the process meanwhile costs no
     step, and the next start evaluates.
@@ -140,6 +144,7 @@ class _Run:
         folder: Path,
         mesh: Mesh,
         initial: TrainState,
+        packing: Packing,
         step_function: Step,
         source: pipeline.Split,
         evaluator: Evaluator,
@@ -147,14 +152,13 @@ class _Run:
         checkpoints: Checkpoints,
         interrupted: Event,
     ):
-        self._config, self._mesh, self._step_function = config, mesh, step_function
+        self._config, self._mesh, self._packing, self._step_function = config, mesh, packing, step_function
         self._evaluator, self._reporter, self._checkpoints = evaluator, reporter, checkpoints
         self._interrupted = interrupted
         restored = checkpoints.restore_latest(initial, reporter.collected)
-        self.state, collected = restored or (initial, reporter.collected)
-        self.step = int(self.state.step)
+        state, collected = restored or (initial, reporter.collected)
+        self.state, self.step = parallel.replicate(mesh, packing.pack(state)), int(state.step)
         if restored:
-            jax.tree.map(lambda x: x.delete(), initial)  # its caller still knows it
             parallel.say(f"Resuming {folder} from step {self.step} of {config.steps}.")
         self._open_evaluation = self._is_due(config.evaluate_every) and not (
             restored and checkpoints.is_scored(self.step)
@@ -235,15 +239,16 @@ class _Run:
 
     def _save(self) -> None:
         self._finite_watch.check()
-        self._checkpoints.save(self.state, self._reporter.collected)
+        self._checkpoints.save(self._packing.by_name(self._mesh, self.state), self._reporter.collected)
 
     def _evaluate(self) -> bool:
         """Whether it came to its end."""
-        arrays = self.state.evaluated
-        evaluation = self._evaluator.run(*arrays, self._interrupted)
+        params, statistics = self._packing.by_name(self._mesh, self.state.evaluated)
+        evaluation = self._evaluator.run(params, statistics, self._interrupted)
         if evaluation is None:
             return False
-        self._reporter.report_evaluation(self.step, evaluation, partial(panels, self._evaluator, *arrays))
+        shown = partial(panels, self._evaluator, params, statistics)
+        self._reporter.report_evaluation(self.step, evaluation, shown)
         if self.step > 0:  # the network before training is no candidate for the best
             self._checkpoints.score(self.step, evaluation.miou or 0.0)
         return True

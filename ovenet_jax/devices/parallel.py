@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import jax
@@ -108,6 +109,12 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
         return jax.make_array_from_callback(array.shape, replicated(mesh), array.__getitem__)
 
     return jax.tree.map(to_all, tree)
+
+
+def replicated_shapes(mesh: Mesh, tree: Any) -> Any:
+    """What `replicate` would make, as shapes to compile for."""
+    described = partial(jax.ShapeDtypeStruct, sharding=replicated(mesh))
+    return jax.tree.map(lambda x: described(x.shape, x.dtype), tree)
 
 
 def to_global(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:

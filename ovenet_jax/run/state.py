@@ -42,7 +42,7 @@ def init_state(
     opt_state = optimizer.init(without(params, frozen))
     # Copies, since a step is given the buffers of all to overwrite.
     averages = jax.tree.map(np.array, (params, statistics)) if ema else None
-    return TrainState(jnp.zeros((), jnp.int32), params, statistics, opt_state, averages)
+    return jax.device_get(TrainState(jnp.zeros((), jnp.int32), params, statistics, opt_state, averages))
 
 
 def without(params: Arrays, frozen: Sequence[str]) -> Arrays:

@@ -18,6 +18,7 @@ from ovenet_jax.devices import parallel
 from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.supervision.task import Task
 from ovenet_jax.training.health import watched
+from ovenet_jax.training.packing import Packing
 from ovenet_jax.training.step import frozen_parts, train_step
 
 COMPILED = (
@@ -65,10 +66,11 @@ def jit_step(
     task: Task,
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
+    packing: Packing,
     mesh: Mesh,
 ) -> Any:
-    """The step of a network of that structure, as the config says, jitted for the mesh; it overwrites the state that it
-    is given."""
+    """The step of a network of that structure, as the config says, jitted for the mesh; it overwrites the packed state
+    that it is given."""
     step = partial(
         train_step,
         graphdef=graphdef,
@@ -82,6 +84,7 @@ def jit_step(
         accumulate=config.accumulate,
         group=task.group,
         ema=config.ema,
+        packing=packing,
     )
     watched_step = watched(step, config.non_finite.policy)
     return jax.jit(watched_step, out_shardings=parallel.replicated(mesh), donate_argnums=0)

@@ -15,6 +15,7 @@ from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.run.state import TrainState, without
 from ovenet_jax.supervision.losses import Loss
 from ovenet_jax.supervision.measures import Measure
+from ovenet_jax.training.packing import Packing
 
 
 def frozen_parts(freeze_base: bool) -> tuple[str, ...]:
@@ -38,6 +39,7 @@ def train_step(
     accumulate: int = 1,
     group: int = 1,
     ema: float = 0.0,
+    packing: Packing | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step of SGD on image uint8 [B, H, W, 3] and label uint8 [B, H, W] -> new state, scalar measures.
 
@@ -48,8 +50,11 @@ def train_step(
       each by itself, one after the other updates the running statistics, and dropout draws anew for each.
     group: neighbouring images that stay in one micro-batch, since their pixels are ranked together (OHEM).
     ema: decay of the averages, if the state has any.
+    packing: how the arrays of the state are packed; None: they are not.
     """
-    trained = without(state.params, frozen)
+    params, statistics = state.params, state.statistics
+    if packing:
+        params, statistics = packing.unpack((params, statistics))
     images, labels = (_micro_batches(x, accumulate, group) for x in (image, label))
     dropout_keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), state.step), accumulate)
 
@@ -58,14 +63,14 @@ def train_step(
         image, label, dropout_key = micro_batch
         image = normalisation(image).astype(precision)
         (terms, output, statistics), more = loss_and_gradients(
-            graphdef, state.params, statistics, image, label, partial(loss, among=labels), dropout_key, frozen
+            graphdef, params, statistics, image, label, partial(loss, among=labels), dropout_key, frozen
         )
         measured = {f"loss_{name}": value for name, value in terms.items()}
         with jax.named_scope("measures"):
             measured |= measure(output, label, labels)
         return (jax.tree.map(jnp.add, gradients, more), statistics), measured
 
-    nothing = jax.tree.map(jnp.zeros_like, trained), state.statistics
+    nothing = jax.tree.map(jnp.zeros_like, without(params, frozen)), statistics
     micro_batches = images, labels, dropout_keys
     if accumulate == 1:  # without a loop, in which XLA convolves fourteen times slower on a CPU
         (gradients, statistics), measured = add_micro_batch(
@@ -73,8 +78,11 @@ def train_step(
         )
     else:
         (gradients, statistics), measured = jax.lax.scan(add_micro_batch, nothing, micro_batches)
-    gradients = jax.tree.map(lambda x: x / accumulate, gradients)
     with jax.named_scope("optimizer"):
+        if packing:
+            gradients, statistics = packing.pack((gradients, statistics))
+        gradients = jax.tree.map(lambda x: x / accumulate, gradients)
+        trained = without(state.params, frozen)
         updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
         params = state.params | optax.apply_updates(trained, updates)
     averages = moving_average(state.ema, (params, statistics), ema, state.step) if ema else None

@@ -1,0 +1,79 @@
+"""The arrays of a training state in few long vectors: less to hand over, to update and to copy in every step."""
+
+from collections import defaultdict
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from ovenet_jax.devices import parallel
+from ovenet_jax.run.state import TrainState
+
+TOGETHER = 128  # arrays of a vector; XLA puts more together in two rounds
+
+
+class Packing:
+    """Arrays by name <-> vectors by part of the network and kind: "backbone.scale.0", "backbone.scale.1", ...
+
+    The name of a vector begins as those of its arrays do, so that either tells which part of the network it is of.
+
+    GPUs convolve with kernels [k, k, in, out] whose outputs come first in memory, and in vectors they are stored so:
+    nothing is transposed to read them or to add their gradients. On CPUs, which take longer to compile for vectors and
+    no less to step, each array is one by itself.
+    """
+
+    def __init__(self, state: TrainState, platform: str):
+        self._kernel_axes, together = ((0, 1, 2, 3), 1) if platform == "cpu" else ((3, 0, 1, 2), TOGETHER)
+        self._shapes = {name: x.shape for name, x in (state.params | state.statistics).items()}
+        kinds: dict[str, list[str]] = defaultdict(list)
+        for name in sorted(self._shapes):
+            kinds[f"{name.partition('.')[0]}.{name.rpartition('.')[2]}"].append(name)
+        self._members = {
+            f"{kind}.{first // together}": names[first : first + together]
+            for kind, names in kinds.items()
+            for first in range(0, len(names), together)
+        }
+
+    def pack(self, tree: Any) -> Any:
+        """Every dict of arrays in a tree, of all or some parts of the network, as vectors."""
+        return jax.tree.map(self._packed, tree, is_leaf=lambda x: isinstance(x, dict))
+
+    def unpack(self, tree: Any) -> Any:
+        """The inverse of `pack`."""
+        return jax.tree.map(self._unpacked, tree, is_leaf=lambda x: isinstance(x, dict))
+
+    def by_name(self, mesh: Mesh, packed: Any) -> Any:
+        """The inverse of `pack` for arrays on the devices of the mesh, to be kept while steps overwrite these.
+
+        By way of the host, where nothing has to be compiled for it.
+        """
+        on_host = jax.tree.map(np.array, jax.device_get(packed))
+        return parallel.replicate(mesh, self.unpack(on_host))
+
+    def _packed(self, arrays: Any) -> Any:
+        if not isinstance(arrays, dict):
+            return arrays
+        vectors = {}
+        for vector, names in self._members.items():
+            if names[0] in arrays:
+                flat = [x.transpose(self._order(x.ndim)).reshape(-1) for x in map(arrays.__getitem__, names)]
+                vectors[vector] = flat[0].__array_namespace__().concat(flat)  # numpy's or JAX's
+        return vectors
+
+    def _unpacked(self, vectors: Any) -> Any:
+        if not isinstance(vectors, dict):
+            return vectors
+        arrays = {}
+        for vector, x in vectors.items():
+            first = 0
+            for name in self._members[vector]:
+                shape, order = self._shapes[name], self._order(len(self._shapes[name]))
+                flat = x[first : first + np.prod(shape, dtype=int)]
+                first += flat.size
+                arrays[name] = flat.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))
+        return arrays
+
+    def _order(self, ndim: int) -> tuple[int, ...]:
+        """Of an array's axes in its vector."""
+        return self._kernel_axes if ndim == 4 else tuple(range(ndim))
