@@ -60,9 +60,9 @@ MEANT = {  # what the libraries say of a value of another type
 
 
 def main(_: list[str]) -> int | None:
-    environment.prepare()
-    logging.set_verbosity(logging.ERROR)  # the libraries' own chatter
     config = CONFIG.value
+    environment.prepare(config.deterministic)
+    logging.set_verbosity(logging.ERROR)  # the libraries' own chatter
     task = {flag.name: flag.value for flag in (MODE, SOURCE, OUT, WORKDIR)} | {"config": config.to_dict()}
     processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, WAIT.value, task)  # before jax is used
 

@@ -18,6 +18,7 @@ def base_config(name: str) -> ConfigDict:
 
     config.mesh = (0, 1)  # devices that share a batch (0: all), and devices that share the rows of each image
     config.precision = "float32"  # of the network in training; "bfloat16" is faster and takes half the memory
+    config.deterministic = False  # the same bits every time on GPUs as well, where that costs time
     config.rematerialise = False  # computes parts of the network twice, to keep less in memory
     config.accumulate = 1  # micro-batches that a batch is split into, to keep less in memory
     config.ema = 0.0  # decay of moving averages of the network, which are then evaluated; 0: none

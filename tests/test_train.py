@@ -97,7 +97,7 @@ def keys_read(run, segfix, tmp_path_factory):
     assert predict(Recording(config, read), folder, None)
     for variant in [f"ovenet_{head}_r_tiny" for head in openseg.HEADS] + ["fcn_tiny"]:
         ovenet_jax.create_model(Recording(camvid.get_config(variant).model, read, "model."))
-    return read | run[2] | segfix[2] | {"name"}  # main.py names the workdir after it
+    return read | run[2] | segfix[2] | {"name", "deterministic"}  # main.py's
 
 
 @pytest.mark.parametrize(("file", "variant"), ALL_CONFIGS, ids=lambda x: getattr(x, "__name__", x))

@@ -5,13 +5,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ovenet_jax.errors import UserError
+
 EIGEN = "--xla_cpu_experimental_ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 # XLA ends a process whose flags it does not know.
 READ_FLAGS = "from jaxlib import _jax; _jax.CompileOptions()"
 
 
-def prepare() -> None:
-    """For main.py: what the environment does not say yet, and `convolve_by_eigen`."""
+def prepare(deterministic: bool = False) -> None:
+    """For main.py: what the environment does not say yet, and `convolve_by_eigen`.
+
+    deterministic: GPUs compute the same bits every time. By default they add some numbers in an order left to chance,
+    and convolve in the way that was fastest when tried.
+    """
     caches = os.path.expanduser(os.environ.get("XDG_CACHE_HOME", "~/.cache"))  # noqa: PTH111  pathlib's raises
     if not caches.startswith("~"):  # as it does for a user without a home, in a container
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(caches) / "ovenet_jax" / "xla"))
@@ -19,6 +26,10 @@ def prepare() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow writes summaries: it has nothing to say
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     convolve_by_eigen()
+    if deterministic and not _add_flag(DETERMINISTIC):
+        raise UserError(
+            f"XLA_FLAGS names a file: write {DETERMINISTIC} there instead of config.deterministic."
+        )
 
 
 def convolve_by_eigen() -> None:
@@ -29,10 +40,17 @@ def convolve_by_eigen() -> None:
     where this jaxlib does not know the flag. To have YNNPACK's convolutions back, name their type with a + in
     XLA_FLAGS; where that names a file it is left alone.
     """
+    if EIGEN not in os.environ.get("XLA_FLAGS", "") and xla_takes(EIGEN):
+        _add_flag(EIGEN)
+
+
+def _add_flag(flag: str) -> bool:
+    """Whether it could be added: XLA_FLAGS may name a file. XLA heeds flags in their order, the user's last."""
     given = os.environ.get("XLA_FLAGS", "").strip()
-    names_a_file = given and not given.startswith("-")
-    if not names_a_file and EIGEN not in given and xla_takes(EIGEN):
-        os.environ["XLA_FLAGS"] = f"{EIGEN} {given}".rstrip()  # XLA heeds them in their order
+    if given and not given.startswith("-"):
+        return False
+    os.environ["XLA_FLAGS"] = f"{flag} {given}".rstrip()
+    return True
 
 
 def xla_takes(flag: str) -> bool:

@@ -19,6 +19,7 @@ from ovenet_jax.errors import UserError
 # resumed.
 FREE_KEYS = (
     "mesh",
+    "deterministic",
     "rematerialise",
     "data.root",
     "data.lists",

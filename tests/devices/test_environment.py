@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ovenet_jax.devices import environment
+from ovenet_jax.errors import UserError
 from tests.places import ROOT
 
 PROGRAM = """
@@ -29,6 +30,22 @@ def compiled(xla_flags: str, cache: Path) -> str:
     result = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+def test_xla_hears_that_gpus_are_to_compute_the_same_bits_every_time(tmp_path):
+    compiled_anew = {"XLA_FLAGS": f"--xla_dump_to={tmp_path}", "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    variables = {**os.environ, **compiled_anew}
+    code = "from ovenet_jax.devices import environment; environment.prepare(deterministic=True)\nimport jax\n"
+    subprocess.run([sys.executable, "-c", f"{code}jax.jit(abs)(1.0)"], cwd=ROOT, env=variables, check=True)
+    options = [file.read_text() for file in tmp_path.glob("*debug_options")]
+    assert options
+    assert all("xla_gpu_deterministic_ops: true" in text for text in options)
+
+
+def test_a_file_of_flags_has_to_say_so_itself(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "flags.txt")
+    with pytest.raises(UserError, match="names a file"):
+        environment.prepare(deterministic=True)
 
 
 def test_convolutions_on_cpus_are_not_ynnpacks_unless_the_user_says_so(tmp_path):
