@@ -94,12 +94,16 @@ def parse() -> argparse.Namespace:
 
 
 def seconds_by_instruction(file: Path) -> Counter[str]:
-    """Of a profile, by the names that instructions have in the compiled program."""
+    """Of a profile, by the names that instructions have in the compiled program.
+
+    On a GPU each kernel stands in the line of its stream, and perhaps again in lines that are made of those.
+    """
     planes = list(ProfileData.from_file(str(file)).planes)
     devices = [plane for plane in planes if plane.name.startswith("/device:")] or planes
     spent = Counter()
     for plane in devices:
-        for line in plane.lines:
+        lines = list(plane.lines)
+        for line in [line for line in lines if line.name.startswith("Stream")] or lines:
             for event in line.events:
                 facts = dict(event.stats)
                 if facts.get("hlo_module") == "jit_train_step":

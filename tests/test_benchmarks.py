@@ -15,6 +15,7 @@ BENCHMARKS = {
     "scaling": f"{STEP} --devices 1 2",  # the first, since it sets the number of devices
     "train_step": f"{STEP} --no-torch",
     "costs": f"{STEP} --rows=1000",
+    "repeatability": STEP,
     "inference": f"{NETWORK} --height=32 --images=2 --rows=1",
     "sampling": "--classes=3 --size 8 16 --batch=1",
     "attention": "--sizes 32x48 --repeats=1",
@@ -73,6 +74,11 @@ def test_costs_are_found_in_every_part_of_the_step(rows):
     assert {"convolution", "product", "arithmetic"} <= found["kind"]
     assert {"stage1", "stage4", "head", "loss", "optimizer"} <= found["part"]
     assert {"forward", "backward"} <= found["pass"]
+
+
+def test_a_cpu_gives_the_same_bits_twice(rows):
+    (row,) = rows["repeatability"]
+    assert row["parameters"] > 100 and row["differ"] == row["by at most"] == 0
 
 
 PROGRAM = """
