@@ -24,7 +24,7 @@ from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.devices import environment
 from ovenet_jax.evaluation.inference import Inference, Segmentation, on_canvas
-from ovenet_jax.run import workdir
+from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.network import restore_network
 from ovenet_jax.segfix.files import Offsets
 from ovenet_jax.supervision.task import Task, task_of
@@ -59,7 +59,7 @@ def examine(folder: Path, split: str) -> dict:
     config = workdir.read_config(folder)
     config.data.eval_split = split
     config.eval.sum = "logits"  # which the fusion is one of
-    task = task_of(config)
+    task = task_of(config, identity.classes_of(folder))
     source = task.open_evaluation()
     network = restore_network(config.model, folder, "latest")
     inference = Inference.from_config(config, network.graphdef, task.classes)

@@ -123,10 +123,11 @@ def writing(place: Path, option: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        other = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else place
-        reason = error.strerror or error
-        ours = other.is_relative_to(place) or other.is_relative_to(incomplete(place))
-        if not ours and not place.is_relative_to(other):
+        reason, here = error.strerror or error, place.absolute()
+        other = Path(
+            os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else here
+        ).absolute()
+        if not (here.is_relative_to(other) or any(map(other.is_relative_to, (here, incomplete(here))))):
             raise UserError(
                 f"{other} cannot be used ({reason}), so nothing was written at {place}."
             ) from error

@@ -76,6 +76,17 @@ def test_names_of_any_length_are_written(tmp_path, name):
     assert (tmp_path / "out" / name / "a").exists()
 
 
+def test_a_place_is_known_by_any_of_its_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with (
+        pytest.raises(
+            UserError, match="^out cannot be written .No space left on device.; free or choose another"
+        ),
+        files.new_folder(Path("out"), "--out") as folder,
+    ):
+        raise OSError(28, "No space left on device", str(folder.absolute() / "a"))
+
+
 def test_a_file_elsewhere_that_fails_is_not_called_a_failure_to_write(tmp_path):
     with (
         pytest.raises(
