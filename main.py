@@ -1,4 +1,7 @@
-"""What there is to do: python main.py --config=configs/camvid.py:ovenet_tiny [--workdir=DIR] [--mode=MODE]."""
+"""What there is to do: python main.py --config=configs/camvid.py:ovenet_tiny [--workdir=DIR] [--mode=MODE].
+
+The package has this file as `__main__`: the command `ovenet` and `python -m ovenet_jax` are the same.
+"""
 
 import operator
 import re
@@ -9,15 +12,18 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from configs.common import base_config
 from ovenet_jax import errors, files
+from ovenet_jax.configs.common import base_config
 from ovenet_jax.devices import environment
 from ovenet_jax.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_INTERRUPTED, UserError
 from ovenet_jax.run import processes, workdir
 
 # jax and what needs it is imported in `main` only, so that a mistake in the flags is answered at once.
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant], see configs/.", lock_config=True)
+CONFIGS = Path(__file__).parent / "configs"
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "FILE.py[:variant], or NAME[:variant] of one in configs/.", lock_config=True
+)
 OF_A_RUN = (
     "train",
     "evaluate",
@@ -105,7 +111,7 @@ def parse_flags(arguments: list[str]) -> list[str]:
             raise UserError(f"--{name} is given {count} times; give it once, with the value that is meant.")
     at_home = re.compile("(?<=[=,])~[^,]*")
     try:
-        given = [at_home.sub(lambda path: files.at_home(path[0]), a) for a in arguments]
+        given = [at_home.sub(lambda path: files.at_home(path[0]), a) for a in _by_file(arguments)]
         if not any(argument.startswith(("-h", "--h", "-?", "--?")) for argument in given):
             _find_config(given)
         remaining = flags.FLAGS(given)
@@ -125,6 +131,22 @@ def parse_flags(arguments: list[str]) -> list[str]:
             sentence = re.sub(said, meant, sentence)
         raise UserError(f"{sentence}; --help lists all flags.") from error
     return remaining
+
+
+def _by_file(arguments: list[str]) -> list[str]:
+    """With the file of a config that is given by its name. Raises UserError where there is none."""
+    result = list(arguments)
+    for i, argument in enumerate(arguments):
+        given = re.fullmatch(r"(--?config=|)(\w+)(:.*)?", argument)
+        if given and (given[1] or arguments[i - 1] in ("--config", "-config")):
+            file = CONFIGS / f"{given[2]}.py"
+            if not file.exists():
+                known = ", ".join(sorted(path.stem for path in CONFIGS.glob("[a-z]*.py")))
+                raise UserError(
+                    f"There is no config {given[2]!r}; known: {known}; or give a file, --config=FILE.py."
+                )
+            result[i] = f"{given[1]}{file}{given[3] or ''}"
+    return result
 
 
 def _find_config(arguments: list[str]) -> None:
@@ -160,5 +182,11 @@ def _find_config(arguments: list[str]) -> None:
     config_flags.DEFINE_config_dict("config", config, "that of the run", allow_override=True)
 
 
+def run() -> int:
+    for flag in flags.FLAGS.get_key_flags_for_module(__name__):  # that --help shows
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    return errors.run(lambda: app.run(main, flags_parser=parse_flags))
+
+
 if __name__ == "__main__":
-    sys.exit(errors.run(lambda: app.run(main, flags_parser=parse_flags)))
+    sys.exit(run())

@@ -9,7 +9,7 @@ To be reached: no published mIoU of `ovenet`, `hrnet_ocr` or `hrnet` was found.
     python main.py --config=configs/acdc.py:ovenet --config.init.base=runs/imagenet-w48
 """
 
-from configs import cityscapes, common, openseg, segfix
+from ovenet_jax.configs import cityscapes, common, openseg, segfix
 
 IMAGES = 1600  # train
 

@@ -14,7 +14,7 @@ To be reached on val, mIoU [%] at one scale (with scales and flip); more in docs
     python main.py --config=configs/ade20k.py:hrnet_ocr --config.init.base=runs/imagenet-w48
 """
 
-from configs import common, openseg, segfix
+from ovenet_jax.configs import common, openseg, segfix
 
 IMAGES = 20_210  # train
 

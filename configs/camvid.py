@@ -4,7 +4,7 @@ Nothing was published for OVeNet on CamVid: rates and sizes here are our own. A 
 CPU, without it HRNet-W18 for a GPU.
 """
 
-from configs import common, openseg, segfix
+from ovenet_jax.configs import common, openseg, segfix
 
 # Of the classes in order, sky to bicyclist: 1 / sqrt(share of the labelled pixels of the train split), mean 1 over
 # the pixels.

@@ -14,7 +14,7 @@ To be reached on val, mIoU [%] at one scale (with scales and flip); more in docs
         --config.data.train_split=train --config.steps=119548
 """
 
-from configs import common, openseg, segfix
+from ovenet_jax.configs import common, openseg, segfix
 
 CLASS_WEIGHTS = (  # of the published criterion, in the order of the train ids
     0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023,

@@ -5,7 +5,7 @@ Source: the experiment files of HRNet, HRNet-OCR and openseg for COCO-Stuff. OVe
 numbers, and the offsets of its Cityscapes config.
 """
 
-from configs import common, openseg, segfix
+from ovenet_jax.configs import common, openseg, segfix
 
 IMAGES = 9000  # train
 

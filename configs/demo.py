@@ -1,6 +1,6 @@
 """The built-in toy streets and a tiny OVeNet: minutes on a laptop. `make demo` runs it."""
 
-from configs import common, openseg, segfix
+from ovenet_jax.configs import common, openseg, segfix
 
 # 1 / sqrt(share of the pixels), mean 1 over them
 CLASS_WEIGHTS = (1.13, 0.62, 0.81, 1.51, 1.64, 1.99, 1.43, 2.25)

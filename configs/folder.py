@@ -5,7 +5,7 @@ Nothing here is published.
 
 from ml_collections import config_dict
 
-from configs import common, openseg, segfix
+from ovenet_jax.configs import common, openseg, segfix
 
 
 def get_config(variant: str = "ovenet"):

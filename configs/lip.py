@@ -5,7 +5,7 @@ Source: the experiment files of HRNet, HRNet-OCR and openseg for LIP. OVeNet has
 the offsets of its Cityscapes config. In training and testing each image is resized to 473x473, whatever its shape.
 """
 
-from configs import common, openseg, segfix
+from ovenet_jax.configs import common, openseg, segfix
 
 IMAGES = 30_462  # train
 

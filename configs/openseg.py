@@ -15,8 +15,8 @@ from functools import partial
 
 from ml_collections import ConfigDict
 
-from configs import common
-from configs.common import Networks
+from ovenet_jax.configs import common
+from ovenet_jax.configs.common import Networks
 from ovenet_jax.data import imagenet
 from ovenet_jax.errors import UserError
 

@@ -4,8 +4,8 @@ Cityscapes, `configs/cityscapes/H_SEGFIX.json` and the scripts of `scripts/citys
 
 from ml_collections import ConfigDict
 
-from configs import common, openseg
-from configs.common import Networks
+from ovenet_jax.configs import common, openseg
+from ovenet_jax.configs.common import Networks
 
 DIRECTIONS = 8  # dt_num_classes
 

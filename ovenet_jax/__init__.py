@@ -10,6 +10,8 @@ All are imported on first use: the input pipeline's worker processes import this
 
 from importlib import import_module
 
+__version__ = "0.1.0"
+
 _ROOMS = {
     "load": "ovenet_jax.evaluation.predictor",
     "create_model": "ovenet_jax.models.zoo",

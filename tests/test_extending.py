@@ -12,14 +12,16 @@ from tests.places import ROOT
 
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 STEP = re.compile(r"^(New file|In) `([^`]+)`:\n\n```\w+\n(.*?)^```$", re.M | re.S)
-COPIED = ("configs", "ovenet_jax", "tests", "pyproject.toml")
+COPIED = ("configs", "main.py", "ovenet_jax", "tests", "pyproject.toml")
 
 
 @pytest.mark.parametrize("example", ["A data set", "A head"])
 def test_a_worked_example_can_be_followed(example, tmp_path):
     for name in COPIED:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, tmp_path / name)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tmp_path / name, symlinks=True)
+        else:
+            shutil.copy(ROOT / name, tmp_path / name)
     steps = STEP.findall(PAGE.split(f"\n## {example}\n")[1].split("\n## ")[0])
     assert len({file for what, file, _ in steps if what == "In"}) <= 3
     for what, file, content in steps:

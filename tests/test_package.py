@@ -1,0 +1,73 @@
+"""What is installed: a command that knows the shipped configs by name, an import that leaves a program as it was."""
+
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+import ovenet_jax
+from tests import command_line
+from tests.places import ROOT
+
+
+def run(*command, folder):
+    """By the package that this checkout is, from another folder."""
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_python_m_is_main_from_any_folder(tmp_path):
+    result = run(sys.executable, "-m", "ovenet_jax", "--config=demo:hrnet", "--mode=import", folder=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("Error: --mode=import needs the file to read"), result.stderr
+
+
+@pytest.mark.parametrize("start", ["main.py", "command"])
+def test_help_lists_the_flags(tmp_path, start):
+    command = [str(ROOT / "main.py")] if start == "main.py" else ["-c", COMMAND]
+    said = run(sys.executable, *command, "--help", folder=tmp_path).stdout
+    assert "--mode" in said and "--workdir" in said
+
+
+COMMAND = "import sys; from ovenet_jax.__main__ import run; sys.exit(run())"  # as pip writes it
+
+
+def test_a_name_that_is_no_config_is_answered_with_the_list():
+    sentence = command_line.refusal("--config=citiscapes:ovenet", "--mode=prepare")
+    assert sentence.startswith(
+        "There is no config 'citiscapes'; known: acdc, ade20k, camvid, cityscapes, coco_stuff"
+    )
+    assert command_line.refusal("--config", "nothing", "--mode=prepare").startswith(
+        "There is no config 'nothing'"
+    )
+
+
+def test_the_package_holds_the_configs():
+    ours, shipped = (
+        import_module(f"{package}.camvid").get_config() for package in ("configs", "ovenet_jax.configs")
+    )
+    assert ours.to_dict() == shipped.to_dict()
+
+
+def test_the_import_leaves_a_program_as_it_was(tmp_path):
+    code = """
+import logging, sys, warnings
+import jax
+from absl import flags
+def state():
+    return (dict(jax.config.values), sorted(flags.FLAGS), list(warnings.filters), logging.root.level,
+            list(logging.root.handlers), logging.getLoggerClass(), sorted(logging.root.manager.loggerDict))
+before, modules = state(), set(sys.modules)
+import ovenet_jax
+assert state() == before and ovenet_jax.__version__
+print(len(set(sys.modules) - modules))
+"""
+    result = run(sys.executable, "-c", code, folder=tmp_path)
+    assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    assert int(result.stdout) <= 3  # modules: nothing that takes time
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones():
+    with pytest.raises(AttributeError, match="'laod'; it has load, create_model"):
+        ovenet_jax.laod  # noqa: B018
