@@ -24,7 +24,7 @@ from ovenet_jax.segfix.files import Offsets
 from ovenet_jax.supervision.task import Task, task_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """What a network says of one image.
 
@@ -50,11 +50,9 @@ class Prediction:
           UserError: no pass of the test protocol sees the whole image.
         """
         task, maps = self.predictor.task, [None if x is None else x[None] for x in self.trunk]
-        return (
-            task.offsets([self.label_map.shape], self.label_map[None], *maps)[0]
-            if task.gives_offsets
-            else None
-        )
+        if not task.gives_offsets:
+            return None
+        return task.offsets([self.label_map.shape], self.label_map[None], *maps)[0]
 
     def scores(self) -> dict[str, np.ndarray]:
         """Of each class, float32 [H, W, K], as the passes of the test add them up; of an OVeNet's "initial" S_i, "seed"
