@@ -11,14 +11,13 @@ import json
 import re
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
@@ -124,9 +123,7 @@ def open_split(data: ConfigDict, split: str) -> "Source":
     has_labels = builder.data_set.unlabelled.isdisjoint(names)
     labels = builder.data_set.labels
     content = [inventory["splits"].get(name, {}).get("digest", "") for name in names]
-    content.append(
-        repr(sorted(zip(labels.names, labels.ids, strict=True)))
-    )  # what the labels mean, in any order
+    content.append(repr(sorted(zip(labels.names, labels.ids, strict=True))))  # what labels mean, in any order
     identity = {"name": data.name, "split": split, "images": len(records), "digest": digest_of(content)}
     return Source(records, labels, prepared, has_labels, identity)
 
@@ -182,7 +179,8 @@ class Split(Samples, Protocol):
 class Source:
     """Random access to the samples of a split, in the order of their files. Can be pickled.
 
-    stored: the class table of the records, where their labels are to be numbered as `classes` are, by name.
+    stored: the class table of the records, where they have other `classes`, and relabel: what makes of a sample its
+    label in these.
     """
 
     records: Sequence[dict]
@@ -191,6 +189,7 @@ class Source:
     has_labels: bool = True
     identity: Mapping[str, Any] = field(default_factory=dict)
     stored: Labels | None = None
+    relabel: Callable[[dict], np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -212,9 +211,10 @@ class Source:
             raise UserError(
                 f"{name} in {self.folder} is damaged ({error}); delete that folder, and it is prepared anew."
             ) from error
-        if self.stored and self.has_labels:
-            pixels["label"] = cv2.LUT(pixels["label"], self.stored.numbers_in(self.classes))
-        return pixels | {"name": name, "group": record["group"].decode()}
+        sample = pixels | {"name": name, "group": record["group"].decode()}
+        if self.relabel and self.has_labels:
+            sample["label"] = self.relabel(sample)
+        return sample
 
     def name(self, index: int) -> str:
         """The name of a sample, whose pixels are not read."""

@@ -1,11 +1,12 @@
 """SegFix's ground truth of a prepared data set: written once, and read as the labels of its samples."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
+import numpy as np
 
 from ovenet_jax import files
 from ovenet_jax.data.image_files import read_label
@@ -67,47 +68,17 @@ def _of_instances_beside(file: File, classes: Labels) -> GroundTruth:
 REGIONS = {"classes": _of_label, "instances": _of_instances_beside}
 
 
-@dataclass(frozen=True, eq=False)
-class BoundarySource:
-    """A split whose labels are boundaries; to be used like the `source` it is made of. Can be pickled.
+def with_boundaries(source: Source, truth: Path, directions: int, classes: Labels) -> Source:
+    """The split with boundaries for labels, from the folder `truth` of ground truth files. classes: those of
+    segfix/labels.py, for training or for testing."""
+    relabel = partial(_label, truth=truth, directions=directions, classes=classes)
+    return replace(source, classes=classes, stored=source.classes, relabel=relabel)
 
-    truth: folder of ground truth files. classes: those of segfix/labels.py, for training or for testing.
-    """
 
-    source: Source
-    truth: Path
-    directions: int
-    classes: Labels
-
-    @property
-    def folder(self) -> Path:
-        return self.source.folder
-
-    @property
-    def has_labels(self) -> bool:
-        return self.source.has_labels
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        return self.source.identity
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def name(self, index: int) -> str:
-        return self.source.name(index)
-
-    def __getitem__(self, index: int) -> dict:
-        """The source's sample, its label in `classes`; ignored where the source's is.
-
-        Raises:
-          UserError: record or ground truth is damaged.
-        """
-        sample = self.source[index]
-        file = self.truth / f"{sample['name']}.png"
-        try:
-            truth = read_ground_truth(file)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{error}; delete {self.truth}, and all in it is made anew.") from error
-        label = training_label(truth, sample["label"] == IGNORE, self.directions)
-        return sample | {"label": cv2.LUT(label, self.classes.train_ids())}
+def _label(sample: dict, truth: Path, directions: int, classes: Labels) -> np.ndarray:
+    """Of a sample, in `classes`; ignored where the sample's own is. Raises UserError for damaged ground truth."""
+    try:
+        found = read_ground_truth(truth / f"{sample['name']}.png")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{error}; delete {truth}, and all in it is made anew.") from error
+    return cv2.LUT(training_label(found, sample["label"] == IGNORE, directions), classes.train_ids())

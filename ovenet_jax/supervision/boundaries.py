@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import Labels
+from ovenet_jax.data.pipeline import Source
 from ovenet_jax.errors import UserError
 from ovenet_jax.models.segfix import SegFixOutput, offset_classes, offset_probabilities
 from ovenet_jax.models.zoo import directions_of
@@ -21,7 +22,7 @@ from ovenet_jax.segfix.labels import (
     offset_of_class,
     training_classes,
 )
-from ovenet_jax.segfix.samples import REGIONS, BoundarySource, prepare_samples
+from ovenet_jax.segfix.samples import REGIONS, prepare_samples, with_boundaries
 from ovenet_jax.supervision.classes import check_tested
 from ovenet_jax.supervision.losses import Loss, segfix_loss
 from ovenet_jax.supervision.measures import class_scores, offset_measures, offset_scores
@@ -49,17 +50,17 @@ class Boundaries:
         prepare_samples(pipeline.label_files(data), pipeline.classes(data), regions, out)
         return inventory
 
-    def open_training(self) -> BoundarySource:
+    def open_training(self) -> Source:
         return self._open(self._config.data.train_split, training_classes(directions_of(self._config.model)))
 
-    def open_evaluation(self) -> BoundarySource:
+    def open_evaluation(self) -> Source:
         split = self._open(self._config.data.eval_split, self.classes)
         check_tested(split, self._config)
         return split
 
-    def _open(self, name: str, classes: Labels) -> BoundarySource:
+    def _open(self, name: str, classes: Labels) -> Source:
         source = pipeline.open_split(self._config.data, name)
-        return BoundarySource(source, self._truth(source.folder), directions_of(self._config.model), classes)
+        return with_boundaries(source, self._truth(source.folder), directions_of(self._config.model), classes)
 
     @property
     def _regions(self) -> str:

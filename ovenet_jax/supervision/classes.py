@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
+import cv2
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -214,7 +215,12 @@ def _numbered_as(learned: Labels, split: Source) -> Source:
     print(
         "Note: the data have these classes in another order or number than the run; they are matched by name."
     )
-    return replace(split, classes=learned, stored=split.classes)
+    table = split.classes.numbers_in(learned)
+    return replace(split, classes=learned, stored=split.classes, relabel=partial(_renumbered, table=table))
+
+
+def _renumbered(sample: dict, table: np.ndarray) -> np.ndarray:
+    return cv2.LUT(sample["label"], table)
 
 
 def check_tested(split: Split, config: ConfigDict) -> None:

@@ -95,7 +95,7 @@ def test_damaged_ground_truth_is_named_with_what_to_do(tmp_path):
     config.data.update(write_cityscapes(tmp_path))
     task_of(config).prepare()
     source = task_of(config).open_training()
-    (source.truth / f"{source[0]['name']}.png").write_bytes(b"")
+    (source.folder / f"boundaries_of_classes/{source[0]['name']}.png").write_bytes(b"")
     with pytest.raises(
         UserError, match="boundaries_of_classes.*; delete .*boundaries_of_classes, and all in it"
     ):
