@@ -180,9 +180,7 @@ def _orientation(data: bytes, image: np.ndarray) -> int:
         np.frombuffer(data, np.uint8), flags=cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     )
     exif = Image.Exif()
-    with suppress(
-        Exception
-    ):  # whatever a damaged one makes Pillow raise; then it turns nothing, or is not clear
+    with suppress(Exception):  # whatever a damaged one makes Pillow raise: it turns nothing, or is not clear
         exif.load(contents[list(kinds).index(cv2.IMAGE_METADATA_EXIF)].tobytes())
     said = exif.get(EXIF_ORIENTATION)
     orientation = said if isinstance(said, int) and said in ORIENTATIONS else 1

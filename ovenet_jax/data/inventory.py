@@ -88,8 +88,8 @@ class Inventory:
         train_ids = {*range(count), IGNORE}
         if (
             len(ids) > 1
-            and train_ids.issuperset(ids.tolist())
-            and not train_ids.issuperset(sum(self._labels.ids, ()))
+            and train_ids >= set(ids.tolist())
+            and not train_ids >= set(sum(self._labels.ids, ()))
         ):
             found.append(
                 f"its labels look like train ids: none is above {count - 1} but {IGNORE}, as the class table's are"
@@ -116,24 +116,17 @@ def as_text(inventory: dict) -> str:
     labelled = {split: found for split, found in splits.items() if "pixels" in found}
     if labelled:
         rows = [["class", *(title for split in labelled for title in (f"{split}: pixels", "%"))]]
-        for train_id, name in enumerate(inventory["classes"]):
+        for train_id, name in enumerate([*inventory["classes"], "ignored, of all pixels"]):
             rows.append([name])
             for found in labelled.values():
-                pixels = found["pixels"]
-                rows[-1] += [
-                    pixels[train_id],
-                    percent(pixels[train_id] / sum(pixels) if any(pixels) else None),
-                ]
-        rows.append(["ignored, of all pixels"])
-        for found in labelled.values():
-            ignored = found["ignored_pixels"]
-            rows[-1] += [ignored, percent(ignored / max(ignored + sum(found["pixels"]), 1))]
+                counts = [*found["pixels"], found["ignored_pixels"]]
+                of_all = sum(counts) if train_id == len(found["pixels"]) else sum(found["pixels"])
+                rows[-1] += [counts[train_id], percent(counts[train_id] / of_all if of_all else None)]
         parts.append(aligned(rows))
-    odd = {
-        split: found for split, found in splits.items() if found["official"] not in (None, found["images"])
-    }
     parts += [
-        f"{split}: {found['images']} images, officially {found['official']}" for split, found in odd.items()
+        f"{split}: {found['images']} images, officially {found['official']}"
+        for split, found in splits.items()
+        if found["official"] not in (None, found["images"])
     ]
     parts += [f"{split}: {odd}" for split, found in splits.items() for odd in found.get("odd", ())]
     return "\n\n".join([*parts, *said(inventory["notes"])])

@@ -114,8 +114,10 @@ COMMON: Rules = (
     (r"\.running_var$", ".var"),
 )
 
-IMAGENET_COLOURS = {"mean": imagenet.MEAN, "std": imagenet.STD}
-CAFFE_COLOURS = {"mean": (102.9801, 115.9465, 122.7717), "std": (1.0, 1.0, 1.0)}
+# What networks are fed, as config.model.input says it.
+IMAGENET_RGB = {"bgr": False, "divisor": 255.0, "mean": imagenet.MEAN, "std": imagenet.STD}
+CAFFE_RGB = {"bgr": False, "divisor": 1.0, "mean": (102.9801, 115.9465, 122.7717), "std": (1.0, 1.0, 1.0)}
+IMAGENET_BGR, CAFFE_BGR = IMAGENET_RGB | {"bgr": True}, CAFFE_RGB | {"bgr": True}
 
 
 def renamed(name: str, rules: Rules) -> str:
@@ -150,32 +152,14 @@ class CodeBase(NamedTuple):
 
 
 HRNET = CodeBase(
-    "HRNet, HRNet + OCR or OVeNet",
-    HRNET_BACKBONE,
-    HRNET_HEADS,
-    {"bgr": False, "divisor": 255.0, **IMAGENET_COLOURS},
-    in_place_abn=False,
+    "HRNet, HRNet + OCR or OVeNet", HRNET_BACKBONE, HRNET_HEADS, IMAGENET_RGB, in_place_abn=False
 )
 OPENSEG_HRNET = CodeBase(
-    "openseg (HRNet)",
-    HRNET_BACKBONE,
-    OPENSEG_HRNET_HEADS,
-    {"bgr": True, "divisor": 255.0, **IMAGENET_COLOURS},
-    in_place_abn=True,
+    "openseg (HRNet)", HRNET_BACKBONE, OPENSEG_HRNET_HEADS, IMAGENET_BGR, in_place_abn=True
 )
-OPENSEG_RESNET = CodeBase(
-    "openseg (ResNet)",
-    RESNET_BACKBONE,
-    OPENSEG_HEADS,
-    {"bgr": True, "divisor": 1.0, **CAFFE_COLOURS},
-    in_place_abn=True,
-)
+OPENSEG_RESNET = CodeBase("openseg (ResNet)", RESNET_BACKBONE, OPENSEG_HEADS, CAFFE_BGR, in_place_abn=True)
 OCNET = CodeBase(
-    "OCNet's first release",
-    RESNET_BACKBONE + ONE_MODULE,
-    OCNET_HEADS,
-    {"bgr": False, "divisor": 1.0, **CAFFE_COLOURS},
-    in_place_abn=True,
+    "OCNet's first release", RESNET_BACKBONE + ONE_MODULE, OCNET_HEADS, CAFFE_RGB, in_place_abn=True
 )
 IMAGENET_RESNET = CodeBase("ResNet on ImageNet", RESNET_BACKBONE, {}, None, in_place_abn=False)
 
