@@ -126,20 +126,17 @@ def _labels(described: object) -> Labels:
     unknown = described.keys() - {"classes", "ignored"}
     if unknown:
         raise ValueError(f"{unknown.pop()!r} is unknown; known are 'classes' and 'ignored'")
-    names: list[str] = []
-    colors: list[tuple[int, int, int]] = []
-    ids: list[tuple[int, ...]] = []
+    classes: list[tuple[str, tuple[int, int, int], tuple[int, ...]]] = []
     for row in rows:
         if not isinstance(row, dict) or row.keys() != {"name", "color", "ids"}:
             raise ValueError(f"expected a class with name, color and ids, got {row!r}")
         if not isinstance(row["name"], str):
             raise ValueError(f"name {row['name']!r}: expected a text; put it in quotation marks")
-        names.append(row["name"])
         color = _numbers(row["color"], f"color of {row['name']}")
-        ids.append(_numbers(row["ids"], f"ids of {row['name']}"))
         if len(color) != 3:
             raise ValueError(f"color of {row['name']}: expected [red, green, blue], got {row['color']}")
-        colors.append(color)
+        classes.append((row["name"], color, _numbers(row["ids"], f"ids of {row['name']}")))
+    names, colors, ids = zip(*classes, strict=True)
     ignored = _numbers(described.get("ignored") or [], "ignored")
     for what, values in (("name", names), ("id", [*itertools.chain(*ids), *ignored])):
         twice = [value for value, count in Counter(values).items() if count > 1]
@@ -152,7 +149,7 @@ def _labels(described: object) -> Labels:
         raise ValueError("at most 255 of the ids 0 to 255 can belong to classes")
     if len(names) == 1:
         raise ValueError(f"{names[0]} is the only class; the background is a class, too: describe both")
-    return Labels(tuple(names), tuple(colors), tuple(ids), ignored, void_id=max(free))
+    return Labels(names, colors, ids, ignored, void_id=max(free))
 
 
 def _numbers(values: object, what: str) -> tuple[int, ...]:

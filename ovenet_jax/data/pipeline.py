@@ -131,13 +131,9 @@ def open_split(data: ConfigDict, split: str) -> "Source":
 def _reader(prepared: Path, builder: Builder) -> tfds.core.DatasetBuilder:
     """TFDS's, which imports the classes that the folder names: they must be those that `builder` writes."""
     try:
-        named, ours = (
-            set(re.findall(r'"(?:pythonClassName|type|proto_cls)":\s*"([^"]*)"', text))
-            for text in (
-                (prepared / "features.json").read_text(),
-                json.dumps(builder.info.features.to_json()),
-            )
-        )
+        texts = (prepared / "features.json").read_text(), json.dumps(builder.info.features.to_json())
+        classes = re.compile(r'"(?:pythonClassName|type|proto_cls)":\s*"([^"]*)"')
+        named, ours = (set(classes.findall(text)) for text in texts)
         if not named <= ours:
             raise ValueError(f"it names {', '.join(sorted(named - ours))}")
         return tfds.builder_from_directory(prepared)

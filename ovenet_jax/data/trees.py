@@ -152,16 +152,13 @@ def _paired(pairs: list[Folders], root: Path) -> _Found:
 
 
 def _pair(pair: Folders, root: Path) -> _Found:
-    missing = [
-        f"{folder}: no such folder" for folder in (pair.images, pair.labels) if folder and not folder.is_dir()
-    ]
+    folders = [folder for folder in (pair.images, pair.labels) if folder]
+    missing = [f"{folder}: no such folder" for folder in folders if not folder.is_dir()]
     if missing:
         return [], missing, []
     image_files, left_out = _files(pair.images, pair.image_end, IMAGE_SUFFIXES)
-    label_files: list[tuple[str, Path]] = []
-    if pair.labels:
-        label_files, others = _files(pair.labels, pair.label_end, (".png",))
-        left_out += others
+    label_files, others = _files(pair.labels, pair.label_end, (".png",)) if pair.labels else ([], [])
+    left_out += others
     faults = [] if image_files else [f"{pair.images}: no image in this folder"]
     if pair.labels and not label_files:
         faults.append(f"{pair.labels}: no label PNG in this folder")
