@@ -55,7 +55,10 @@ def compare(config: ConfigDict, source: str | None, folder: Path) -> None:
     groups: dict[str, list[int]] = {}
     for i, own in enumerate(configs):
         groups.setdefault(_without_seed(own), []).append(i)
-    members = {_title([folders[i] for i in group]): group for group in groups.values()}
+    titles = (
+        f"{folders[i].name} (+{len(more)})" if more else folders[i].name for i, *more in groups.values()
+    )
+    members = dict(zip(titles, groups.values(), strict=True))
     evaluations = {title: [results[i].evaluation for i in group] for title, group in members.items()}
     numbers = comparison.numbers(evaluations, classes)
     indices = comparison.most_different(evaluations, config.eval.panels + config.eval.worst)
@@ -89,7 +92,3 @@ def _config_of(run: Path, config: ConfigDict) -> ConfigDict:
 def _without_seed(config: ConfigDict) -> str:
     kept = {k: v for k, v in workdir.leaves(config.to_dict()).items() if not k.startswith(ONLY_SEED)}
     return json.dumps(kept, sort_keys=True)
-
-
-def _title(folders: list[Path]) -> str:
-    return folders[0].name if len(folders) == 1 else f"{folders[0].name} (+{len(folders) - 1})"

@@ -53,9 +53,6 @@ def confusion_picture(matrix: np.ndarray, classes: Labels) -> np.ndarray:
     style = {"fontproperties": written, "parse_math": False}
     heat.set_xticks(range(number), names, rotation=90, **style)
     heat.set_yticks(range(number), names, **style)
-    for axis in (heat.xaxis, heat.yaxis):
-        for name, is_absent in zip(axis.get_ticklabels(), absent, strict=True):
-            name.set_color(FAINT_INK if is_absent else INK)
     if cell >= LEGIBLE:
         for row, column in np.argwhere(share >= 0.005):
             percent = 100 * share[row, column]

@@ -76,7 +76,7 @@ def _picture(image: np.ndarray, stride: int, most_bytes: float) -> str:
     shown = cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
     for quality in QUALITIES:
         _, encoded = cv2.imencode(".webp", shown, [cv2.IMWRITE_WEBP_QUALITY, quality])
-        text = _text(encoded.tobytes())
+        text = base64.b64encode(encoded.tobytes()).decode("ascii")
         if len(text) <= most_bytes:
             break
     return text
@@ -121,8 +121,4 @@ def _as_bytes(plane: np.ndarray) -> bytes:
 
 
 def _deflated(data: bytes) -> str:
-    return _text(zlib.compress(data, 6))
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
+    return base64.b64encode(zlib.compress(data, 6)).decode("ascii")

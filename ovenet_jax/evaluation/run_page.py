@@ -42,7 +42,7 @@ def write(
     """Writes `target`/report.html on the run in `folder`. what: as of report.write."""
     matrices, made = evaluation.matrices, evaluation.made or made_now()
     answer = task.scores_of(matrices[evaluation.answer])
-    in_order = sorted(inspected, key=lambda one: _rank(one.score))
+    in_order = sorted(inspected, key=lambda one: (one.score is None, one.score))
     page = Page(
         title=f"{folder.name} on {what['split']}",
         subtitle=f"Step {what['step']}, {len(evaluation.images)} images, {made['date']}",
@@ -180,7 +180,7 @@ def suspect_sections(evaluation: Evaluation) -> Iterator[Section]:
 
 def image_section(images: Sequence[ImageScore]) -> Section:
     """The images by rising mIoU."""
-    in_order = sorted(images, key=lambda image: _rank(image.miou))
+    in_order = sorted(images, key=lambda image: (image.miou is None, image.miou))
     rows = [({"image": image.name}, image.miou) for image in in_order[:LISTED_IMAGES]]
     more = len(in_order) - len(rows)
     text = f"The lowest mIoU first{f'; {more} more are left out' if more else ''}. Links open the inspector."
@@ -215,7 +215,3 @@ def published(name: str) -> ConfigDict | None:
         return importlib.import_module(f"configs.{file}").get_config(variant)
     except (ImportError, AttributeError, UserError):
         return None
-
-
-def _rank(score: float | None) -> float:
-    return math.inf if score is None else score
