@@ -146,7 +146,7 @@ class _Run:
         initial: TrainState,
         packing: Packing,
         step_function: Step,
-        source: pipeline.Split,
+        source: pipeline.Source,
         evaluator: Evaluator,
         reporter: Reporter,
         checkpoints: Checkpoints,

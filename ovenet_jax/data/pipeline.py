@@ -152,29 +152,11 @@ class Samples(Protocol):
     def __getitem__(self, index: int) -> dict: ...
 
 
-class Split(Samples, Protocol):
-    """A split with its class table, as networks are trained and tested on."""
-
-    @property
-    def classes(self) -> Labels: ...
-
-    @property
-    def folder(self) -> Path: ...
-
-    @property
-    def has_labels(self) -> bool: ...
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """Name of the data set, split, how many images, and a digest of them, their labels and what these mean."""
-
-    def name(self, index: int) -> str: ...
-
-
 @dataclass(frozen=True, eq=False)
 class Source:
     """Random access to the samples of a split, in the order of their files. Can be pickled.
 
+    identity: name of the data set, split, how many images, and a digest of them, their labels and what these mean.
     stored: the class table of the records, where they have other `classes`, and relabel: what makes of a sample its
     label in these.
     """
@@ -242,7 +224,7 @@ def augmentations(settings: ConfigDict, classes: Labels) -> list[Act]:
 
 
 def train_batches(
-    source: Split,
+    source: Source,
     acts: Sequence[Act],
     *,
     batch_size: int,
@@ -282,7 +264,7 @@ def train_batches(
     return _running(dataset[first_step * process_count + process_index :: process_count], workers)
 
 
-def images_of_step(source: Split, *, batch_size: int, seed: int, step: int) -> list[str]:
+def images_of_step(source: Source, *, batch_size: int, seed: int, step: int) -> list[str]:
     """The names of the images in the batch of training step `step` (1: the first), over all processes."""
     order = _in_random_order(grain.MapDataset.source(range(len(source))), seed)
     return [source.name(order[i]) for i in range((step - 1) * batch_size, step * batch_size)]

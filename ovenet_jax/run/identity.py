@@ -28,7 +28,7 @@ TABLE: dict[str, files.Form] = {
 
 
 class Identity(NamedTuple):
-    """The class table, and what was trained and validated on, as `pipeline.Split.identity` says it; of an import the
+    """The class table, and what was trained and validated on, as `pipeline.Source.identity` says it; of an import the
     table alone."""
 
     classes: Labels

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import Labels
-from ovenet_jax.data.pipeline import Source, Split
+from ovenet_jax.data.pipeline import Source
 from ovenet_jax.errors import UserError
 from ovenet_jax.models.layers import interpolation_weights
 from ovenet_jax.models.zoo import has_offsets
@@ -62,11 +62,11 @@ class Classes:
         """
         return pipeline.prepare(self._config.data)
 
-    def open_training(self) -> Split:
+    def open_training(self) -> Source:
         """The split to train on. Raises UserError as `pipeline.open_split` does."""
         return pipeline.open_split(self._config.data, self._config.data.train_split)
 
-    def open_evaluation(self) -> Split:
+    def open_evaluation(self) -> Source:
         """The split to test on, whose labels are of `classes`.
 
         Raises:
@@ -223,7 +223,7 @@ def _renumbered(sample: dict, table: np.ndarray) -> np.ndarray:
     return cv2.LUT(sample["label"], table)
 
 
-def check_tested(split: Split, config: ConfigDict) -> None:
+def check_tested(split: Source, config: ConfigDict) -> None:
     """Raises UserError where a network cannot be tested on the split: it has no labels, or other classes."""
     data, count = config.data, len(split.classes.names)
     if not split.has_labels:
