@@ -11,6 +11,7 @@ Source: Perazzi et al., "A benchmark dataset and evaluation methodology for vide
 taken up for Cityscapes by Takikawa et al., "Gated-SCNN", ICCV 2019, and SegFix (1, 3 and 5 pixels).
 """
 
+from operator import add
 from typing import NamedTuple
 
 import cv2
@@ -33,8 +34,7 @@ class BoundaryScores(NamedTuple):
     images: int
 
     def __add__(self, other: "BoundaryScores") -> "BoundaryScores":  # type: ignore[override]  # tuples join
-        total, occurring = self.total + other.total, self.occurring + other.occurring
-        return BoundaryScores(total, occurring, self.images + other.images)
+        return BoundaryScores(*map(add, self, other))
 
     @property
     def present(self) -> np.ndarray:

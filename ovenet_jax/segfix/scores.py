@@ -1,6 +1,7 @@
 """What refinement changes: IoU and boundary F-score of every class, before and after."""
 
 from collections.abc import Sequence
+from operator import add
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +23,7 @@ class Scores(NamedTuple):
     after: BoundaryScores
 
     def __add__(self, other: "Scores") -> "Scores":  # type: ignore[override]  # tuples join
-        confusion = self.confusion + other.confusion
-        return Scores(confusion, self.before + other.before, self.after + other.after)
+        return Scores(*map(add, self, other))
 
 
 def no_scores(num_classes: int) -> Scores:

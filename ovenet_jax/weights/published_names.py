@@ -167,15 +167,15 @@ IMAGENET_RESNET = CodeBase("ResNet on ImageNet", RESNET_BACKBONE, {}, None, in_p
 def recognise(keys: Iterable[str]) -> CodeBase:
     """The code base whose names these state-dict keys are."""
     keys = {re.sub(PREFIX, "", key) for key in keys}
-
-    def some(pattern: str) -> bool:
-        return any(re.match(pattern, key) for key in keys)
-
-    if some(r"backbone\."):
-        return OPENSEG_RESNET if some(r"backbone\.layer2\.") else OPENSEG_HRNET
-    if some(r"layer2\."):
-        return OCNET if some(r"(cls|dsn)\.") else IMAGENET_RESNET
+    if _some(r"backbone\.", keys):
+        return OPENSEG_RESNET if _some(r"backbone\.layer2\.", keys) else OPENSEG_HRNET
+    if _some(r"layer2\.", keys):
+        return OCNET if _some(r"(cls|dsn)\.", keys) else IMAGENET_RESNET
     return HRNET
+
+
+def _some(pattern: str, names: Iterable[str]) -> bool:
+    return any(re.match(pattern, name) for name in names)
 
 
 def why_ignored(key: str) -> str | None:
@@ -187,16 +187,12 @@ def why_ignored(key: str) -> str | None:
 def describe(names: Iterable[str], head: str) -> str:
     """What network has arrays of these names, and this head: "ResNet (3, 4, 23, 3), Base-OC, offsets"."""
     names = set(names)
-
-    def some(pattern: str) -> bool:
-        return any(re.match(pattern, name) for name in names)
-
     modules = {
         m.groups() for name in names if (m := re.match(r"backbone\.trunk\.((?:stage|layer)\d)\.(\d+)", name))
     }
     counts = tuple(Counter(stage for stage, _ in sorted(modules)).values())
-    kind = "ResNet" if some(r"backbone\.trunk\.layer") else "HRNet"
-    offsets = ["offsets"] if some(r"offset_head\.") else []
+    kind = "ResNet" if _some(r"backbone\.trunk\.layer", names) else "HRNet"
+    offsets = ["offsets"] if _some(r"offset_head\.", names) else []
     return ", ".join(
         [f"{kind} {counts}" if counts else "no backbone known here", *([head] if head else []), *offsets]
     )
