@@ -7,11 +7,14 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from threading import Event
 
 # Done. Something was named and left out. The user can mend it. Interrupted: the same command goes on (EX_TEMPFAIL).
 EXIT_DONE, EXIT_INCOMPLETE, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 75
 
 FAULTS_SHOWN = 20
+
+came_to_its_end = Event()  # the command of `run`
 
 # What the machine does, and what helps: by the number of a system's error, or of the signal that ended a data worker.
 DISK = "the disk is full; free space"
@@ -86,7 +89,9 @@ def run(command: Callable[[], int | None]) -> int:
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores the second
             signal.signal(number, signal.default_int_handler)
     try:
-        return command() or EXIT_DONE
+        exit_code = command() or EXIT_DONE
+        came_to_its_end.set()
+        return exit_code
     except UserError as error:
         sentence, exit_code = str(error), error.exit_code
     except KeyboardInterrupt:

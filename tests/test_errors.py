@@ -1,6 +1,8 @@
+import errno
+
 import pytest
 
-from ovenet_jax.errors import EXIT_INTERRUPTED, UserError, listed, run
+from ovenet_jax.errors import EXIT_INTERRUPTED, UserError, cause_of, listed, run
 
 
 def ends(error: BaseException):
@@ -34,3 +36,31 @@ def test_what_is_no_mistake_of_the_user_keeps_its_stack_trace():
 def test_of_many_faults_the_first_are_named_and_the_rest_counted():
     assert listed(["a", "b"]) == "\n  a\n  b"
     assert listed([str(i) for i in range(23)]).endswith("\n  19\n  and 3 more")
+
+
+ENDED = "Worker process was terminated unexpectedly with exit code {}. Search the logs above."
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/data/x"), "/data/x: the disk is full; free space"),
+        (OSError(errno.ENOSPC, "No space left on device", "/dev/shm/psm_1"), "/dev/shm/psm_1: /dev/shm is full;"),
+        (OSError(errno.EMFILE, "Too many open files"), "too many files are open; raise the limit by `ulimit -n"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), "whoever read the output is gone"),
+        (MemoryError(), "the machine's memory is used up; lower --config.data.workers"),
+        (RuntimeError("can't start new thread"), "no more processes or threads may be started; raise `ulimit -u`"),
+        (RuntimeError(ENDED.format(-9)), "a process that reads data was ended (signal 9): the machine's memory"),
+        (RuntimeError(ENDED.format(-7)), "a process that reads data was ended (signal 7): /dev/shm is full"),
+        (RuntimeError(ENDED.format(1)), "a process that reads data was ended (exit code 1): if that was for want"),
+    ],
+)  # fmt: skip
+def test_what_the_machine_does_is_told_with_what_helps(error, said, capsys):
+    assert cause_of(error).startswith(said)
+    assert run(lambda: ends(error)) == EXIT_INTERRUPTED
+    assert f"Error: {said}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file"), RuntimeError("a bug"), ValueError()])
+def test_other_errors_are_not_the_machines(error):
+    assert cause_of(error) == ""

@@ -1,8 +1,11 @@
 """What libraries read in the environment, which has to be there before they are used. Imports none of them."""
 
+import grp
 import os
+import pwd
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from ovenet_jax.errors import UserError
@@ -19,6 +22,7 @@ def prepare(deterministic: bool = False) -> None:
     deterministic: GPUs compute the same bits every time. By default they add some numbers in an order left to chance,
     and convolve in the way that was fastest when tried.
     """
+    _number_users()
     caches = os.path.expanduser(os.environ.get("XDG_CACHE_HOME", "~/.cache"))  # noqa: PTH111  pathlib's raises
     if not caches.startswith("~"):  # as it does for a user without a home, in a container
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(caches) / "ovenet_jax" / "xla"))
@@ -30,6 +34,23 @@ def prepare(deterministic: bool = False) -> None:
         raise UserError(
             f"XLA_FLAGS names a file: write {DETERMINISTIC} there instead of config.deterministic."
         )
+
+
+def _number_users() -> None:
+    """In containers users may have no name: their number is one then, for libraries that ask who owns a file."""
+    getpwuid, getgrgid = pwd.getpwuid, grp.getgrgid
+
+    def user(uid: int) -> pwd.struct_passwd:
+        with suppress(KeyError):
+            return getpwuid(uid)
+        return pwd.struct_passwd((str(uid), "x", uid, uid, "", "~", ""))
+
+    def group(id: int) -> grp.struct_group:
+        with suppress(KeyError):
+            return getgrgid(id)
+        return grp.struct_group((str(id), "x", id, []))
+
+    pwd.getpwuid, grp.getgrgid = user, group
 
 
 def convolve_by_eigen() -> None:

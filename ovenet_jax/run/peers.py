@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from threading import Thread
 
-from ovenet_jax.errors import EXIT_INTERRUPTED
+from ovenet_jax.errors import EXIT_INTERRUPTED, came_to_its_end
 
 BEAT, SILENCE = 3.0, 20.0  # seconds from one sign of life to the next, and without any
+GRACE = 5.0  # for this process to end by itself, for the same reason as another
 DONE = b"done"
 LONGEST = 1000  # bytes of a line
 
@@ -29,12 +30,12 @@ def watch(connections: Connections) -> None:
         connection.settimeout(SILENCE)
         Thread(target=_listen, args=(index, connections), daemon=True).start()
     Thread(target=_beat, args=(connections,), daemon=True).start()
-    atexit.register(_tell, connections, DONE)
+    atexit.register(_leave, connections)
     excepthook = sys.excepthook
 
     def after_the_others(*error) -> None:
         """What fails because a peer is lost fails at once: that is said first, and ends the process."""
-        time.sleep(BEAT)
+        time.sleep(GRACE + 1)
         excepthook(*error)
 
     sys.excepthook = after_the_others
@@ -44,6 +45,11 @@ def _beat(connections: Connections) -> None:
     while True:
         _tell(connections, b"")
         time.sleep(BEAT)
+
+
+def _leave(connections: Connections) -> None:
+    if came_to_its_end.is_set():
+        _tell(connections, DONE)
 
 
 def _tell(connections: Connections, line: bytes) -> None:
@@ -65,6 +71,7 @@ def _listen(index: int, connections: Connections) -> None:
         cause = f"no sign of life for {SILENCE:g} s"
     except OSError as error:
         cause = error.strerror or str(error)
+    time.sleep(GRACE)
     _end(
         f"Process {index} is lost ({cause}); see what it said last, and start all processes with the same command: "
         f"they go on from the last checkpoint.",

@@ -54,9 +54,6 @@ class _Ignored:
     def __init__(self, *_: Any):
         pass
 
-    def __setstate__(self, _: Any) -> None:
-        pass
-
 
 def _tensor(storage: Any, start: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
     if not isinstance(storage, _Storage):
@@ -81,10 +78,15 @@ KNOWN: dict[str, Any] = {
 
 
 class _Unpickler(pickle._Unpickler):
-    """The one in Python: that in C reserves memory for whatever number a file names."""
+    """The one in Python: that in C reserves memory for whatever number a file names. Objects are left as they are made:
+    a state may be anything, and that of a NumPy type end the process."""
 
-    dispatch = {**pickle._Unpickler.dispatch}
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: pickle._Unpickler.dispatch[pickle.POP[0]]}
     del dispatch[pickle.BYTEARRAY8[0]]
+
+    def __init__(self, stream: io.BytesIO):
+        super().__init__(stream)
+        self.types: dict[str, np.dtype] = {}  # of storages
 
     def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" not in KNOWN:
@@ -95,6 +97,7 @@ class _Unpickler(pickle._Unpickler):
         kind, dtype, key, _, count, *view = pid
         if kind != "storage" or not isinstance(dtype, np.dtype) or type(count) is not int or any(view):
             raise ValueError("a storage of another kind")
+        self.types[str(key)] = dtype
         return _Storage(str(key), dtype, count)
 
 
@@ -142,28 +145,17 @@ def _read_pickles(data: bytes) -> tuple[Any, Callable[[str], bytes]]:
     stream = io.BytesIO(data[:LONGEST])
     if _Unpickler(stream).load() != MAGIC:
         raise ValueError("no PyTorch file")
-    _version, _system, content, keys = (_Unpickler(stream).load() for _ in range(4))
-    at, size_of = stream.tell(), {storage.key: storage.dtype.itemsize for storage in _storages(content)}
+    _version, _system = (_Unpickler(stream).load() for _ in range(2))
+    unpickler = _Unpickler(stream)
+    content, keys = unpickler.load(), _Unpickler(stream).load()
+    at = stream.tell()
     storages: dict[str, bytes] = {}
     for key in map(str, keys):
         (count,) = struct.unpack_from("<Q", data, at)
-        end = at + 8 + count * size_of[key]
+        end = at + 8 + count * unpickler.types[key].itemsize
         storages[key] = data[at + 8 : end]
         at = end
     return content, storages.__getitem__
-
-
-def _storages(content: Any) -> list[_Storage]:
-    """Of all tensors in a checkpoint, its optimizer's among them."""
-    found, waiting, known = [], [content], set()
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, _Tensor):
-            found.append(value.storage)
-        elif isinstance(value, dict | list | tuple) and id(value) not in known:
-            known.add(id(value))
-            waiting += dict.values(value) if isinstance(value, dict) else value
-    return found
 
 
 def _array(tensor: _Tensor, bytes_of: Callable[[str], bytes]) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from ovenet_jax.data import pipeline, prepare
+from ovenet_jax.data import camvid, pipeline, prepare
 from ovenet_jax.data.inventory import as_text
 from ovenet_jax.errors import UserError
 from tests import trees
@@ -129,7 +129,7 @@ def test_what_a_killed_preparation_leaves_is_removed_by_the_next(data):
     script = f"""
 import sys, time
 from ml_collections import ConfigDict
-from ovenet_jax.data import pipeline, prepare
+from ovenet_jax.data import camvid, pipeline, prepare
 def slow(samples, *_, **__):
     for sample in samples:
         yield sample
@@ -239,3 +239,28 @@ def test_a_damaged_inventory_gets_one_sentence(data, damage):
         UserError, match=f"report.json is damaged .*; delete {folder}, and it is prepared anew"
     ):
         pipeline.prepare(data)
+
+
+@pytest.mark.parametrize("name", ["/tmp/victim", "../../victim", "a/../../b"])
+def test_a_record_whose_name_leads_out_of_folders_is_refused(data, monkeypatch, name):
+    """As prepared data of others may have it: predictions are written under the names of records."""
+    evil = camvid.TREE._replace(sample_name=lambda path: f"{name}/{path.stem}")
+    monkeypatch.setattr(pipeline, "TREES", (evil,))
+    pipeline.prepare(data)
+    source = pipeline.open_split(data, "val")
+    for read in (lambda: source[0], lambda: source.name(0)):
+        with pytest.raises((UserError, ValueError), match="its name .* leads out of folders"):
+            read()
+
+
+def test_nothing_is_imported_that_prepared_data_name(data, tmp_path, monkeypatch):
+    report = pipeline.prepare(data)
+    file = Path(report["folder"]) / "features.json"
+    (tmp_path / "harmful.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    ours = "tensorflow_datasets.core.features.text_feature.Text"
+    file.write_text(file.read_text().replace(ours, "harmful.Text", 1))
+    with pytest.raises(
+        UserError, match=r"it names harmful.Text\); delete that folder, and it is prepared anew"
+    ):
+        pipeline.open_split(data, "val")
