@@ -24,7 +24,7 @@ from ovenet_jax.errors import UserError
 
 NAME = "folder"
 CLASSES = "classes.yaml"
-LONGEST, DEEPEST = 2**17, 8  # bytes, and lists or keys in each other
+LONGEST = 2**17  # bytes
 LOOK_ALIKES = ("training", "validation", "valid", "dev", "eval", "testing")  # of the names of splits
 
 
@@ -90,18 +90,13 @@ def read_classes(file: Path) -> Labels:
 class _PlainLoader(yaml.SafeLoader):
     """YAML of lists, keys and values: without tags and aliases, which a class table does not need."""
 
-    depth = 0
-
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()
         odd = getattr(event, "anchor", None) or getattr(event, "tag", None)
-        if odd or self.depth > DEEPEST:
-            what = f"the tag or anchor {odd!r}, which is not read" if odd else "nested too deeply"
-            raise ValueError(f"line {event.start_mark.line + 1}: {what}")
-        self.depth += 1
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
+        if odd:
+            line = event.start_mark.line + 1
+            raise ValueError(f"line {line}: the tag or anchor {odd!r}, which is not read")
+        return super().compose_node(parent, index)
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)

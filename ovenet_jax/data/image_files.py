@@ -236,7 +236,7 @@ def read_any_image(data: bytes) -> Read:
 
 def _in_rgb(picture: Image.Image, deep: bool) -> tuple[np.ndarray, list[str]]:
     """uint8 RGB [H, W, 3], and what is to be said of it. deep: whether channels have more than 8 bits."""
-    notes = [MOVING_IMAGE] if getattr(picture, "n_frames", 1) > 1 else []
+    notes = [MOVING_IMAGE] if getattr(picture, "is_animated", False) else []
     if picture.mode in ("I", "F") and picture.format != "PNG":
         raise ValueError("more than 16 bits per channel; save it with 8")
     if deep:
