@@ -19,12 +19,8 @@ came_to_its_end = Event()  # the command of `run`
 # What the machine does, and what helps: by the number of a system's error, or of the signal that ended a data worker.
 DISK = "the disk is full; free space"
 OPEN_FILES = "too many files are open; raise the limit by `ulimit -n 65536`, or lower --config.data.workers"
-MEMORY = (
-    "the machine's memory is used up; lower --config.data.workers or --config.batch_size, or give it more"
-)
-SHARED_MEMORY = (
-    "/dev/shm is full; free or enlarge it (docker run --shm-size=8g), or set --config.data.workers=0"
-)
+MEMORY = "the machine's memory is used up; lower --config.data.workers or --config.batch_size"
+SHARED_MEMORY = "/dev/shm is full; enlarge it (docker run --shm-size=8g), or set --config.data.workers=0"
 PROCESSES = "no more processes or threads may be started; raise `ulimit -u`, or lower --config.data.workers"
 CAUSES = {
     errno.ENOSPC: DISK,
@@ -57,10 +53,10 @@ def cause_of(error: BaseException) -> str:
     """What the machine has done and what helps, where that is why a command fails; "" where it is something else."""
     said = str(error)
     if isinstance(error, OSError):
-        cause = CAUSES.get(error.errno or 0, "")
-        if error.errno == errno.ENOSPC and "/dev/shm" in os.fsdecode(error.filename or ""):
+        cause, place = CAUSES.get(error.errno or 0, ""), str(error.filename or "")
+        if cause == DISK and "/dev/shm" in place:
             cause = SHARED_MEMORY
-        return f"{os.fsdecode(error.filename)}: {cause}" if cause and error.filename else cause
+        return f"{place}: {cause}" if cause and place else cause
     if isinstance(error, MemoryError):
         return MEMORY
     if isinstance(error, RuntimeError) and "start new thread" in said:
@@ -77,7 +73,6 @@ def drop_closed_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-            os.write(stream.fileno(), b"")
         except (OSError, ValueError):
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -90,18 +85,18 @@ def run(command: Callable[[], int | None]) -> int:
             signal.signal(number, signal.default_int_handler)
     try:
         exit_code = command() or EXIT_DONE
+        sys.stdout.flush()
         came_to_its_end.set()
         return exit_code
     except UserError as error:
         sentence, exit_code = str(error), error.exit_code
     except KeyboardInterrupt:
         sentence, exit_code = (
-            "interrupted; the same command starts again what was not finished.",
+            "interrupted; the same command goes on with what is not finished.",
             EXIT_INTERRUPTED,
         )
     except Exception as error:
-        cause = cause_of(error)
-        if not cause:
+        if not (cause := cause_of(error)):
             raise
         sentence, exit_code = f"{cause}. After that the same command goes on.", EXIT_INTERRUPTED
     drop_closed_output()

@@ -16,7 +16,7 @@ def ends(error: BaseException):
         (lambda: 1, 1, ""),
         (lambda: ends(UserError("no such folder.")), 2, "Error: no such folder.\n"),
         (lambda: ends(UserError("saved; go on.", EXIT_INTERRUPTED)), 75, "Error: saved; go on.\n"),
-        (lambda: ends(KeyboardInterrupt()), 75, "Error: interrupted; the same command starts again"),
+        (lambda: ends(KeyboardInterrupt()), 75, "Error: interrupted; the same command goes on"),
     ],
     ids=["done", "incomplete", "mistake", "saved", "interrupted"],
 )
