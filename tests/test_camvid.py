@@ -101,7 +101,7 @@ FAULTS = {
         "trainannot/train_02.png: does not decode as an image"),
     "folder in place of an image": (
         lambda root: (root / "test/test_00.png").unlink() or (root / "test/test_00.png").mkdir(),
-        "test/test_00.png: cannot be read (Is a directory)",
+        "test: no image in this folder",
     ),
     "unknown label values": (lambda root: write(root / "valannot/val_00.png", np.full((24, 32), (12, 3, 200, 11) * 8,
         np.uint8)), "valannot/val_00.png: label values 12, 200 are not in the class table"),
