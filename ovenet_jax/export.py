@@ -51,10 +51,11 @@ def export(config: ConfigDict, folder: Path, form: str | None) -> None:
     """
     if form not in FORMS:
         raise UserError(f"--mode=export needs a form: --form={', '.join(FORMS)}.")
-    if form != "stablehlo" and find_spec(form) is None:
-        raise UserError(
-            f"--form={form} needs it: `pip install {form}`, or ovenet_jax with its extra [{form}]."
-        )
+    package, extra = form, f", or ovenet_jax with its extra [{form}]"
+    if form == "stablehlo":
+        package, extra = "flatbuffers", ""
+    if find_spec(package) is None:
+        raise UserError(f"--form={form} needs the package {package}: `pip install {package}`{extra}.")
     if jax.process_count() > 1:
         raise UserError("--mode=export is the work of one process; leave out --processes.")
     target = folder / "export" / form

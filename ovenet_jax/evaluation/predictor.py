@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from ovenet_jax.data.image_files import encoded, read_any_image
 from ovenet_jax.data.labels import Labels, numbered
+from ovenet_jax.devices import environment
 from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation.colours import overlay
@@ -142,6 +143,7 @@ def load(folder: str | Path, checkpoint: str = "best") -> Predictor:
     Raises:
       UserError: the folder holds neither, or no checkpoint.
     """
+    environment.convolve_by_eigen()  # as main.py, so that no sum is another
     folder = Path(folder).expanduser()
     with keys_of(folder):
         config = config_of(folder)

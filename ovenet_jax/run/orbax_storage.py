@@ -1,5 +1,6 @@
 """Trees of arrays by step and name in a folder, each step with a score once it has one: all that is known of Orbax."""
 
+import logging
 import math
 import zlib
 from collections.abc import Iterator
@@ -22,6 +23,17 @@ CHECKSUMS = "checksums.json"  # in a step's folder: of each file the CRC-32 of e
 BLOCK = 2**22  # bytes
 NOT_IN_PATHS = "*?[\\"  # Orbax looks for files by patterns, TensorStore takes a backslash for a slash
 SCORE = checkpoint_manager.METRIC_ITEM_NAME
+
+
+@contextmanager
+def _silent(wanted: bool) -> Iterator[None]:
+    logger = logging.getLogger("absl")
+    level = logger.level
+    try:
+        logger.setLevel(logging.ERROR if wanted else level)
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class UnreadableError(Exception):
@@ -55,21 +67,22 @@ class OrbaxStorage:
         best = checkpoint_managers.BestN(
             get_metric_fn=_miou, n=1, reverse=False, keep_checkpoints_without_metrics=False
         )
-        self._manager = _Manager(
-            folder.absolute(),
-            item_handlers={item: _tree_handler() for item in items},
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-                    [checkpoint_managers.LatestN(2), best]
+        with _silent(read_only):  # else Orbax warns that it is read only
+            self._manager = _Manager(
+                folder.absolute(),
+                item_handlers={item: _tree_handler() for item in items},
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                        [checkpoint_managers.LatestN(2), best]
+                    ),
+                    cleanup_tmp_directories=not read_only,
+                    read_only=read_only,
+                    # directories at once: where one cannot be made, threads would wait for it for minutes
+                    async_options=ocp.AsyncOptions(
+                        post_finalization_callback=self._seal, create_directories_asynchronously=False
+                    ),
                 ),
-                cleanup_tmp_directories=not read_only,
-                read_only=read_only,
-                # directories at once: where one cannot be made, threads would wait for it for minutes
-                async_options=ocp.AsyncOptions(
-                    post_finalization_callback=self._seal, create_directories_asynchronously=False
-                ),
-            ),
-        )
+            )
 
     def save(self, step: int, items: dict[str, Any]) -> None:
         """Starts saving trees by name."""
