@@ -1,5 +1,7 @@
 """The plain head: every pixel classified from its own features (Long et al., FCN, CVPR 2015; HRNet's `last_layer`)."""
 
+from typing import Any
+
 import jax
 from flax import nnx
 
@@ -28,18 +30,13 @@ class PixelClassifier(nnx.Module):
         in_head: bool,
         init: InitialValues,
     ):
-        hidden_features = hidden_features or in_features
+        options: dict[str, Any] = {"in_head": in_head, "init": init}
+        width = hidden_features or in_features
         self.hidden = ConvNormAct(
-            in_features,
-            hidden_features,
-            kernel_size,
-            bias=bias,
-            activation=activation,
-            in_head=in_head,
-            init=init,
+            in_features, width, kernel_size, bias=bias, activation=activation, **options
         )
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))  # whole channels
-        self.output = Conv(hidden_features, out_features, 1, bias=output_bias, in_head=in_head, init=init)
+        self.output = Conv(width, out_features, 1, bias=output_bias, **options)
 
     def __call__(self, features: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         return self.output(self.dropout(self.hidden(features), rngs=rngs))

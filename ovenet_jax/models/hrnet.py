@@ -5,7 +5,7 @@ Attribute paths follow the published state dicts (`stage4.0.branches.1.0.conv1`)
 """
 
 from collections.abc import Sequence
-from functools import reduce
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -51,12 +51,11 @@ class Bottleneck(nnx.Module):
         self.conv1 = ConvNormAct(in_features, width, 1, init=init)
         self.conv2 = ConvNormAct(width, width, 3, stride=stride, dilation=dilation, init=init)
         self.conv3 = ConvNormAct(width, 4 * width, 1, activation=None, init=init)
-        project = stride != 1 or in_features != 4 * width
-        self.downsample = (
-            ConvNormAct(in_features, 4 * width, 1, stride=stride, activation=None, init=init)
-            if project
-            else None
-        )
+        self.downsample = None
+        if stride != 1 or in_features != 4 * width:
+            self.downsample = ConvNormAct(
+                in_features, 4 * width, 1, stride=stride, activation=None, init=init
+            )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -72,9 +71,11 @@ class ExchangeModule(nnx.Module):
 
     def __init__(self, stage: Stage, *, align_corners: bool, init: InitialValues):
         def block(width: int) -> nnx.Module:
-            if stage.bottlenecks:
-                return Bottleneck(width, width // 4, init=init)
-            return BasicBlock(width, init=init)
+            return (
+                Bottleneck(width, width // 4, init=init)
+                if stage.bottlenecks
+                else BasicBlock(width, init=init)
+            )
 
         widths = stage.widths
         self.branches = nnx.List(nnx.List(block(width) for _ in range(stage.blocks)) for width in widths)
@@ -90,11 +91,9 @@ class ExchangeModule(nnx.Module):
 
     def _bring(self, i: int, j: int, maps: list[jax.Array]) -> jax.Array:
         layer = self.fuse_layers[i][j]
-        if j == i:
-            return maps[i]
         if j > i:
             return resize_bilinear(layer(maps[j]), maps[i].shape[1:3], align_corners=self.align_corners)
-        return chain(layer, maps[j])
+        return maps[i] if j == i else chain(layer, maps[j])
 
 
 def _fuse_layer(widths: Sequence[int], i: int, j: int, init: InitialValues):
@@ -115,12 +114,7 @@ class Trunk(nnx.Module):
     """
 
     def __init__(
-        self,
-        in_widths: Sequence[int],
-        stages: Sequence[Stage],
-        *,
-        align_corners: bool,
-        init: InitialValues,
+        self, in_widths: Sequence[int], stages: Sequence[Stage], *, align_corners: bool, init: InitialValues
     ):
         self.numbers = tuple(range(5 - len(stages), 5))
         self.rematerialise = False
@@ -130,10 +124,8 @@ class Trunk(nnx.Module):
                     f"stage {number} has {len(in_widths) + 1} branches, got widths {stage.widths}"
                 )
             setattr(self, f"transition{number - 1}", _transition(in_widths, stage.widths, init))
-            modules = (
-                ExchangeModule(stage, align_corners=align_corners, init=init) for _ in range(stage.modules)
-            )
-            setattr(self, f"stage{number}", nnx.List(modules))
+            module = partial(ExchangeModule, stage, align_corners=align_corners, init=init)
+            setattr(self, f"stage{number}", nnx.List(module() for _ in range(stage.modules)))
             in_widths = stage.widths
 
     def __call__(self, maps: list[jax.Array]) -> list[list[jax.Array]]:
@@ -156,14 +148,9 @@ def _transition(in_widths: Sequence[int], widths: Sequence[int], init: InitialVa
     of the wrong width anywhere else, so every network that code can run is made here alike.
     """
     layers: list[ConvNormAct | None] = []
-    for branch, width in enumerate(widths):
-        if branch >= len(in_widths):
-            layers.append(ConvNormAct(in_widths[-1], width, 3, stride=2, init=init))
-        elif in_widths[branch] != width:
-            layers.append(ConvNormAct(in_widths[branch], width, 3, init=init))
-        else:
-            layers.append(None)
-    return nnx.List(layers)
+    for before, width in zip(in_widths, widths, strict=False):
+        layers.append(None if before == width else ConvNormAct(before, width, 3, init=init))
+    return nnx.List([*layers, ConvNormAct(in_widths[-1], widths[-1], 3, stride=2, init=init)])
 
 
 class HRNet(nnx.Module):
@@ -218,14 +205,11 @@ class HRNet(nnx.Module):
         return jnp.concatenate(resized, axis=-1)
 
     def features(self, stages: Sequence[list[jax.Array]]) -> Features:
-        """What heads read of the maps after stages 1 to 4: the last, for an auxiliary head too."""
+        """Of an auxiliary head the same."""
         last = self.last(stages)
         return Features(aux=last, main=last)
 
     def offset_trunk(self, branch: int, modules: Sequence[int], *, init: InitialValues) -> Trunk:
-        """A second copy of the stages from `branch` on, with these numbers of modules (OVeNet)."""
-        stages = [
-            stage._replace(modules=count)
-            for stage, count in zip(self.stages[branch - 5 :], modules, strict=True)
-        ]
+        copied = zip(self.stages[branch - 5 :], modules, strict=True)
+        stages = [stage._replace(modules=count) for stage, count in copied]
         return Trunk(self.stage_widths[branch - 2], stages, align_corners=self.align_corners, init=init)

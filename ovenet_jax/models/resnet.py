@@ -5,6 +5,7 @@ Aggregation by Dilated Convolutions", ICLR 2016. Attribute paths follow the publ
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -47,16 +48,16 @@ def dilated_layers(
         raise ValueError(
             f"multi_grid is {tuple(multi_grid)}; it needs one factor for each of the {blocks[3]} blocks of layer 4"
         )
-    layers = []
-    stride, dilation = 4, 1
+    layers, total, dilation = [], 4, 1
     factors = [*((1,) * count for count in blocks[:3]), multi_grid]
-    for width, own_stride, own_factors in zip(widths, (1, 2, 2, 2), factors, strict=True):
-        lost_stride = stride * own_stride > output_stride
-        stride, dilation = (stride, 2 * dilation) if lost_stride else (stride * own_stride, dilation)
+    for width, stride, own_factors in zip(widths, (1, 2, 2, 2), factors, strict=True):
+        lost = total * stride > output_stride
+        stride, dilation = (1, 2 * dilation) if lost else (stride, dilation)
+        total *= stride
         dilations = [dilation * factor for factor in own_factors]
-        if lost_stride and half_dilation:
+        if lost and half_dilation:
             dilations[0] //= 2
-        layers.append(Layer(width, 1 if lost_stride else own_stride, tuple(dilations)))
+        layers.append(Layer(width, stride, tuple(dilations)))
     return tuple(layers)
 
 
@@ -70,13 +71,11 @@ class Layers(nnx.Module):
         self.numbers = tuple(range(5 - len(layers), 5))
         self.rematerialise = False
         for number, layer in zip(self.numbers, layers, strict=True):
-            blocks = []
-            for index, dilation in enumerate(layer.dilations):
-                stride = layer.stride if index == 0 else 1
-                blocks.append(
-                    Bottleneck(in_features, layer.width, stride=stride, dilation=dilation, init=init)
-                )
-                in_features = 4 * layer.width
+            block = partial(Bottleneck, width=layer.width, init=init)
+            first, *others = layer.dilations
+            blocks = [block(in_features, stride=layer.stride, dilation=first)]
+            in_features = 4 * layer.width
+            blocks += [block(in_features, dilation=dilation) for dilation in others]
             setattr(self, f"layer{number}", nnx.List(blocks))
 
     def __call__(self, x: jax.Array) -> list[jax.Array]:
@@ -108,25 +107,19 @@ class ResNet(nnx.Module):
         return self.trunk(max_pool_ceil(stem))
 
     def last(self, layers: Sequence[jax.Array]) -> jax.Array:
-        """The map after the last layer."""
         return layers[-1]
 
     def features(self, layers: Sequence[jax.Array]) -> Features:
-        """What heads read of the maps after layers 1 to 4: layer 4, and layer 3 for an auxiliary head."""
+        """Layer 4, and layer 3 for an auxiliary head."""
         return Features(aux=layers[2], main=layers[3])
 
     def offset_trunk(self, branch: int, modules: Sequence[int], *, init: InitialValues) -> Layers:
-        """A second copy of the layers from `branch` on, with their first `modules` blocks (OVeNet).
-
-        Raises:
-          ValueError: more blocks than the layer has.
-        """
+        """Of the first `modules` blocks of each."""
         copies = []
         for layer, count in zip(self.layers[branch - 1 :], modules, strict=True):
-            if not 1 <= count <= len(layer.dilations):
-                raise ValueError(
-                    f"a copy of a layer of {len(layer.dilations)} blocks has from 1 to as many, not {count}"
-                )
+            blocks = len(layer.dilations)
+            if not 1 <= count <= blocks:
+                raise ValueError(f"a copy of a layer of {blocks} blocks has from 1 to as many, not {count}")
             copies.append(layer._replace(dilations=layer.dilations[:count]))
         return Layers(4 * self.layers[branch - 2].width, copies, init=init)
 

@@ -57,13 +57,17 @@ def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
     """
     init = InitialValues(seed, he=model.backbone.he_init)
     backbone = _create_backbone(model, init)
+    given: dict[str, Any] = {"backbone": backbone, "init": init}
     network: nnx.Module
     if is_segfix(model):
-        network = _create_segfix(model, backbone, init)
-    elif has_offsets(model):
-        network = _create_ovenet(model, backbone, _create_head(model, backbone, init), init)
+        given |= {"num_directions": directions_of(model)}
+        network = SegFix(**_options("head", model.head, SegFix.__init__, **given))
     else:
-        network = Segmentor(backbone, _create_head(model, backbone, init))
+        given |= {"head": _create_head(model, backbone, init)}
+        if has_offsets(model):
+            network = _sound("offset", OVeNet, **_options("offset", model.offset, OVeNet.__init__, **given))
+        else:
+            network = Segmentor(backbone, given["head"])
     network.set_attributes(BatchNorm, momentum=model.norm_momentum)
     network.eval()
     return network
@@ -92,20 +96,6 @@ def directions_of(model: "ConfigDict") -> int:
             f"{', '.join(map(str, COUNTS))}."
         )
     return directions
-
-
-def _create_segfix(model: "ConfigDict", backbone: Backbone, init: InitialValues) -> SegFix:
-    given = {"backbone": backbone, "num_directions": directions_of(model), "init": init}
-    return SegFix(**_options("head", model.head, SegFix.__init__, **given))
-
-
-def _create_ovenet(model: "ConfigDict", backbone: Backbone, head: Head, init: InitialValues) -> OVeNet:
-    given = {"backbone": backbone, "head": head, "init": init}
-    options = _options("offset", model.offset, OVeNet.__init__, **given)
-    try:
-        return OVeNet(**options)
-    except ValueError as error:
-        raise UserError(f"config.model.offset: {error}.") from error
 
 
 def _create_backbone(model: "ConfigDict", init: InitialValues) -> Backbone:
@@ -151,12 +141,8 @@ def _create_resnet(
     half_dilation: bool,
     init: InitialValues,
 ) -> ResNet:
-    try:
-        layers = dilated_layers(
-            blocks, widths, output_stride=output_stride, multi_grid=multi_grid, half_dilation=half_dilation
-        )
-    except ValueError as error:
-        raise UserError(f"config.model.backbone: {error}.") from error
+    dilated = {"output_stride": output_stride, "multi_grid": multi_grid, "half_dilation": half_dilation}
+    layers = _sound("backbone", dilated_layers, blocks, widths, **dilated)
     return ResNet(layers, stem=stem, init=init)
 
 
@@ -184,6 +170,14 @@ def _create_head(model: "ConfigDict", backbone: Backbone, init: InitialValues) -
             classifier = _options(f"head.{key}", options[key], PixelClassifier.__init__, **given)
             options[key] = PixelClassifier(**classifier)
     return kind(**options)
+
+
+def _sound(key: str, create: Callable, *given: Any, **options: Any) -> Any:
+    """What `create` makes of these. Raises UserError where it says that their values cannot be."""
+    try:
+        return create(*given, **options)
+    except ValueError as error:
+        raise UserError(f"config.model.{key}: {error}.") from error
 
 
 def _options(key: str, settings: "ConfigDict", create: Callable, **given: Any) -> dict[str, Any]:

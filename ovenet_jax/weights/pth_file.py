@@ -71,9 +71,10 @@ KNOWN: dict[str, Any] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
     **{f"torch.{name}Storage": np.dtype(kind) for name, kind in TYPES.items()},
-    **dict.fromkeys(("numpy.dtype", "numpy.float64", "numpy.dtypes.Float64DType"), _Ignored),
+    **dict.fromkeys(
+        ("numpy.dtype", "numpy.float64", "numpy.dtypes.Float64DType", "_codecs.encode"), _Ignored
+    ),
     **dict.fromkeys(("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"), _Ignored),
-    "_codecs.encode": _Ignored,
 }
 
 
@@ -102,12 +103,9 @@ class _Unpickler(pickle._Unpickler):
 
 
 def read(path: Path) -> Any:
-    """What the file holds, with numpy arrays for its tensors: bfloat16 is that of ml_dtypes.
-
-    Raises:
-      HoldsObjectsError: other objects than dicts, lists, numbers and tensors; their class.
-      Exception: whatever a damaged or foreign file leads to.
-    """
+    """What the file holds, with numpy arrays for its tensors: bfloat16 is that of ml_dtypes. Raises HoldsObjectsError:
+    other objects than dicts, lists, numbers and tensors; their class; Exception: whatever a damaged or foreign file
+    leads to."""
     data = path.read_bytes()
     content, bytes_of = _read_zip(data) if data.startswith(b"PK") else _read_pickles(data)
     left = 4 * len(data)  # that arrays may take together: a few may show the same numbers
@@ -115,11 +113,10 @@ def read(path: Path) -> Any:
     def resolved(value: Any, depth: int) -> Any:
         nonlocal left
         if isinstance(value, _Tensor):
-            array = _array(value, bytes_of)
-            left -= array.nbytes
+            value = _array(value, bytes_of)
+            left -= value.nbytes
             if left < 0:
                 raise ValueError("more numbers than the file holds")
-            return array
         if isinstance(value, dict) and depth:
             return {key: resolved(one, depth - 1) for key, one in dict.items(value)}
         return value

@@ -28,33 +28,26 @@ class Head(NamedTuple):
     lacks: str = ""
 
 
+PYRAMID = {"pyramid", "context_pixels", "context_norm"}
+SEPARATE, BIASED = r"value\.0\.", r"value\.0\.conv\.bias"  # what OCR's values have, OCNet's do not
+
 HEADS = (
     Head("a plain head", {"name": "fcn"}, {"classifier"}, has=r"classifier\.hidden\."),
-    Head(
-        "OCR in HRNet's own form",
-        {"name": "ocr", "bias": False},
-        ATTENTION,
-        has=r"value\.0\.",
-        lacks=r"value\.0\.conv\.bias",
-    ),
-    Head("OCR in openseg's form", {"name": "ocr", "bias": True}, ATTENTION, has=r"value\.0\.conv\.bias"),
-    Head("ASP-OCR", {"name": "asp_ocr"}, ATTENTION | {"pyramid"}, has=r"value\.0\."),
-    Head("Base-OC", {"name": "base_oc", "first_release": False}, ATTENTION, lacks=r"value\.0\."),
+    Head("OCR in HRNet's own form", {"name": "ocr", "bias": False}, ATTENTION, has=SEPARATE, lacks=BIASED),
+    Head("OCR in openseg's form", {"name": "ocr", "bias": True}, ATTENTION, has=BIASED),
+    Head("ASP-OCR", {"name": "asp_ocr"}, ATTENTION | {"pyramid"}, has=SEPARATE),
+    Head("Base-OC", {"name": "base_oc", "first_release": False}, ATTENTION, lacks=SEPARATE),
     Head("Base-OC of the first release", {"name": "base_oc", "first_release": True}, FIRST_RELEASE),
     Head(
         "Pyramid-OC",
         {"name": "pyramid_oc"},
-        SEVERAL | {"attentions.key", "attentions.output", "attentions.value"},
+        SEVERAL | {f"attentions.{x}" for x in ("key", "output", "value")},
     ),
-    Head(
-        "ASP-OC",
-        {"name": "asp_oc", "first_release": False},
-        ATTENTION | {"pyramid", "context_pixels", "context_norm"},
-    ),
+    Head("ASP-OC", {"name": "asp_oc", "first_release": False}, ATTENTION | PYRAMID),
     Head(
         "ASP-OC of the first release",
         {"name": "asp_oc", "first_release": True},
-        FIRST_RELEASE | {"pyramid", "context_pixels", "context_conv", "context_norm"},
+        FIRST_RELEASE | PYRAMID | {"context_conv"},
     ),
     Head("ISA", {"name": "isa"}, SEVERAL | {"attentions.long_range", "attentions.short_range"}),
     Head("boundaries and directions", {"name": "segfix"}, {"boundary_head", "direction_head"}),

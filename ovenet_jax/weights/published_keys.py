@@ -49,8 +49,7 @@ def state_dict(model: "ConfigDict", arrays: Mapping[str, Any], steps: int) -> di
 
     OVeNet's stored pixel grid, whose size was the training crop's, is left out.
 
-    Raises:
-      UserError: a head that no published code base has on this backbone, or a scale that in-place ABN cannot have.
+    Raises UserError: a head that no published code base has on this backbone, or a scale that in-place ABN cannot have.
     """
     published = {}
     for name, array in arrays.items():

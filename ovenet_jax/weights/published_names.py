@@ -138,28 +138,25 @@ class CodeBase(NamedTuple):
     rules: Rules
     heads: dict[str, Parts]
     input: dict[str, Any] | None
-    in_place_abn: bool
+    in_place_abn: bool = True
 
     def rename(self, key: str) -> str:
         """A state-dict key -> the name of our array."""
         key = renamed(key, ((PREFIX, ""), *PLAIN_NORM, *self.rules))
         names = {theirs: ours for parts in self.heads.values() for ours, theirs in parts.items()}
-        for theirs in sorted(names, key=len, reverse=True):
-            if key.startswith(f"{theirs}."):
-                key = names[theirs] + key.removeprefix(theirs)
-                break
-        return renamed(key, COMMON)
+        part = max((theirs for theirs in names if key.startswith(f"{theirs}.")), key=len, default="")
+        return renamed(names.get(part, "") + key.removeprefix(part), COMMON)
 
 
 HRNET = CodeBase(
     "HRNet, HRNet + OCR or OVeNet", HRNET_BACKBONE, HRNET_HEADS, IMAGENET_RGB, in_place_abn=False
 )
 OPENSEG_HRNET = CodeBase(
-    "openseg (HRNet)", HRNET_BACKBONE, OPENSEG_HRNET_HEADS, IMAGENET_BGR, in_place_abn=True
+    "openseg (HRNet)", HRNET_BACKBONE, OPENSEG_HRNET_HEADS, IMAGENET_BGR
 )
-OPENSEG_RESNET = CodeBase("openseg (ResNet)", RESNET_BACKBONE, OPENSEG_HEADS, CAFFE_BGR, in_place_abn=True)
+OPENSEG_RESNET = CodeBase("openseg (ResNet)", RESNET_BACKBONE, OPENSEG_HEADS, CAFFE_BGR)
 OCNET = CodeBase(
-    "OCNet's first release", RESNET_BACKBONE + ONE_MODULE, OCNET_HEADS, CAFFE_RGB, in_place_abn=True
+    "OCNet's first release", RESNET_BACKBONE + ONE_MODULE, OCNET_HEADS, CAFFE_RGB
 )
 IMAGENET_RESNET = CodeBase("ResNet on ImageNet", RESNET_BACKBONE, {}, None, in_place_abn=False)
 
@@ -186,13 +183,10 @@ def why_ignored(key: str) -> str | None:
 
 def describe(names: Iterable[str], head: str) -> str:
     """What network has arrays of these names, and this head: "ResNet (3, 4, 23, 3), Base-OC, offsets"."""
-    names = set(names)
-    modules = {
-        m.groups() for name in names if (m := re.match(r"backbone\.trunk\.((?:stage|layer)\d)\.(\d+)", name))
-    }
+    all_names = " ".join(names)
+    modules = set(re.findall(r"(?<!\S)backbone\.trunk\.((?:stage|layer)\d)\.(\d+)", all_names))
     counts = tuple(Counter(stage for stage, _ in sorted(modules)).values())
-    kind = "ResNet" if _some(r"backbone\.trunk\.layer", names) else "HRNet"
-    offsets = ["offsets"] if _some(r"offset_head\.", names) else []
-    return ", ".join(
-        [f"{kind} {counts}" if counts else "no backbone known here", *([head] if head else []), *offsets]
-    )
+    kind = "ResNet" if any(stage.startswith("layer") for stage, _ in modules) else "HRNet"
+    offsets = "offsets" if " offset_head." in f" {all_names}" else ""
+    backbone = f"{kind} {counts}" if counts else "no backbone known here"
+    return ", ".join(filter(None, (backbone, head, offsets)))

@@ -36,9 +36,8 @@ Arrays = Mapping[str, Any]  # of numpy or jax
 INITIALISED = "initialised"
 OFFSET_PARTS = ("offset_trunk.", "offset_head.")
 HEAD_PARTS = ("head.", "boundary_head.", "direction_head.")
-PER_CLASS = re.compile(  # the last axis is the class, or direction
-    r"^(head\.(classifier|aux)|direction_head)\.(output\.)?(kernel|bias)$"
-)
+# Whose last axis is the class, or direction.
+PER_CLASS = re.compile(r"^(head\.(classifier|aux)|direction_head)\.(output\.)?(kernel|bias)$")
 
 
 class Source(NamedTuple):
@@ -85,9 +84,7 @@ def start_from(
             f"config.freeze_base would freeze {len(untrained)} arrays that {init.base} has not trained, {untrained[0]} "
             f"among them; give a whole network of the same head and classes as config.init.base."
         )
-    return parameters.merge(
-        graphdef, {name: arrays[name] for name in params}, {name: arrays[name] for name in statistics}
-    )
+    return parameters.merge(graphdef, {n: arrays[n] for n in params}, {n: arrays[n] for n in statistics})
 
 
 def _restore(role: str, folder: str) -> Source:
@@ -128,22 +125,25 @@ def take_over(
         own = _part(trunk or base, *OFFSET_PARTS)
         if trunk and not own:
             raise UserError(f"{trunk.title} holds no offset trunk; give the folder of an OVeNet, or none.")
-        offers |= own or _copied_trunk(fresh, base)
+        twins = {
+            n: n.replace("offset_trunk.", "backbone.trunk.") for n in fresh if n.startswith(OFFSET_PARTS)
+        }
+        copied = f"copied from the backbone of {base.title}"
+        offers |= own or {
+            n: _Offer(base.arrays[x], base.title, copied) for n, x in twins.items() if x in base.arrays
+        }
         whole += OFFSET_PARTS if own else ()
 
     arrays, origins = dict(fresh), dict.fromkeys(fresh, INITIALISED)
     if why_not:
         origins |= {name: f"{INITIALISED}: {why_not}" for name in fresh if name.startswith(HEAD_PARTS)}
     titles = " and ".join({source.title: None for source in (base, trunk) if source})
-    problems = [
-        f"{name} is not in {titles}" for name in fresh.keys() - offers.keys() if name.startswith(whole)
-    ]
+    missing = [name for name in fresh.keys() - offers.keys() if name.startswith(whole)]
+    problems = [f"{name} is not in {titles}" for name in missing]
     if classes and base.classes and tuple(classes) != base.classes:
-        offers |= {
-            name: _by_name(offer, base.classes, fresh[name], classes)
-            for name, offer in offers.items()
-            if name.startswith("head.") and name in fresh and PER_CLASS.match(name)
-        }
+        for name in head_offers.keys() & fresh.keys():
+            if name.startswith("head.") and PER_CLASS.match(name):
+                offers[name] = _by_name(offers[name], base.classes, fresh[name], classes)
     for name, (array, title, origin) in offers.items():
         if name not in fresh:
             if name.startswith(whole):
@@ -164,17 +164,14 @@ def take_over(
 
 def _by_name(offer: _Offer, theirs: Sequence[str], fresh: Any, ours: Sequence[str]) -> _Offer:
     """What is offered for classes of the same names, in our order; the others are as in `fresh` [..., K]."""
-    found = [name for name in ours if name in theirs]
     if offer.array.shape != (*fresh.shape[:-1], len(theirs)):
         return offer
-    array = np.array(fresh)
-    array[..., [ours.index(name) for name in found]] = offer.array[
-        ..., [theirs.index(name) for name in found]
-    ]
+    found, array = [name for name in ours if name in theirs], np.array(fresh)
+    for name in found:
+        array[..., ours.index(name)] = offer.array[..., theirs.index(name)]
+    origin = f"{offer.origin}, by the names of its classes"
     if len(found) < len(ours):
         origin = f"{INITIALISED} but for {len(found)} of {len(ours)} classes, {offer.origin}"
-    else:
-        origin = f"{offer.origin}, by the names of its classes"
     return offer._replace(array=array, origin=origin)
 
 
@@ -208,11 +205,3 @@ def _head(fresh: Arrays, head: "ConfigDict", base: Source) -> tuple[dict[str, _O
     if theirs != title_of_config(head):
         return {}, f"{base.title} has another head, {theirs}"
     return offers, ""
-
-
-def _copied_trunk(fresh: Arrays, base: Source) -> dict[str, _Offer]:
-    """The backbone's transitions and modules of the names that the offset trunk has."""
-    origin = f"copied from the backbone of {base.title}"
-    trunk = [name for name in fresh if name.startswith("offset_trunk.")]
-    twins = {name: base.arrays.get(name.replace("offset_trunk.", "backbone.trunk.")) for name in trunk}
-    return {name: _Offer(x, base.title, origin) for name, x in twins.items() if x is not None}

@@ -68,7 +68,7 @@ def fill(
     arrays = {}
     for name in expected.keys() & found.keys():
         key, value = found[name]
-        ours = to_channels_last(value)
+        ours = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value  # [out, in, h, w] -> [h, w, in, out]
         if ours.shape != expected[name].shape:
             problems.append(
                 f"{key} has shape {ours.shape} (channels last), {name} needs {expected[name].shape}"
@@ -125,8 +125,3 @@ def read_pth(path: str | Path) -> dict[str, np.ndarray]:
 def _widened(value: np.ndarray) -> np.ndarray:
     """Floating-point numbers of 16 bits as float32, others as they are."""
     return value.astype(np.float32) if value.dtype in NARROW else value
-
-
-def to_channels_last(value: np.ndarray) -> np.ndarray:
-    """PyTorch's kernel [out, in, h, w] -> ours [h, w, in, out]; vectors as they are."""
-    return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
