@@ -61,8 +61,7 @@ class Backbone(Protocol):
 
         modules: how many of each stage's modules, or blocks, it has.
 
-        Raises:
-          ValueError: numbers that no copy can have.
+        Raises ValueError: numbers that no copy can have.
         """
 
 

@@ -147,9 +147,8 @@ def _transition(in_widths: Sequence[int], widths: Sequence[int], init: InitialVa
     In the thesis's code all of them read the last map: the same where it is the branch's own or the branch is new, and
     of the wrong width anywhere else, so every network that code can run is made here alike.
     """
-    layers: list[ConvNormAct | None] = []
-    for before, width in zip(in_widths, widths, strict=False):
-        layers.append(None if before == width else ConvNormAct(before, width, 3, init=init))
+    pairs = zip(in_widths, widths, strict=False)
+    layers = [None if old == width else ConvNormAct(old, width, 3, init=init) for old, width in pairs]
     return nnx.List([*layers, ConvNormAct(in_widths[-1], widths[-1], 3, stride=2, init=init)])
 
 

@@ -24,11 +24,8 @@ class Normalisation(NamedTuple):
 
     @classmethod
     def from_config(cls, settings: "ConfigDict") -> "Normalisation":
-        """From `config.model.input`.
-
-        Raises:
-          UserError: numbers that are not one per channel, or that nothing can be divided by.
-        """
+        """From `config.model.input`. Raises UserError: numbers that are not one per channel, or that nothing can be
+        divided by."""
         mean, std = tuple(settings.mean), tuple(settings.std)
         if (len(mean), len(std)) != (3, 3) or 0 in (settings.divisor, *std):
             raise UserError(

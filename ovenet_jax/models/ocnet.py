@@ -126,8 +126,7 @@ def attend_in_blocks(query: jax.Array, key: jax.Array, value: jax.Array, *, size
 
     Blocks of one shape are computed together: there are at most four shapes.
 
-    Raises:
-      UserError: the map has fewer than `size` pixels along a side.
+    Raises UserError: the map has fewer than `size` pixels along a side.
     """
     height, width = value.shape[1:3]
     if min(height, width) < size:

@@ -36,5 +36,5 @@ def _by_name(state: nnx.State) -> Arrays:
 
 
 def _nested(arrays: Mapping[str, Any]) -> dict:
-    paths = {name: tuple(int(x) if x.isdigit() else x for x in name.split(".")) for name in arrays}
-    return unflatten_dict({paths[name]: array for name, array in arrays.items()})
+    paths = (tuple(int(x) if x.isdigit() else x for x in name.split(".")) for name in arrays)
+    return unflatten_dict(dict(zip(paths, arrays.values(), strict=True)))

@@ -39,8 +39,7 @@ def dilated_layers(
     `multi_grid`, a factor per block. `half_dilation`: the block that had the stride takes half of it (openseg), else
     all (OCNet's first release).
 
-    Raises:
-      ValueError: another output stride, or not one factor for each block of layer 4.
+    Raises ValueError: another output stride, or not one factor for each block of layer 4.
     """
     if output_stride not in (8, 16):
         raise ValueError(f"output_stride is {output_stride}; it must be 8 or 16")

@@ -73,13 +73,14 @@ def _read_bilinear(values: jax.Array, row: jax.Array, column: jax.Array) -> jax.
 
 
 def _gradients_of_one_image(
-    values: jax.Array, row: jax.Array, column: jax.Array, gradient: jax.Array
+    inputs: tuple[jax.Array, jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Those of `values` [H, W, C], `row` and `column` [h, w], given the `gradient` [h, w, C] of what was read.
+    """Those of `inputs`, values [H, W, C], row and column [h, w], given the `gradient` [h, w, C] of what was read.
 
     A position's four neighbours take turns, each with one scatter of C-vectors into the same sum, so that memory is
     wanted for one of them at a time.
     """
+    values, row, column = inputs
     height, width, channels = values.shape
     dtype = jnp.result_type(values, row)
     pixels, gradient = values.reshape(-1, channels).astype(dtype), gradient.astype(dtype)
@@ -105,13 +106,7 @@ def _gradients_of_one_image(
     return to_values.astype(values.dtype), to_row.astype(row.dtype), to_column.astype(column.dtype)
 
 
-def _gradients(
-    inputs: tuple[jax.Array, jax.Array, jax.Array], gradient: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    return jax.vmap(_gradients_of_one_image)(*inputs, gradient)
-
-
-_read_bilinear.defvjp(lambda *inputs: (_read_bilinear(*inputs), inputs), _gradients)
+_read_bilinear.defvjp(lambda *inputs: (_read_bilinear(*inputs), inputs), jax.vmap(_gradients_of_one_image))
 
 
 def _to_pixels(position: jax.Array, size: int, align_corners: bool) -> jax.Array:

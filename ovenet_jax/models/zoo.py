@@ -51,9 +51,8 @@ def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
 
     In evaluation mode; `model.train()` turns on batch statistics and dropout.
 
-    Raises:
-      UserError: an unknown backbone or head, one with the keys of another, a value that it cannot have, an offset
-        branch that does not fit, or SegFix with other classes than its own.
+    Raises UserError: an unknown backbone or head, one with the keys of another, a value that it cannot have, an offset
+    branch that does not fit, or SegFix with other classes than its own.
     """
     init = InitialValues(seed, he=model.backbone.he_init)
     backbone = _create_backbone(model, init)
@@ -85,10 +84,7 @@ def has_offsets(model: "ConfigDict") -> bool:
 
 def directions_of(model: "ConfigDict") -> int:
     """How many directions the SegFix `config.model` tells apart: its classes are no offset, and one in each direction.
-
-    Raises:
-      UserError: other classes than a SegFix can have.
-    """
+    Raises UserError: other classes than a SegFix can have."""
     directions = model.num_classes - 1
     if directions not in COUNTS:
         raise UserError(
@@ -155,13 +151,8 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
 
 def _create_head(model: "ConfigDict", backbone: Backbone, init: InitialValues) -> Head:
     kind = _named("head.name", model.head.name, HEADS)
-    given = {
-        "in_features": backbone.width,
-        "num_classes": model.num_classes,
-        "align_corners": model.align_corners,
-        "init": init,
-    }
-    options = _options("head", model.head, kind.__init__, **given)
+    given = {"num_classes": model.num_classes, "align_corners": model.align_corners, "init": init}
+    options = _options("head", model.head, kind.__init__, in_features=backbone.width, **given)
     if "factors" in options:
         options["factors"] = _factors(options["factors"])
     for key, features in (("aux", backbone.aux_width), ("classifier", backbone.width)):
@@ -182,11 +173,8 @@ def _sound(key: str, create: Callable, *given: Any, **options: Any) -> Any:
 
 def _options(key: str, settings: "ConfigDict", create: Callable, **given: Any) -> dict[str, Any]:
     """The arguments of `create` by name: what it takes of `given`, and else the entries of config.model.<key>, of which
-    lists, as a config read from JSON holds them, become tuples.
-
-    Raises:
-      UserError: these are entries of something else, or an unknown activation.
-    """
+    lists, as a config read from JSON holds them, become tuples. Raises UserError: these are entries of something else,
+    or an unknown activation."""
     taken = {name: x for name, x in signature(create).parameters.items() if name != "self"}
     needed = {name for name, x in taken.items() if x.default is x.empty} - given.keys()
     present = set(settings) - {"name", "he_init"}  # which are read elsewhere

@@ -45,12 +45,8 @@ class Offsets(NamedTuple):
 
 
 def write_offsets(path: Path, offsets: Offsets) -> None:
-    """Writes whole offsets as .png, those of boundaries also as .mat.
-
-    Raises:
-      ValueError: the form of the file does not hold them.
-      OSError: the file system refuses.
-    """
+    """Writes whole offsets as .png, those of boundaries also as .mat. Raises ValueError: the form of the file does not
+    hold them; OSError: the file system refuses."""
     offset, confidence = offsets
     is_mat = path.suffix == ".mat"
     if is_mat and confidence is not None:
@@ -78,12 +74,8 @@ def named(path: Path) -> Iterator[None]:
 
 
 def read_offsets(path: Path, size: tuple[int, int]) -> Offsets:
-    """Reads any offset file of an image of `size` (H, W); what it holds is told by its content.
-
-    Raises:
-      ValueError: it holds no offsets, or those of another size, or is damaged.
-      OSError: the file system refuses.
-    """
+    """Reads any offset file of an image of `size` (H, W); what it holds is told by its content. Raises ValueError: it
+    holds no offsets, or those of another size, or is damaged; OSError: the file system refuses."""
     with named(path):
         data = path.read_bytes()
         return Offsets(_mat_offset(data, size)) if path.suffix.lower() == ".mat" else _png_offsets(data, size)
@@ -119,11 +111,7 @@ def _mat_offset(data: bytes, size: tuple[int, int]) -> np.ndarray:
 
 
 def write_ground_truth(path: Path, truth: GroundTruth) -> None:
-    """Writes it as .png or .mat.
-
-    Raises:
-      OSError: the file system refuses.
-    """
+    """Writes it as .png or .mat. Raises OSError: the file system refuses."""
     if path.suffix == ".mat":
         _write_mat(path, {"depth": truth.distance, "dir_deg": truth.direction, "deg_reduce": 2})
     else:
@@ -131,12 +119,8 @@ def write_ground_truth(path: Path, truth: GroundTruth) -> None:
 
 
 def read_ground_truth(path: Path) -> GroundTruth:
-    """Reads what `write_ground_truth` wrote as .png.
-
-    Raises:
-      ValueError: it holds no ground truth, or is damaged.
-      OSError: the file system refuses.
-    """
+    """Reads what `write_ground_truth` wrote as .png. Raises ValueError: it holds no ground truth, or is damaged;
+    OSError: the file system refuses."""
     with named(path):
         picture = decode_label(path.read_bytes())
         if len(picture) % 2:

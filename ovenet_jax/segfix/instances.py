@@ -21,12 +21,8 @@ LIST_END = "_pred"
 
 
 def read_list(file: Path) -> dict[str, int]:
-    """The label ids of the masks in a list, by their paths.
-
-    Raises:
-      ValueError: a line is not as it should be.
-      OSError: the list cannot be read.
-    """
+    """The label ids of the masks in a list, by their paths. Raises ValueError: a line is not as it should be; OSError:
+    the list cannot be read."""
     label_ids = {}
     with named(file):
         lines = file.read_text().splitlines()
@@ -81,11 +77,7 @@ def average_precision(lists: Sequence[Path], truth: Sequence[Path], root: Path) 
 
 
 def official_evaluation() -> tuple[ModuleType, Callable]:
-    """Cityscapes' evaluation of instances, and its reader of the truth.
-
-    Raises:
-      UserError: it is not installed.
-    """
+    """Cityscapes' evaluation of instances, and its reader of the truth. Raises UserError: it is not installed."""
     try:
         from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling as evaluation  # noqa: N813
         from cityscapesscripts.evaluation.instances2dict import instances2dict

@@ -46,12 +46,8 @@ class Meaning(NamedTuple):
         return cv2.LUT(self.read_ids(path), self.to_numbers())
 
     def read_ids(self, path: Path) -> np.ndarray:
-        """The label map `path`, uint8 [H, W].
-
-        Raises:
-          ValueError: it is no label map, or holds ids that are not in the class table.
-          OSError: it cannot be read.
-        """
+        """The label map `path`, uint8 [H, W]. Raises ValueError: it is no label map, or holds ids that are not in the
+        class table; OSError: it cannot be read."""
         with named(path):
             label = read_label(path.read_bytes()).array
             strange = np.ones(256, np.uint8)
@@ -65,10 +61,7 @@ class Meaning(NamedTuple):
 
 def meaning_of(data_set: str | None, ids: str) -> Meaning:
     """What the ids of label maps mean that follow `data_set`: its name, a classes.yaml, or None if it is unknown.
-
-    Raises:
-      UserError: there is no such data set, or the file does not describe one.
-    """
+    Raises UserError: there is no such data set, or the file does not describe one."""
     if data_set is None:
         return Meaning()
     if data_set.endswith(".yaml"):
@@ -85,12 +78,8 @@ def meaning_of(data_set: str | None, ids: str) -> Meaning:
 
 
 def read_instance_ids(path: Path) -> np.ndarray:
-    """The instance map `path`, uint8 or uint16 [H, W].
-
-    Raises:
-      ValueError: it has other than one channel of 8 or 16 bits, or does not decode.
-      OSError: it cannot be read.
-    """
+    """The instance map `path`, uint8 or uint16 [H, W]. Raises ValueError: it has other than one channel of 8 or 16
+    bits, or does not decode; OSError: it cannot be read."""
     with named(path):
         data = path.read_bytes()
         read_header(data)
@@ -108,8 +97,7 @@ def files_by_name(
     Where some end in `only`, the others beside them are left alone: Cityscapes' label maps lie among other PNGs. Files
     of another kind are counted and named.
 
-    Raises:
-      UserError: no such folder, no such file in it, or two of the same name.
+    Raises UserError: no such folder, no such file in it, or two of the same name.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder.")

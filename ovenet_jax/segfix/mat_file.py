@@ -23,11 +23,8 @@ HEAD = 1024  # bytes, more than what stands before an array's numbers: their kin
 
 
 def read_array(data: bytes, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The array `name` of a file's bytes, of its own type.
-
-    Raises:
-      ValueError: the file has no such array of real numbers of this shape, or is damaged.
-    """
+    """The array `name` of a file's bytes, of its own type. Raises ValueError: the file has no such array of real
+    numbers of this shape, or is damaged."""
     if data[124:128] != LITTLE_ENDIAN:
         raise ValueError("no MATLAB file of version 5 (.mat of versions 5 to 7, not 7.3)")
     names = []

@@ -26,11 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def prepare(given: Namespace) -> list[str]:
-    """Writes the ground truth of all label maps; returns one sentence for each that is left out.
-
-    Raises:
-      UserError: no label maps, the folder for them exists, or it cannot be written.
-    """
+    """Writes the ground truth of all label maps; returns one sentence for each that is left out. Raises UserError: no
+    label maps, the folder for them exists, or it cannot be written."""
     meaning = meaning_of(given.dataset, given.ids)
     maps = files_by_name(given.labels, (".png",), only=meaning.ends[2 if given.instances else 1])
     class_ids = sum((meaning.classes or CITYSCAPES).ids, ())
@@ -49,8 +46,7 @@ def prepare(given: Namespace) -> list[str]:
         return None
 
     with files.new_folder(given.out, "--out") as folder:
-        told = command.each(write, list(maps.items()), given.workers, "ground truth")
-        faults = [fault for fault in told if fault]
+        faults = [*filter(None, command.each(write, list(maps.items()), given.workers, "ground truth"))]
     print(f"Written: the ground truth of {len(maps) - len(faults)} of {len(maps)} label maps in {given.out}")
     return faults
 

@@ -35,27 +35,17 @@ SEMANTIC_SCALE, INSTANCE_SCALE = 2.0, 1.0  # published
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.parser("ovenet_jax.segfix.refine", __doc__)
-    parser.add_argument("--offsets", type=command.folder, required=True, help="folder of offset files")
-    parser.add_argument(
-        "--instances", action="store_true", help="the labels are lists and masks of instances"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--offsets", type=command.folder, required=True, help="folder of offset files")
+    add("--instances", action="store_true", help="the labels are lists and masks of instances")
+    add(
         "--scale", type=command.number(-100, 100), help="of boundary offsets (default: 2, with --instances 1)"
     )
-    parser.add_argument(
-        "--threshold",
-        type=command.number(0, 1),
-        default=SURE,
-        help=f"of the confidence of seeds (default: {SURE})",
-    )
-    parser.add_argument(
-        "--outer_edges",
-        action="store_true",
-        help="mix labels as the published scripts do on PyTorch since 1.3, which is not what they mean",
-    )
-    parser.add_argument(
-        "--truth", type=command.folder, help="folder of true labels, of label ids or instances"
-    )
+    sure = f"of the confidence of seeds (default: {SURE})"
+    add("--threshold", type=command.number(0, 1), default=SURE, help=sure)
+    mixed = "mix labels as the published scripts do on PyTorch since 1.3, which is not what they mean"
+    add("--outer_edges", action="store_true", help=mixed)
+    add("--truth", type=command.folder, help="folder of true labels, of label ids or instances")
     return command.run(parser, arguments, refine)
 
 
@@ -65,9 +55,8 @@ def refine(given: Namespace) -> list[str]:
     Returns:
       one sentence for each label map, or list of instances, that is left out, or not scored.
 
-    Raises:
-      UserError: no labels or offsets, --out exists or cannot be written, truth without a class table, or of instances
-        of other classes than Cityscapes' or without Cityscapes' evaluation.
+    Raises UserError: no labels or offsets, --out exists or cannot be written, truth without a class table, or of
+    instances of other classes than Cityscapes' or without Cityscapes' evaluation.
     """
     faults: list[str] = []
     (_refine_instances if given.instances else _refine_label_maps)(given, faults)

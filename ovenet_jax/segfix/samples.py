@@ -23,11 +23,8 @@ from ovenet_jax.segfix.labels import training_label
 
 def prepare_samples(labels: Mapping[str, File], classes: Labels, regions: str, out: Path) -> None:
     """Writes the ground truth of a prepared data set's labels, by their samples' names, to out/<name>.png, unless `out`
-    is there already; other processes wait meanwhile. regions: what has boundaries, one of REGIONS.
-
-    Raises:
-      UserError: naming all instance maps that are missing and all damaged files; or `out` cannot be written.
-    """
+    is there already; other processes wait meanwhile. regions: what has boundaries, one of REGIONS. Raises UserError:
+    naming all instance maps that are missing and all damaged files; or `out` cannot be written."""
 
     def make() -> None:
         def write(sample: tuple[str, File]) -> str | None:

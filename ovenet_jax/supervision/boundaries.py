@@ -131,7 +131,4 @@ class Boundaries:
     def offsets(self, sizes: Sequence[tuple[int, int]], class_map: np.ndarray, *_: Any) -> list[Offsets]:
         """The offset of every class."""
         table = offset_of_class(directions_of(self._config.model))
-        return [
-            Offsets(table[row[:height, :width]])
-            for row, (height, width) in zip(class_map, sizes, strict=False)
-        ]
+        return [Offsets(table[row[:h, :w]]) for row, (h, w) in zip(class_map, sizes, strict=False)]

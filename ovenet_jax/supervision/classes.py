@@ -47,19 +47,13 @@ class Classes:
 
     @cached_property
     def classes(self) -> Labels:
-        """The K classes of the network's answer.
-
-        Raises:
-          UserError: an unknown data set, or one whose class table cannot be read; other classes than it can have.
-        """
+        """The K classes of the network's answer. Raises UserError: an unknown data set, or one whose class table cannot
+        be read; other classes than it can have."""
         return self._learned or pipeline.classes(self._config.data)
 
     def prepare(self) -> dict:
-        """Prepares what is learned, unless it is there already; returns the inventory of `pipeline.prepare`.
-
-        Raises:
-          UserError: every fault of the source files at once; what the data set does not have.
-        """
+        """Prepares what is learned, unless it is there already; returns the inventory of `pipeline.prepare`. Raises
+        UserError: every fault of the source files at once; what the data set does not have."""
         return pipeline.prepare(self._config.data)
 
     def open_training(self) -> Source:
@@ -67,11 +61,8 @@ class Classes:
         return pipeline.open_split(self._config.data, self._config.data.train_split)
 
     def open_evaluation(self) -> Source:
-        """The split to test on, whose labels are of `classes`.
-
-        Raises:
-          UserError: as `pipeline.open_split`; a split without labels, or with other classes than the model's.
-        """
+        """The split to test on, whose labels are of `classes`. Raises UserError: as `pipeline.open_split`; a split
+        without labels, or with other classes than the model's."""
         split = pipeline.open_split(self._config.data, self._config.data.eval_split)
         if self._learned and self._learned.names != split.classes.names:
             split = _numbered_as(self._learned, split)
@@ -94,11 +85,8 @@ class Classes:
         """Raises UserError for values of config.eval that do not go with the network's answers: here there are none."""
 
     def create_loss(self) -> Loss:
-        """What `config.loss` says, for the outputs of `config.model`.
-
-        Raises:
-          UserError: settings that the loss cannot have.
-        """
+        """What `config.loss` says, for the outputs of `config.model`. Raises UserError: settings that the loss cannot
+        have."""
         loss, model = self._config.loss, self._config.model
         weights = tuple(loss.class_weights)
         if weights and len(weights) != model.num_classes:
@@ -111,12 +99,12 @@ class Classes:
                 f"OHEM ranks pixels in groups of config.loss.ohem.group={self.group} images, which "
                 f"config.batch_size={self._config.batch_size} must be a multiple of."
             )
-        options: dict[str, Any] = {
-            "aux_weight": loss.aux_weight,
-            "class_weights": weights or None,
-            "ohem": self._ohem() if loss.ohem.on else None,
-            "align_corners": model.align_corners,
-        }
+        options: dict[str, Any] = {"aux_weight": loss.aux_weight, "class_weights": weights or None}
+        options |= {"align_corners": model.align_corners, "ohem": None}
+        if loss.ohem.on:
+            ohem, probabilities = loss.ohem, self.gives_offsets and not model.offset.logits
+            softmax = ohem.softmax_again or not probabilities
+            options["ohem"] = Ohem(ohem.threshold, ohem.keep, ohem.group, softmax, ohem.aux_over_all)
         if not self.gives_offsets:
             return lambda output, label, among=None: {
                 "total": segmentation_loss(output, label, among=among, **options)
@@ -127,17 +115,6 @@ class Classes:
             include_ignored=loss.include_ignored,
             grid_align_corners=model.offset.grid_align_corners,
             **options,
-        )
-
-    def _ohem(self) -> Ohem:
-        ohem = self._config.loss.ohem
-        probabilities = self.gives_offsets and not self._config.model.offset.logits
-        return Ohem(
-            ohem.threshold,
-            ohem.keep,
-            ohem.group,
-            softmax=ohem.softmax_again or not probabilities,
-            aux_over_all=ohem.aux_over_all,
         )
 
     def measure(self, output: Any, label: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
@@ -157,11 +134,8 @@ class Classes:
         return None
 
     def predicts(self) -> tuple[str, ...]:
-        """What --mode=predict writes of each image besides overlays: "label_maps", "offsets".
-
-        Raises:
-          UserError: config.predict wants what the network does not give.
-        """
+        """What --mode=predict writes of each image besides overlays: "label_maps", "offsets". Raises UserError:
+        config.predict wants what the network does not give."""
         form, wanted = self._config.predict.form, self._config.predict.offsets
         if form != "png":
             raise UserError(
@@ -184,8 +158,7 @@ class Classes:
         class_map: of the answer, uint8 [B, H, W], each image at the top left. offset, confidence: OVeNet's, of the
         whole images.
 
-        Raises:
-          UserError: there are none of the whole images.
+        Raises UserError: there are none of the whole images.
         """
         if offset is None or confidence is None:
             raise UserError(
@@ -200,11 +173,8 @@ class Classes:
 
 
 def _numbered_as(learned: Labels, split: Source) -> Source:
-    """The split with labels in the order of the `learned` classes, by name; says so.
-
-    Raises:
-      UserError: it has others.
-    """
+    """The split with labels in the order of the `learned` classes, by name; says so. Raises UserError: it has
+    others."""
     others = [name for name in split.classes.names if name not in learned.names]
     if others:
         raise UserError(

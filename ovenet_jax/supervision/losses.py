@@ -66,16 +66,13 @@ def ohem_cross_entropy(
     class_weights: Sequence[float] | None = None,
     align_corners: bool,
 ) -> jax.Array:
-    """Mean (by count) of the class-weighted losses of the hard pixels, averaged over the groups of images.
-
-    Raises:
-      ValueError: the batch is no multiple of the group.
-    """
+    """Mean (by count) of the class-weighted losses of the hard pixels, averaged over the groups of images. Raises
+    ValueError: the batch is no multiple of the group."""
     loss, _, probability = pixel_losses(logits, label, class_weights, align_corners, softmax=ohem.softmax)
     groups, rest = divmod(label.shape[0], ohem.group)
     if rest:
         raise ValueError(
-            f"OHEM ranks pixels in groups of {ohem.group} images; {label.shape[0]} images do not divide"
+            f"OHEM ranks pixels in groups of {ohem.group} images; {len(label)} images do not divide"
         )
     per_group = [x.reshape(groups, -1) for x in (loss, probability, label != IGNORE)]
 
@@ -165,17 +162,11 @@ def ovenet_loss(
 
     `options` are those of segmentation_loss. Returns scalars: initial, seed, fused, confidence, total.
     """
-    terms = {
-        name: segmentation_loss(getattr(output, name), label, **options)
-        for name in ("initial", "seed", "fused")
-    }
-    terms["confidence"] = confidence_weight * confidence_loss(
-        output.offset,
-        output.confidence,
-        label,
-        grid_align_corners=grid_align_corners,
-        include_ignored=include_ignored,
-    )
+    parts = ("initial", "seed", "fused")
+    terms = {name: segmentation_loss(getattr(output, name), label, **options) for name in parts}
+    quirks = {"grid_align_corners": grid_align_corners, "include_ignored": include_ignored}
+    confidence = confidence_loss(output.offset, output.confidence, label, **quirks)
+    terms["confidence"] = confidence_weight * confidence
     total = 0.5 * terms["initial"] + 0.5 * terms["seed"] + terms["fused"] + terms["confidence"]
     return {**terms, "total": total}
 

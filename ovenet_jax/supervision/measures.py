@@ -88,17 +88,11 @@ def class_scores(matrix: np.ndarray) -> dict[str, Any]:
     correct, iou = np.diag(matrix), class_iou(matrix)
     present, iou = ~np.isnan(iou), np.nan_to_num(iou)
     accuracy = correct / np.maximum(1.0, matrix.sum(1))
-    if not present.any():
-        means = dict.fromkeys(("miou", "miou_present", "mean_accuracy", "pixel_accuracy"))
-        return {"iou": iou, "accuracy": accuracy, **means}
-    return {
-        "iou": iou,
-        "accuracy": accuracy,
-        "miou": float(iou.mean()),
-        "miou_present": float(iou[present].mean()),
-        "mean_accuracy": float(accuracy.mean()),
-        "pixel_accuracy": float(correct.sum() / matrix.sum()),
-    }
+    means: dict[str, Any] = dict.fromkeys(("miou", "miou_present", "mean_accuracy", "pixel_accuracy"))
+    if present.any():
+        values = iou.mean(), iou[present].mean(), accuracy.mean(), correct.sum() / matrix.sum()
+        means = dict(zip(means, map(float, values), strict=True))
+    return {"iou": iou, "accuracy": accuracy, **means}
 
 
 def offset_scores(matrix: np.ndarray) -> dict[str, float]:

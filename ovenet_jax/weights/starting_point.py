@@ -67,12 +67,8 @@ def start_from(
     classes: Sequence[str] = (),
 ) -> nnx.Module:
     """`model`, whose head is `config.model.head` and tells apart the `classes` of these names, with what the workdirs
-    named in `config.init` give it; prints where its arrays come from.
-
-    Raises:
-      UserError: a folder without a checkpoint, or with a network that does not fit; parts that are to be `frozen`
-        but nobody has trained.
-    """
+    named in `config.init` give it; prints where its arrays come from. Raises UserError: a folder without a checkpoint,
+    or with a network that does not fit; parts that are to be `frozen` but nobody has trained."""
     graphdef, params, statistics = parameters.split(model)
     base = _restore("base", init.base)
     trunk = _restore("trunk", init.trunk) if init.trunk else None
@@ -114,9 +110,8 @@ def take_over(
 
     head: of the network's config.model. classes: the names of those that it tells apart, where they are known.
 
-    Raises:
-      UserError: naming every array of the backbone, or of offered offset parts, that only one side has, and every
-        shape that differs by more than the number of classes.
+    Raises UserError: naming every array of the backbone, or of offered offset parts, that only one side has, and every
+    shape that differs by more than the number of classes.
     """
     head_offers, why_not = _head(fresh, head, base)
     offers = _part(base, "backbone.") | head_offers

@@ -51,9 +51,8 @@ def fill(
 
     A module that is stored under two names fills one array.
 
-    Raises:
-      UserError: naming all keys without a target, all arrays left unfilled, all wrong shapes, all keys of one array
-        that differ, and all values that are no finite floating-point numbers.
+    Raises UserError: naming all keys without a target, all arrays left unfilled, all wrong shapes, all keys of one
+    array that differ, and all values that are no finite floating-point numbers.
     """
     code_base, problems = recognise(state_dict), []
     found: dict[str, tuple[str, np.ndarray]] = {}
@@ -89,11 +88,8 @@ def fill(
 
 
 def read_pth(path: str | Path) -> dict[str, np.ndarray]:
-    """The state dict in a `.pth` file (plain, or under "state_dict" of a training checkpoint) as numpy arrays.
-
-    Raises:
-      UserError: the file is damaged or holds something else.
-    """
+    """The state dict in a `.pth` file (plain, or under "state_dict" of a training checkpoint) as numpy arrays. Raises
+    UserError: the file is damaged or holds something else."""
     if not Path(path).is_file():
         raise UserError(f"{path} is no file; give a .pth file.")
     try:
