@@ -51,11 +51,8 @@ class Bottleneck(nnx.Module):
         self.conv1 = ConvNormAct(in_features, width, 1, init=init)
         self.conv2 = ConvNormAct(width, width, 3, stride=stride, dilation=dilation, init=init)
         self.conv3 = ConvNormAct(width, 4 * width, 1, activation=None, init=init)
-        self.downsample = None
-        if stride != 1 or in_features != 4 * width:
-            self.downsample = ConvNormAct(
-                in_features, 4 * width, 1, stride=stride, activation=None, init=init
-            )
+        project = partial(ConvNormAct, in_features, 4 * width, 1, stride=stride, activation=None, init=init)
+        self.downsample = project() if stride != 1 or in_features != 4 * width else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         shortcut = x if self.downsample is None else self.downsample(x)
