@@ -18,6 +18,7 @@ from ovenet_jax.run import identity, workdir
 from ovenet_jax.supervision.task import task_of
 
 SHOWN_GROUPS = 4  # side by side
+ALIKE = "only runs of the same classes can be compared"
 ONLY_SEED = ("seed", "name", *workdir.FREE_KEYS)  # runs that differ in nothing else are seeds of one config
 
 
@@ -42,10 +43,8 @@ def compare(config: ConfigDict, source: str | None, folder: Path) -> None:
         graphdef, *_ = parameters.split(create_model(own.model))
         evaluator = Evaluator(own, graphdef, identity.classes_of(run))
         if results and evaluator.task.classes.names != results[0].evaluator.task.classes.names:
-            raise UserError(
-                f"{run} was trained on other classes than {folders[0]}, or in another order, and only runs of the same "
-                f"classes can be compared."
-            )
+            others = f"{run} was trained on other classes than {folders[0]}, or in another order"
+            raise UserError(f"{others}, and {ALIKE}.")
         result = evaluated(evaluator, run, anew=False)
         assert result is not None  # nothing interrupts it
         results.append(result)
@@ -54,11 +53,12 @@ def compare(config: ConfigDict, source: str | None, folder: Path) -> None:
     classes = results[0].evaluator.task.classes
     groups: dict[str, list[int]] = {}
     for i, own in enumerate(configs):
-        groups.setdefault(_without_seed(own), []).append(i)
-    titles = (
-        f"{folders[i].name} (+{len(more)})" if more else folders[i].name for i, *more in groups.values()
-    )
-    members = dict(zip(titles, groups.values(), strict=True))
+        values = workdir.leaves(own.to_dict())
+        kept = {key: value for key, value in values.items() if not key.startswith(ONLY_SEED)}
+        groups.setdefault(json.dumps(kept, sort_keys=True), []).append(i)
+    members = {}
+    for first, *more in groups.values():
+        members[f"{folders[first].name}{f' (+{len(more)})' if more else ''}"] = [first, *more]
     evaluations = {title: [results[i].evaluation for i in group] for title, group in members.items()}
     numbers = comparison.numbers(evaluations, classes)
     indices = comparison.most_different(evaluations, config.eval.panels + config.eval.worst)
@@ -77,18 +77,9 @@ def compare(config: ConfigDict, source: str | None, folder: Path) -> None:
 
 def _config_of(run: Path, config: ConfigDict) -> ConfigDict:
     """The run's own, with the data and test protocol of `config`."""
-    own = workdir.read_config(run)
-    if own is None:
-        raise UserError(f"{run} holds no run (no config.json); check --source.")
+    own = workdir.config_of(run)
     if own.data.name != config.data.name or own.model.num_classes != config.model.num_classes:
-        raise UserError(
-            f"{run} was trained on {own.data.name!r} with {own.model.num_classes} classes; this config is of "
-            f"{config.data.name!r} with {config.model.num_classes}, and only runs of the same classes can be compared."
-        )
+        there, here = (f"{c.data.name!r} with {c.model.num_classes}" for c in (own, config))
+        raise UserError(f"{run} was trained on {there} classes; this config is of {here}, and {ALIKE}.")
     own.data, own.eval, own.mesh = config.data, config.eval, config.mesh
     return own
-
-
-def _without_seed(config: ConfigDict) -> str:
-    kept = {k: v for k, v in workdir.leaves(config.to_dict()).items() if not k.startswith(ONLY_SEED)}
-    return json.dumps(kept, sort_keys=True)

@@ -83,22 +83,20 @@ def run(command: Callable[[], int | None]) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores the second
             signal.signal(number, signal.default_int_handler)
+    exit_code = EXIT_INTERRUPTED
     try:
-        exit_code = command() or EXIT_DONE
+        ended = command() or EXIT_DONE
         sys.stdout.flush()
         came_to_its_end.set()
-        return exit_code
+        return ended
     except UserError as error:
         sentence, exit_code = str(error), error.exit_code
     except KeyboardInterrupt:
-        sentence, exit_code = (
-            "interrupted; the same command goes on with what is not finished.",
-            EXIT_INTERRUPTED,
-        )
+        sentence = "interrupted; the same command goes on with what is not finished."
     except Exception as error:
         if not (cause := cause_of(error)):
             raise
-        sentence, exit_code = f"{cause}. After that the same command goes on.", EXIT_INTERRUPTED
+        sentence = f"{cause}. After that the same command goes on."
     drop_closed_output()
     with contextlib.suppress(OSError):
         print(f"Error: {sentence}", file=sys.stderr)

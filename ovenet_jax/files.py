@@ -24,7 +24,7 @@ from ovenet_jax.errors import UserError
 
 def write(file: Path, content: str | bytes) -> None:
     """Writes or replaces `file`, making its folders."""
-    unfinished = _hidden(file, f".{os.getpid()}")
+    unfinished = incomplete(file, f".{os.getpid()}")
     try:
         make_folder(file.parent)
         unfinished.unlink(missing_ok=True)  # of one that was killed
@@ -67,25 +67,17 @@ def make_folder(folder: Path) -> None:
         flush(made.parent)
 
 
-def incomplete(folder: Path) -> Path:
-    """Where the content of a new `folder` is written until it is complete; the same in all processes."""
-    return _hidden(folder)
-
-
-def _hidden(path: Path, writer: str = "") -> Path:
-    """Beside `path`, under a name that is never too long and no other path's."""
+def incomplete(path: Path, writer: str = "") -> Path:
+    """Where the content of `path` is written until it is complete, the same in all processes that name no `writer`:
+    beside it, under a name that is never too long and no other path's."""
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
     return path.with_name(f".{path.name[:40]}.{digest}{writer}.incomplete")
 
 
 @contextmanager
 def new_folder(folder: Path, option: str) -> Iterator[Path]:
-    """For a `with`: where to write what becomes `folder` at the end, unless it is left empty; work that fails or is
-    interrupted leaves nothing. option: the flag that chooses it, for messages.
-
-    Raises:
-      UserError: `folder` exists, or cannot be written.
-    """
+    """Where to write what becomes `folder` at the end, unless it is left empty; work that fails or is interrupted
+    leaves nothing. Raises UserError where `folder`, which the flag `option` chooses, exists or cannot be written."""
     refuse_existing(folder, option)
     unfinished = incomplete(folder)
     with writing(folder, option):
@@ -111,9 +103,8 @@ def clear(folder: Path) -> None:
 def refuse_existing(folder: Path, option: str) -> None:
     """Raises UserError where `folder`, which the flag `option` chooses, is there already."""
     if folder.exists() or folder.is_symlink():
-        raise UserError(
-            f"{folder} exists already and is not overwritten; move it away, or choose another {option}."
-        )
+        helps = f"move it away, or choose another {option}"
+        raise UserError(f"{folder} exists already and is not overwritten; {helps}.")
 
 
 @contextmanager
@@ -124,14 +115,13 @@ def writing(place: Path, option: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason, here = error.strerror or error, place.absolute()
-        other = Path(
-            os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else here
-        ).absolute()
-        if not (here.is_relative_to(other) or any(map(other.is_relative_to, (here, incomplete(here))))):
-            raise UserError(
-                f"{other} cannot be used ({reason}), so nothing was written at {place}."
-            ) from error
-        raise UserError(f"{place} cannot be written ({reason}); free or choose another {option}.") from error
+        named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else here
+        other = Path(named).absolute()
+        if here.is_relative_to(other) or any(map(other.is_relative_to, (here, incomplete(here)))):
+            sentence = f"{place} cannot be written ({reason}); free or choose another {option}."
+        else:
+            sentence = f"{other} cannot be used ({reason}), so nothing was written at {place}."
+        raise UserError(sentence) from error
 
 
 def flush_all(folder: Path) -> None:
@@ -159,11 +149,8 @@ def is_inside(name: str) -> bool:
 
 
 def at_home(path: str) -> str:
-    """`path`, whose leading ~ or ~NAME is replaced by that user's home folder.
-
-    Raises:
-      UserError: there is no such user, or HOME is not set where the user has no name, as in containers.
-    """
+    """`path`, whose leading ~ or ~NAME is replaced by that user's home folder. Raises UserError where there is no such
+    user, or HOME is not set where the user has no name, as in containers."""
     found = os.path.expanduser(path)  # noqa: PTH111  pathlib's raises
     if found.startswith("~"):
         raise UserError(f"{path}: there is no home folder {path.partition('/')[0]}; give the path without ~.")
@@ -176,22 +163,13 @@ def at_home(path: str) -> str:
 # or {str: form} for any keys; or a list of the one form of its elements.
 Form = type | Mapping[Any, "Form"] | Sequence["Form"]
 
-KINDS = {
-    dict: "an object",
-    list: "a list",
-    str: "a text",
-    int: "a whole number",
-    float: "a number",
-    bool: "a truth value",
-}
+KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", float: "a number"}
+KINDS |= {bool: "a truth value", type(None): "null"}
 
 
 def read_json(file: Path, form: Form, remedy: str) -> Any:
-    """The content of one of our JSON files.
-
-    Raises:
-      UserError: it is missing, cannot be read, is damaged or not of this `form`; with the `remedy`, what to do then.
-    """
+    """The content of one of our JSON files. Raises UserError where it is missing, cannot be read, is damaged or not of
+    this `form`, with the `remedy`: what to do then."""
     try:
         return parse_json(file.read_bytes(), form)
     except OSError as error:
@@ -201,11 +179,7 @@ def read_json(file: Path, form: Form, remedy: str) -> Any:
 
 
 def parse_json(data: str | bytes, form: Form) -> Any:
-    """What these characters hold.
-
-    Raises:
-      ValueError: no JSON, or none of this `form`.
-    """
+    """What these characters hold. Raises ValueError where that is no JSON, or none of this `form`."""
     try:
         content = json.loads(data)
     except RecursionError:
@@ -218,8 +192,7 @@ def _check(content: Any, form: Form, name: str) -> None:
     kind = form if isinstance(form, type) else type(form)
     fits = isinstance(content, (int, float) if kind is float else kind)
     if not fits:
-        found = KINDS.get(type(content), "null")
-        raise ValueError(f"{name} is {found}, expected {KINDS[kind]}")
+        raise ValueError(f"{name} is {KINDS[type(content)]}, expected {KINDS[kind]}")
     if isinstance(form, dict):
         for key in content if str in form else form:
             if key not in content:

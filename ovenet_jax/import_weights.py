@@ -13,7 +13,6 @@ from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.checkpoint import Checkpoints
-from ovenet_jax.run.identity import Identity
 from ovenet_jax.supervision.task import task_of
 from ovenet_jax.weights import starting_point, torch_weights
 from ovenet_jax.weights.published_heads import title_of_config, title_of_names
@@ -39,7 +38,7 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
     code_base = recognise(state_dict)
     ignored = {key: reason for key in state_dict if (reason := why_ignored(key))}
     names = {key: code_base.rename(key) for key in state_dict if key not in ignored}
-    graphdef, params, statistics = parameters.split(create_model(config.model, config.seed))
+    _, params, statistics = parameters.split(create_model(config.model, config.seed))
     fresh: dict[str, Any] = params | statistics
     expected, form = fresh, "a whole network"
     backbone_only = torch_weights.holds_backbone_only(names.values())
@@ -49,10 +48,9 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
     theirs = describe(names.values(), title_of_names(names.values()))
     ours = describe(expected, "" if backbone_only else title_of_config(config.model.head))
     if ours != theirs:
-        raise UserError(
-            f"{source} does not fit the configured model: the file holds {theirs}, and the config makes {ours}; "
-            f"choose the config's variant of the file's network."
-        )
+        what = f"the file holds {theirs}, and the config makes {ours}"
+        helps = "choose the config's variant of the file's network"
+        raise UserError(f"{source} does not fit the configured model: {what}; {helps}.")
     in_place = sorted({names[key].partition(".")[0] for key in torch_weights.in_place_abn(state_dict)})
     if not backbone_only:
         _check_activations(config.model.head, bool(set(in_place) - {"backbone", "offset_trunk"}), source)
@@ -76,12 +74,11 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
             files.write_json(folder / workdir.IMPORT_REPORT, report)
         with suppress(UserError):  # of a data set whose class table is not there
             if task.of_regions and len(task.classes.names) == config.model.num_classes:
-                identity.write(folder, Identity(task.classes))
+                identity.write(folder, identity.Identity(task.classes))
         workdir.claim(folder, config)
         with closing(Checkpoints(folder / "checkpoints")) as checkpoints:
             checkpoints.save_model({n: arrays[n] for n in params}, {n: arrays[n] for n in statistics})
-    print(f"{source} holds {form}.")
-    print(f"Its arrays are named as in {code_base.title}, with {norm}.")
+    print(f"{source} holds {form}.\nIts arrays are named as in {code_base.title}, with {norm}.")
     print(starting_point.summary(origins))
     for reason, count in Counter(ignored.values()).items():
         print(f"ignored: {count} keys, {reason}")
@@ -90,25 +87,20 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
 
 def _check_activations(head: ConfigDict, in_place_abn: bool, source: Path) -> None:
     """Whether the configured heads have the activation that comes with the file's BatchNorm."""
-    norm, activation, other = (
-        ("in-place ABN", "leaky_relu", "relu") if in_place_abn else ("plain BatchNorm", "relu", "leaky_relu")
-    )
+    norm, activation, other = "plain BatchNorm", "relu", "leaky_relu"
+    if in_place_abn:
+        norm, activation, other = "in-place ABN", "leaky_relu", "relu"
     parts = {"": head, ".aux": head.get("aux", {}), ".classifier": head.get("classifier", {})}
-    wrong = [
-        f"config.model.head{part}.activation" for part, x in parts.items() if x.get("activation") == other
-    ]
+    wrong = [f"config.model.head{key}.activation" for key, x in parts.items() if x.get("activation") == other]
     if wrong:
-        raise UserError(
-            f"{source} has {norm} in its head, which goes with {activation!r}, and {' and '.join(wrong)} is {other!r}; "
-            f"add {' '.join(f'--{key}={activation}' for key in wrong)}."
-        )
+        what = f"{source} has {norm} in its head, which goes with {activation!r}"
+        helps = f"add {' '.join(f'--{key}={activation}' for key in wrong)}"
+        raise UserError(f"{what}, and {' and '.join(wrong)} is {other!r}; {helps}.")
 
 
 def _compare_input(configured: ConfigDict, published: dict, source: str) -> None:
     """Prints a note where the network would be fed images in another form than the published one was."""
     other = {key: value for key, value in published.items() if configured[key] != value}
     if other:
-        wanted = " and ".join(f"{key} {value}" for key, value in other.items())
-        print(
-            f"Note: {source} was trained on images with {wanted} in config.model.input, which says otherwise."
-        )
+        wanted = f"{' and '.join(f'{key} {value}' for key, value in other.items())} in config.model.input"
+        print(f"Note: {source} was trained on images with {wanted}, which says otherwise.")

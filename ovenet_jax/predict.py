@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,10 +50,8 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
         have, and what cannot be written.
     """
     if config.eval.segfix:
-        raise UserError(
-            "config.eval.segfix refines in --mode=evaluate; leave it out, and refine the written files with python -m "
-            "ovenet_jax.segfix.refine."
-        )
+        helps = "leave it out, and refine the written files with python -m ovenet_jax.segfix.refine"
+        raise UserError(f"config.eval.segfix refines in --mode=evaluate; {helps}.")
     with parallel.all_or_none():
         learned = identity.classes_of(folder)
         task = task_of(config, learned)
@@ -80,23 +79,21 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
     parallel.say(f"Predicting {what}, {predictor.inference.protocol}.")
     with files.new_folder(target, option) if first else files.writing(target, option):
         parallel.barrier()  # the first process has made the folder
-        unreadable, wrong, notes = _write_all(images, predictor, parts, config.data.workers)
-        unreadable, wrong = (sum(parallel.gather(faults), []) for faults in (unreadable, wrong))
-        notes = sum(parallel.gather(notes), [])
+        written = _write_all(images, predictor, parts, config.data.workers)
+        unreadable, wrong, notes = (list(chain(*parallel.gather(found))) for found in written)
         if wrong:
             raise UserError(f"{len(wrong)} files are not as they should be: {wrong[0]}; is the disk full?")
         if first:
             names = bordered(legend(classes, range(len(classes.names))), MARGIN)
             write_picture(files.incomplete(target) / "legend.png", names)
     if first:
-        written = " and ".join(part.folder.name.replace("_", " ") for part in parts)
-        print(f"Written and checked: {len(images) - len(unreadable)} {written} in {target}")
+        kinds = " and ".join(part.folder.name.replace("_", " ") for part in parts)
+        print(f"Written and checked: {len(images) - len(unreadable)} {kinds} in {target}")
         for line in said(counted(notes)):
             print(f"Note: {line}")
         if unreadable:
-            print(
-                f"Left out: {len(unreadable)} of {len(images)} images, which cannot be read:{listed(unreadable)}"
-            )
+            count = f"{len(unreadable)} of {len(images)} images"
+            print(f"Left out: {count}, which cannot be read:{listed(unreadable)}")
     return not unreadable
 
 
@@ -106,7 +103,6 @@ def _write_all(
 ) -> tuple[list[str], list[str], list[Note]]:
     """Writes this process's share; returns what is wrong with images, and with files that are read again, and what is
     to be said of images."""
-    offsets_wanted = any(part.folder.name == "offsets" for part in parts)
     unreadable: list[str] = []
     notes: list[Note] = []
     mine = range(jax.process_index(), len(images), jax.process_count())
@@ -114,28 +110,16 @@ def _write_all(
 
     def write(found: tuple[dict, Prediction]) -> None:
         sample, prediction = found
-        offsets = prediction.offsets if offsets_wanted else None
         for part in parts:
             file = part.folder / f"{sample['name']}.{part.suffix}"
-            part.write(file, prediction.image, prediction.label_map, offsets)
+            part.write(file, prediction)
             checks.append(partial(part.fault_of, file, prediction.label_map.shape))
 
-    with (
-        pipeline.samples(images, mine, workers=workers) as samples,
-        ThreadPoolExecutor() as threads,
-    ):
+    with pipeline.samples(images, mine, workers=workers) as samples, ThreadPoolExecutor() as threads:
         bar = tqdm(samples, "predicting", len(mine), unit=" images", mininterval=1)
         for batch in predictor.over(_readable(bar, unreadable, notes)):
             list(threads.map(write, batch))
         return unreadable, list(filter(None, threads.map(lambda check: check(), checks))), notes
-
-
-def _ids_to_write(classes: Labels, kind: str) -> np.ndarray:
-    """Lookup table uint8 [256] from train ids to the ids of the files."""
-    tables = {"label_ids": classes.label_ids, "train_ids": lambda: np.arange(256, dtype=np.uint8)}
-    if kind not in tables:
-        raise UserError(f"config.predict.ids is {kind!r}; known: {', '.join(tables)}.")
-    return tables[kind]()
 
 
 def _readable(samples: Iterable[dict], faults: list[str], notes: list[Note]) -> Iterator[dict]:
@@ -153,45 +137,43 @@ def _readable(samples: Iterable[dict], faults: list[str], notes: list[Note]) -> 
 
 
 class _Part(NamedTuple):
-    """A folder with a file for each image. write: of its path, image uint8 [H, W, 3], class map uint8 [H, W], and
-    offsets where they are wanted. fault_of: of its path and the image's size, what is wrong when it is read again."""
+    """A folder with a file for each image. fault_of: of its path and the image's size, what is wrong with it."""
 
     folder: Path
     suffix: str
-    write: Callable[[Path, np.ndarray, np.ndarray, Any], None]
-    fault_of: Callable[[Path, tuple[int, int]], str | None]
+    write: Callable[[Path, Prediction], None]
+    fault_of: Callable[[Path, tuple[int, ...]], str | None]
 
 
 def _parts(config: ConfigDict, task: Task, classes: Labels, target: Path) -> list[_Part]:
     """The folders of a prediction in `target`."""
-    form = config.predict.form
-    if form not in FORMS:
-        raise UserError(f"config.predict.form is {form!r}; known: {', '.join(FORMS)}.")
-    ids = _ids_to_write(classes, config.predict.ids)
+    tables = {"label_ids": classes.label_ids, "train_ids": lambda: np.arange(256, dtype=np.uint8)}
+    for key, known in {"form": FORMS, "ids": tuple(tables)}.items():
+        if (value := getattr(config.predict, key)) not in known:
+            raise UserError(f"config.predict.{key} is {value!r}; known: {', '.join(known)}.")
+    ids = tables[config.predict.ids]()  # of the files, by train id
     allowed = set(ids[: len(classes.names)].tolist())
-    label_maps = _Part(
-        target / "label_maps",
-        "png",
-        lambda file, _image, class_map, _: write_picture(file, ids[class_map]),
-        lambda file, size: fault_of(file, size, allowed),
-    )
-    offsets = _Part(
-        target / "offsets",
-        form,
-        lambda file, _image, _map, found: write_offsets(file, found),
-        _fault_of_offsets,
-    )
-    overlays = _Part(
-        target / "overlays",
-        "jpg",
-        lambda file, image, class_map, _: write_picture(file, overlay(image, class_map, classes)),
-        lambda _file, _size: None,  # for people
-    )
-    known = {part.folder.name: part for part in (label_maps, offsets)}
-    return [*(known[name] for name in task.predicts()), overlays]
+
+    def write_label_map(file: Path, found: Prediction) -> None:
+        write_picture(file, ids[found.label_map])
+
+    def write_overlay(file: Path, found: Prediction) -> None:
+        write_picture(file, overlay(found.image, found.label_map, classes))
+
+    def write_offset_file(file: Path, found: Any) -> None:
+        write_offsets(file, found.offsets)
+
+    kinds = {
+        "label_maps": _Part(
+            target / "label_maps", "png", write_label_map, partial(fault_of, allowed=allowed)
+        ),
+        "offsets": _Part(target / "offsets", config.predict.form, write_offset_file, _fault_of_offsets),
+    }
+    overlays = _Part(target / "overlays", "jpg", write_overlay, lambda _file, _size: None)  # for people
+    return [*(kinds[name] for name in task.predicts()), overlays]
 
 
-def _fault_of_offsets(file: Path, size: tuple[int, int]) -> str | None:
+def _fault_of_offsets(file: Path, size: Any) -> str | None:
     """Reads an offset file again: it must have the image's size."""
     try:
         read_offsets(file, size)
@@ -200,7 +182,7 @@ def _fault_of_offsets(file: Path, size: tuple[int, int]) -> str | None:
     return None
 
 
-def fault_of(file: Path, size: tuple[int, int], allowed: set[int]) -> str | None:
+def fault_of(file: Path, size: tuple[int, ...], allowed: set[int]) -> str | None:
     """Reads a label map again: it must have one 8-bit channel, the image's size and known ids."""
     label = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
     if label is None:

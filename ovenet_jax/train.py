@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -24,7 +25,6 @@ from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.checkpoint import Checkpoints
-from ovenet_jax.run.identity import Identity
 from ovenet_jax.run.interruption import Agreement, interruption
 from ovenet_jax.run.state import TrainState, init_state
 from ovenet_jax.supervision.task import Task, task_of
@@ -51,7 +51,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
     with parallel.all_or_none():
         task, classes = task_of(config), pipeline.classes(config.data)
         workdir.check(folder, config)
-        identity.check(folder, Identity(classes))
+        identity.check(folder, identity.Identity(classes))
     mesh = _checked_mesh(config, task)
     with parallel.all_or_none():
         check_training(task.prepare(), config.data.train_split)
@@ -68,7 +68,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
     packing = Packing(state, mesh.devices.flat[0].platform)
     step_function = jit_step(config, task, graphdef, optimizer, packing, mesh)
     evaluator, source = Evaluator(config, graphdef), task.open_training()
-    trained_on = Identity(classes, source.identity, evaluator.source.identity)
+    trained_on = identity.Identity(classes, source.identity, evaluator.source.identity)
     with (
         _claimed(folder, config, trained_on),
         interruption() as interrupted,
@@ -81,19 +81,8 @@ def train(config: ConfigDict, folder: Path) -> bool:
             _, measures = compiled.out_info
             empty = nothing_collected(mesh, [name for name in measures if name != "finite"])
             with closing(Reporter(config, folder, schedule, compilations, empty)) as reporter:
-                run = _Run(
-                    config,
-                    folder,
-                    mesh,
-                    state,
-                    packing,
-                    compiled,
-                    source,
-                    evaluator,
-                    reporter,
-                    checkpoints,
-                    interrupted,
-                )
+                around = source, evaluator, reporter, checkpoints, interrupted
+                run = _Run(config, folder, mesh, state, packing, compiled, *around)
                 finished = run.to_the_end()
         checkpoints.check_saved(run.step)
         if finished:
@@ -105,7 +94,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
 
 
 @contextmanager
-def _claimed(folder: Path, config: ConfigDict, trained_on: Identity) -> Iterator[None]:
+def _claimed(folder: Path, config: ConfigDict, trained_on: identity.Identity) -> Iterator[None]:
     """Meanwhile `folder` is this training's alone. Raises UserError where it is another's."""
     with ExitStack() as stack:
         with parallel.all_or_none():
@@ -131,6 +120,7 @@ def _checked_mesh(config: ConfigDict, task: Task) -> Mesh:
     return mesh
 
 
+@dataclass
 class _Run:
     """A training under way, from the latest checkpoint on: `state` is that after `step` steps, packed.
 
@@ -138,32 +128,28 @@ class _Run:
     step, and the next start evaluates.
     """
 
-    def __init__(
-        self,
-        config: ConfigDict,
-        folder: Path,
-        mesh: Mesh,
-        initial: TrainState,
-        packing: Packing,
-        step_function: Step,
-        source: pipeline.Source,
-        evaluator: Evaluator,
-        reporter: Reporter,
-        checkpoints: Checkpoints,
-        interrupted: Event,
-    ):
-        self._config, self._mesh, self._packing, self._step_function = config, mesh, packing, step_function
-        self._evaluator, self._reporter, self._checkpoints = evaluator, reporter, checkpoints
-        self._interrupted = interrupted
-        restored = checkpoints.restore_latest(initial, reporter.collected)
-        state, collected = restored or (initial, reporter.collected)
-        self.state, self.step = parallel.replicate(mesh, packing.pack(state)), int(state.step)
+    config: ConfigDict
+    folder: Path
+    mesh: Mesh
+    initial: TrainState
+    packing: Packing
+    step_function: Step
+    source: pipeline.Source
+    evaluator: Evaluator
+    reporter: Reporter
+    checkpoints: Checkpoints
+    interrupted: Event
+
+    def __post_init__(self):
+        config, source = self.config, self.source
+        restored = self.checkpoints.restore_latest(self.initial, self.reporter.collected)
+        state, collected = restored or (self.initial, self.reporter.collected)
+        self.state, self.step = parallel.replicate(self.mesh, self.packing.pack(state)), int(state.step)
         if restored:
-            parallel.say(f"Resuming {folder} from step {self.step} of {config.steps}.")
-        self._open_evaluation = self._is_due(config.evaluate_every) and not (
-            restored and checkpoints.is_scored(self.step)
-        )
-        reporter.begin(self.step, collected, evaluated=not self._open_evaluation)
+            parallel.say(f"Resuming {self.folder} from step {self.step} of {config.steps}.")
+        scored = restored and self.checkpoints.is_scored(self.step)
+        self._open_evaluation = self._is_due(config.evaluate_every) and not scored
+        self.reporter.begin(self.step, collected, evaluated=not self._open_evaluation)
         order = {"batch_size": config.batch_size, "seed": config.seed}
         self._batches = pipeline.train_batches(
             source,
@@ -174,13 +160,10 @@ class _Run:
             process_count=jax.process_count(),
             workers=config.data.workers,
         )
-        self._finite_watch = FiniteWatch(
-            config.non_finite,
-            folder,
-            self.step,
-            lambda step: pipeline.images_of_step(source, step=step, **order),
-        )
-        self._pace, self._watchdog, self._agreement = Pace(), Watchdog(), Agreement(mesh, interrupted)
+        images_of = partial(pipeline.images_of_step, source, **order)
+        self._finite_watch = FiniteWatch(config.non_finite, self.folder, self.step, images_of)
+        self._pace, self._watchdog = Pace(), Watchdog()
+        self._agreement = Agreement(self.mesh, self.interrupted)
 
     def to_the_end(self) -> bool:
         """Goes on to the last step or an interruption, and saves. Whether all steps are done and evaluated.
@@ -188,30 +171,27 @@ class _Run:
         What the machine does to this process alone costs no step either, where it needs no other process to save.
         """
         try:
-            return self._to_the_end()
+            # A new run is evaluated before its first step: there is something to improve on, and faults show early.
+            go_on = not self._open_evaluation or self._evaluate()
+            with self._batches as batches, self._watchdog:
+                while go_on and self.step < self.config.steps:
+                    self._take_step(batches)
+                    self._report_and_save()
+                    go_on = not self._agreement.reached()
+                    if go_on and self._is_due(self.config.evaluate_every):
+                        go_on = self._evaluate()
+            if self.checkpoints.latest_step() != self.step:
+                self._save()
+            return go_on
         except Exception as error:
             drop_closed_output()
             if cause_of(error) and jax.process_count() == 1:
                 self._save()
-                self._checkpoints.wait()
+                self.checkpoints.wait()
             raise
 
-    def _to_the_end(self) -> bool:
-        # A new run is evaluated before its first step, too: there is something to improve on, and faults show early.
-        go_on = not self._open_evaluation or self._evaluate()
-        with self._batches as batches, self._watchdog:
-            while go_on and self.step < self._config.steps:
-                self._take_step(batches)
-                self._report_and_save()
-                go_on = not self._agreement.reached()
-                if go_on and self._is_due(self._config.evaluate_every):
-                    go_on = self._evaluate()
-        if self._checkpoints.latest_step() != self.step:
-            self._save()
-        return go_on
-
     def _is_due(self, interval: int) -> bool:
-        return self.step % interval == 0 or self.step == self._config.steps
+        return self.step % interval == 0 or self.step == self.config.steps
 
     def _take_step(self, batches: Iterator[pipeline.Batch]) -> None:
         self.step += 1
@@ -220,35 +200,35 @@ class _Run:
         batch = next(batches)
         waiting = time.monotonic() - began
         self._watchdog.sign(f"the devices at step {self.step}")
-        sharded = parallel.to_global(self._mesh, batch)
-        self.state, measures = self._step_function(self.state, sharded["image"], sharded["label"])
+        sharded = parallel.to_global(self.mesh, batch)
+        self.state, measures = self.step_function(self.state, sharded["image"], sharded["label"])
         finite = measures.pop("finite")
         self._finite_watch.add(self.step, finite)
         self._pace.add(self.step - 1, time.monotonic() - began, waiting)
-        self._reporter.collect(self.step, measures, finite, waiting)
+        self.reporter.collect(self.step, measures, finite, waiting)
 
     def _report_and_save(self) -> None:
         """What is due after this step."""
-        if self._is_due(self._config.report_every):
+        if self._is_due(self.config.report_every):
             self._finite_watch.check()
-            self._reporter.report(self.step)
-        if self._is_due(self._config.checkpoint_every) or self._is_due(self._config.evaluate_every):
+            self.reporter.report(self.step)
+        if self._is_due(self.config.checkpoint_every) or self._is_due(self.config.evaluate_every):
             self._watchdog.sign(f"the checkpoint of step {self.step}")
             self._save()
         self._watchdog.sign("")
 
     def _save(self) -> None:
         self._finite_watch.check()
-        self._checkpoints.save(self._packing.by_name(self._mesh, self.state), self._reporter.collected)
+        self.checkpoints.save(self.packing.by_name(self.mesh, self.state), self.reporter.collected)
 
     def _evaluate(self) -> bool:
         """Whether it came to its end."""
-        params, statistics = self._packing.by_name(self._mesh, self.state.evaluated)
-        evaluation = self._evaluator.run(params, statistics, self._interrupted)
+        params, statistics = self.packing.by_name(self.mesh, self.state.evaluated)
+        evaluation = self.evaluator.run(params, statistics, self.interrupted)
         if evaluation is None:
             return False
-        shown = partial(panels, self._evaluator, params, statistics)
-        self._reporter.report_evaluation(self.step, evaluation, shown)
+        shown = partial(panels, self.evaluator, params, statistics)
+        self.reporter.report_evaluation(self.step, evaluation, shown)
         if self.step > 0:  # the network before training is no candidate for the best
-            self._checkpoints.score(self.step, evaluation.miou or 0.0)
+            self.checkpoints.score(self.step, evaluation.miou or 0.0)
         return True

@@ -1,10 +1,10 @@
 """The device mesh, how arrays lie on it, and what processes tell each other."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,14 +25,14 @@ def create_mesh(devices: Sequence[jax.Device] | None = None, sizes: Sequence[int
       UserError: the devices do not make such a mesh.
     """
     devices = jax.devices() if devices is None else devices
-    _check_form(sizes)
     written = f"config.mesh={tuple(sizes)}"
+    if len(sizes) != 2 or sizes[0] < 0 or sizes[1] < 1:
+        meaning = "how many devices share a batch, and how many the rows of an image"
+        raise UserError(f"{written} must be (data, rows): {meaning}; for example (0, 1).")
     data, rows = sizes[0] or len(devices) // sizes[1], sizes[1]
     if data * rows != len(devices):
-        raise UserError(
-            f"{written} is not a mesh of all {len(devices)} devices; choose sizes with that product, for example "
-            f"--config.mesh='(0, 1)'."
-        )
+        wanted = "choose sizes with that product, for example --config.mesh='(0, 1)'"
+        raise UserError(f"{written} is not a mesh of all {len(devices)} devices; {wanted}.")
     per_process = len(devices) // len({device.process_index for device in devices})
     if per_process % rows:
         raise UserError(
@@ -44,21 +44,9 @@ def create_mesh(devices: Sequence[jax.Device] | None = None, sizes: Sequence[int
 
 
 def local_mesh(sizes: Sequence[int]) -> Mesh:
-    """This process's own devices, as many of them as config.mesh says sharing the rows of an image.
-
-    Raises:
-      UserError: the devices do not make such a mesh.
-    """
-    _check_form(sizes)
-    return create_mesh(jax.local_devices(), (0, sizes[1]))
-
-
-def _check_form(sizes: Sequence[int]) -> None:
-    if len(sizes) != 2 or sizes[0] < 0 or sizes[1] < 1:
-        raise UserError(
-            f"config.mesh={tuple(sizes)} must be (data, rows): how many devices share a batch, and how many the "
-            f"rows of an image; for example (0, 1)."
-        )
+    """This process's own devices, as many of them as config.mesh says sharing the rows of an image. Raises UserError
+    as `create_mesh` does."""
+    return create_mesh(jax.local_devices(), (0, *sizes[1:]))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -76,10 +64,8 @@ def rows_sharded(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data", "rows"))
 
 
-class LayOut(Protocol):
-    """Says on which devices a map [B, H, W, C] lies that a layer reads, `reach` rows beyond its own, by `stride`."""
-
-    def __call__(self, x: jax.Array, reach: int = 0, stride: int = 1) -> jax.Array: ...
+# Of a map [B, H, W, C] that a layer reads, `reach` rows beyond its own, by `stride`: on which devices it lies.
+LayOut = Callable[..., jax.Array]
 
 
 def row_layout(mesh: Mesh) -> LayOut:
@@ -104,11 +90,8 @@ def row_layout(mesh: Mesh) -> LayOut:
 def replicate(mesh: Mesh, tree: Any) -> Any:
     """Arrays that every process holds alike -> the same, replicated over the mesh."""
 
-    def to_all(x: Any) -> jax.Array:
-        array = np.asarray(x)
-        return jax.make_array_from_callback(array.shape, replicated(mesh), array.__getitem__)
-
-    return jax.tree.map(to_all, tree)
+    make = partial(jax.make_array_from_callback, sharding=replicated(mesh))
+    return jax.tree.map(lambda x: make(x.shape, data_callback=x.__getitem__), jax.tree.map(np.asarray, tree))
 
 
 def replicated_shapes(mesh: Mesh, tree: Any) -> Any:
@@ -128,16 +111,12 @@ def check_divisible(mesh: Mesh, batch_size: int, height: int) -> None:
     data, rows = mesh.shape["data"], mesh.shape["rows"]
     if batch_size % data:
         groups = f"{data} devices" if rows == 1 else f"{data} times {rows} devices"
-        raise UserError(
-            f"config.batch_size={batch_size} cannot be split over {groups}; choose a multiple of {data}, for example "
-            f"--config.batch_size={-(-batch_size // data) * data}."
-        )
+        wanted = f"a multiple of {data}, for example --config.batch_size={-(-batch_size // data) * data}"
+        raise UserError(f"config.batch_size={batch_size} cannot be split over {groups}; choose {wanted}.")
     # The maps at strides 4 and 8 have to be split; coarser ones are where they can be.
     if rows > 1 and height % (16 * rows):
-        raise UserError(
-            f"The height of config.augment.crop, {height}, cannot be split over {rows} devices, as config.mesh wants; "
-            f"choose a multiple of {16 * rows}."
-        )
+        fault = f"{height}, cannot be split over {rows} devices, as config.mesh wants"
+        raise UserError(f"The height of config.augment.crop, {fault}; choose a multiple of {16 * rows}.")
 
 
 def to_local(mesh: Mesh, tree: Any) -> Any:

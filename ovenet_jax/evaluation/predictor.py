@@ -19,8 +19,8 @@ from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation.colours import overlay
 from ovenet_jax.evaluation.inference import Inference
-from ovenet_jax.run import identity
-from ovenet_jax.run.network import Network, config_of, keys_of, restore_network
+from ovenet_jax.run import identity, workdir
+from ovenet_jax.run.network import Network, keys_of, restore_network
 from ovenet_jax.segfix.files import Offsets
 from ovenet_jax.supervision.task import Task, task_of
 
@@ -146,7 +146,7 @@ def load(folder: str | Path, checkpoint: str = "best") -> Predictor:
     environment.convolve_by_eigen()  # as main.py, so that no sum is another
     folder = Path(folder).expanduser()
     with keys_of(folder):
-        config = config_of(folder)
+        config = workdir.config_of(folder)
         config.mesh = (0, 1)  # the training's devices may have been others
         task = task_of(config, identity.classes_of(folder))
         task.check_test()

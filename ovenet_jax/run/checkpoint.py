@@ -1,22 +1,31 @@
 """Checkpoints of a run: the latest one to resume from, the best one by mIoU to evaluate."""
 
+import logging
+import math
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache, partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_manager, checkpoint_managers
 
 from ovenet_jax import files
 from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
 from ovenet_jax.models.parameters import Arrays
-from ovenet_jax.run.orbax_storage import OrbaxStorage, UnreadableError, shapes_of
+from ovenet_jax.run import checksums
 from ovenet_jax.run.state import TrainState
 
 ITEMS = ("model", "training")
+NOT_IN_PATHS = "*?[\\"  # Orbax looks for files by patterns, TensorStore takes a backslash for a slash
+SCORE = checkpoint_manager.METRIC_ITEM_NAME
 
 
 class Checkpoints:
@@ -24,24 +33,48 @@ class Checkpoints:
     "training", the rest of the state: where averages are evaluated also the params and statistics that go on training.
     Once it has been evaluated it holds its validation mIoU. An import's only one, of step 0, holds "model" alone.
 
-    Saving is asynchronous. The two latest and the best are kept, older ones are deleted only when a newer one is
-    complete; what an interrupted save left behind is ignored and cleaned away. With `read_only` nothing is touched:
-    a training may be saving there meanwhile.
+    Saving is asynchronous; a checkpoint is complete when it has been read back for its checksums and is on the disk.
+    The two latest and the best are kept, older ones are deleted only when a newer one is complete; what an interrupted
+    save left behind is ignored and cleaned away. With `read_only` nothing is touched: a training may be saving there
+    meanwhile. All processes call the same methods.
 
     Raises:
       UserError: `folder` does not exist to be read, or cannot be written.
     """
 
     def __init__(self, folder: Path, read_only: bool = False):
+        self.folder, self._saving = folder, 0
         if read_only and not folder.is_dir():
             raise UserError(f"{folder} does not exist; train first, or check --workdir.")
-        self.folder = folder
-        self._saving = 0
         if not read_only:
+            if odd := sorted(set(str(folder.absolute())) & set(NOT_IN_PATHS)):
+                fault = f"has {' '.join(odd)} in it, where checkpoints could be written but not read"
+                raise UserError(f"{folder.absolute()} {fault}; choose another --workdir.")
             with parallel.all_or_none(), files.writing(folder, "--workdir"):
                 files.make_folder(folder)
                 tempfile.TemporaryFile(dir=folder).close()
-        self._storage = OrbaxStorage(folder, ITEMS, read_only)
+        self._manager = self._open(read_only)
+
+    def _open(self, read_only: bool = False) -> "_Manager":
+        best = checkpoint_managers.BestN(
+            get_metric_fn=itemgetter("miou"), n=1, reverse=False, keep_checkpoints_without_metrics=False
+        )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                [checkpoint_managers.LatestN(2), best]
+            ),
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+            # directories at once: where one cannot be made, threads would wait for it for minutes
+            async_options=ocp.AsyncOptions(
+                post_finalization_callback=self._seal, create_directories_asynchronously=False
+            ),
+        )
+        handlers = {item: _tree_handler() for item in ITEMS}
+        with _silent(read_only):  # else Orbax warns that it is read only
+            return _Manager(self.folder.absolute(), item_handlers=handlers, options=options)
+
+    # ---- saving ----
 
     def save(self, state: TrainState, collected: Any = ()) -> None:
         """Starts saving `state` under its step, and with it what has been `collected` for the next report.
@@ -58,7 +91,12 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Waits for a save under way; says so if it fails for want of space or rights."""
-        self._attempt(self._storage.wait)
+
+        def finish() -> None:
+            self._manager.wait_until_finished()
+            files.flush(self.folder)
+
+        self._attempt(finish)
 
     def check_saved(self, step: int) -> None:
         """Waits for a save under way. Raises UserError if `step` is not saved now."""
@@ -66,92 +104,13 @@ class Checkpoints:
         latest = self.latest_step()
         if latest != step:
             goes_on = "starts anew" if latest is None else f"goes on from checkpoint {latest}"
-            raise UserError(
-                f"Step {step} could not be saved in {self.folder}; free space, and the same command {goes_on}."
-            )
-
-    def score(self, step: int, miou: float) -> None:
-        """Notes the validation mIoU of the saved `step`, by which the best is known; says so if it cannot."""
-        self.wait()
-        if step not in self._storage.steps():
-            return
-        if jax.process_index() == 0:
-            try:
-                self._storage.score(step, miou)
-            except OSError as error:
-                parallel.say(
-                    f"Warning: the mIoU of step {step} could not be written in {self.folder} ({_reason(error)}), so it "
-                    f"cannot be the best; free space."
-                )
-        parallel.barrier()
-        self._storage.reload()
-
-    def is_scored(self, step: int) -> bool:
-        """Whether the saved `step` has been evaluated to the end."""
-        return self._storage.is_scored(step)
-
-    def latest_step(self) -> int | None:
-        return max(self._storage.steps(), default=None)
-
-    def step_of(self, which: str = "best") -> int:
-        """The step of the "latest" checkpoint, or of the "best" evaluated one, where there is none also the latest.
-
-        Raises:
-          UserError: another word, or no checkpoint.
-        """
-        if which not in ("best", "latest"):
-            raise UserError(f"config.eval.checkpoint is {which!r}; it must be 'best' or 'latest'.")
-        latest, best = self.latest_step(), self._storage.best_step()
-        if latest is None:
-            raise UserError(f"{self.folder} holds no checkpoint; train first, or check --workdir.")
-        return latest if which == "latest" or best is None else best
-
-    def restore_latest(self, like: TrainState, collected: Any = ()) -> tuple[TrainState, Any] | None:
-        """The latest state and what had been collected, shaped and sharded like these; None if nothing is saved.
-
-        Where other measures were collected, by another version of the code, it says so, and these come back as they
-        are.
-        Checkpoints that cannot be read are renamed to <step>.damaged, which it says, and the one before is the latest.
-
-        Raises:
-          UserError: none of them can be read, or they are of another model.
-        """
-        damaged: dict[int, str] = {}
-        for step in reversed(self._storage.steps()):
-            restored, error = None, ""
-            try:
-                restored = self._restore_state(step, like, collected)
-            except UnreadableError as problem:
-                error = str(problem)
-            error = parallel.first_of(error)
-            if not error:
-                self._set_aside(damaged)
-                return restored
-            damaged[step] = error
-        if damaged:
-            raise UserError(
-                f"No checkpoint in {self.folder} can be read ({damaged}); restore them from a copy, or choose another "
-                f"--workdir."
-            )
-        return None
-
-    def restore_model(self, step: int, params: Arrays, statistics: Arrays) -> tuple[Arrays, Arrays]:
-        """Parameters and statistics of `step`, with the shapes and shardings of these."""
-        try:
-            model = self._restore_model(step, {"params": params, "statistics": statistics})
-        except UnreadableError as error:
-            raise UserError(
-                f"Checkpoint {step} in {self.folder} cannot be read ({error}); choose another by "
-                f"config.eval.checkpoint ('best' or 'latest')."
-            ) from error
-        return model["params"], model["statistics"]
+            helps = f"free space, and the same command {goes_on}"
+            raise UserError(f"Step {step} could not be saved in {self.folder}; {helps}.")
 
     def close(self) -> None:
         """Waits for a save under way. Asks no other process, which may be elsewhere when this one fails."""
-        try:
-            self._storage.close()
-        except OSError as error:
-            print(self._not_saved(_reason(error)), flush=True)
+        if error := _failure_of(self._manager.close):
+            print(self._not_saved(error), flush=True)
 
     def _start(self, step: int, items: dict[str, dict]) -> None:
         """Starts saving in all processes or in none."""
@@ -162,62 +121,143 @@ class Checkpoints:
         if free < needed:  # said here in a sentence, and by Orbax in a thousand lines
             self._give_up(f"{needed >> 20} MiB are needed and {free >> 20} MiB free")
         else:
-            self._attempt(lambda: self._storage.save(step, items))
+            args = ocp.args.Composite(**{name: ocp.args.PyTreeSave(item) for name, item in items.items()})
+            self._attempt(lambda: self._manager.save(step, args=args, force=True))
 
-    def _attempt(self, act: Callable[[], None]) -> None:
+    def _attempt(self, act: Callable[[], Any]) -> None:
         """Does it in all processes; gives the save up where one of them has no space or rights."""
-        error = ""
-        try:
-            act()
-        except OSError as problem:
-            error = _reason(problem)
-        if error := parallel.first_of(error):
+        if error := parallel.first_of(_failure_of(act)):
             self._give_up(error)
 
     def _give_up(self, error: str) -> None:
         parallel.say(self._not_saved(error))
-        with suppress(OSError):
-            self._storage.close()
-        self._storage = OrbaxStorage(self.folder, ITEMS)  # cleans away the half of it
+        _failure_of(self._manager.close)
+        self._manager = self._open()  # cleans away the half of it
 
     def _not_saved(self, error: str) -> str:
-        return (
-            f"Warning: step {self._saving} could not be saved in {self.folder} ({error}); free space: the next "
-            f"checkpoint is tried in its time."
-        )
+        helps = "free space: the next checkpoint is tried in its time"
+        return f"Warning: step {self._saving} could not be saved in {self.folder} ({error}); {helps}."
+
+    def _seal(self) -> None:
+        """The last before a step is renamed and counts, in the background of one process."""
+        begun = f"{self._saving}.orbax"
+        unfinished = next(path for path in self.folder.iterdir() if path.name.startswith(begun))
+        checksums.write(unfinished)
+        files.flush_all(unfinished)
+
+    # ---- which there are ----
+
+    def score(self, step: int, miou: float) -> None:
+        """Notes the validation mIoU of the saved `step`, by which the best is known; says so if it cannot."""
+        self.wait()
+        if step not in self._steps():
+            return
+
+        def write() -> None:  # as Orbax itself would
+            temporary = self.folder / str(step) / f"{SCORE}.tmp"
+            temporary.mkdir(exist_ok=True)
+            files.write_json(temporary / SCORE, {"miou": miou})
+            temporary.replace(temporary.with_name(SCORE))
+            files.flush(temporary.parent)
+
+        if jax.process_index() == 0 and (error := _failure_of(write)):
+            fault = f"the mIoU of step {step} could not be written in {self.folder} ({error})"
+            parallel.say(f"Warning: {fault}, so it cannot be the best; free space.")
+        parallel.barrier()
+        self._manager.reload()
+
+    def is_scored(self, step: int) -> bool:
+        """Whether the saved `step` has been evaluated to the end."""
+        return self._manager.metrics(step) is not None
+
+    def latest_step(self) -> int | None:
+        return max(self._steps(), default=None)
+
+    def step_of(self, which: str = "best") -> int:
+        """The step of the "latest" checkpoint, or of the "best" evaluated one, where there is none also the latest.
+        Raises UserError for another word, or where there is no checkpoint."""
+        if which not in ("best", "latest"):
+            raise UserError(f"config.eval.checkpoint is {which!r}; it must be 'best' or 'latest'.")
+        latest = self.latest_step()
+        if latest is None:
+            raise UserError(f"{self.folder} holds no checkpoint; train first, or check --workdir.")
+        scores = {step: found["miou"] for step in self._steps() if (found := self._manager.metrics(step))}
+        if which == "latest" or not scores:
+            return latest
+        return max(reversed(scores), key=scores.__getitem__)  # of several the latest
+
+    def _steps(self) -> list[int]:
+        """Those that are complete, the latest last."""
+        return sorted(self._manager.all_steps())
+
+    # ---- reading ----
+
+    def restore_latest(self, like: TrainState, collected: Any = ()) -> tuple[TrainState, Any] | None:
+        """The latest state and what had been collected, shaped and sharded like these; None if nothing is saved.
+
+        Where other measures were collected, by another version of the code, it says so, and these come back as they
+        are. Checkpoints that cannot be read are renamed to <step>.damaged, which it says, and the one before is the
+        latest.
+
+        Raises:
+          UserError: none of them can be read, or they are of another model.
+        """
+        damaged: dict[int, str] = {}
+        for step in reversed(self._steps()):
+            restored, error = None, ""
+            try:
+                restored = self._restore_state(step, like, collected)
+            except UnreadableError as problem:
+                error = str(problem)
+            if error := parallel.first_of(error):
+                damaged[step] = error
+                continue
+            self._set_aside(damaged)
+            return restored
+        if damaged:
+            helps = "restore them from a copy, or choose another --workdir"
+            raise UserError(f"No checkpoint in {self.folder} can be read ({damaged}); {helps}.")
+        return None
+
+    def restore_model(self, step: int, params: Arrays, statistics: Arrays) -> tuple[Arrays, Arrays]:
+        """Parameters and statistics of `step`, with the shapes and shardings of these."""
+        try:
+            model = self._restore_model(step, {"params": params, "statistics": statistics})
+        except UnreadableError as error:
+            helps = "choose another by config.eval.checkpoint ('best' or 'latest')"
+            raise UserError(
+                f"Checkpoint {step} in {self.folder} cannot be read ({error}); {helps}."
+            ) from error
+        return model["params"], model["statistics"]
 
     def _set_aside(self, damaged: dict[int, str]) -> None:
         for step, error in damaged.items():
-            parallel.say(
-                f"Warning: checkpoint {step} in {self.folder} cannot be read ({error}); it is renamed to "
-                f"{step}.damaged, and the one before is used."
-            )
+            instead = f"it is renamed to {step}.damaged, and the one before is used"
+            parallel.say(f"Warning: checkpoint {step} in {self.folder} cannot be read ({error}); {instead}.")
             if jax.process_index() == 0:
                 target = self.folder / f"{step}.damaged"
                 shutil.rmtree(target, ignore_errors=True)
                 (self.folder / str(step)).rename(target)
         if damaged:
             parallel.barrier()
-            self._storage.reload()
+            self._manager.reload()
 
     def _restore_state(self, step: int, like: TrainState, collected: Any) -> tuple[TrainState, Any]:
         items = _items(like, collected)
-        saved = self._storage.shapes(step, "training")
+        saved = self._shapes(step, "training")
         measures = {name: shape for name, shape in saved.items() if name.startswith("collected ")}
-        same_measures = measures == shapes_of({"collected": collected})
-        if not same_measures:
+        if measures != _shapes_of({"collected": collected}):
             del items["training"]["collected"]
-            parallel.say(
-                f"Note: checkpoint {step} holds averages of other measures, of another version; they start anew."
-            )
+            other = "averages of other measures, of another version; they start anew"
+            parallel.say(f"Note: checkpoint {step} holds {other}.")
         model = self._restore_model(step, items["model"])
-        training = self._storage.restore(step, "training", items["training"])
+        training = self._restore(step, "training", items["training"])
         collected = training.pop("collected", collected)
         ema = (model["params"], model["statistics"]) if like.ema else None
         return TrainState(**model | training, ema=ema), collected
 
     def _restore_model(self, step: int, like: dict) -> dict:
-        saved, ours = self._storage.shapes(step, "model"), shapes_of(like)
+        saved, ours = self._shapes(step, "model"), _shapes_of(like)
         differences = [
             f"{name}: {saved.get(name, 'absent')} in the checkpoint, {ours.get(name, 'absent')} in the config's model"
             for name in sorted(saved.keys() | ours.keys())
@@ -228,7 +268,41 @@ class Checkpoints:
                 f"Checkpoint {step} in {self.folder} is of another model: {len(differences)} arrays differ, the first "
                 f"being {'; '.join(differences[:3])}; use the config it was trained with, or another --workdir."
             )
-        return self._storage.restore(step, "model", like)
+        return self._restore(step, "model", like)
+
+    def _shapes(self, step: int, item: str) -> dict[str, tuple[int, ...]]:
+        """Of what is saved, once its checksums are right."""
+        with _reading():
+            checksums.check(self.folder / str(step), item)
+            return _shapes_of(self._manager.item_metadata(step)[item].tree)
+
+    def _restore(self, step: int, item: str, like: Any) -> Any:
+        """The saved tree, with the shardings of `like`; what that leaves out is not read."""
+        shardings = ocp.checkpoint_utils.construct_restore_args(like)
+        args = ocp.args.PyTreeRestore(like, restore_args=shardings, partial_restore=True)
+        with _reading():
+            return self._manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
+
+
+class UnreadableError(Exception):
+    """The files of a checkpoint are damaged."""
+
+
+class _Manager(ocp.CheckpointManager):
+    def metrics(self, step: int) -> dict[str, float] | None:
+        """The score of a step. One that cannot be read is none, and said."""
+        file = Path(self.directory) / str(step) / SCORE / SCORE
+        try:
+            found = files.parse_json(file.read_bytes(), {"miou": float})
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            _say_once(f"Warning: {file} is damaged ({error}); checkpoint {step} counts as not evaluated.")
+            return None
+        return found if math.isfinite(found["miou"]) else None
+
+
+_say_once = cache(parallel.say)
 
 
 def _items(state: TrainState, collected: Any) -> dict[str, dict]:
@@ -240,5 +314,51 @@ def _items(state: TrainState, collected: Any) -> dict[str, dict]:
     return {"model": {"params": params, "statistics": statistics}, "training": training}
 
 
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
+def _shapes_of(tree: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of each array by the names that lead to it."""
+    name = partial(jax.tree_util.keystr, simple=True, separator=" ")
+    return {name(path): tuple(x.shape) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _tree_handler() -> ocp.PyTreeCheckpointHandler:
+    """Writes each array from one device. Shared out among those that hold a copy, as Orbax does by itself, every shape
+    of array would need a program of its own to be cut, compiled at the first save: hundreds."""
+    registry = ocp.type_handlers.create_type_handler_registry(
+        (np.ndarray, ocp.type_handlers.NumpyHandler()),
+        (jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False)),
+    )
+    return ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
+
+
+@contextmanager
+def _silent(wanted: bool) -> Iterator[None]:
+    logger = logging.getLogger("absl")
+    level = logger.level
+    try:
+        logger.setLevel(logging.ERROR if wanted else level)
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except jax.errors.JaxRuntimeError:  # of the devices
+        raise
+    except Exception as error:  # Orbax raises plain Exceptions for damaged files
+        raise UnreadableError(repr(error)[:200]) from error
+
+
+def _failure_of(act: Callable[[], Any]) -> str:
+    """Why this could not write, for want of space or rights, in whichever thread Orbax met it; "" if it could."""
+    try:
+        act()
+    except OSError as error:
+        return error.strerror or str(error)
+    except Exception as error:
+        if "os_error_code" not in str(error):  # so TensorStore, which writes Orbax' arrays, marks them
+            raise
+        return str(error)[-200:]
+    return ""

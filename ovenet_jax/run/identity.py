@@ -4,7 +4,7 @@ Where the data are, or the list files that chose them, makes no difference. Fold
 the classes of config.data are taken for theirs, and a training that goes on writes it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
@@ -17,14 +17,9 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.run import workdir
 
 FILE = "data.json"
-TABLE: dict[str, files.Form] = {
-    "names": [str],
-    "colors": [[int]],
-    "ids": [[int]],
-    "ignored_ids": [int],
-    "void_id": int,
-    "flip_pairs": [[int]],
-}
+TABLE: dict[str, files.Form] = {"names": [str], "ignored_ids": [int], "void_id": int}
+TABLE |= dict.fromkeys(("colors", "ids", "flip_pairs"), [[int]])
+EARLIER = "is of a version that kept no class table"
 
 
 class Identity(NamedTuple):
@@ -43,57 +38,41 @@ def write(folder: Path, identity: Identity) -> None:
 
 
 def read(folder: Path) -> Identity | None:
-    """Of the run or import in `folder`; None where there is none, or one of an earlier version.
-
-    Raises:
-      UserError: it is damaged.
-    """
+    """Of the run or import in `folder`; None where there is none, or one of an earlier version. Raises UserError where
+    it is damaged."""
     file = folder / FILE
     if not file.exists():
         return None
-    remedy = (
-        "delete it: the classes are then those of the data, and the training writes it anew when it goes on"
-    )
+    remedy = "delete it: the classes are then those of the data, and a training that goes on writes it anew"
     content = files.read_json(file, {"classes": TABLE, "training": dict, "validation": dict}, remedy)
     classes = Labels(**{key: workdir.with_tuples(content["classes"][key]) for key in TABLE})
     count, numbers = (
         len(classes.names),
-        sum((*classes.ids, *classes.colors, classes.ignored_ids), (classes.void_id,)),
+        {classes.void_id, *classes.ignored_ids}.union(*classes.ids, *classes.colors),
     )
     sound = len(classes.ids) == count and all(classes.ids) and [*map(len, classes.colors)] == count * [3]
-    if not sound or not set(numbers) <= set(range(256)):
+    if not sound or not numbers <= set(range(256)):
         raise UserError(f"{file} is damaged (it describes no classes); {remedy}.")
     return Identity(classes, content["training"], content["validation"])
 
 
 def classes_of(folder: Path) -> Labels | None:
-    """The classes of the run or import in `folder`; None where it has no table, which is said of a run.
-
-    Raises:
-      UserError: the table is damaged.
-    """
+    """The classes of the run or import in `folder`; None where it has no table, which is said of a run. Raises
+    UserError where it is damaged."""
     identity = read(folder)
     if identity is None and workdir.is_run(folder):
-        parallel.say(
-            f"Note: {folder} is of a version that kept no class table; the classes are taken to be those that "
-            f"config.data has now."
-        )
+        parallel.say(f"Note: {folder} {EARLIER}; the classes are taken to be those that config.data has now.")
     return identity and identity.classes
 
 
 def check(folder: Path, now: Identity) -> None:
-    """Whether a training may go on in `folder` with these classes and data; other validation data are said.
-
-    Raises:
-      UserError: it was trained on others; its file is damaged.
-    """
+    """Whether a training may go on in `folder` with these classes and data; other validation data are said. Raises
+    UserError where it was trained on others, or its file is damaged."""
     before = read(folder) if workdir.has_checkpoint(folder) else now
     if before is None:
         if now.training:
-            parallel.say(
-                f"Note: {folder} is of a version that kept no class table and no digest of its data; it is given those "
-                f"of the data as they are now."
-            )
+            given = "it is given those of the data as they are now"
+            parallel.say(f"Note: {folder} {EARLIER} and no digest of its data; {given}.")
         return
     faults = differences(before.classes, now.classes)
     if now.training and before.training not in ({}, now.training):
@@ -104,23 +83,19 @@ def check(folder: Path, now: Identity) -> None:
             f"--config.init.base={folder}, which takes over what it has learned, of the head by names of classes."
         )
     if now.validation and before.validation not in ({}, now.validation):
-        parallel.say(
-            f"Note: {folder} was validated on {_said(before.validation)} before, now it is {_said(now.validation)}; "
-            f"its scores do not compare with earlier ones."
-        )
+        others = f"{_said(before.validation)} before, now it is {_said(now.validation)}; its"
+        parallel.say(f"Note: {folder} was validated on {others} scores do not compare with earlier ones.")
 
 
 def differences(there: Labels, here: Labels) -> list[str]:
     """One sentence for each class whose name or label ids are not the same."""
-    tables = (
-        [
-            f"{name!r} of label ids {', '.join(map(str, ids))}"
-            for name, ids in zip(x.names, x.ids, strict=True)
-        ]
-        for x in (there, here)
-    )
-    rows = enumerate(zip_longest(*tables, fillvalue="absent"))
-    return [f"class {number} was {before} and is {now}" for number, (before, now) in rows if before != now]
+
+    def rows(x: Labels) -> Iterator[str]:
+        for name, ids in zip(x.names, x.ids, strict=True):
+            yield f"{name!r} of label ids {', '.join(map(str, ids))}"
+
+    both = enumerate(zip_longest(rows(there), rows(here), fillvalue="absent"))
+    return [f"class {number} was {before} and is {now}" for number, (before, now) in both if before != now]
 
 
 def _said(split: Mapping[str, Any]) -> str:

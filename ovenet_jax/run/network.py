@@ -33,8 +33,9 @@ def load_model(folder: str | Path) -> nnx.Module:
     Raises:
       UserError: the folder holds neither, or no checkpoint.
     """
-    with keys_of(Path(folder)):
-        return parameters.merge(*restore_network(model_of(folder), Path(folder))[1:])
+    folder = Path(folder)
+    with keys_of(folder):
+        return parameters.merge(*restore_network(workdir.config_of(folder).model, folder)[1:])
 
 
 def load_normalisation(folder: str | Path) -> Normalisation:
@@ -44,7 +45,7 @@ def load_normalisation(folder: str | Path) -> Normalisation:
       UserError: the folder holds neither a run nor an import.
     """
     with keys_of(Path(folder)):
-        return Normalisation.from_config(model_of(folder).input)
+        return Normalisation.from_config(workdir.config_of(Path(folder)).model.input)
 
 
 @contextmanager
@@ -55,37 +56,14 @@ def keys_of(folder: Path) -> Iterator[None]:
     except AttributeError as error:
         if not (error.args and isinstance(error.args[0], KeyError)):  # as ml_collections raises it
             raise
-        raise UserError(
-            f"{folder}/config.json is another version's: it has no key {error.name!r}; add it as configs/ has it, or "
-            f"train that network with this version."
-        ) from error
-
-
-def model_of(folder: str | Path) -> ConfigDict:
-    """As `config_of`, config.model."""
-    return config_of(folder).model
-
-
-def config_of(folder: str | Path) -> ConfigDict:
-    """The config of the run or import in `folder`.
-
-    Raises:
-      UserError: the folder holds neither.
-    """
-    config = workdir.read_config(Path(folder))
-    if config is None:
-        raise UserError(
-            f"{folder} holds no run (no config.json); give the --workdir of a training or an import."
-        )
-    return config
+        helps = "add it as configs/ has it, or train that network with this version"
+        fault = f"{folder}/config.json is another version's: it has no key {error.name!r}"
+        raise UserError(f"{fault}; {helps}.") from error
 
 
 def restore_network(model: ConfigDict, folder: Path, which: str = "best") -> Network:
-    """The "best" or "latest" checkpoint of `folder`, of the network that `config.model` describes.
-
-    Raises:
-      UserError: no checkpoint, or one of another network.
-    """
+    """The "best" or "latest" checkpoint of `folder`, of the network that `config.model` describes. Raises UserError
+    where there is none, or one of another network."""
     graphdef, *fresh = parameters.split(create_model(model))
     like = parallel.replicate(parallel.create_mesh(), fresh)
     with closing(Checkpoints(folder / "checkpoints", read_only=True)) as checkpoints:

@@ -72,11 +72,8 @@ def _listen(index: int, connections: Connections) -> None:
     except OSError as error:
         cause = error.strerror or str(error)
     time.sleep(GRACE)
-    _end(
-        f"Process {index} is lost ({cause}); see what it said last, and start all processes with the same command: "
-        f"they go on from the last checkpoint.",
-        connections,
-    )
+    helps = "see what it said last, and start all processes with the same command"
+    _end(f"Process {index} is lost ({cause}); {helps}: they go on from the last checkpoint.", connections)
 
 
 def _end(sentence: str, connections: Connections) -> None:

@@ -15,7 +15,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from queue import Empty, Queue
@@ -32,7 +32,10 @@ READ_SECONDS = 10.0  # for a line to arrive once its sender has connected
 LONGEST_LINE = 2**20
 STRANGERS = 64  # who are listened to at once
 
+Address = tuple[str, int]
 Digests = dict[str, str]  # of the keys of a task and of their values
+Visitor = tuple[socket.socket, int, Digests]  # connection, index and task of another process
+MESSAGE: files.Form = {"index": int, "task": {str: str}}
 ANSWER: files.Form = {"refusal": str, "tasks": {str: {str: str}}}
 
 
@@ -68,14 +71,8 @@ def start(
     import jax
 
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is train.py's, see interruption.py
-    jax.distributed.initialize(
-        place.coordinator,
-        place.count,
-        place.index,
-        place.devices,
-        cluster_detection_method="deactivate",
-        initialization_timeout=round(timeout),
-    )
+    options: Any = {"cluster_detection_method": "deactivate", "initialization_timeout": round(timeout)}
+    jax.distributed.initialize(*astuple(place), **options)
     devices = Counter(device.process_index for device in jax.devices())
     if len(set(devices.values())) > 1:
         numbers = ", ".join(f"process {i} has {n}" for i, n in sorted(devices.items()))
@@ -86,18 +83,13 @@ def start(
 
 def meet(place: Place, task: Mapping[str, Any], timeout: float) -> Connections:
     """Returns when all processes have come to the coordinator with the same `task`: their connections for peers.py.
-
-    Raises:
-      UserError: they have not.
-    """
+    Raises UserError where they have not."""
     host, _, port = place.coordinator.rpartition(":")
     if not host or not port.isdigit():
         raise UserError(f"The coordinator's address is {place.coordinator!r}; it must be HOST:PORT.")
     task = {"--processes": place.count, **task}
-    if place.index == 0:
-        answer, connections = _receive_all(place, int(port), digests(task), timeout)
-    else:
-        answer, connections = _report(place, (host.strip("[]"), int(port)), digests(task), timeout)
+    address, own = (host.strip("[]"), int(port)), digests(task)
+    answer, connections = (_report if place.index else _receive_all)(place, address, own, timeout)
     tasks = {int(index): other for index, other in answer["tasks"].items()}
     if refusal := answer["refusal"] or differences(task, tasks):
         for connection in connections.values():
@@ -114,9 +106,8 @@ def find(coordinator: str | None, count: int | None, index: int | None, timeout:
     if len(missing) == 3:
         return _detect(timeout)
     if coordinator is None or count is None or index is None:
-        raise UserError(
-            f"{', '.join(given)} are given together, or none of them; missing: {', '.join(missing)}."
-        )
+        all_of_them, absent = ", ".join(given), ", ".join(missing)
+        raise UserError(f"{all_of_them} are given together, or none of them; missing: {absent}.")
     if not 0 <= index < count:
         raise UserError(f"--process={index} is none of {count} processes; they count from 0 to {count - 1}.")
     return Place(coordinator, count, index)
@@ -126,39 +117,35 @@ def _detect(timeout: float) -> Place:
     """Where the cluster's environment puts this process; alone where there is none."""
     from jax._src.clusters import ClusterEnv  # public only as a part of jax.distributed.initialize
 
+    unset = (None,) * 5
     try:
         with warnings.catch_warnings(action="ignore"):  # that packages for other clusters are missing
-            coordinator, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
-                None, None, None, None, None, round(timeout)
-            )
+            found = ClusterEnv.auto_detect_unset_distributed_params(*unset, round(timeout))
     except Exception as error:  # whatever a cluster's own interface raises
-        raise UserError(
-            f"The cluster's description of this process cannot be read ({error}); give --coordinator, --processes "
-            f"and --process, or --processes=1 for a process alone."
-        ) from error
+        fault = f"The cluster's description of this process cannot be read ({error})"
+        helps = "give --coordinator, --processes and --process, or --processes=1 for a process alone"
+        raise UserError(f"{fault}; {helps}.") from error
+    coordinator, count, index, devices = found
     if coordinator is None or count is None or index is None or count == 1:
         return Place("", 1, 0)
-    return Place(coordinator, count, index, None if _alone_on_its_host() else devices)
-
-
-def _alone_on_its_host() -> bool:
-    """Whether Slurm or Open MPI has started one process per host, which then has all of the host's devices."""
+    # Where Slurm or Open MPI has started one process per host, that has all of the host's devices.
     tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", ""))
-    return re.fullmatch(r"1(\(x\d+\))?", tasks) is not None
+    return Place(coordinator, count, index, None if re.fullmatch(r"1(\(x\d+\))?", tasks) else devices)
 
 
-def _receive_all(place: Place, port: int, own: Digests, timeout: float) -> tuple[dict, Connections]:
+def _receive_all(place: Place, address: Address, own: Digests, timeout: float) -> tuple[dict, Connections]:
     """Process 0: takes every other process's task, and tells all that have come what is wrong, "" for nothing."""
     deadline = time.monotonic() + timeout
     tasks, connections, refusal = {0: own}, {}, ""
+    both = socket.has_dualstack_ipv6()  # all of this machine's addresses, as JAX does
+    family = socket.AF_INET6 if both else socket.AF_INET
     with ExitStack() as closing:
         try:
-            server = closing.enter_context(_listen(port))
+            server = socket.create_server(("", address[1]), family=family, dualstack_ipv6=both)
         except OSError as error:
-            raise UserError(
-                f"Port {port} of the coordinator {place.coordinator} cannot be opened ({error.strerror or error}); "
-                f"choose another."
-            ) from error
+            fault = f"of the coordinator {place.coordinator} cannot be opened ({error.strerror or error})"
+            raise UserError(f"Port {address[1]} {fault}; choose another.") from error
+        closing.enter_context(server)
         for connection, index, task in _visitors(server, deadline, own, place.count):
             closing.enter_context(connection)
             if index in tasks:
@@ -167,11 +154,9 @@ def _receive_all(place: Place, port: int, own: Digests, timeout: float) -> tuple
             if refusal or len(tasks) == place.count:
                 break
         else:
-            absent = sorted(set(range(place.count)) - tasks.keys())
-            refusal = (
-                f"Of {place.count} processes {_listed(absent)} did not come to the coordinator {place.coordinator} in "
-                f"time; see what they say, and start all of them."
-            )
+            absent = _listed(sorted(set(range(place.count)) - tasks.keys()))
+            refusal = f"Of {place.count} processes {absent} did not come to the coordinator {place.coordinator} in time"
+            refusal += "; see what they say, and start all of them."
         answer = {"refusal": refusal, "tasks": {str(index): task for index, task in tasks.items()}}
         for connection in connections:
             with suppress(OSError):
@@ -182,22 +167,17 @@ def _receive_all(place: Place, port: int, own: Digests, timeout: float) -> tuple
     return answer, {index: connection for connection, index in connections.items()}
 
 
-def _visitors(
-    server: socket.socket, deadline: float, own: Digests, count: int
-) -> Iterator[tuple[socket.socket, int, Digests]]:
-    """The processes that come until then: connection, index and task. Strangers are overlooked: whoever does not say in
-    READ_SECONDS what only one of ours would say."""
-    arrived: Queue[tuple[socket.socket, int, Digests]] = Queue()
+def _visitors(server: socket.socket, deadline: float, own: Digests, count: int) -> Iterator[Visitor]:
+    """The processes that come until then. Strangers are overlooked: whoever does not say in READ_SECONDS what only one
+    of ours would say."""
+    arrived: Queue[Visitor] = Queue()
     places = Semaphore(STRANGERS)
 
     def read(connection: socket.socket) -> None:
         try:
-            message = files.parse_json(
-                _read_line(connection, READ_SECONDS), {"index": int, "task": {str: str}}
-            )
+            message = files.parse_json(_read_line(connection, READ_SECONDS), MESSAGE)
             index, task = message["index"], message["task"]
-            same_count = task[PROCESSES] == own[PROCESSES]
-            if not 0 < index < (count if same_count else LONGEST_LINE):
+            if not 0 < index < (count if task[PROCESSES] == own[PROCESSES] else LONGEST_LINE):
                 raise ValueError(f"no process {index}")
             arrived.put((connection, index, task))
         except (OSError, ValueError, KeyError):
@@ -219,7 +199,7 @@ def _visitors(
         server.shutdown(socket.SHUT_RDWR)
 
 
-def _report(place: Place, address: tuple[str, int], own: Digests, timeout: float) -> tuple[dict, Connections]:
+def _report(place: Place, address: Address, own: Digests, timeout: float) -> tuple[dict, Connections]:
     """Another process: brings its task to process 0, and returns what that says is wrong, "" for nothing."""
     deadline = time.monotonic() + timeout
     problem: Exception | None = None
@@ -237,11 +217,8 @@ def _report(place: Place, address: tuple[str, int], own: Digests, timeout: float
             if connection:
                 connection.close()
             time.sleep(RETRY_SECONDS)
-    refusal = (
-        f"The coordinator {place.coordinator} did not answer process {place.index} in time ({problem}); check the "
-        f"address and that process 0 runs there."
-    )
-    return {"refusal": refusal, "tasks": {}}, {}
+    refusal = f"The coordinator {place.coordinator} did not answer process {place.index} in time ({problem})"
+    return {"refusal": f"{refusal}; check the address and that process 0 runs there.", "tasks": {}}, {}
 
 
 def digests(task: Mapping[str, Any]) -> Digests:
@@ -261,11 +238,10 @@ def differences(task: Mapping[str, Any], tasks: Mapping[int, Digests]) -> str:
     own, mine = workdir.leaves(task), digests(task)
     found = []
     for key, value in sorted(own.items()):
-        others = [index for index, other in tasks.items() if other.get(_digest(key)) != mine[_digest(key)]]
-        if others:
+        digest = _digest(key)
+        if others := [index for index, other in tasks.items() if other.get(digest) != mine[digest]]:
             found.append(f"{key} is {value!r} here and something else in {_listed(others)}")
-    others = [index for index, other in tasks.items() if other.keys() - mine.keys()]
-    if others:
+    if others := [index for index, other in tasks.items() if other.keys() - mine.keys()]:
         found.append(f"{_listed(others)} {'has' if len(others) == 1 else 'have'} keys that this one has not")
     if not found:
         return ""
@@ -275,13 +251,6 @@ def differences(task: Mapping[str, Any], tasks: Mapping[int, Digests]) -> str:
 
 def _listed(indices: Sequence[int]) -> str:
     return f"process{'es' if len(indices) > 1 else ''} {', '.join(map(str, indices))}"
-
-
-def _listen(port: int) -> socket.socket:
-    """On all of this machine's addresses, as JAX does."""
-    if socket.has_dualstack_ipv6():
-        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
-    return socket.create_server(("", port))
 
 
 def _read_line(connection: socket.socket, seconds: float) -> bytes:

@@ -32,10 +32,7 @@ class TrainState(NamedTuple):
 
 
 def init_state(
-    model: nnx.Module,
-    optimizer: optax.GradientTransformation,
-    frozen: Sequence[str] = (),
-    ema: float = 0.0,
+    model: nnx.Module, optimizer: optax.GradientTransformation, frozen: Sequence[str] = (), ema: float = 0.0
 ) -> TrainState:
     """The state before the first step, on the host; the optimizer knows nothing of the parts named in `frozen`."""
     _, params, statistics = parameters.split(model)

@@ -17,31 +17,27 @@ class JsonLines:
     """
 
     def __init__(self, path: Path, keep: Callable[[dict], bool], read_only: bool = False):
-        self.path = path
+        self.path, self._read_only, self._unwritten, before = path, read_only, "", b""
         try:
             before = path.read_bytes() if path.exists() else b""
         except OSError as error:
             print(f"Warning: {path} cannot be read ({error.strerror}); nothing depends on it.")
-            before = b""
         lines = before.splitlines(keepends=True)
         whole = [(line, content) for line in lines if (content := _parsed(line))]
         kept = [line.rstrip() + b"\n" for line, content in whole if keep(content)]
-        if not read_only:
-            cut_off = bool(lines) and not before.endswith(b"\n") and not _parsed(lines[-1])  # by a sudden end
-            try:
-                if len(whole) + cut_off < len(lines):
-                    aside = path.with_name(f"{path.name}.damaged")
-                    files.write(aside, before)
-                    print(
-                        f"Warning: lines of {path} are damaged and left out; as it was it is kept as {aside}."
-                    )
-                if b"".join(kept) != before:
-                    files.write(path, b"".join(kept))
-            except OSError as error:
-                print(f"Warning: {path} cannot be written now ({error.strerror}); free space.")
         self.count = len(kept)
-        self._read_only = read_only
-        self._unwritten = ""
+        if read_only:
+            return
+        cut_off = bool(lines) and not before.endswith(b"\n") and not _parsed(lines[-1])  # by a sudden end
+        try:
+            if len(whole) + cut_off < len(lines):
+                aside = path.with_name(f"{path.name}.damaged")
+                files.write(aside, before)
+                print(f"Warning: lines of {path} are damaged and left out; as it was it is kept as {aside}.")
+            if b"".join(kept) != before:
+                files.write(path, b"".join(kept))
+        except OSError as error:
+            self._warn(error)
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Adds one line; where the disk is full says so, and tries again with the next one."""
@@ -57,9 +53,10 @@ class JsonLines:
         except OSError as error:
             if self.path.is_file():
                 os.truncate(self.path, whole)
-            print(
-                f"Warning: {self.path} cannot be written now ({error.strerror}); free space, nothing is lost."
-            )
+            self._warn(error)
+
+    def _warn(self, error: OSError) -> None:
+        print(f"Warning: {self.path} cannot be written now ({error.strerror}); free space, nothing is lost.")
 
 
 class Summaries:
@@ -84,9 +81,8 @@ class Summaries:
 
     def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
         """uint8 [H, W, 3] RGB by name; for TensorBoard only."""
-        self._on_tensorboard(
-            lambda writer: writer.write_images(step, {name: p[None] for name, p in pictures.items()})
-        )
+        batches = {name: picture[None] for name, picture in pictures.items()}
+        self._on_tensorboard(lambda writer: writer.write_images(step, batches))
 
     def close(self) -> None:
         self._on_tensorboard(lambda writer: writer.close())
@@ -98,11 +94,9 @@ class Summaries:
                 act(self._tensorboard)
         except Exception as error:  # TensorFlow's own, of this or an earlier write
             self._tensorboard = None
-            said = str(error).partition("\n")[0][:200]
-            print(
-                f"Warning: TensorBoard's files cannot be written any more ({said}); free space. The metrics go on in "
-                f"{self._lines.path}."
-            )
+            said, *_ = str(error).split("\n")
+            helps = f"free space. The metrics go on in {self._lines.path}"
+            print(f"Warning: TensorBoard's files cannot be written any more ({said[:200]}); {helps}.")
 
 
 def _parsed(line: bytes) -> dict | None:

@@ -18,21 +18,9 @@ from ovenet_jax.errors import UserError
 # Beginnings of keys that change how a run is fed, watched and used, not what it computes: they may differ when it is
 # resumed.
 FREE_KEYS = (
-    "mesh",
-    "deterministic",
-    "rematerialise",
-    "data.root",
-    "data.lists",
-    "data.prepared",
-    "data.workers",
-    "data.storage",
-    "data.test_split",
-    "report_every",
-    "evaluate_every",
-    "checkpoint_every",
-    "non_finite.",
-    "eval.",
-    "predict.",
+    *("mesh", "deterministic", "rematerialise", "report_every", "evaluate_every", "checkpoint_every"),
+    *("data.root", "data.lists", "data.prepared", "data.workers", "data.storage", "data.test_split"),
+    *("non_finite.", "eval.", "predict."),
 )
 
 HOLDER = ".holder"  # host, process and since when, a line each, of who trains or imports there; empty: nobody
@@ -42,22 +30,16 @@ IMPORT_REPORT = "import.json"  # in a folder that holds imported weights, not a 
 def check(workdir: Path, config: ConfigDict) -> None:
     """Raises UserError where `workdir` holds imported weights, or the run of another config that has a checkpoint."""
     if (workdir / IMPORT_REPORT).exists():
-        raise UserError(
-            f"{workdir} holds imported weights; train from them with --config.init.base={workdir} and another "
-            f"--workdir."
-        )
+        helps = f"train from them with --config.init.base={workdir} and another --workdir"
+        raise UserError(f"{workdir} holds imported weights; {helps}.")
     saved = read_config(workdir)
     if saved is not None and has_checkpoint(workdir):
-        differing = [
-            f"{key} is {there!r} there and {here!r} here"
-            for key, there, here in differences(saved, config)
-            if not key.startswith(FREE_KEYS)
+        found = [
+            f"{key} is {a!r} there and {b!r} here" for key, a, b in differences(saved, config, FREE_KEYS)
         ]
-        if differing:
-            raise UserError(
-                f"{workdir} holds the run of another config ({'; '.join(differing[:5])}); resume it with its own "
-                f"config, or choose another --workdir."
-            )
+        if found:
+            helps = "resume it with its own config, or choose another --workdir"
+            raise UserError(f"{workdir} holds the run of another config ({'; '.join(found[:5])}); {helps}.")
 
 
 def has_checkpoint(workdir: Path) -> bool:
@@ -78,8 +60,8 @@ def claim(workdir: Path, config: ConfigDict) -> None:
 
 @contextmanager
 def held(workdir: Path) -> Iterator[None]:
-    """For a `with`: keeps other trainings and imports out of `workdir`, by a lock that the system frees when this
-    process ends, however it does; where the file system has none, or another host may not see it, by the holder's name.
+    """Keeps other trainings and imports out of `workdir`, by a lock that the system frees when this process ends,
+    however it does; where the file system has none, or another host may not see it, by the holder's name.
 
     Raises:
       UserError: another process holds it, which is named; `workdir` cannot be written.
@@ -101,10 +83,8 @@ def held(workdir: Path) -> Iterator[None]:
         if alive or host not in ("", here):
             ended = "" if alive else f", or delete {file} if that has ended"
             who = f"process {process} on {host}, since {since}," if process else "another process"
-            raise UserError(
-                f"{workdir} is held by {who} which trains or imports there; wait for its end{ended}, or choose another "
-                f"--workdir."
-            )
+            helps = f"wait for its end{ended}, or choose another --workdir"
+            raise UserError(f"{workdir} is held by {who} which trains or imports there; {helps}.")
         with files.writing(workdir, "--workdir"):
             opened.truncate(0)
             opened.write(f"{here}\n{os.getpid()}\n{time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
@@ -116,21 +96,23 @@ def held(workdir: Path) -> Iterator[None]:
 
 
 def note_differences(workdir: Path, config: ConfigDict) -> None:
-    """Says where a run is to be evaluated with another model or data config than it was trained with.
-
-    Raises:
-      UserError: the folder holds no run, or one of another data set.
-    """
-    saved = read_config(workdir)
-    if saved is None:
-        raise UserError(f"{workdir} holds no run (no config.json); train it first, or check --workdir.")
-    for key, there, here in differences(saved, config):
+    """Says where a run is to be evaluated with another model or data config than it was trained with. Raises UserError
+    where the folder holds no run, or one of another data set."""
+    for key, there, here in differences(config_of(workdir), config, FREE_KEYS):
         if key == "data.name":
-            raise UserError(
-                f"{workdir} was trained on {there!r}, not on {here!r}; use a config of that data set."
-            )
-        if key.startswith(("model.", "data.")) and not key.startswith(FREE_KEYS):
+            wanted = "use a config of that data set"
+            raise UserError(f"{workdir} was trained on {there!r}, not on {here!r}; {wanted}.")
+        if key.startswith(("model.", "data.")):
             print(f"Note: config.{key} is {here!r}; the run was trained with {there!r}.")
+
+
+def config_of(workdir: Path) -> ConfigDict:
+    """The config of the run or import in `workdir`. Raises UserError where there is neither."""
+    config = read_config(workdir)
+    if config is None:
+        helps = "name the folder of a training or an import, or train first"
+        raise UserError(f"{workdir} holds no run (no config.json); {helps}.")
+    return config
 
 
 def read_config(workdir: Path) -> ConfigDict | None:
@@ -138,10 +120,7 @@ def read_config(workdir: Path) -> ConfigDict | None:
     file = workdir / "config.json"
     if not file.exists():
         return None
-    remedy = (
-        "choose another --workdir, or move that file away if you know that the folder's checkpoints are of this "
-        "config"
-    )
+    remedy = "choose another --workdir, or move that file away if the folder's checkpoints are of this config"
     content = with_tuples(files.read_json(file, {"model": dict, "data": dict}, remedy))
     return ConfigDict(content, allow_dotted_keys=True)
 
@@ -153,13 +132,14 @@ def with_tuples(value: Any) -> Any:
     return tuple(map(with_tuples, value)) if isinstance(value, list) else value
 
 
-def differences(saved: ConfigDict, config: ConfigDict) -> list[tuple[str, object, object]]:
-    """(key, saved value, config's value) of all leaves that differ; tuples and lists are the same thing.
-
-    A key that only one of two versions has makes no difference where its value turns nothing on.
-    """
+def differences(
+    saved: ConfigDict, config: ConfigDict, but: tuple[str, ...] = ()
+) -> list[tuple[str, object, object]]:
+    """(key, saved value, config's value) of all leaves that differ, `but` those whose keys begin so; tuples and lists
+    are the same thing. A key that only one of two versions has makes no difference where its value turns nothing on."""
     there, here = (leaves(json.loads(json.dumps(c.to_dict()))) for c in (saved, config))
-    values = [(key, there.get(key, "absent"), here.get(key, "absent")) for key in sorted(there | here)]
+    keys = [key for key in sorted(there | here) if not key.startswith(but)]
+    values = [(key, there.get(key, "absent"), here.get(key, "absent")) for key in keys]
     return [(key, a, b) for key, a, b in values if a != b and not ("absent" in (a, b) and not (a and b))]
 
 

@@ -2,6 +2,8 @@
 
 import math
 import operator
+from collections.abc import Callable
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -13,52 +15,42 @@ from ovenet_jax.training.health import POLICIES
 
 def check_config(config: ConfigDict) -> None:
     """Raises UserError for values that no run can have."""
+
+    def check(keys: tuple[str, ...], fits: Callable[[Any], bool], wanted: str) -> None:
+        for key in keys:
+            value = operator.attrgetter(key)(config)
+            if not fits(value):
+                raise UserError(f"config.{key} is {value!r}; {wanted}.")
+
     intervals = ("report_every", "evaluate_every", "checkpoint_every")
-    for key in ("steps", "batch_size", "accumulate", *intervals):
-        value = operator.attrgetter(key)(config)
-        if value < 1:
-            raise UserError(f"config.{key} is {value}; it must be at least 1.")
+    check(("steps", "batch_size", "accumulate", *intervals), lambda x: x >= 1, "it must be at least 1")
     for key, value in config.optimizer.items():
         if not 0 <= value < math.inf:
             raise UserError(f"config.optimizer.{key} is {value}; it must be at least 0, and finite.")
-    if config.precision not in PRECISIONS:
-        raise UserError(f"config.precision is {config.precision!r}; known: {', '.join(PRECISIONS)}.")
-    if not 0 <= config.ema < 1:
-        raise UserError(
-            f"config.ema is {config.ema}; it is a decay from 0 (no averages) to below 1, for example 0.9999."
-        )
-    for key, value in (("crop", config.augment.crop), ("resize", config.augment.resize or (1, 1))):
-        if len(value) != 2 or min(value) < 1:
-            raise UserError(
-                f"config.augment.{key} is {value}; it must be (height, width), for example (360, 480)."
-            )
-    for key in ("scale_range", "aspect_range"):
-        value = tuple(getattr(config.augment, key))
-        if value and not (len(value) == 2 and 0 < value[0] <= value[1]):
-            raise UserError(
-                f"config.augment.{key} is {value}; it must be (least, most), both above 0, or () for none."
-            )
-    for key, least in (("base_size", 0), ("scale_factor", 0), ("brightness", 0), ("short_side", 0)):
-        value = getattr(config.augment, key)
-        if value < least:
-            raise UserError(f"config.augment.{key} is {value}; it must be at least {least}.")
+    check(("precision",), PRECISIONS.__contains__, f"known: {', '.join(PRECISIONS)}")
+    decay = "it is a decay from 0 (no averages) to below 1, for example 0.9999"
+    check(("ema",), lambda x: 0 <= x < 1, decay)
+    sizes = ("augment.crop", "augment.resize") if config.augment.resize else ("augment.crop",)
+    size = "it must be (height, width), for example (360, 480)"
+    check(sizes, lambda x: len(x) == 2 and min(x) >= 1, size)
+    check(
+        ("augment.scale_range", "augment.aspect_range"),
+        lambda x: not x or (len(x) == 2 and 0 < x[0] <= x[1]),
+        "it must be (least, most), both above 0, or () for none",
+    )
+    numbers = ("augment.base_size", "augment.scale_factor", "augment.brightness", "augment.short_side")
+    check((*numbers, "non_finite.limit"), lambda x: x >= 0, "it must be at least 0")
+    shares = ("augment.rare_class_crops", "augment.brightness_share")
+    check(shares, lambda x: 0 <= x <= 1, "it is a share, from 0 to 1")
+    check(("non_finite.policy",), POLICIES.__contains__, "it must be 'stop' or 'skip'")
     if config.augment.short_side and config.augment.resize:
         raise UserError("config.augment has both short_side and resize; only one of them can come first.")
-    for key in ("rare_class_crops", "brightness_share"):
-        value = getattr(config.augment, key)
-        if not 0 <= value <= 1:
-            raise UserError(f"config.augment.{key} is {value}; it is a share, from 0 to 1.")
-    policy, limit = config.non_finite.policy, config.non_finite.limit
-    if policy not in POLICIES:
-        raise UserError(f"config.non_finite.policy is {policy!r}; it must be 'stop' or 'skip'.")
-    if limit < 0:
-        raise UserError(f"config.non_finite.limit is {limit}; it must be at least 0.")
     for key, on in (("init.trunk", config.init.trunk), ("freeze_base", config.freeze_base)):
         if on and not has_offsets(config.model):
             raise UserError(
-                f"config.{key} is for networks with offsets, and config.model has none; leave it out."
+                f"config.{key} is for networks with offsets, which config.model is not; leave it out."
             )
         if on and not config.init.base:
             raise UserError(
-                f"config.{key} needs a trained base network; name its folder in config.init.base."
+                f"config.{key} needs a trained base network: name its folder in config.init.base."
             )

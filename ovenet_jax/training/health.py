@@ -50,56 +50,43 @@ class FiniteWatch:
     """
 
     def __init__(
-        self, settings: ConfigDict, folder: Path, first_step: int, images: Callable[[int], Sequence[str]]
+        self, settings: ConfigDict, folder: Path, first_step: int, images: Callable[..., Sequence[str]]
     ):
-        self._settings = settings
-        self._images = images
-        self._file = JsonLines(
-            folder / "non_finite.jsonl",
-            keep=lambda line: line["step"] <= first_step,
-            read_only=jax.process_index() > 0,
-        )
+        self._settings, self._images = settings, images
+        file, others = folder / "non_finite.jsonl", jax.process_index() > 0
+        self._file = JsonLines(file, keep=lambda line: line["step"] <= first_step, read_only=others)
         self._pending: tuple[int, jax.Array] | None = None
 
     def add(self, step: int, finite: jax.Array) -> None:
-        """Looks at the step before, which it waits for: the host works one step ahead of the devices, no more.
-
-        Raises:
-          UserError: the step before was not finite, and the run is to stop.
-        """
+        """Looks at the step before, which it waits for: the host works one step ahead of the devices, no more. Raises
+        UserError where that was not finite, and the run is to stop."""
         self.check()
         self._pending = step, finite
 
     def check(self) -> None:
-        """Looks at the last step too; to be called before anything is reported or saved.
-
-        Raises:
-          UserError: it was not finite, and the run is to stop.
-        """
+        """As `add`, of the last step too; to be called before anything is reported or saved."""
         if self._pending is None:
             return
         (step, finite), self._pending = self._pending, None
         if finite:
             return
-        self._file.append({"step": step, "images": self._images(step)})
+        self._file.append({"step": step, "images": self._images(step=step)})
         count, limit = self._file.count, self._settings.limit
+        happened, named = (
+            f"oss or parameters were not finite at step {step}",
+            f"{self._file.path} names the images",
+        )
+        stopped = f"so training stopped; what was saved before is kept. {named} of such steps"
         if self._settings.policy == "stop":
             raise UserError(
-                f"Loss or parameters were not finite at step {step}, so training stopped; what was saved before is "
-                f"kept. {self._file.path} names the images of that step: look for odd ones, lower "
-                f"config.optimizer.rate in another --workdir, or go on without such steps by "
-                f"--config.non_finite.policy=skip."
+                f"L{happened}, {stopped}: look for odd ones, lower config.optimizer.rate in another --workdir, or go "
+                f"on without such steps by --config.non_finite.policy=skip."
             )
         if count > limit:
-            raise UserError(
-                f"Loss or parameters were not finite at step {step}, such step number {count}, and "
-                f"config.non_finite.limit is {limit}, so training stopped; what was saved before is kept. "
-                f"{self._file.path} names the images of these steps."
-            )
-        parallel.say(
-            f"Warning: loss or parameters were not finite at step {step}, whose update is left out; "
-            f"{count} of at most {limit} such steps, their images are named in {self._file.path}."
-        )
+            number = f"such step number {count}, and config.non_finite.limit is {limit}"
+            raise UserError(f"L{happened}, {number}, {stopped}.")
+        left_out = f"whose update is left out; {count} of at most {limit} such steps"
+        parallel.say(f"Warning: l{happened}, {left_out}. {named}.")
 
 
 class Pace:
@@ -113,11 +100,9 @@ class Pace:
         if len(self._recent) >= ENOUGH_STEPS:
             usual = statistics.median(self._recent)
             if seconds - waiting > max(1.0, SLOW * usual):
-                print(
-                    f"Warning: step {step} took {seconds - waiting:.1f} s where {usual:.2f} s are usual; see whether "
-                    f"something else uses the devices or a machine is failing.",
-                    flush=True,
-                )
+                took = f"step {step} took {seconds - waiting:.1f} s where {usual:.2f} s are usual"
+                helps = "see whether something else uses the devices or a machine is failing"
+                print(f"Warning: {took}; {helps}.", flush=True)
         self._recent.append(seconds)
 
 
@@ -125,11 +110,9 @@ class Watchdog:
     """Within its `with`, says what the run has been waiting for whenever that takes longer than `patience` seconds."""
 
     def __init__(self, patience: float = 300.0):
-        self._patience = patience
+        self._patience, self._waiting_for, self._over = patience, "", False
         self._sign = Event()
-        self._waiting_for = ""
         self._thread = Thread(target=self._watch, name="watchdog", daemon=True)
-        self._over = False
 
     def sign(self, waiting_for: str) -> None:
         """A sign of life, and what comes next; "" for what may take its time."""
@@ -150,7 +133,5 @@ class Watchdog:
             if self._sign.wait(self._patience):
                 self._sign.clear()
             elif self._waiting_for:
-                print(
-                    f"Warning: no sign of life for {self._patience:g} s, waiting for {self._waiting_for}.",
-                    flush=True,
-                )
+                since = f"no sign of life for {self._patience:g} s"
+                print(f"Warning: {since}, waiting for {self._waiting_for}.", flush=True)

@@ -1,13 +1,10 @@
 """The published optimizers: SGD with momentum under a poly schedule, composed from optax."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 import jax.numpy as jnp
 import optax
+from ml_collections import ConfigDict
 
-if TYPE_CHECKING:
-    from ml_collections import ConfigDict
+HEADS = ("head.", "offset_head.")  # beginnings of the names of their parameters
 
 
 def poly_schedule(base_rate: float, total_steps: int, power: float) -> optax.Schedule:
@@ -23,18 +20,12 @@ def warmup(steps: int) -> optax.Schedule:
     return lambda step: jnp.minimum((jnp.asarray(step, jnp.result_type(float)) + 1) / steps, 1.0) ** 4
 
 
-def from_config(config: "ConfigDict") -> tuple[optax.Schedule, optax.GradientTransformation]:
+def from_config(config: ConfigDict) -> tuple[optax.Schedule, optax.GradientTransformation]:
     """The schedule of config.optimizer over config.steps, and the optimizer that follows it."""
     settings = config.optimizer
     schedule = poly_schedule(settings.rate, config.steps, settings.power)
-    optimizer = create_optimizer(
-        schedule,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        head_rate_multiplier=settings.head_rate_multiplier,
-        warmup_steps=settings.warmup_steps,
-    )
-    return schedule, optimizer
+    keys = ("momentum", "weight_decay", "head_rate_multiplier", "warmup_steps")
+    return schedule, create_optimizer(schedule, **{key: getattr(settings, key) for key in keys})
 
 
 def create_optimizer(
@@ -44,27 +35,23 @@ def create_optimizer(
     weight_decay: float,
     head_rate_multiplier: float = 1.0,
     warmup_steps: int = 0,
-    head_prefixes: Sequence[str] = ("head.", "offset_head."),
 ) -> optax.GradientTransformation:
     """SGD without Nesterov; the decay is added to the gradient of every parameter, BatchNorm's and biases too.
 
-    `head_rate_multiplier` scales the rate of the parameters whose names start with one of `head_prefixes`
-    (published `NONBACKBONE_MULT`; 10 for PASCAL-Context in openseg). `warmup_steps`: in so many steps the rate of all
-    others grows to its full value, as in openseg; 0: it has that from the start.
+    `head_rate_multiplier` scales the rate of the HEADS (published `NONBACKBONE_MULT`; 10 for PASCAL-Context in
+    openseg). `warmup_steps`: in so many steps the rate of all others grows to its full value, as in openseg; 0: it has
+    that from the start.
     """
 
     def in_head(params):
-        return {name: name.startswith(tuple(head_prefixes)) for name in params}
+        return {name: name.startswith(HEADS) for name in params}
 
-    def in_backbone(params):
-        return {name: not head for name, head in in_head(params).items()}
+    def elsewhere(params):
+        return {name: not name.startswith(HEADS) for name in params}
 
-    steps = [
-        optax.add_decayed_weights(weight_decay),
-        optax.sgd(schedule, momentum=momentum, nesterov=False),
-    ]
+    steps = [optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum=momentum, nesterov=False)]
     if head_rate_multiplier != 1.0:
         steps.append(optax.masked(optax.scale(head_rate_multiplier), in_head))
     if warmup_steps:
-        steps.append(optax.masked(optax.scale_by_schedule(warmup(warmup_steps)), in_backbone))
+        steps.append(optax.masked(optax.scale_by_schedule(warmup(warmup_steps)), elsewhere))
     return optax.chain(*steps)

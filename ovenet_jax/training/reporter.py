@@ -49,10 +49,8 @@ class Reporter:
         empty: clu.metrics.Collection,
     ):
         self.collected = self._empty = empty
-        self._config = config
+        self._config, self._folder, self._compilations = config, folder, compilations
         self._task = task_of(config)
-        self._folder = folder
-        self._compilations = compilations
         self._summaries: Summaries | None = None
 
         def add(collected, measures, finite, step):
@@ -74,10 +72,7 @@ class Reporter:
     def collect(
         self, step: int, measures: dict[str, jax.Array], finite: jax.Array, seconds_waiting: float
     ) -> None:
-        """Adds one step's rate and, if it was finite, its scalar measures; nothing is fetched from the devices.
-
-        seconds_waiting: of this step, for its data.
-        """
+        """Adds one step's rate and, if it was finite, its scalar measures; nothing is fetched from the devices."""
         self.collected = self._add(self.collected, measures, finite, step)
         self._seconds_waiting += seconds_waiting
 
@@ -94,12 +89,10 @@ class Reporter:
         self._restart_clock(step)
         if self._summaries:
             left = timedelta(seconds=round(seconds * (self._config.steps - step)))
-            print(
-                f"step {step}/{self._config.steps}  loss {values['loss_total']:.4f}  "
-                f"{values['images_per_second']:.2f} images/s  {left} left  "
-                f"(waiting for data: {values['seconds_waiting']:.3f} s per step)",
-                flush=True,
-            )
+            pace = f"{values['images_per_second']:.2f} images/s  {left} left"
+            waiting = f"(waiting for data: {values['seconds_waiting']:.3f} s per step)"
+            loss = f"loss {values['loss_total']:.4f}"
+            print(f"step {step}/{self._config.steps}  {loss}  {pace}  {waiting}", flush=True)
             self._summaries.scalars(step, values)
 
     def report_evaluation(
@@ -108,12 +101,8 @@ class Reporter:
         """mIoU and pixel accuracy of each prediction, and the panels, which are made on process 0 alone."""
         if self._summaries:
             results = {name: self._task.scores_of(matrix) for name, matrix in evaluation.matrices.items()}
-            values = {
-                f"eval_{key}_{name}": result[key]
-                for name, result in results.items()
-                for key in WATCHED
-                if result.get(key) is not None
-            }
+            pairs = [(f"eval_{key}_{name}", x.get(key)) for name, x in results.items() for key in WATCHED]
+            values = {name: value for name, value in pairs if value is not None}
             answer = results[evaluation.answer]
             shown = [f"{TITLES[name]} {percent(result['miou'])}" for name, result in results.items()]
             shown += [f"{MEANS[key]} {100 * answer[key]:.2f}" for key in OF_OFFSETS if key in answer]

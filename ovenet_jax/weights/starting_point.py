@@ -25,7 +25,7 @@ from ovenet_jax import files
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
 from ovenet_jax.run import identity, workdir
-from ovenet_jax.run.network import load_model, model_of
+from ovenet_jax.run.network import load_model
 from ovenet_jax.weights.published_heads import title_of_config
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def start_from(
 
 def _restore(role: str, folder: str) -> Source:
     try:
-        head = model_of(folder).head
+        head = workdir.config_of(Path(folder)).model.head
         _, params, statistics = parameters.split(load_model(folder))
     except UserError as error:
         raise UserError(f"config.init.{role}: {error}") from error
