@@ -85,6 +85,22 @@ def test_a_report_is_read_as_it_was_evaluated(tmp_path):
     assert f'"name": "{read(written).images[0].name}"' in page
 
 
+def test_without_a_pass_over_whole_images_the_mean_of_windows_is_judged(tmp_path):
+    """At every fourth pixel, for the calibration, for wrong labels and in the page."""
+    config = tiny(cityscapes.get_config("ovenet"), trees.write_cityscapes(tmp_path))
+    config.eval.scales = (1.5,)
+    folder = save_untrained(config, tmp_path / "run")
+    evaluate(config, folder)
+    found = read(folder / "evaluation/val_1.5")
+    source = pipeline.open_split(config.data, "val")
+    with pipeline.samples(source, range(len(source))) as samples:
+        labelled = sum((sample["label"][::4, ::4] != 255).sum() for sample in samples)
+    assert found.sums["probability"][:, 0].sum() == labelled
+    assert "confidence" not in found.sums
+    assert len(found.suspects) == len(source)
+    assert '"spacing": [4.0, 4.0]' in (folder / "evaluation/val_1.5/report.html").read_text()
+
+
 def test_images_of_all_sizes_are_evaluated_once_in_few_shapes_or_exactly(tmp_path):
     config = tiny(ade20k.get_config("hrnet"), trees.write_ade20k(tmp_path))
     config.eval.update({"short_side": 32, "bucket": 16})

@@ -20,24 +20,22 @@ BINS = 20  # of probabilities
 
 class Curves:
     """An `Observer` of counts, see `counted`: "distance <prediction>", where classes are regions that have boundaries;
-    and, where a pass saw whole images, "probability" of the answer and "confidence" of OVeNet's seeds."""
+    "probability" of the answer; and, where a pass saw whole images, "confidence" of OVeNet's seeds."""
 
     def __init__(self, evaluator: Evaluator):
         self._task = evaluator.task
         self._align_corners = evaluator.config.model.get("offset", {}).get("grid_align_corners", True)
 
     def measure(self, batch: Batch) -> dict[str, jax.Array]:
-        samples, segmentation, class_maps, label, network_label = batch
+        samples, segmentation, class_maps, label, network_label, _ = batch
         curves: dict[str, jax.Array] = {}
         if self._task.of_regions:
             bins = np.zeros(label.shape, np.uint8)
             for row, sample in enumerate(samples):
                 bins[row] = on_canvas(distance_bins(sample["label"]), label.shape[1:], 0)
             curves |= {f"distance {name}": _by_distance(x, label, bins) for name, x in class_maps.items()}
-        if network_label is not None:
-            options = {"task": self._task, "align_corners": self._align_corners}
-            curves |= _by_probability(segmentation, network_label, **options)
-        return curves
+        options = {"task": self._task, "align_corners": self._align_corners}
+        return curves | _by_probability(segmentation, network_label, **options)
 
     def found(self, _: list[dict], measured: dict[str, np.ndarray]) -> Evaluation:
         return Evaluation(sums={key: np.float64(x).sum(0) for key, x in measured.items()})
@@ -95,10 +93,9 @@ def _by_probability(
     segmentation: Segmentation, label: jax.Array, *, task: Task, align_corners: bool
 ) -> dict[str, jax.Array]:
     """The curves by probability of each image; label: [B, h, w] at the network's pixels."""
-    assert segmentation.maps is not None
     scores = segmentation.maps[segmentation.answer]
     answer = task.class_map(scores)
-    shares = task.probabilities(scores)
+    shares = task.probabilities(scores, segmentation.logits)
     probability = jnp.take_along_axis(shares, answer[..., None].astype(jnp.int32), axis=-1)[..., 0]
     curves = {"probability": jax.vmap(by_probability)(probability, answer == label, label != IGNORE)}
     if segmentation.offset is not None and segmentation.confidence is not None:

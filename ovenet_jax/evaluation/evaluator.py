@@ -18,7 +18,7 @@ from ovenet_jax.data.labels import IGNORE, Labels
 from ovenet_jax.devices import parallel
 from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
 from ovenet_jax.evaluation.grid import Grid
-from ovenet_jax.evaluation.inference import Inference, Segmentation, on_canvas
+from ovenet_jax.evaluation.inference import STRIDE, Inference, Segmentation, on_canvas
 from ovenet_jax.evaluation.results import Evaluation, ImageScore, merged
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.models.predictions import in_order
@@ -30,13 +30,14 @@ PENDING = 2  # batches whose measures are not fetched yet: the devices work ahea
 
 class Batch(NamedTuple):
     """Samples, what the network says of them, also as class maps uint8 [B, H, W], and their labels, likewise, ignored
-    outside the images; and labels [B, h, w] at the pixels of maps, see grid.py, or None where there are no maps."""
+    outside the images; labels [B, h, w] at the pixels of maps, and where these lie in each image."""
 
     samples: list[dict]
     segmentation: Segmentation
     class_maps: dict[str, jax.Array]
     label: jax.Array
-    network_label: jax.Array | None
+    network_label: jax.Array
+    grids: list[Grid]
 
 
 class Observer(Protocol):
@@ -125,12 +126,14 @@ class Evaluator:
         class_maps = _class_maps(segmentation.scores, task=self.task)
         labels = [sample["label"] for sample in samples]
         label = put([on_canvas(label, canvas, IGNORE) for label in labels])
-        if segmentation.maps is None:
-            return Batch(samples, segmentation, class_maps, label, None)
         network = segmentation.maps[segmentation.answer].shape[1:3]
-        grids = [Grid.over(label.shape, network, self.config.model.align_corners) for label in labels]
-        at_network = put([grid.read(label, network) for grid, label in zip(grids, labels, strict=True)])
-        return Batch(samples, segmentation, class_maps, label, at_network)
+        align_corners = self.config.model.align_corners
+        grids = [Grid.of(segmentation, label.shape, align_corners) for label in labels]
+        if segmentation.logits is None:
+            small = [grid.read(label, network) for grid, label in zip(grids, labels, strict=True)]
+        else:
+            small = [on_canvas(label[::STRIDE, ::STRIDE], network, IGNORE) for label in labels]
+        return Batch(samples, segmentation, class_maps, label, put(small), grids)
 
 
 class _Scores:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ovenet_jax.evaluation.inference import STRIDE, Segmentation
+
 
 class Grid(NamedTuple):
     """The centre of the network's first pixel, and the distance of its pixels, (x, y) in pixels of the image.
@@ -14,6 +16,13 @@ class Grid(NamedTuple):
 
     origin: tuple[float, float]
     spacing: tuple[float, float]
+
+    @classmethod
+    def of(cls, segmentation: Segmentation, image: Sequence[int], align_corners: bool) -> "Grid":
+        """Of its maps, for an image of size (H, W)."""
+        if segmentation.logits is not None:  # no pass saw the whole image
+            return cls((0.0, 0.0), (float(STRIDE), float(STRIDE)))
+        return cls.over(image, segmentation.maps[segmentation.answer].shape[1:3], align_corners)
 
     @classmethod
     def over(cls, image: Sequence[int], network: Sequence[int], align_corners: bool) -> "Grid":

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 WAITING = 4
+STRIDE = 4  # of maps where no pass saw the whole image
 MOST_SHAPES = 64
 SAFE = 60.0  # exp of such logits can be added up in float32
 LEAST = float(np.finfo(np.float32).min)
@@ -42,15 +43,17 @@ class Segmentation:
 
     scores: float32 [B, H, W, K] by name (see TITLES), the sum over all passes of exp(logits), or of the logits. Where
     a pixel's largest logit is beyond +-SAFE its sums are divided by one number, so that they are finite and not all 0.
-    answer: the name of the network's answer. Of the largest pass over the whole image, if there is one, at its own
-    stride: maps, the scores [B, h, w, K] by name, and an OVeNet's offset and confidence; else None.
+    answer: the name of the network's answer. maps: the scores [B, h, w, K] by name of the largest pass over the whole
+    image, at its own stride, with an OVeNet's offset and confidence; where there is none, the mean over all passes, at
+    every STRIDE-th pixel of the canvas. logits: whether such means are logits, or probabilities; else None.
     """
 
     scores: dict[str, jax.Array]
     answer: str = field(metadata={"static": True})
-    maps: dict[str, jax.Array] | None
+    maps: dict[str, jax.Array]
     offset: jax.Array | None
     confidence: jax.Array | None
+    logits: bool | None = field(default=None, metadata={"static": True})
 
     @property
     def prediction(self) -> jax.Array:
@@ -163,7 +166,7 @@ class Inference:
                 function.clear_cache()  # type: ignore[attr-defined]
         plans = [passes(image.shape[:2], self.protocol, self._align_corners) for image in images]
         scores: dict[str, Sums] = {}
-        maps, offset, confidence, largest = None, None, None, 0.0
+        maps, offset, confidence, logits, largest = {}, None, None, None, 0.0
         for same_pass in zip(*plans, strict=True):
             first: Pass = same_pass[0]
             self.pass_sizes.add(first.size)
@@ -190,7 +193,12 @@ class Inference:
                 maps, offset, confidence = output.scores, output.offset, output.confidence
                 largest = first.scale
         sums = {name: of_name for name, (of_name, _) in in_order(scores).items()}
-        return Segmentation(sums, output.answer, maps, offset, confidence)
+        if not maps:
+            logits = self.protocol.sum == "logits"
+            maps = {name: x[:, ::STRIDE, ::STRIDE] for name, x in sums.items()}
+            passed = len(self.protocol.scales)
+            maps = {name: x / (passed if logits else x.sum(-1, keepdims=True)) for name, x in maps.items()}
+        return Segmentation(sums, output.answer, maps, offset, confidence, logits)
 
     def _put(self, tree: Any) -> Any:
         return jax.device_put(tree, parallel.batch_sharded(self.mesh))
@@ -222,8 +230,8 @@ def _forward(
     if answer_only:
         scores = {output.answer: scores[output.answer]}
     if isinstance(output, OVeNetOutput):
-        return Segmentation(scores, output.answer, None, output.offset, output.confidence)
-    return Segmentation(scores, output.answer, None, None, None)
+        return Segmentation(scores, output.answer, {}, output.offset, output.confidence)
+    return Segmentation(scores, output.answer, {}, None, None)
 
 
 def _add(

@@ -10,15 +10,13 @@ import numpy as np
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.evaluation.grid import Grid
-from ovenet_jax.evaluation.inference import Segmentation
+from ovenet_jax.evaluation.inference import STRIDE, Segmentation
 from ovenet_jax.evaluation.panel import panel
-from ovenet_jax.evaluation.protocol import Protocol
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.models.predictions import TITLES, Ranking, ranking
 from ovenet_jax.supervision.task import Task
 
 RANKS = 3  # classes kept per pixel, the most probable ones
-STRIDE = 4  # of rankings where no pass saw the whole image
 
 
 class Inspected(NamedTuple):
@@ -49,28 +47,24 @@ def inspect(
     scores: Mapping[int, float | None],
 ) -> dict[int, Inspected]:
     """The images of the split that have `scores`; on this process alone."""
-    model, protocol = evaluator.config.model, evaluator.inference.protocol
-    offsets = model.get("offset", {})
-    explain = partial(_explained, task=evaluator.task, protocol=protocol)
+    model = evaluator.config.model
     found = {}
     with evaluator.samples(sorted(scores)) as read:
         for samples, segmentation in evaluator.inference.over(read, params, statistics):
-            maps, rankings, confidence, offset = jax.device_get(explain(segmentation))
+            maps, rankings, confidence, offset = jax.device_get(_explained(segmentation, task=evaluator.task))
             for row, sample in enumerate(samples):
-                size = height, width = sample["label"].shape
-                if segmentation.maps is None:
-                    grid = Grid((0.0, 0.0), (float(STRIDE), float(STRIDE)))
+                height, width = sample["label"].shape
+                grid = Grid.of(segmentation, (height, width), model.align_corners)
+                own = np.s_[row, :, :]
+                if segmentation.logits is not None:
                     own = np.s_[row, : -(-height // STRIDE), : -(-width // STRIDE)]
-                else:
-                    network = segmentation.maps[segmentation.answer].shape[1:3]
-                    grid, own = Grid.over(size, network, model.align_corners), np.s_[row, :, :]
                 found[sample["index"]] = Inspected(
                     sample["name"],
                     sample["image"],
                     sample["label"],
                     {name: Ranking(*(x[own] for x in rankings[name])) for name in segmentation.scores},
                     grid,
-                    None if offset is None else seeds(offset[row], offsets.grid_align_corners),
+                    None if offset is None else seeds(offset[row], model.offset.grid_align_corners),
                     None if confidence is None else confidence[own],
                     {name: maps[name][row, :height, :width] for name in segmentation.scores},
                     None if offset is None else offset[row],
@@ -101,27 +95,17 @@ def seeds(offset: np.ndarray, align_corners: bool) -> np.ndarray:
     return np.clip(pixel, 0, size - 1) - own
 
 
-@partial(jax.jit, static_argnames=("task", "protocol"))
+@partial(jax.jit, static_argnames="task")
 def _explained(
-    segmentation: Segmentation, *, task: Task, protocol: Protocol
+    segmentation: Segmentation, *, task: Task
 ) -> tuple[dict[str, jax.Array], dict[str, Ranking], jax.Array | None, jax.Array | None]:
-    """Class maps; the most probable classes; how sure OVeNet is of its seeds, or a SegFix of a boundary; offsets.
-
-    All but class maps at the network's pixels or, where no pass saw the whole image, of summed scores at every
-    STRIDE-th of the image's.
-    """
-    maps, logits = segmentation.maps, None  # as the network's are
-    if maps is None:
-        maps = {name: x[:, ::STRIDE, ::STRIDE] for name, x in segmentation.scores.items()}
-        logits = protocol.sum == "logits"
-        if logits:
-            maps = {name: x / len(protocol.scales) for name, x in maps.items()}
-        else:
-            maps = {name: x / x.sum(-1, keepdims=True) for name, x in maps.items()}
+    """Class maps; at the pixels of maps the most probable classes, how sure OVeNet is of its seeds, or a SegFix of a
+    boundary, and offsets."""
     rankings = {
-        name: ranking(task.probabilities(x, logits), task.class_map(x), RANKS) for name, x in maps.items()
+        name: ranking(task.probabilities(x, segmentation.logits), task.class_map(x), RANKS)
+        for name, x in segmentation.maps.items()
     }
     confidence = segmentation.confidence
-    sure = task.boundary(maps[segmentation.answer]) if confidence is None else confidence[..., 0]
+    sure = task.boundary(segmentation.maps[segmentation.answer]) if confidence is None else confidence[..., 0]
     class_maps = {name: task.class_map(x) for name, x in segmentation.scores.items()}
     return class_maps, rankings, sure, segmentation.offset

@@ -14,7 +14,7 @@ import numpy as np
 
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.evaluation.evaluator import Batch, Evaluator
-from ovenet_jax.evaluation.grid import Grid
+from ovenet_jax.evaluation.inference import Segmentation
 from ovenet_jax.evaluation.results import Evaluation, Region, Suspect
 from ovenet_jax.supervision.task import Task
 
@@ -24,25 +24,24 @@ KEPT, DOUBTED = 3, 0.5  # regions of an image, at most so many and with a score 
 
 
 class Suspects:
-    """An `Observer` of the least believed labels, where classes are regions and a pass saw whole images."""
+    """An `Observer` of the least believed labels, where classes are regions."""
 
     def __init__(self, evaluator: Evaluator):
-        self._task, self._align_corners = evaluator.task, evaluator.config.model.align_corners
+        self._task = evaluator.task
 
-    def measure(self, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array] | None:
-        maps, label = batch.segmentation.maps, batch.network_label
-        if maps is None or label is None or not self._task.of_regions:
-            return None
-        return label, *_judged(maps[batch.segmentation.answer], label, task=self._task)
+    def measure(self, batch: Batch) -> tuple:
+        if not self._task.of_regions:
+            return [], [], [], []
+        label = batch.network_label
+        return batch.grids, label, *_judged(batch.segmentation, label, task=self._task)
 
-    def found(self, samples: list[dict], measured: tuple | None) -> Evaluation:
-        if measured is None:
-            return Evaluation()
+    def found(self, samples: list[dict], measured: tuple) -> Evaluation:
         suspects = []
-        for sample, label, belief, seen in zip(samples, *map(list, measured), strict=False):
+        for sample, ((x, y), (dx, dy)), label, belief, seen in zip(
+            samples, *map(list, measured), strict=False
+        ):
             score = softmin(belief[label != IGNORE])
             if score is not None:
-                (x, y), (dx, dy) = Grid.over(sample["label"].shape, label.shape, self._align_corners)
                 least = [
                     region._replace(x=round(x + region.x * dx), y=round(y + region.y * dy))
                     for region in regions(label, belief, seen)[:KEPT]
@@ -53,11 +52,12 @@ class Suspects:
 
 
 @partial(jax.jit, static_argnames="task")
-def _judged(scores: jax.Array, label: jax.Array, *, task: Task) -> tuple[jax.Array, jax.Array]:
+def _judged(segmentation: Segmentation, label: jax.Array, *, task: Task) -> tuple[jax.Array, jax.Array]:
     """The probability of the label, float32, and the answer, uint8, [B, h, w]."""
+    scores = segmentation.maps[segmentation.answer]
     known = jnp.where(label == IGNORE, 0, label).astype(jnp.int32)
-    belief = jnp.take_along_axis(task.probabilities(scores), known[..., None], axis=-1)
-    return belief[..., 0], task.class_map(scores)
+    shares = task.probabilities(scores, segmentation.logits)
+    return jnp.take_along_axis(shares, known[..., None], axis=-1)[..., 0], task.class_map(scores)
 
 
 def softmin(belief: np.ndarray) -> float | None:
