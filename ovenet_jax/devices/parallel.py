@@ -19,10 +19,7 @@ def create_mesh(devices: Sequence[jax.Device] | None = None, sizes: Sequence[int
     """These devices (default: all of all processes) as a mesh ('data', 'rows') of `sizes`, as config.mesh gives them.
 
     A batch is split over 'data' and the rows of each image over 'rows'; 'data' 0: as many as there are. Images stay
-    within a process.
-
-    Raises:
-      UserError: the devices do not make such a mesh.
+    within a process. Raises UserError where the devices do not make such a mesh.
     """
     devices = jax.devices() if devices is None else devices
     written = f"config.mesh={tuple(sizes)}"
@@ -35,10 +32,8 @@ def create_mesh(devices: Sequence[jax.Device] | None = None, sizes: Sequence[int
         raise UserError(f"{written} is not a mesh of all {len(devices)} devices; {wanted}.")
     per_process = len(devices) // len({device.process_index for device in devices})
     if per_process % rows:
-        raise UserError(
-            f"{written} splits the rows of an image over {rows} devices, but a process has {per_process}, and images "
-            f"stay within a process; choose a divisor of that."
-        )
+        fault = f"splits the rows of an image over {rows} devices, but a process has {per_process}"
+        raise UserError(f"{written} {fault}, and images stay within a process; choose a divisor of that.")
     axis_types = (AxisType.Auto,) * 2
     return jax.make_mesh((data, rows), ("data", "rows"), axis_types=axis_types, devices=devices)
 

@@ -5,7 +5,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from operator import itemgetter
 from pathlib import Path
@@ -71,7 +71,12 @@ class Checkpoints:
             ),
         )
         handlers = {item: _tree_handler() for item in ITEMS}
-        with _silent(read_only):  # else Orbax warns that it is read only
+        logger = logging.getLogger("absl")
+        with ExitStack() as stack:
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(
+                logging.ERROR if read_only else logger.level
+            )  # else Orbax warns that it is read only
             return _Manager(self.folder.absolute(), item_handlers=handlers, options=options)
 
     # ---- saving ----
@@ -197,10 +202,7 @@ class Checkpoints:
 
         Where other measures were collected, by another version of the code, it says so, and these come back as they
         are. Checkpoints that cannot be read are renamed to <step>.damaged, which it says, and the one before is the
-        latest.
-
-        Raises:
-          UserError: none of them can be read, or they are of another model.
+        latest. Raises UserError where none of them can be read, or they are of another model.
         """
         damaged: dict[int, str] = {}
         for step in reversed(self._steps()):
@@ -328,17 +330,6 @@ def _tree_handler() -> ocp.PyTreeCheckpointHandler:
         (jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False)),
     )
     return ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
-
-
-@contextmanager
-def _silent(wanted: bool) -> Iterator[None]:
-    logger = logging.getLogger("absl")
-    level = logger.level
-    try:
-        logger.setLevel(logging.ERROR if wanted else level)
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 @contextmanager

@@ -78,10 +78,9 @@ def check(folder: Path, now: Identity) -> None:
     if now.training and before.training not in ({}, now.training):
         faults.append(f"it was {_said(before.training)} and is {_said(now.training)}")
     if faults:
-        raise UserError(
-            f"{folder} was trained on other data: {faults[0]}; restore them, or start in another --workdir with "
-            f"--config.init.base={folder}, which takes over what it has learned, of the head by names of classes."
-        )
+        helps = f"restore them, or start in another --workdir with --config.init.base={folder}"
+        learned = "which takes over what it has learned, of the head by names of classes"
+        raise UserError(f"{folder} was trained on other data: {faults[0]}; {helps}, {learned}.")
     if now.validation and before.validation not in ({}, now.validation):
         others = f"{_said(before.validation)} before, now it is {_said(now.validation)}; its"
         parallel.say(f"Note: {folder} was validated on {others} scores do not compare with earlier ones.")

@@ -56,11 +56,8 @@ def start(
 
     The three are given together, or `count` 1 for a process alone, or none of them: then the process stands where
     Slurm, Open MPI or another environment that JAX knows has put it. `task`: what all must agree on. Waits `timeout`
-    seconds for the others.
-
-    Raises:
-      UserError: an incomplete description; processes that do not come, are about to do something else, or have
-        another number of devices. The same in all processes that have met.
+    seconds for the others. Raises UserError for an incomplete description; for processes that do not come, are about to
+    do something else, or have another number of devices: the same in all processes that have met.
     """
     place = find(coordinator, count, index, timeout)
     if place.count == 1:

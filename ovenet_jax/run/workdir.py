@@ -34,12 +34,13 @@ def check(workdir: Path, config: ConfigDict) -> None:
         raise UserError(f"{workdir} holds imported weights; {helps}.")
     saved = read_config(workdir)
     if saved is not None and has_checkpoint(workdir):
-        found = [
-            f"{key} is {a!r} there and {b!r} here" for key, a, b in differences(saved, config, FREE_KEYS)
-        ]
+        found = differences(saved, config, FREE_KEYS)
         if found:
+            listed = "; ".join(
+                f"{key} is {there!r} there and {here!r} here" for key, there, here in found[:5]
+            )
             helps = "resume it with its own config, or choose another --workdir"
-            raise UserError(f"{workdir} holds the run of another config ({'; '.join(found[:5])}); {helps}.")
+            raise UserError(f"{workdir} holds the run of another config ({listed}); {helps}.")
 
 
 def has_checkpoint(workdir: Path) -> bool:
@@ -61,11 +62,8 @@ def claim(workdir: Path, config: ConfigDict) -> None:
 @contextmanager
 def held(workdir: Path) -> Iterator[None]:
     """Keeps other trainings and imports out of `workdir`, by a lock that the system frees when this process ends,
-    however it does; where the file system has none, or another host may not see it, by the holder's name.
-
-    Raises:
-      UserError: another process holds it, which is named; `workdir` cannot be written.
-    """
+    however it does; where the file system has none, or another host may not see it, by the holder's name. Raises
+    UserError where another process holds it, which is named, or `workdir` cannot be written."""
     file, here = workdir / HOLDER, socket.gethostname()
     with files.writing(workdir, "--workdir"):
         files.make_folder(workdir)
