@@ -59,24 +59,22 @@ class Checkpoints:
         best = checkpoint_managers.BestN(
             get_metric_fn=itemgetter("miou"), n=1, reverse=False, keep_checkpoints_without_metrics=False
         )
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-                [checkpoint_managers.LatestN(2), best]
-            ),
-            cleanup_tmp_directories=not read_only,
-            read_only=read_only,
-            # directories at once: where one cannot be made, threads would wait for it for minutes
-            async_options=ocp.AsyncOptions(
-                post_finalization_callback=self._seal, create_directories_asynchronously=False
-            ),
-        )
-        handlers = {item: _tree_handler() for item in ITEMS}
-        logger = logging.getLogger("absl")
+        handlers, logger = {item: _tree_handler() for item in ITEMS}, logging.getLogger("absl")
         with ExitStack() as stack:
             stack.callback(logger.setLevel, logger.level)
-            logger.setLevel(
-                logging.ERROR if read_only else logger.level
-            )  # else Orbax warns that it is read only
+            if read_only:  # of which Orbax would warn
+                logger.setLevel(logging.ERROR)
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                    [checkpoint_managers.LatestN(2), best]
+                ),
+                cleanup_tmp_directories=not read_only,
+                read_only=read_only,
+                # directories at once: where one cannot be made, threads would wait for it for minutes
+                async_options=ocp.AsyncOptions(
+                    post_finalization_callback=self._seal, create_directories_asynchronously=False
+                ),
+            )
             return _Manager(self.folder.absolute(), item_handlers=handlers, options=options)
 
     # ---- saving ----
