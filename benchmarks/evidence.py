@@ -212,9 +212,7 @@ def means_table(results: Results) -> str:
                 pair = (name, of), (name, "initial")
                 gain = in_brackets(
                     results.interval(
-                        lambda blocks, pair=pair: (
-                            results.mious(pair[0], blocks) - results.mious(pair[1], blocks)
-                        )
+                        lambda blocks, pair=pair: results.mious(pair[0], blocks) - results.mious(pair[1], blocks)
                     )
                 )
             spread = percent(results.mious((name, of)).std(ddof=1))
@@ -301,8 +299,7 @@ def seeds_figure(results: Results) -> Figure:
 def share_of_images(results: Results) -> str:
     """How often S_f is better than S_i of the same frozen base, image by image."""
     fused, initial = (
-        np.array([found["scores"][of] for found in results.of_split("offsets")], float)
-        for of in ("fused", "initial")
+        np.array([found["scores"][of] for found in results.of_split("offsets")], float) for of in ("fused", "initial")
     )
     difference = fused - initial
     return (

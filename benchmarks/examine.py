@@ -77,9 +77,7 @@ def examine(folder: Path, split: str) -> dict:
     }
 
 
-def _on_host(
-    batch: list[dict], segmentation: Segmentation, task: Task
-) -> tuple[list[ClassMaps], list[Offsets | None]]:
+def _on_host(batch: list[dict], segmentation: Segmentation, task: Task) -> tuple[list[ClassMaps], list[Offsets | None]]:
     """Class maps of each image, those of a perfect confidence among them, and its seeds if there are any."""
     scores = segmentation.scores
     maps = {name: task.class_map(x) for name, x in scores.items()}

@@ -57,16 +57,10 @@ PROGRAM = flags.DEFINE_string("program", None, "Reads a program that was kept, i
 BESIDE = flags.DEFINE_string("beside", None, "Another one that was kept, to compare with.")
 JSON = flags.DEFINE_string("json", json_file("gpu_program"), "File for the numbers.")
 
-ATTAINED = {
-    "bandwidth": 4.3 / 4.8,
-    "matrix": 790 / 989,
-    "float32": 50 / 67,
-}  # shares of the data sheet, assumed
+ATTAINED = {"bandwidth": 4.3 / 4.8, "matrix": 790 / 989, "float32": 50 / 67}  # shares of the data sheet, assumed
 # Without a card nothing can be tuned, and untuned Triton has no tiles for products.
 UNTUNED = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
-MESSAGE = (
-    15e-6  # seconds a small message between the GPUs of a host takes, with all that it waits for; assumed
-)
+MESSAGE = 15e-6  # seconds a small message between the GPUs of a host takes, with all that it waits for; assumed
 LAUNCH = 2e-6  # seconds per kernel, assumed
 LARGE = 1e6  # bytes that a kernel moves; smaller ones take hardly longer than their launch
 
@@ -215,8 +209,7 @@ def show_table(
         print("\n" + " |".join(["  kernels       GB   TFLOP   ms/image"] * len(programs)) + f"  {title}")
     for name, row in sorted(rows.items(), key=lambda item: -item[1][0].floor):
         cells = (
-            f"{r.kernels:9d} {r.bytes / 1e9:8.2f} {r.flop / 1e12:7.3f} {1e3 * r.floor / images:10.3f}"
-            for r in row
+            f"{r.kernels:9d} {r.bytes / 1e9:8.2f} {r.flop / 1e12:7.3f} {1e3 * r.floor / images:10.3f}" for r in row
         )
         print(" |".join(cells) + f"  {name}")
     return rows

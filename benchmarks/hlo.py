@@ -12,14 +12,7 @@ INSTRUCTION = re.compile(
     r"^ +(?:ROOT )?%?(?P<name>[\w.-]+) = (?P<type>\(?\S.*?) (?P<opcode>[a-z][\w-]*)\((?P<operands>[^)]*)\)(?P<rest>.*)$"
 )
 LAUNCHES_NOTHING = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"}
-COLLECTIVES = {
-    "all-reduce",
-    "all-gather",
-    "reduce-scatter",
-    "collective-permute",
-    "all-to-all",
-    "collective-broadcast",
-}
+COLLECTIVES = {"all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all", "collective-broadcast"}
 MOVES = {"parameter", "constant", "bitcast", "tuple", "reshape", "transpose", "copy", "convert", "slice"}
 # What a fusion is called by, the first of these that it holds.
 TELLING = {
@@ -103,8 +96,7 @@ def read_computations(program: str) -> tuple[dict[str, Computation], str]:
         elif found := INSTRUCTION.match(line):
             operands = re.findall(r"%([\w.#-]+)", found["operands"])
             shapes = [
-                Shape(kind, _numbers(sizes), _numbers(order))
-                for kind, sizes, order in SHAPE.findall(found["type"])
+                Shape(kind, _numbers(sizes), _numbers(order)) for kind, sizes, order in SHAPE.findall(found["type"])
             ]
             name = found["name"]
             current[name] = Instruction(name, shapes, found["opcode"], operands, found["rest"])
@@ -186,9 +178,7 @@ def _fusion(computations: dict[str, Computation], instruction: Instruction, kern
         for computation, product in products:
             (left,) = _shapes_of(computation, product.operands[0])
             contracted = _numbers(product.attribute(r"lhs_contracting_dims=\{([\d,]*)\}"))
-            flop += (
-                2 * math.prod(product.shapes[0].sizes) * math.prod(left.sizes[axis] for axis in contracted)
-            )
+            flop += 2 * math.prod(product.shapes[0].sizes) * math.prod(left.sizes[axis] for axis in contracted)
         computation, product = products[0]
         sides = [_shapes_of(computation, name)[0] for name in product.operands]
         return kernel._replace(kind="product", flop=flop, types=_types(*sides, product.shapes[0]))
@@ -198,9 +188,7 @@ def _fusion(computations: dict[str, Computation], instruction: Instruction, kern
     return kernel._replace(kind="copy" if opcodes <= MOVES else "arithmetic")
 
 
-def _inside(
-    computations: dict[str, Computation], called: Computation
-) -> Iterator[tuple[Computation, Instruction]]:
+def _inside(computations: dict[str, Computation], called: Computation) -> Iterator[tuple[Computation, Instruction]]:
     """The instructions of a fusion, those of fusions in it included."""
     for instruction in called.values():
         yield called, instruction

@@ -38,9 +38,7 @@ def main() -> None:
     mesh = parallel.create_mesh(devices=jax.local_devices()[:1])
     arrays = jax.device_put(arrays, parallel.replicated(mesh))
     device = jax.devices()[0].device_kind
-    print(
-        f"{arguments.network}, HRNet-W{arguments.width}, images of {height} x {2 * height}, on one {device}"
-    )
+    print(f"{arguments.network}, HRNet-W{arguments.width}, images of {height} x {2 * height}, on one {device}")
     columns = {"protocol": "36s", "runs": "6d", "shapes": "8d", "first [s]": "11.2f", "later [s]": "11.2f"}
     table = Table(columns, arguments.json, device=device, arguments=vars(arguments))
     for title, scales, flip, windows, bucket, varying in ROWS[: arguments.rows]:
@@ -56,12 +54,7 @@ def main() -> None:
         )
         jax.clear_caches()
         inference = Inference(
-            graphdef,
-            protocol,
-            align_corners=True,
-            normalisation=networks.NORMALISATION,
-            mesh=mesh,
-            answer_only=True,
+            graphdef, protocol, align_corners=True, normalisation=networks.NORMALISATION, mesh=mesh, answer_only=True
         )
         seconds = []
         for image in images(arguments.images, height, varying):
@@ -75,9 +68,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     arguments = parser("inference", "Time per image of the test protocols on one device.")
     networks.add_arguments(arguments)
-    arguments.add_argument(
-        "--height", type=int, default=256, help="of images and test windows; width: twice that"
-    )
+    arguments.add_argument("--height", type=int, default=256, help="of images and test windows; width: twice that")
     arguments.add_argument("--images", type=int, default=6, help="per row, 2 at least")
     arguments.add_argument("--rows", type=int, default=len(ROWS), help="only the first ones")
     return arguments.parse_args()

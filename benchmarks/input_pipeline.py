@@ -54,13 +54,7 @@ def main(_) -> None:
             for storage, source in sources.items():
                 seconds[storage].append(time_ours(source, config, seed, BATCHES[storage]))
         memory = {storage: worker_memory(source, config) for storage, source in sources.items()}
-    columns = {
-        "way": "12s",
-        "ms": "8.2f",
-        "samples/s": "12.1f",
-        "of published": "14.2f",
-        "worker [MB]": "13.0f",
-    }
+    columns = {"way": "12s", "ms": "8.2f", "samples/s": "12.1f", "of published": "14.2f", "worker [MB]": "13.0f"}
     table = Table(columns, JSON.value, images=IMAGES.value)
     for name in BATCHES:
         median = statistics.median(seconds[name])

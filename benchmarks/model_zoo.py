@@ -221,12 +221,9 @@ def document(measure: Callable[[ConfigDict], tuple[int, int]]) -> str:
         seven=SEVEN,
         commands="\n".join(commands),
         to_be_reached="\n".join(
-            f"| `{x.file}.py:{x.variant}` | {x.one_scale} | {x.scales_and_flip} | {x.source} |"
-            for x in TO_BE_REACHED
+            f"| `{x.file}.py:{x.variant}` | {x.one_scale} | {x.scales_and_flip} | {x.source} |" for x in TO_BE_REACHED
         ),
-        their_commands="\n".join(
-            dict.fromkeys(command_line(x.file, x.variant, training_of(x)) for x in TO_BE_REACHED)
-        ),
+        their_commands="\n".join(dict.fromkeys(command_line(x.file, x.variant, training_of(x)) for x in TO_BE_REACHED)),
     )
     return BEFORE + "\n".join(lines) + "\n" + after
 

@@ -19,9 +19,7 @@ NAMES = ("ovenet", "hrnet_ocr", "hrnet")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Those of create_network."""
-    parser.add_argument(
-        "--network", choices=NAMES, default="ovenet", help="with plain head, OCR, or OCR and offsets"
-    )
+    parser.add_argument("--network", choices=NAMES, default="ovenet", help="with plain head, OCR, or OCR and offsets")
     parser.add_argument("--width", type=int, default=18, help="of HRNet's first branch; published: 48")
     parser.add_argument("--classes", type=int, default=19, help="number of classes")
     parser.add_argument("--small", action="store_true", help="few layers, to try the benchmark out")

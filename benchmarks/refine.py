@@ -45,9 +45,7 @@ def main() -> None:
             seconds["published"].append(time_of(published, root, root / f"published_{i}"))
             seconds["ours"].append(time_of(ours, root, root / f"ours_{i}"))
         different = sum(
-            not np.array_equal(
-                *(cv2.imread(str(root / way / file.name), -1) for way in ("published_0", "ours_0"))
-            )
+            not np.array_equal(*(cv2.imread(str(root / way / file.name), -1) for way in ("published_0", "ours_0")))
             for file in (root / "labels").iterdir()
         )
     columns = {"way": "12s", "a map [ms]": "12.1f", "maps/s": "9.1f", "of published": "14.1f"}

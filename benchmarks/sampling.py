@@ -57,11 +57,7 @@ def in_pixels(values: jax.Array, positions: jax.Array) -> list[jax.Array]:
     return coordinates
 
 
-FORMS = {
-    "sample": sample,
-    "map_coordinates, derived gradient": derived,
-    "four corners, derived gradient": corners,
-}
+FORMS = {"sample": sample, "map_coordinates, derived gradient": derived, "four corners, derived gradient": corners}
 
 
 def main() -> None:
@@ -87,9 +83,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     arguments = parser("sampling", "Time and memory of the seed gather and its gradient.")
     arguments.add_argument("--classes", type=int, nargs="+", default=[19, 150], help="numbers of classes")
-    arguments.add_argument(
-        "--size", type=int, nargs=2, default=[128, 256], help="height and width of the maps"
-    )
+    arguments.add_argument("--size", type=int, nargs=2, default=[128, 256], help="height and width of the maps")
     arguments.add_argument("--batch", type=int, default=2, help="maps")
     return arguments.parse_args()
 

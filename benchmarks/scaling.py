@@ -40,9 +40,7 @@ def main() -> None:
         program = compile_step(network, arguments.precision, mesh, arguments)
         seconds = median_seconds(RepeatedStep(program, mesh, arguments), arguments.repeats)
         first = first or seconds
-        table.row(
-            number, 1000 * seconds, number * arguments.batch / seconds, first / seconds, program.seconds
-        )
+        table.row(number, 1000 * seconds, number * arguments.batch / seconds, first / seconds, program.seconds)
 
 
 def parse() -> tuple[argparse.Namespace, callable]:

@@ -42,9 +42,7 @@ class Block(nn.Module):
 
 
 def basic_block(width: int) -> Block:
-    return Block(
-        nn.Sequential(conv_norm(width, width, 3), conv_norm(width, width, 3, act=False)), nn.Identity()
-    )
+    return Block(nn.Sequential(conv_norm(width, width, 3), conv_norm(width, width, 3, act=False)), nn.Identity())
 
 
 def bottleneck(inputs: int, width: int) -> Block:
@@ -145,9 +143,7 @@ class Network(nn.Module):
         self.stage3 = Stage(widths[:2], widths[:3], modules[1], blocks)
         self.stage4 = Stage(widths[:3], widths, modules[2], blocks)
         plain = arguments.network == "hrnet"
-        self.head = (
-            PlainHead(sum(widths), arguments.classes) if plain else OCR(sum(widths), arguments.classes, mid)
-        )
+        self.head = PlainHead(sum(widths), arguments.classes) if plain else OCR(sum(widths), arguments.classes, mid)
         self.offset_stage = None
         if arguments.network == "ovenet":
             self.offset_stage = Stage(widths[:3], widths, min(2, modules[2]), blocks)

@@ -62,8 +62,6 @@ def get_config(variant: str = "ovenet"):
         config.evaluate_every = 10_000
         config.optimizer.warmup_steps = 1000
         config.loss.ohem.group = 4  # 16 on 4 GPUs
-        config.eval.short_side = (
-            0  # the shorter side of a pass is base_size; scores are of the image's own size
-        )
+        config.eval.short_side = 0  # the shorter side of a pass is base_size; scores are of the image's own size
         config.eval.side = "short"
     return config

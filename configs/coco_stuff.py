@@ -44,11 +44,7 @@ def get_config(variant: str = "ovenet"):
         config.steps = 60_000
         config.evaluate_every = 5000
         config.optimizer.warmup_steps = 1000
-        config.optimizer.head_rate_multiplier = (
-            10.0  # nbb_mult of the script that trained the published network
-        )
-        config.eval.short_side = (
-            0  # the shorter side of a pass is base_size; scores are of the image's own size
-        )
+        config.optimizer.head_rate_multiplier = 10.0  # nbb_mult of the script that trained the published network
+        config.eval.short_side = 0  # the shorter side of a pass is base_size; scores are of the image's own size
         config.eval.side = "short"
     return config

@@ -46,9 +46,7 @@ def base_config(name: str) -> ConfigDict:
     config.loss.ohem.keep = 131072  # LOSS.OHEMKEEP
     config.loss.ohem.group = 2  # images that are ranked together; published: those of one GPU
     config.loss.ohem.softmax_again = True  # also of scores that are probabilities (model.offset.logits False)
-    config.loss.ohem.aux_over_all = (
-        True  # divides the auxiliary term by all pixels; False: by the valid ones' weights
-    )
+    config.loss.ohem.aux_over_all = True  # divides the auxiliary term by all pixels; False: by the valid ones' weights
 
     config.optimizer = ConfigDict()
     config.optimizer.rate = 0.01  # TRAIN.LR
@@ -71,9 +69,7 @@ def base_config(name: str) -> ConfigDict:
     config.augment.scale_factor = 16  # TRAIN.SCALE_FACTOR: scales 0.5, 0.6 ... 0.5 + 16 / 10
     config.augment.scale_range = ()  # or scales of (least, most), any number between
     config.augment.aspect_range = ()  # also stretches by (least, most) width for height; (): not
-    config.augment.brightness = (
-        0  # at most that much is added to all channels; 0 in the published base configs
-    )
+    config.augment.brightness = 0  # at most that much is added to all channels; 0 in the published base configs
     config.augment.brightness_share = 0.5  # of the samples that are given another brightness
     config.augment.pad_color = (0, 0, 0)  # RGB, where the scaled image is smaller than the crop
     config.augment.pad_anywhere = False  # on all sides at random; False: at the bottom and right
@@ -84,9 +80,7 @@ def base_config(name: str) -> ConfigDict:
     config.eval = ConfigDict()
     config.eval.checkpoint = "best"  # of the run's: "best" or "latest"
     config.eval.precision = "float32"  # or "bfloat16", whatever the network was trained in
-    config.eval.short_side = (
-        0  # validation images are first resized to it and padded to multiples of 8; 0: not
-    )
+    config.eval.short_side = 0  # validation images are first resized to it and padded to multiples of 8; 0: not
     config.eval.scales = (1.0,)  # TEST.SCALE_LIST; published multi-scale: 0.5 0.75 1 1.25 1.5 1.75
     config.eval.flip = False  # TEST.FLIP_TEST
     config.eval.windows = (
@@ -94,9 +88,7 @@ def base_config(name: str) -> ConfigDict:
     )
     config.eval.side = "long"  # or "short": which side of an image is base_size at scale 1
     config.eval.sum = "exp"  # what passes add up: "exp" of the logits, or the "logits"
-    config.eval.bucket = (
-        1  # the other sides are rounded to multiples of it, so that few shapes compile; 1: exact
-    )
+    config.eval.bucket = 1  # the other sides are rounded to multiples of it, so that few shapes compile; 1: exact
     config.eval.keep_shape = True  # of images that are resized; LIP: False, they become squares
     config.eval.parts_align_corners = config_dict.placeholder(bool)  # of S_i and S_s; none: as the network
     config.eval.segfix = ""  # workdir of a SegFix or OVeNet that --mode=evaluate refines class maps with

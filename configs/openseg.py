@@ -30,9 +30,7 @@ FIRST_RELEASE_INPUT = RESNET_INPUT | {"bgr": False}
 
 
 def resnet(
-    blocks: tuple[int, ...],
-    widths: tuple[int, ...] = (64, 128, 256, 512),
-    stem: tuple[int, ...] = (64, 64, 128),
+    blocks: tuple[int, ...], widths: tuple[int, ...] = (64, 128, 256, 512), stem: tuple[int, ...] = (64, 64, 128)
 ) -> ConfigDict:
     """openseg's `deepbase_resnet*_dilated8`."""
     return ConfigDict(
@@ -73,9 +71,7 @@ def fcn(width: int, on_resnet: bool = True) -> ConfigDict:
     form = {"output_bias": False, "dropout": 0.1}
     if not on_resnet:
         return ConfigDict({"name": "fcn", "classifier": _classifier(0, **form)})
-    return ConfigDict(
-        {"name": "fcn", "classifier": _classifier(width, **form), "aux": _classifier(width, **form)}
-    )
+    return ConfigDict({"name": "fcn", "classifier": _classifier(width, **form), "aux": _classifier(width, **form)})
 
 
 def fcn_no_aux(width: int) -> ConfigDict:
@@ -181,9 +177,7 @@ HEADS: dict[str, Callable[..., ConfigDict]] = {
     "ocnet_pyramid_oc": pyramid_oc,
     "ocnet_asp_oc": partial(asp_oc, first_release=True),
 }
-HRNET_HEADS = HEADS | {
-    name: partial(HEADS[name], on_resnet=False) for name in ("fcn", "ocr", "ocr_b", "asp_ocr")
-}
+HRNET_HEADS = HEADS | {name: partial(HEADS[name], on_resnet=False) for name in ("fcn", "ocr", "ocr_b", "asp_ocr")}
 
 
 def network(head: str, backbone: str) -> tuple[ConfigDict, ConfigDict]:
@@ -195,9 +189,7 @@ def network(head: str, backbone: str) -> tuple[ConfigDict, ConfigDict]:
     return below, HEADS[head](width)
 
 
-def choose_model(
-    config: ConfigDict, variant: str, networks: Networks, suffixes: tuple[str, ...] = ()
-) -> None:
+def choose_model(config: ConfigDict, variant: str, networks: Networks, suffixes: tuple[str, ...] = ()) -> None:
     """Sets the network of `variant` and its input: one of `networks`, or [ovenet_]HEAD_BACKBONE.
 
     `suffixes`: what may stand behind HEAD_BACKBONE, one after the other in this order.

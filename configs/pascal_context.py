@@ -50,8 +50,6 @@ def get_config(variant: str = "ovenet"):
         config.evaluate_every = 5000
         config.optimizer.warmup_steps = 1000
         config.optimizer.head_rate_multiplier = 10.0  # nbb_mult
-        config.eval.short_side = (
-            0  # the shorter side of a pass is base_size; scores are of the image's own size
-        )
+        config.eval.short_side = 0  # the shorter side of a pass is base_size; scores are of the image's own size
         config.eval.side = "short"
     return config

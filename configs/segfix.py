@@ -22,10 +22,7 @@ def networks(*suffixes: str) -> Networks:
 
 def small_networks() -> Networks:
     """With HRNet-W18; and with `_tiny` what a CPU trains."""
-    return {
-        "segfix": (common.hrnet(18), head(), False),
-        "segfix_tiny": (common.tiny_hrnet(), head(64), False),
-    }
+    return {"segfix": (common.hrnet(18), head(), False), "segfix_tiny": (common.tiny_hrnet(), head(64), False)}
 
 
 def hrnet2x(width: int) -> ConfigDict:

@@ -73,9 +73,7 @@ def export(config: ConfigDict, folder: Path, form: str | None) -> None:
             theirs = _write_program(ours, size, file)
         else:
             read = _write_state_dict(params | statistics, config.model, network.step, file)
-            theirs = partial(
-                program, {name: read[name] for name in params}, {name: read[name] for name in statistics}
-            )
+            theirs = partial(program, {name: read[name] for name in params}, {name: read[name] for name in statistics})
         found = _compare(theirs, ours, task, config)
         what = {"form": form, "step": network.step, "image": size, "jax": jax.__version__}
         what |= {"classes": task.classes.names, "colors": task.classes.colors}

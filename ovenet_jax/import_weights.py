@@ -63,12 +63,7 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
     if in_place:
         norm = f"in-place ABN in {' and '.join(in_place)}: scales are |weight| + {torch_weights.ABN_EPS}"
     report: dict[str, Any] = {"source": str(source), "form": form, "code_base": code_base.title}
-    report |= {
-        "batch_norm": norm,
-        "input": config.model.input.to_dict(),
-        "arrays": origins,
-        "ignored": ignored,
-    }
+    report |= {"batch_norm": norm, "input": config.model.input.to_dict(), "arrays": origins, "ignored": ignored}
     with workdir.held(folder):
         with files.writing(folder, "--workdir"):
             files.write_json(folder / workdir.IMPORT_REPORT, report)

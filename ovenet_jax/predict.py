@@ -164,9 +164,7 @@ def _parts(config: ConfigDict, task: Task, classes: Labels, target: Path) -> lis
         write_offsets(file, found.offsets)
 
     kinds = {
-        "label_maps": _Part(
-            target / "label_maps", "png", write_label_map, partial(fault_of, allowed=allowed)
-        ),
+        "label_maps": _Part(target / "label_maps", "png", write_label_map, partial(fault_of, allowed=allowed)),
         "offsets": _Part(target / "offsets", config.predict.form, write_offset_file, _fault_of_offsets),
     }
     overlays = _Part(target / "overlays", "jpg", write_overlay, lambda _file, _size: None)  # for people

@@ -11,9 +11,7 @@ def aligned(rows: Sequence[Sequence[object] | None], width: int = 0) -> str:
     longest = [max(map(len, column)) for column in zip(*filter(None, cells), strict=True)]
     first, widths = longest[0], [max(width, 2 + length) for length in longest[1:]]
     rule = "-" * (first + sum(widths))
-    return "\n".join(
-        row[0].ljust(first) + "".join(map(str.rjust, row[1:], widths)) if row else rule for row in cells
-    )
+    return "\n".join(row[0].ljust(first) + "".join(map(str.rjust, row[1:], widths)) if row else rule for row in cells)
 
 
 def percent(share: float | None) -> str:

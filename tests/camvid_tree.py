@@ -9,9 +9,7 @@ from ml_collections import ConfigDict
 COUNTS = {"train": 3, "val": 2, "test": 1}
 
 
-def write_tree(
-    root: Path, counts: dict[str, int] = COUNTS, suffix: str = ".png", size=(24, 32)
-) -> ConfigDict:
+def write_tree(root: Path, counts: dict[str, int] = COUNTS, suffix: str = ".png", size=(24, 32)) -> ConfigDict:
     """Writes a sound tree of images (H, W) under root / 'source'; returns config.data, `prepared` beside it.
 
     Image number i of its split is i everywhere, and so is the green channel's first row plus 100; labels hold

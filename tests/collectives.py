@@ -38,9 +38,7 @@ def _groups(text: str) -> tuple[tuple[int, ...], ...]:
         return tuple(_numbers(group) for group in re.findall(r"\{([\d,]*)\}", found[1]))
     if found := re.search(r"replica_groups=(\[[\d,]*\]<=\[[\d,]*\](?:T\([\d,]*\))?)", text):
         return tuple(map(tuple, _iota(found[1]).tolist()))
-    pattern = (
-        r"replica_groups=mesh\[(?P<mesh>[^\]]*)\](?:, device_ids=\((?P<ids>[^ ]*)\))? \{(?P<axes>[^}]*)\}"
-    )
+    pattern = r"replica_groups=mesh\[(?P<mesh>[^\]]*)\](?:, device_ids=\((?P<ids>[^ ]*)\))? \{(?P<axes>[^}]*)\}"
     if found := re.search(pattern, text):
         sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", found["mesh"])}
         ids = _iota(found["ids"]) if found["ids"] else np.arange(math.prod(sizes.values()))

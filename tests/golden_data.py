@@ -20,9 +20,7 @@ from tests.golden_case import Case
 def preprocessing(case: Case) -> dict[str, np.ndarray]:
     """The real transforms on the case's images, which are BGR; what each array is, is in its name."""
     io, base_size = case.io, case.spec["config"]["base_size"]
-    samples = {
-        tall: {"image": io[f"image{tall}"][..., ::-1], "label": io[f"label{tall}"]} for tall in ("", "_tall")
-    }
+    samples = {tall: {"image": io[f"image{tall}"][..., ::-1], "label": io[f"label{tall}"]} for tall in ("", "_tall")}
     wide = samples[""]
     normalisation = Normalisation(
         case.spec["config"]["mean_rgb"], case.spec["config"]["std_rgb"], divisor=255.0, bgr=False
@@ -34,9 +32,7 @@ def preprocessing(case: Case) -> dict[str, np.ndarray]:
         "input_transform": normalised,
         "label_transform": wide["label"],  # train ids as they are
         "pad_image": augment.pad(wide | {"image": normalised}, (height + 5, width - 3))["image"],
-        "city_ids_to_train": CITYSCAPES.train_ids()[
-            io["city_ids"].astype(np.uint8)
-        ],  # id -1 is 255 in a file
+        "city_ids_to_train": CITYSCAPES.train_ids()[io["city_ids"].astype(np.uint8)],  # id -1 is 255 in a file
         "city_train_to_ids": CITYSCAPES.label_ids()[io["city_train"]],
         "city_map_train": CITYSCAPES.train_ids()[io["city_map"]],
         "city_class_weights": np.array(CLASS_WEIGHTS),
@@ -71,23 +67,17 @@ class _Told:
         return next(self._values)
 
 
-def _crop(
-    sample: Sample, base_size: int, crop: tuple[int, int], corner: tuple[int, int], scale: float = 1.0
-) -> Sample:
+def _crop(sample: Sample, base_size: int, crop: tuple[int, int], corner: tuple[int, int], scale: float = 1.0) -> Sample:
     """The random crop at `corner` (y, x) of a random scale; the scale 1 of base_size makes no resize."""
     tenths = 10 * (scale - 0.5)
     return RandomScaleCrop(base_size, crop, scale_factor=16)(sample, _Told(tenths, corner))
 
 
-def _resized_for_a_pass(
-    image: np.ndarray, base_size: int, scale: float, normalisation: Normalisation
-) -> np.ndarray:
+def _resized_for_a_pass(image: np.ndarray, base_size: int, scale: float, normalisation: Normalisation) -> np.ndarray:
     """Float32 RGB [h, w, 3], as the network is fed the whole image at that scale."""
     protocol = Protocol(base_size, image.shape[:2], "cityscapes", side="long", sum="exp", scales=(scale,))
     (whole,) = passes(image.shape[:2], protocol, align_corners=False)
-    window, _ = read(
-        jnp.asarray(image[None]), stacked([whole.read]), normalisation=normalisation, precision="float32"
-    )
+    window, _ = read(jnp.asarray(image[None]), stacked([whole.read]), normalisation=normalisation, precision="float32")
     return np.asarray(window)[0]
 
 

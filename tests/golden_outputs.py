@@ -256,12 +256,7 @@ def batch_norm(case: Case) -> dict[str, np.ndarray]:
     for name in case.outputs:
         _, scale, mode, activation = name.split("_")
         state, norm = states[scale], BatchNorm(case.io["x"].shape[1], eps=case.spec["config"]["eps"])
-        for ours, key in (
-            ("scale", "weight"),
-            ("bias", "bias"),
-            ("mean", "running_mean"),
-            ("var", "running_var"),
-        ):
+        for ours, key in (("scale", "weight"), ("bias", "bias"), ("mean", "running_mean"), ("var", "running_var")):
             getattr(norm, ours).set_value(state[f"backbone.bn1.{key}"])
         norm.set_attributes(use_running_average=mode == "eval")
         y = norm(case.image())

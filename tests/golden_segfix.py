@@ -12,12 +12,7 @@ from ovenet_jax.segfix import ground_truth
 from ovenet_jax.segfix.directions import direction_classes, offset_table, stored_angle
 from ovenet_jax.segfix.ground_truth import GroundTruth
 from ovenet_jax.segfix.label_maps import Meaning
-from ovenet_jax.segfix.labels import (
-    boundary_and_direction,
-    evaluation_classes,
-    offset_of_class,
-    training_label,
-)
+from ovenet_jax.segfix.labels import boundary_and_direction, evaluation_classes, offset_of_class, training_label
 from ovenet_jax.segfix.shift import refined_mask, refined_numbers, shift_by
 from tests.golden_case import Case
 

@@ -145,10 +145,7 @@ def mutated(data: bytes, seeds: list[bytes], rng: np.random.Generator) -> bytes:
     """With up to four places changed: bits, bytes, numbers, and pieces cut out, repeated or taken from another file."""
     changed = bytearray(data)
     for _ in range(rng.integers(1, 5)):
-        at, length = (
-            int(rng.integers(0, len(changed) + 1)),
-            int(rng.integers(1, 1 + min(64, len(changed) or 1))),
-        )
+        at, length = (int(rng.integers(0, len(changed) + 1)), int(rng.integers(1, 1 + min(64, len(changed) or 1))))
         other = seeds[rng.integers(len(seeds))]
         start = int(rng.integers(0, len(other)))
         number = NUMBERS[rng.integers(len(NUMBERS))].to_bytes(4, ("big", "little")[rng.integers(2)])
@@ -192,13 +189,9 @@ def main(name: str, count: int, seed: int = 0) -> None:
                 assert sound, f"case {number} of seed {seed} is read as something else"
                 outcomes[True] += 1
             except parser.refuses as error:
-                assert len(str(error)) < 2000, (
-                    f"case {number} of seed {seed} is refused in {len(str(error))} letters"
-                )
+                assert len(str(error)) < 2000, f"case {number} of seed {seed} is refused in {len(str(error))} letters"
                 outcomes[False] += 1
-    status = Path(
-        "/proc/self/status"
-    ).read_text()  # the module `resource` counts what the parent process had, too
+    status = Path("/proc/self/status").read_text()  # the module `resource` counts what the parent process had, too
     megabytes = int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024
     assert megabytes < MEGABYTES, f"{megabytes:.0f} MB"
     print(f"{name}: {outcomes[True]} read, {outcomes[False]} refused, {megabytes:.0f} MB")

@@ -59,9 +59,7 @@ def one_step(mesh: Mesh, offsets: bool, accumulate: int = 1) -> Result:
     model.set_attributes(lay_out=parallel.row_layout(mesh))
     optimizer = optax.sgd(1.0)
     with jax.enable_x64(True):
-        state = jax.tree.map(
-            lambda x: np.asarray(x, np.float64 if x.ndim else x.dtype), init_state(model, optimizer)
-        )
+        state = jax.tree.map(lambda x: np.asarray(x, np.float64 if x.ndim else x.dtype), init_state(model, optimizer))
         step = jax.jit(
             partial(
                 train_step,

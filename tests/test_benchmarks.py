@@ -38,9 +38,7 @@ for benchmark, arguments in json.loads(sys.argv[1]).items():
 def rows(tmp_path_factory):
     """What all of them write, by benchmark; run in a process that finds none of the other modules."""
     folder = tmp_path_factory.mktemp("benchmarks")
-    commands = {
-        name: [*arguments.split(), f"--json={folder}/{name}"] for name, arguments in BENCHMARKS.items()
-    }
+    commands = {name: [*arguments.split(), f"--json={folder}/{name}"] for name, arguments in BENCHMARKS.items()}
     command = [sys.executable, "-c", RUN, json.dumps(commands)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

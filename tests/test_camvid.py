@@ -53,10 +53,7 @@ def test_preparing_shows_progress_and_leaves_nothing_else_behind(data, tmp_path,
     assert not list((tmp_path / "temporary").iterdir())
     assert not [path for path in Path(data.prepared).rglob("*") if path.is_dir() and not list(path.iterdir())]
     captured = capfd.readouterr()
-    assert (
-        captured.out.startswith(f"Preparing camvid in {data.prepared}, where ")
-        and captured.out.count("\n") == 1
-    )
+    assert captured.out.startswith(f"Preparing camvid in {data.prepared}, where ") and captured.out.count("\n") == 1
     assert "preparing camvid train" in captured.err
     assert "Downloading" not in captured.err and "WARNING" not in captured.err
     pipeline.prepare(data)
@@ -65,9 +62,7 @@ def test_preparing_shows_progress_and_leaves_nothing_else_behind(data, tmp_path,
 
 def test_a_missing_root_is_named_with_the_layout_expected(data):
     data.root += "/nowhere"
-    with pytest.raises(
-        UserError, match=r"nowhere: no such folder; data.root must be .* train/ and trainannot/"
-    ):
+    with pytest.raises(UserError, match=r"nowhere: no such folder; data.root must be .* train/ and trainannot/"):
         pipeline.prepare(data)
 
 

@@ -16,10 +16,7 @@ def test_networks_are_compared_over_their_seeds(tmp_path):
         folders.append(save_untrained(config, tmp_path / f"{variant}{seed}"))
     compare(config, ",".join(map(str, folders)), tmp_path)
     found = json.loads((tmp_path / "comparison/comparison.json").read_text())
-    assert {title: group["runs"] for title, group in found["groups"].items()} == {
-        "ovenet0": 1,
-        "hrnet0 (+1)": 2,
-    }
+    assert {title: group["runs"] for title, group in found["groups"].items()} == {"ovenet0": 1, "hrnet0 (+1)": 2}
     assert found["differences"].keys() == {"hrnet0 (+1)"}
     assert found["groups"]["hrnet0 (+1)"]["miou"]["margin"] > 0
     page = (tmp_path / "comparison/comparison.html").read_text()

@@ -109,12 +109,9 @@ def made_up_run(correct: dict[str, int], seed: int) -> dict:
             "distance": per_block,
             "size": per_block,
         }
-    sums = {
-        what: {"class": [100, 300], "distance": [200, 200]} for what in ("pixels", "length", "same_segment")
-    }
+    sums = {what: {"class": [100, 300], "distance": [200, 200]} for what in ("pixels", "length", "same_segment")}
     sums |= {
-        what: {"class": [50, 60], "distance": [50, 60]}
-        for what in ("same_class", "confidence", "confidence_if_same")
+        what: {"class": [50, 60], "distance": [50, 60]} for what in ("same_class", "confidence", "confidence_if_same")
     }
     return {
         "classes": ["road", "pole"],

@@ -27,24 +27,14 @@ def test_an_unknown_variant_is_answered_with_the_known_ones(file):
 
 def test_cityscapes_trains_as_published():
     config = cityscapes.get_config()
-    assert (config.augment.crop, config.augment.base_size, config.augment.scale_factor) == (
-        (512, 1024),
-        2048,
-        16,
-    )
+    assert (config.augment.crop, config.augment.base_size, config.augment.scale_factor) == ((512, 1024), 2048, 16)
     assert (config.optimizer.rate, config.optimizer.weight_decay, config.batch_size) == (0.01, 5e-4, 10)
     assert config.steps == 484 * 347
-    assert (config.model.offset.threshold, config.model.offset.branch, config.model.offset.modules) == (
-        0.2,
-        4,
-        (2,),
-    )
+    assert (config.model.offset.threshold, config.model.offset.branch, config.model.offset.modules) == (0.2, 4, (2,))
     assert len(config.loss.class_weights) == config.model.num_classes == 19
 
 
-@pytest.mark.parametrize(
-    ("file", "images", "crop"), [(cityscapes, 2975, (512, 1024)), (acdc, 1600, (540, 960))]
-)
+@pytest.mark.parametrize(("file", "images", "crop"), [(cityscapes, 2975, (512, 1024)), (acdc, 1600, (540, 960))])
 def test_the_thesis_trains_as_published(file, images, crop):
     config = file.get_config("thesis")
     assert config.model.head.name == "fcn"
@@ -60,9 +50,7 @@ def test_the_thesis_trains_as_published(file, images, crop):
     (coco_stuff, 171, (520, 520), 0.001, 1e-4, 16, 110 * (9000 // 16), True, 16),
     (lip, 20, (473, 473), 0.007, 5e-4, 40, 150 * (30_462 // 40), False, 11),
 ])  # fmt: skip
-def test_the_other_data_sets_train_as_hrnet_published(
-    file, classes, crop, rate, decay, batch, steps, ohem, scale
-):
+def test_the_other_data_sets_train_as_hrnet_published(file, classes, crop, rate, decay, batch, steps, ohem, scale):
     for variant in ("ovenet", "hrnet_ocr", "hrnet"):
         config = file.get_config(variant)
         assert config.model.num_classes == classes == len(pipeline.classes(config.data).names)
@@ -75,16 +63,10 @@ def test_the_other_data_sets_train_as_hrnet_published(
         assert ("offset" in config.model) == (variant == "ovenet")
 
 
-@pytest.mark.parametrize(
-    "variant", ["segfix_w48", "segfix_hx20", "segfix_w48_instance", "segfix_hx20_instance"]
-)
+@pytest.mark.parametrize("variant", ["segfix_w48", "segfix_hx20", "segfix_w48_instance", "segfix_hx20_instance"])
 def test_segfix_trains_as_published(variant):
     config = cityscapes.get_config(variant)
-    assert (config.augment.crop, config.augment.base_size, config.augment.scale_range) == (
-        (512, 512),
-        0,
-        (1.0, 1.0),
-    )
+    assert (config.augment.crop, config.augment.base_size, config.augment.scale_range) == ((512, 512), 0, (1.0, 1.0))
     assert (config.optimizer.rate, config.optimizer.weight_decay) == (0.04, 5e-4)
     assert (config.batch_size, config.steps, config.data.train_split) == (16, 80_000, "train")
     assert (config.eval.windows, config.eval.window, config.eval.base_size) == ("overlapping", (512, 512), 0)
@@ -172,9 +154,4 @@ def full_width_step(variant):
             seed=0,
         )
 
-    return (
-        step,
-        init_state(model, optimizer),
-        np.zeros((2, 64, 128, 3), np.uint8),
-        np.zeros((2, 64, 128), np.uint8),
-    )
+    return (step, init_state(model, optimizer), np.zeros((2, 64, 128, 3), np.uint8), np.zeros((2, 64, 128), np.uint8))

@@ -141,10 +141,7 @@ def test_a_split_without_labels_is_not_evaluated(tmp_path):
 
 def test_processes_add_up_and_an_image_lost_or_counted_twice_is_an_error():
     rest = {"sums": {}, "suspects": [], "made": {}}
-    first = rest | {
-        "groups": {"fog": {"main": [[1, 2], [3, 4]]}},
-        "images": [[0, "a", 0.5], [2, "c", 0.1]],
-    }
+    first = rest | {"groups": {"fog": {"main": [[1, 2], [3, 4]]}}, "images": [[0, "a", 0.5], [2, "c", 0.1]]}
     second = rest | {
         "groups": {"fog": {"main": [[1, 0], [0, 1]]}, "rain": {"main": [[5, 0], [0, 0]]}},
         "images": [[1, "b", None]],
@@ -167,9 +164,7 @@ def test_the_worst_images_are_labelled_ones():
 
 def test_groups_stand_side_by_side():
     half, all_right = np.array([[1, 1], [0, 0]]), np.array([[1, 0], [0, 1]])
-    table = group_table(
-        {"fog": {"initial": half, "fused": all_right}, "night": {"initial": half, "fused": half}}
-    )
+    table = group_table({"fog": {"initial": half, "fused": all_right}, "night": {"initial": half, "fused": half}})
     assert table.splitlines()[0].split() == ["mIoU", "[%]", "initial", "S_i", "fused", "S_f"]
     assert table.splitlines()[1].split() == ["fog", "25.00", "100.00"]
 
@@ -186,10 +181,7 @@ def test_two_processes_find_what_one_finds(tmp_path):
         command = [sys.executable, "-m", "tests.two_processes", address, str(count)]
         return [
             subprocess.Popen(
-                [*command, str(index), str(tmp_path / "config.json")],
-                stdout=subprocess.PIPE,
-                text=True,
-                cwd=ROOT,
+                [*command, str(index), str(tmp_path / "config.json")], stdout=subprocess.PIPE, text=True, cwd=ROOT
             )
             for index in range(count)
         ]
@@ -228,14 +220,7 @@ def test_a_damaged_report_is_left_alone(tmp_path):
 
 @pytest.mark.parametrize("damage", [{}, {"curves": 3}, {"scores": [[1]]}, {"suspects": [3]}, {"main": None}])
 def test_a_report_that_cannot_be_used_counts_as_none(tmp_path, capsys, damage):
-    sound = {
-        "what": {},
-        "answer": "main",
-        "main": {"confusion": [[1]]},
-        "scores": [],
-        "suspects": [],
-        "curves": {},
-    }
+    sound = {"what": {}, "answer": "main", "main": {"confusion": [[1]]}, "scores": [], "suspects": [], "curves": {}}
     content = sound | damage
     (tmp_path / "report.json").write_text(json.dumps(content))
     assert read(tmp_path) is None

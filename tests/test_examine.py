@@ -19,15 +19,7 @@ from tests.untrained import save_untrained, tiny
 
 VOID = IGNORE
 CEILINGS = ("perfect_confidence", "perfect_seed")
-LABEL = np.array(
-    [
-        [0, 0, 0, 0, 1, 1],
-        [0, 0, 0, 0, 1, 1],
-        [0, 0, VOID, VOID, 1, 1],
-        [1, 0, 0, 0, 1, 1],
-    ],
-    np.uint8,
-)
+LABEL = np.array([[0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 1, 1], [0, 0, VOID, VOID, 1, 1], [1, 0, 0, 0, 1, 1]], np.uint8)
 
 
 def test_distance_to_the_nearest_boundary():

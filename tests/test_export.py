@@ -49,7 +49,9 @@ label_map, scores = program.call(np.load("{images}"))
 """
 
 
-@pytest.mark.parametrize("variant", ["ovenet_tiny", "segfix_tiny", "ovenet_base_oc_r_tiny"])
+@pytest.mark.parametrize(
+    "variant", [pytest.param("ovenet_tiny", marks=pytest.mark.slow), "segfix_tiny", "ovenet_base_oc_r_tiny"]
+)
 def test_jax_alone_runs_a_program_that_says_what_the_network_says(make_run, tmp_path, variant, capsys):
     config, folder = make_run(variant)
     export.export(config, folder, "stablehlo")
@@ -102,9 +104,7 @@ def test_exports_that_cannot_be_are_refused(make_run, tmp_path, monkeypatch):
         with pytest.raises(UserError, match="needs the package flatbuffers: `pip install flatbuffers`"):
             export.export(config, folder, "stablehlo")
         patch.setitem(sys.modules, "safetensors", None)
-        with pytest.raises(
-            UserError, match=r"`pip install safetensors`, or ovenet_jax with its extra \[safetensors"
-        ):
+        with pytest.raises(UserError, match=r"`pip install safetensors`, or ovenet_jax with its extra \[safetensors"):
             export.export(config, folder, "safetensors")
     with pytest.raises(UserError, match="nowhere holds no run"):
         export.export(config, tmp_path / "nowhere", "stablehlo")
@@ -118,7 +118,5 @@ def test_exports_that_cannot_be_are_refused(make_run, tmp_path, monkeypatch):
 
 def test_the_command_line_exports(make_run):
     _, folder = make_run("hrnet_tiny")
-    sentence = command_line.refusal(
-        "--config=configs/camvid.py:hrnet_tiny", "--mode=export", f"--workdir={folder}"
-    )
+    sentence = command_line.refusal("--config=configs/camvid.py:hrnet_tiny", "--mode=export", f"--workdir={folder}")
     assert sentence.startswith("--mode=export needs a form")

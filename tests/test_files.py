@@ -31,10 +31,7 @@ def fault(number: int, error: BaseException):
         return watched_call
 
     with pytest.MonkeyPatch.context() as patch:
-        for owner, name in (
-            (os, "fsync"),
-            *((Path, name) for name in ("open", "mkdir", "replace", "rename")),
-        ):
+        for owner, name in ((os, "fsync"), *((Path, name) for name in ("open", "mkdir", "replace", "rename"))):
             patch.setattr(owner, name, watched(name, getattr(owner, name)))
         yield calls
 
@@ -59,11 +56,7 @@ def test_json_has_no_nan_and_no_infinity(tmp_path):
     odd = {"a": float("nan"), "b": [1.5, float("inf")], "c": {"d": (np.float64("-inf"), True, None)}}
     files.write_json(tmp_path / "a.json", odd)
     text = (tmp_path / "a.json").read_text()
-    assert json.loads(text, parse_constant=pytest.fail) == {
-        "a": None,
-        "b": [1.5, None],
-        "c": {"d": [None, True, None]},
-    }
+    assert json.loads(text, parse_constant=pytest.fail) == {"a": None, "b": [1.5, None], "c": {"d": [None, True, None]}}
     assert files.to_json({"a": [1, float("nan")]}) == '{"a": [1, null]}'
 
 
@@ -79,9 +72,7 @@ def test_names_of_any_length_are_written(tmp_path, name):
 def test_a_place_is_known_by_any_of_its_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with (
-        pytest.raises(
-            UserError, match="^out cannot be written .No space left on device.; free or choose another"
-        ),
+        pytest.raises(UserError, match="^out cannot be written .No space left on device.; free or choose another"),
         files.new_folder(Path("out"), "--out") as folder,
     ):
         raise OSError(28, "No space left on device", str(folder.absolute() / "a"))
@@ -89,9 +80,7 @@ def test_a_place_is_known_by_any_of_its_names(tmp_path, monkeypatch):
 
 def test_a_file_elsewhere_that_fails_is_not_called_a_failure_to_write(tmp_path):
     with (
-        pytest.raises(
-            UserError, match="/elsewhere cannot be used .No such file.*, so nothing was written at"
-        ),
+        pytest.raises(UserError, match="/elsewhere cannot be used .No such file.*, so nothing was written at"),
         files.new_folder(tmp_path / "out", "--out") as folder,
     ):
         files.write(folder / "a", Path(tmp_path / "elsewhere").read_bytes())
@@ -157,9 +146,7 @@ def test_after_any_fault_a_folder_is_whole_or_not_there(tmp_path, error):
                     files.write(folder / "sub/b", "2")
                 break
             except (UserError, KeyboardInterrupt) as raised:
-                message = (
-                    f"{parent}/out cannot be written (No space left on device); free or choose another --out."
-                )
+                message = f"{parent}/out cannot be written (No space left on device); free or choose another --out."
                 assert raised is error or str(raised) == message
         assert everything(parent) == (whole if "rename" in calls[:number] else {})
         assert not list(parent.glob(".*"))
@@ -182,14 +169,7 @@ def test_a_folder_that_is_there_is_not_overwritten_and_one_that_stays_empty_does
 # ---- reading ----
 
 FORM = {"name": str, "steps": int, "rate": float, "splits": [{"images": int}], "origins": {str: str}}
-SOUND = {
-    "name": "a",
-    "steps": 1,
-    "rate": 1,
-    "splits": [{"images": 3}],
-    "origins": {"head": "new"},
-    "more": None,
-}
+SOUND = {"name": "a", "steps": 1, "rate": 1, "splits": [{"images": 3}], "origins": {"head": "new"}, "more": None}
 
 
 def test_what_is_sound_is_read(tmp_path):
@@ -205,14 +185,8 @@ DAMAGED = {
     "too deep": ("[" * 100_000, "damaged (it is nested too deeply)"),
     "another type": ("[]", "damaged (it is a list, expected an object)"),
     "no key": ('{"name": "a"}', "damaged (it has no key 'steps')"),
-    "a value of another type": (
-        json.dumps(SOUND | {"name": None}),
-        "damaged (it['name'] is null, expected a text)",
-    ),
-    "a truth value": (
-        json.dumps(SOUND | {"steps": 1.5}),
-        "damaged (it['steps'] is a number, expected a whole number)",
-    ),
+    "a value of another type": (json.dumps(SOUND | {"name": None}), "damaged (it['name'] is null, expected a text)"),
+    "a truth value": (json.dumps(SOUND | {"steps": 1.5}), "damaged (it['steps'] is a number, expected a whole number)"),
     "an odd value of any key": (
         json.dumps(SOUND | {"origins": {"head": "new", "neck": ["new"]}}),
         "damaged (it['origins']['neck'] is a list, expected a text)",

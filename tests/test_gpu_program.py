@@ -5,9 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-pytest.importorskip(
-    "jax_cuda13_plugin", reason="JAX's plugin for GPUs is not installed: make gpu-program-test"
-)
+pytest.importorskip("jax_cuda13_plugin", reason="JAX's plugin for GPUs is not installed: make gpu-program-test")
 
 from benchmarks import gpu_program, hlo
 from benchmarks.gpu_program import LARGE, place

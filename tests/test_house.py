@@ -49,9 +49,7 @@ def wing(module: str) -> str:
 
 
 def test_every_file_has_its_place():
-    rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()} - {
-        "__pycache__"
-    }
+    rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()} - {"__pycache__"}
     assert rooms == {"__init__", "__main__", "configs", *FOUNDATIONS, *ORDER, *MODES}
 
 
@@ -118,9 +116,7 @@ def test_data_and_boundaries_do_without_jax(folder: str):
 @pytest.mark.parametrize("module", WITHOUT)
 def test_these_start_without(module: str):
     code = f"import sys, {module}; print({WITHOUT[module]} & set(sys.modules))"
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
 
 
@@ -138,9 +134,7 @@ def test_tests_use_public_names():
             elif isinstance(node, ast.Attribute) and ast.unparse(node.value) != "self":
                 names = [node.attr]
             elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("setattr"):
-                names = [
-                    x.value for x in node.args if isinstance(x, ast.Constant) and isinstance(x.value, str)
-                ]
+                names = [x.value for x in node.args if isinstance(x, ast.Constant) and isinstance(x.value, str)]
             used = {name for name in names if name.startswith("_") and not name.endswith("__")}
             private += [f"{file.relative_to(ROOT)}:{node.lineno} {name}" for name in used - OF_NAMED_TUPLES]
     assert private == []

@@ -73,9 +73,7 @@ def test_a_training_checkpoint_comes_back_as_our_network(config, tmp_path, capsy
         "loss.criterion.weight",
     }
     printed = capsys.readouterr().out
-    counts = {
-        part: sum(name.startswith(f"{part}.") for name in arrays) for part in ("backbone", "offset_head")
-    }
+    counts = {part: sum(name.startswith(f"{part}.") for name in arrays) for part in ("backbone", "offset_head")}
     assert f"{file} holds a whole network." in printed
     assert f"backbone: {counts['backbone']} arrays loaded from ovenet.pth" in printed
     assert f"offset_head: {counts['offset_head']} arrays loaded from ovenet.pth" in printed
@@ -118,9 +116,7 @@ def test_opensegs_in_place_abn_becomes_batch_norm(base_oc, tmp_path, capsys):
     arrays = trained(base_oc.model)
     state_dict = published(arrays, base_oc.model, prefix="module.")
     state_dict |= {key: -state_dict[key] for key in in_place_abn(state_dict)}
-    file = write_pth(
-        tmp_path / "base_oc.pth", state_dict, config_dict={"network": {"bn_type": "inplace_abn"}}
-    )
+    file = write_pth(tmp_path / "base_oc.pth", state_dict, config_dict={"network": {"bn_type": "inplace_abn"}})
     import_weights(base_oc, file, tmp_path / "imported")
 
     assert_same(arrays_of(ovenet_jax.load_model(tmp_path / "imported")), arrays)
@@ -150,9 +146,7 @@ def test_heads_need_the_activation_of_their_batch_norm(base_oc, tmp_path):
     with pytest.raises(UserError, match="plain BatchNorm in its head, .* add --config.model.head.activation=relu "
                        "--config.model.head.aux.activation=relu"):  # fmt: skip
         import_weights(base_oc, write_pth(tmp_path / "plain.pth", state_dict), tmp_path / "imported")
-    with pytest.raises(
-        UserError, match="in-place ABN in its head, .*add --config.model.head.activation=leaky_relu"
-    ):
+    with pytest.raises(UserError, match="in-place ABN in its head, .*add --config.model.head.activation=leaky_relu"):
         import_weights(with_relu, write_pth(tmp_path / "abn.pth", in_place), tmp_path / "imported")
 
 
@@ -193,9 +187,7 @@ def test_another_network_is_named_in_one_sentence(base_oc, tmp_path, configured,
     file = write_pth(tmp_path / "base_oc.pth", published(trained(base_oc.model), base_oc.model))
     base_oc.model.backbone, base_oc.model.head = openseg.network(*configured)
     theirs = r"the file holds ResNet \(1, 1, 1, 1\), Base-OC"
-    with pytest.raises(
-        UserError, match=f"base_oc.pth .*: {theirs}, and the config makes {ours}; choose"
-    ) as error:
+    with pytest.raises(UserError, match=f"base_oc.pth .*: {theirs}, and the config makes {ours}; choose") as error:
         import_weights(base_oc, file, tmp_path / "imported")
     assert len(str(error.value)) < 400
     assert not (tmp_path / "imported").exists()
@@ -270,9 +262,7 @@ def of_other_width(model_config):
 
 
 def of_baseline(model_config):
-    return {
-        key: value for key, value in whole(model_config).items() if "_2." not in key and "offset" not in key
-    }
+    return {key: value for key, value in whole(model_config).items() if "_2." not in key and "offset" not in key}
 
 
 def of_resnet(_):
@@ -331,9 +321,7 @@ def test_a_folder_with_checkpoints_is_never_imported_into(config, tmp_path):
     file = write_pth(tmp_path / "w.pth", published(trained(config.model), config.model))
     import_weights(config, file, tmp_path / "imported")
     before = (tmp_path / "imported" / "import.json").stat().st_mtime_ns
-    with pytest.raises(
-        UserError, match="imported holds a run or an import already; choose another --workdir"
-    ):
+    with pytest.raises(UserError, match="imported holds a run or an import already; choose another --workdir"):
         import_weights(config, file, tmp_path / "imported")
     assert (tmp_path / "imported" / "import.json").stat().st_mtime_ns == before
 

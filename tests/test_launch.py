@@ -21,12 +21,7 @@ def sbatch(tmp_path):
             program.write_text(f'#!/bin/sh\necho {name} "$@" >> {calls}\nexit {ends_with}\n')
             program.chmod(0o755)
         path = f"{tmp_path}:{os.environ['PATH']}"
-        variables = {
-            "PATH": path,
-            "PYTHON": "python",
-            "SLURM_JOB_ID": "7",
-            "SLURM_RESTART_COUNT": str(restarts),
-        }
+        variables = {"PATH": path, "PYTHON": "python", "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restarts)}
         ended = subprocess.run(["bash", SCRIPT, *arguments], env=variables, stdout=subprocess.DEVNULL)
         return ended.returncode, calls.read_text().splitlines()
 

@@ -177,10 +177,7 @@ def test_a_mistake_gets_one_sentence_and_no_stack_trace(folder, mistake, sentenc
         ("--config.eval.flip=maybe", "--config.eval.flip=maybe: it must be true or false; --help"),
         ("--config.optimizer.rate=-0.1", "config.optimizer.rate is -0.1; it must be at least 0, and finite"),
         ("--config.optimizer.power=nan", "config.optimizer.power is nan; it must be at least 0, and finite"),
-        (
-            "--config.init.base=~nobody-here/run",
-            "there is no home folder ~nobody-here; give the path without ~",
-        ),
+        ("--config.init.base=~nobody-here/run", "there is no home folder ~nobody-here; give the path without ~"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_sentence(folder, mistake, sentence):
@@ -271,10 +268,7 @@ def test_a_run_is_asked_by_its_workdir_alone(folder, trained):
         ("", "--config is missing: give one, as --config=configs/camvid.py, or the --workdir of a run"),
         ("--workdir=nowhere", "--config is missing: .*; nowhere holds no run"),
         ("--mode=prepare", "--config is missing: .*; --mode=prepare wants it"),
-        (
-            "--mode=import --workdir=nowhere --config.steps=3",
-            "--config is missing: .*; --mode=import wants it",
-        ),
+        ("--mode=import --workdir=nowhere --config.steps=3", "--config is missing: .*; --mode=import wants it"),
     ],
 )
 def test_without_a_config_or_a_run_there_is_one_sentence(arguments, sentence):

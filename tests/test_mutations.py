@@ -16,10 +16,7 @@ PARSERS = ("png", "jpeg", "label", "any", "pth", "yaml", "list", "offsets", "mat
 @pytest.mark.parametrize("count", [2000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_damaged_files_are_refused_or_read(parser, count):
     result = subprocess.run(
-        [sys.executable, "-m", "tests.mutations", parser, str(count)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
+        [sys.executable, "-m", "tests.mutations", parser, str(count)], cwd=ROOT, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stdout + result.stderr[-2000:]
     read, refused = map(int, re.search(r": (\d+) read, (\d+) refused", result.stdout).groups())

@@ -201,9 +201,7 @@ def test_padding_is_about_0_in_the_network(variant, color):
 
 
 def test_images_of_all_sizes_are_tested_whole_by_their_short_side():
-    protocol = Protocol.from_config(ade20k.get_config("ocr_w48").eval)._replace(
-        scales=(0.5, 1.0, 2.0), bucket=1
-    )
+    protocol = Protocol.from_config(ade20k.get_config("ocr_w48").eval)._replace(scales=(0.5, 1.0, 2.0), bucket=1)
     assert [p.size for p in passes((512, 683), protocol, True)] == [(260, 347), (520, 694), (1040, 1387)]
     assert all(p.whole for p in passes((512, 683), protocol, True))
 

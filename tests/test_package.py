@@ -35,18 +35,12 @@ COMMAND = "import sys; from ovenet_jax.__main__ import run; sys.exit(run())"  # 
 
 def test_a_name_that_is_no_config_is_answered_with_the_list():
     sentence = command_line.refusal("--config=citiscapes:ovenet", "--mode=prepare")
-    assert sentence.startswith(
-        "There is no config 'citiscapes'; known: acdc, ade20k, camvid, cityscapes, coco_stuff"
-    )
-    assert command_line.refusal("--config", "nothing", "--mode=prepare").startswith(
-        "There is no config 'nothing'"
-    )
+    assert sentence.startswith("There is no config 'citiscapes'; known: acdc, ade20k, camvid, cityscapes, coco_stuff")
+    assert command_line.refusal("--config", "nothing", "--mode=prepare").startswith("There is no config 'nothing'")
 
 
 def test_the_package_holds_the_configs():
-    ours, shipped = (
-        import_module(f"{package}.camvid").get_config() for package in ("configs", "ovenet_jax.configs")
-    )
+    ours, shipped = (import_module(f"{package}.camvid").get_config() for package in ("configs", "ovenet_jax.configs"))
     assert ours.to_dict() == shipped.to_dict()
 
 

@@ -167,9 +167,7 @@ def test_a_label_map_that_is_not_as_it_should_be_is_named(tmp_path, damage, faul
 def test_a_right_label_map_has_no_fault(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), np.full((4, 6), 18, np.uint8))
     assert fault_of(tmp_path / "a.png", (4, 6), allowed=set(range(19))) is None
-    assert (
-        fault_of(tmp_path / "b.png", (4, 6), allowed=set(range(19))) == f"{tmp_path / 'b.png'} cannot be read"
-    )
+    assert fault_of(tmp_path / "b.png", (4, 6), allowed=set(range(19))) == f"{tmp_path / 'b.png'} cannot be read"
 
 
 def test_folders_that_cannot_be_predicted_are_named(tmp_path):

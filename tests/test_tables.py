@@ -13,10 +13,4 @@ def test_the_first_column_goes_to_the_left_and_the_others_to_the_right():
 
 
 def test_shares_are_shown_in_percent_and_none_as_a_dash():
-    assert [percent(share) for share in (0.12345, 1, 0, None, float("nan"))] == [
-        "12.35",
-        "100.00",
-        "0.00",
-        "-",
-        "-",
-    ]
+    assert [percent(share) for share in (0.12345, 1, 0, None, float("nan"))] == ["12.35", "100.00", "0.00", "-", "-"]

@@ -140,11 +140,7 @@ def test_a_segfix_leaves_scores_of_its_boundaries(segfix):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     _, report, _, evaluation = lines
     assert {"loss_boundary", "loss_direction", "boundary_f", "direction_accuracy"} <= report.keys()
-    assert {
-        "eval_miou_offset",
-        "eval_boundary_f_offset",
-        "eval_direction_accuracy_offset",
-    } <= evaluation.keys()
+    assert {"eval_miou_offset", "eval_boundary_f_offset", "eval_direction_accuracy_offset"} <= evaluation.keys()
     written = json.loads((folder / "evaluation" / "val" / "report.json").read_text())["offset"]
     assert len(written["iou"]) == 9
     matrix = np.array(written["confusion"])
@@ -178,8 +174,7 @@ def test_the_averages_are_what_a_run_with_them_loads(run):
     folder, *_ = run
     with ocp.StandardCheckpointer() as checkpointer:
         model, training = (
-            checkpointer.restore((folder / "checkpoints" / "2" / item).absolute())
-            for item in ("model", "training")
+            checkpointer.restore((folder / "checkpoints" / "2" / item).absolute()) for item in ("model", "training")
         )
     loaded = parameters.split(ovenet_jax.load_model(folder))[1:]
     jax.tree.map(np.testing.assert_array_equal, loaded, (model["params"], model["statistics"]))
@@ -244,9 +239,7 @@ def test_a_wrong_value_is_named_before_anything_is_written(run, tmp_path, key):
     config.update_from_flattened_dict({key: value})
     with pytest.raises(UserError, match=sentence):
         train(config, tmp_path / "new")
-    assert not (tmp_path / "new" / "checkpoints").exists() or not any(
-        (tmp_path / "new" / "checkpoints").iterdir()
-    )
+    assert not (tmp_path / "new" / "checkpoints").exists() or not any((tmp_path / "new" / "checkpoints").iterdir())
 
 
 def test_a_model_for_another_number_of_classes_than_the_data_has_is_named(run, tmp_path):

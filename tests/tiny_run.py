@@ -25,14 +25,7 @@ def tiny_config(folder: Path, **changes) -> ConfigDict:
     config.augment.update({"base_size": 32, "crop": (32, 32)})
     config.eval.update({"base_size": 32, "images_per_device": 1, "panels": 1, "worst": 0})
     config.update(
-        {
-            "batch_size": 8,
-            "steps": 6,
-            "report_every": 4,
-            "evaluate_every": 3,
-            "checkpoint_every": 2,
-            "ema": 0.9,
-        }
+        {"batch_size": 8, "steps": 6, "report_every": 4, "evaluate_every": 3, "checkpoint_every": 2, "ema": 0.9}
     )
     config.update(changes)
     return config
@@ -48,14 +41,7 @@ def shrunk(config: ConfigDict, folder: Path) -> ConfigDict:
     config.augment.update({"base_size": 32, "crop": (32, 32)})
     config.eval.update({"base_size": 32, "images_per_device": 1, "panels": 2, "worst": 1})
     config.update(
-        {
-            "batch_size": 8,
-            "steps": 2,
-            "report_every": 1,
-            "evaluate_every": 2,
-            "checkpoint_every": 1,
-            "ema": 0.9,
-        }
+        {"batch_size": 8, "steps": 2, "report_every": 1, "evaluate_every": 2, "checkpoint_every": 1, "ema": 0.9}
     )
     return config
 

@@ -14,12 +14,7 @@ def tiny_model() -> ConfigDict:
             "num_classes": 5,
             "align_corners": True,
             "norm_momentum": 0.1,
-            "input": {
-                "bgr": False,
-                "divisor": 255.0,
-                "mean": imagenet.MEAN,
-                "std": imagenet.STD,
-            },
+            "input": {"bgr": False, "divisor": 255.0, "mean": imagenet.MEAN, "std": imagenet.STD},
             "backbone": {
                 "name": "hrnet",
                 "width": 4,
@@ -64,31 +59,14 @@ def small_model() -> ConfigDict:
     """`config.model` of an OVeNet on that ResNet with the plain head."""
     model = tiny_model()
     model.backbone = small_resnet()
-    model.head = {
-        "name": "fcn",
-        "classifier": common.classifier(4),
-        "aux": common.classifier(4),
-    }
+    model.head = {"name": "fcn", "classifier": common.classifier(4), "aux": common.classifier(4)}
     return model
 
 
 def config(model: ConfigDict, batch_size: int = 8) -> ConfigDict:
     """What `create_loss` reads of a config."""
-    ohem = {
-        "on": False,
-        "threshold": 0.9,
-        "keep": 100,
-        "group": 2,
-        "softmax_again": True,
-        "aux_over_all": True,
-    }
-    loss = {
-        "aux_weight": 0.4,
-        "class_weights": (),
-        "ohem": ohem,
-        "confidence_weight": 2.0,
-        "include_ignored": True,
-    }
+    ohem = {"on": False, "threshold": 0.9, "keep": 100, "group": 2, "softmax_again": True, "aux_over_all": True}
+    loss = {"aux_weight": 0.4, "class_weights": (), "ohem": ohem, "confidence_weight": 2.0, "include_ignored": True}
     return ConfigDict({"model": model, "loss": loss, "batch_size": batch_size})
 
 

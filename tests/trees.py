@@ -32,9 +32,7 @@ def write_acdc(root: Path) -> ConfigDict:
         for split in ("train", "val", "test"):
             stem = f"{condition}/{split}/GOPR0{i}75/GOPR0{i}75_frame_00004{len(split)}"
             write_image(root / f"source/rgb_anon/{stem}_rgb_anon.png", image(SIZE))
-            write_image(
-                root / f"source/rgb_anon/{stem}_rgb_ref_anon.png".replace(split, f"{split}_ref"), image(SIZE)
-            )
+            write_image(root / f"source/rgb_anon/{stem}_rgb_ref_anon.png".replace(split, f"{split}_ref"), image(SIZE))
             if split != "test":
                 write_image(root / f"source/gt/{stem}_gt_labelIds.png", ids(SIZE, range(34)))
                 write_image(root / f"source/gt/{stem}_gt_labelTrainIds.png", ids(SIZE, range(19)))
@@ -63,10 +61,7 @@ def write_ade20k(root: Path, official: bool = True) -> ConfigDict:
 
 def write_pascal_context(root: Path, name: str = "pascal_context") -> ConfigDict:
     """Three training and two validation images with ids 0 to 59, and one of neither, without a label; config.data."""
-    for split, names in (
-        ("train", ("2008_000008", "2008_000002", "2008_000015")),
-        ("val", ("2010_1", "2010_2")),
-    ):
+    for split, names in (("train", ("2008_000008", "2008_000002", "2008_000015")), ("val", ("2010_1", "2010_2"))):
         for stem in names:
             write_image(root / f"source/JPEGImages/{stem}.jpg", image(SIZE))
             write_image(root / f"source/59_context_labels/{stem}.png", ids(SIZE, range(60)))
@@ -114,10 +109,7 @@ def write_folder(root: Path, splits: tuple[str, ...] = ("train", "val")) -> Conf
     for split in splits:
         for camera in ("left", "right"):
             write_image(root / f"source/images/{split}/{camera}/0001.jpg", image(SIZE))
-            write_image(
-                root / f"source/labels/{split}/{camera}/0001.png",
-                np.uint8((0, 7, 8, 26))[ids(SIZE, range(4))],
-            )
+            write_image(root / f"source/labels/{split}/{camera}/0001.png", np.uint8((0, 7, 8, 26))[ids(SIZE, range(4))])
     _write_lines(root / "source/classes.yaml", [CLASSES])
     return _data("folder", root)
 

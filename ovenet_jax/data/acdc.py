@@ -16,9 +16,7 @@ CONDITIONS = ("fog", "night", "rain", "snow")
 
 
 def splits(root: Path) -> dict[str, list[Folders]]:
-    found = {
-        split: [_folders(root, condition, split) for condition in CONDITIONS] for split in ("train", "val")
-    }
+    found = {split: [_folders(root, condition, split) for condition in CONDITIONS] for split in ("train", "val")}
     test = [_folders(root, condition, "test")._replace(labels=None) for condition in CONDITIONS]
     return found | {"test": test} if any(folders.images.is_dir() for folders in test) else found
 

@@ -19,9 +19,7 @@ from ovenet_jax.data.trees import Folders, Tree
 
 def splits(root: Path) -> dict[str, list[Folders]]:
     if (root / "train").is_dir():
-        found = {
-            split: [Folders(root / split / "image", root / split / "label")] for split in ("train", "val")
-        }
+        found = {split: [Folders(root / split / "image", root / split / "label")] for split in ("train", "val")}
     else:
         found = {
             split: [Folders(root / "images" / folder, root / "annotations" / folder)]

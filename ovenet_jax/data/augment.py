@@ -155,17 +155,11 @@ def resized_window(
         np.minimum(np.arange(*ends) * step, side - 1).astype(int)
         for *ends, step, side in zip(start, stop, ratio, source, strict=True)
     )
-    return {
-        "image": cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB),
-        "label": label.take(rows, axis=0).take(columns, axis=1),
-    }
+    return {"image": cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB), "label": label.take(rows, axis=0).take(columns, axis=1)}
 
 
 def pad(
-    sample: Sample,
-    size: tuple[int, int],
-    color: tuple[int, int, int] = (0, 0, 0),
-    place: tuple[int, int] = (0, 0),
+    sample: Sample, size: tuple[int, int], color: tuple[int, int, int] = (0, 0, 0), place: tuple[int, int] = (0, 0)
 ) -> Sample:
     """Pad to at least (H, W), the image with an RGB colour, the label with IGNORE; with `place` (rows, columns) of it
     above and on the left."""
@@ -176,9 +170,7 @@ def pad(
     top, left = place
     fill: dict[str, Sequence[int] | int] = {"image": color, "label": IGNORE}
     return sample | {
-        key: cv2.copyMakeBorder(
-            sample[key], top, rows - top, left, columns - left, cv2.BORDER_CONSTANT, value=value
-        )
+        key: cv2.copyMakeBorder(sample[key], top, rows - top, left, columns - left, cv2.BORDER_CONSTANT, value=value)
         for key, value in fill.items()
         if key in sample
     }

@@ -48,9 +48,7 @@ def tree(root: Path) -> Tree:
 
 def _splits(root: Path) -> dict[str, list[Folders]]:
     images, labels = root / "images", root / "labels"
-    found = {
-        split: [Folders(images / split, labels / split)] for split in SPLITS if (images / split).is_dir()
-    }
+    found = {split: [Folders(images / split, labels / split)] for split in SPLITS if (images / split).is_dir()}
     beside = sorted(path.name for path in images.glob("[!.]*") if path.name not in SPLITS)
     odd = beside if found else [name for name in beside if name in LOOK_ALIKES]
     if odd:
@@ -72,9 +70,7 @@ def read_classes(file: Path) -> Labels:
     try:
         text = file.read_bytes()
     except OSError as error:
-        raise UserError(
-            f"{file}: cannot be read ({error.strerror}); it must say what the classes are."
-        ) from error
+        raise UserError(f"{file}: cannot be read ({error.strerror}); it must say what the classes are.") from error
     try:
         if len(text) > LONGEST:
             raise ValueError(f"{len(text)} bytes; a class table has no more than {LONGEST}")

@@ -221,9 +221,7 @@ def read_any_image(data: bytes) -> Read:
     try:
         with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as picture:
             if picture.width * picture.height > PILLOW_PIXELS:
-                raise ValueError(
-                    f"{picture.width}x{picture.height} pixels; more than {PILLOW_PIXELS} are not read"
-                )
+                raise ValueError(f"{picture.width}x{picture.height} pixels; more than {PILLOW_PIXELS} are not read")
             bits = getattr(picture, "tag_v2", {}).get(TIFF_BITS, 8)
             deep = np.max(bits) > 8 or (data.startswith(PNG) and read_header(data).depth > 8)
             array, notes = _in_rgb(picture, deep)
@@ -344,9 +342,7 @@ def write_picture(path: Path, picture: np.ndarray, parameters: Sequence[int] = (
     """
     kinds = {2: (np.uint8, np.uint16), 3: (np.uint8,)}
     if picture.dtype not in kinds.get(picture.ndim, ()) or picture.shape[2:] not in ((), (3,)):
-        raise ValueError(
-            f"{path}: a picture is uint8 [h, w, 3] or [h, w], not {picture.dtype} {list(picture.shape)}"
-        )
+        raise ValueError(f"{path}: a picture is uint8 [h, w, 3] or [h, w], not {picture.dtype} {list(picture.shape)}")
     files.write(path, encoded(picture, path.suffix, parameters))
 
 

@@ -86,11 +86,7 @@ class Inventory:
             share = percent(ignored / (ignored + sum(pixels)))
             found.append(f"{share} % of the pixels belong to no class")
         train_ids = {*range(count), IGNORE}
-        if (
-            len(ids) > 1
-            and train_ids >= set(ids.tolist())
-            and not train_ids >= set(sum(self._labels.ids, ()))
-        ):
+        if len(ids) > 1 and train_ids >= set(ids.tolist()) and not train_ids >= set(sum(self._labels.ids, ())):
             found.append(
                 f"its labels look like train ids: none is above {count - 1} but {IGNORE}, as the class table's are"
             )

@@ -80,9 +80,7 @@ def _each(ids: Iterable[int]) -> tuple[tuple[int], ...]:
 
 def _voc_color(label_id: int) -> tuple[int, int, int]:
     """The colour that PASCAL VOC's development kit gives to a label id: its bits in turn fill R, G, B from the top."""
-    red, green, blue = (
-        sum((label_id >> (3 * i + channel) & 1) << (7 - i) for i in range(3)) for channel in range(3)
-    )
+    red, green, blue = (sum((label_id >> (3 * i + channel) & 1) << (7 - i) for i in range(3)) for channel in range(3))
     return red, green, blue
 
 
@@ -171,9 +169,7 @@ PASCAL_CONTEXT = Labels(
 
 # The same files with id 0 as a class of its own.
 PASCAL_CONTEXT_60 = Labels(
-    names=("background", *PASCAL_CONTEXT.names),
-    colors=(_voc_color(0), *PASCAL_CONTEXT.colors),
-    ids=_each(range(60)),
+    names=("background", *PASCAL_CONTEXT.names), colors=(_voc_color(0), *PASCAL_CONTEXT.colors), ids=_each(range(60))
 )
 
 # Ids, names and colours of LIP, "Look into Person" (Gong et al., CVPR 2017), single-person parsing; colours as its

@@ -15,8 +15,7 @@ from ovenet_jax.data.trees import Folders, Tree
 def splits(root: Path) -> dict[str, list[Folders]]:
     images, labels = root / "TrainVal_images", root / "TrainVal_parsing_annotations"
     found = {
-        split: [Folders(images / f"{split}_images", labels / f"{split}_segmentations")]
-        for split in ("train", "val")
+        split: [Folders(images / f"{split}_images", labels / f"{split}_segmentations")] for split in ("train", "val")
     }
     test = root / "Testing_images" / "testing_images"
     return found | {"test": [Folders(test, None)]} if test.is_dir() else found

@@ -13,10 +13,7 @@ from ovenet_jax.data.trees import Folders, Tree
 
 def splits(root: Path) -> dict[str, list[Folders]]:
     images, labels = root / "JPEGImages", root / "59_context_labels"
-    return {
-        split: [Folders(images, labels, keys=root / f"ImageSets/Main/{split}.txt")]
-        for split in ("train", "val")
-    }
+    return {split: [Folders(images, labels, keys=root / f"ImageSets/Main/{split}.txt")] for split in ("train", "val")}
 
 
 TREE = Tree(

@@ -117,9 +117,7 @@ def open_split(data: ConfigDict, split: str) -> "Source":
     try:
         records = reader.as_data_source(split, decoders=as_they_are)
     except ValueError as error:
-        raise UserError(
-            f"Split {split!r} of {data.name} is empty or no part that can be read ({error})."
-        ) from None
+        raise UserError(f"Split {split!r} of {data.name} is empty or no part that can be read ({error}).") from None
     has_labels = builder.data_set.unlabelled.isdisjoint(names)
     labels = builder.data_set.labels
     content = [inventory["splits"].get(name, {}).get("digest", "") for name in names]
@@ -330,9 +328,7 @@ def _running(dataset: grain.MapDataset, workers: int) -> Iterator[Iterator[dict]
     iterator = iter(ahead.mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)))
     try:
         if workers:
-            with (
-                _light_main_module()
-            ):  # until the first element of each worker has come: all have started then
+            with _light_main_module():  # until the first element of each worker has come: all have started then
                 first = deque(itertools.islice(iterator, workers))
             yield _own_memory(first, iterator)
         else:

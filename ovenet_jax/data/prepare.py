@@ -176,9 +176,7 @@ def _check(sample: Sample, known_ids: frozenset[int]) -> _Checked:
             faults.append(f"{sample.label}: label values {values} are not in the class table")
     if image and label and image.array.shape[:2] != label.array.shape:
         (h, w), (label_h, label_w) = image.array.shape[:2], label.array.shape
-        faults.append(
-            f"{sample.label}: {label_w}x{label_h} pixels, but {Path(str(sample.image)).name} has {w}x{h}"
-        )
+        faults.append(f"{sample.label}: {label_w}x{label_h} pixels, but {Path(str(sample.image)).name} has {w}x{h}")
     return _Checked(image, label, pixels, faults, content.hexdigest())
 
 
@@ -237,9 +235,7 @@ def read_inventory(builder: Builder) -> dict:
     report = files.read_json(file, FORM, f"delete {file.parent}, and it is prepared anew")
     without = [split for split, found in report["splits"].items() if not isinstance(found.get("digest"), str)]
     for split in without:
-        checked = _ahead(
-            partial(_check, known_ids=labels.known_ids()), builder.data_set.splits.get(split, ())
-        )
+        checked = _ahead(partial(_check, known_ids=labels.known_ids()), builder.data_set.splits.get(split, ()))
         report["splits"][split]["digest"] = digest_of(found.digest for found in checked)
     if without:
         with contextlib.suppress(OSError):  # where it may only be read it is worked out every time

@@ -25,15 +25,7 @@ SKIES = (  # zenith, horizon, tint of the light
 )
 WALLS = ((176, 96, 74), (205, 170, 120), (196, 190, 180), (120, 122, 126), (160, 178, 186), (134, 146, 128))
 LEAVES = ((70, 112, 52), (92, 132, 60), (56, 92, 62), (136, 140, 62), (184, 128, 56))
-PAINTS = (
-    (196, 40, 38),
-    (36, 74, 150),
-    (226, 226, 224),
-    (130, 134, 140),
-    (232, 190, 52),
-    (58, 120, 82),
-    (240, 130, 50),
-)
+PAINTS = ((196, 40, 38), (36, 74, 150), (226, 226, 224), (130, 134, 140), (232, 190, 52), (58, 120, 82), (240, 130, 50))
 SKINS = ((240, 200, 170), (214, 164, 130), (150, 104, 78), (96, 66, 50))
 GLASS, DARK, BARK = np.array(((62, 74, 90), (26, 26, 30), (96, 78, 62)))
 
@@ -132,9 +124,7 @@ def _paint_houses(rng, picture: Picture, front: float, end: float) -> None:
                 picture.paint(BUILDING, shade * color, side * front, top * UP, depth)
                 picture.paint(BUILDING, 0.6 * color, side * front, top - 0.5 * UP, depth)
                 bay = (stop - start) / bays
-                windows = start + bay * (
-                    np.arange(bays)[:, None, None] + 0.5 + rng.uniform(0.18, 0.35) * ACROSS
-                )
+                windows = start + bay * (np.arange(bays)[:, None, None] + 0.5 + rng.uniform(0.18, 0.35) * ACROSS)
                 sills = height * np.arange(floors)[:, None] + 0.9
                 color = GLASS + rng.uniform(-20, 60)
                 picture.paint(BUILDING, color, side * front, sills + (height - 1.5) * UP, windows)
@@ -159,11 +149,7 @@ def _things(rng, kerb: float, front: float) -> Iterator[tuple[float, float, Call
 
 def _paint_car(rng, picture: Picture, x: float, z: float) -> None:
     """Of a box with a cabin, the faces that the camera sees."""
-    color, glass, roof = (
-        rng.choice(PAINTS) + rng.normal(0, 10, 3),
-        GLASS - rng.uniform(0, 30),
-        rng.uniform(1.4, 1.9),
-    )
+    color, glass, roof = (rng.choice(PAINTS) + rng.normal(0, 10, 3), GLASS - rng.uniform(0, 30), rng.uniform(1.4, 1.9))
     side = x + np.sign(picture.x - x) * 0.9
     picture.paint(None, DARK, x + 1.1 * ACROSS, 0, z - 2.2 + 4.4 * UP)  # the shadow
     along, up = (-2.1, 2.1, 2.1, 1, 0.4, -1.4, -2.1), (0.25, 0.25, 0.8, 0.95, roof, roof, 0.95)
@@ -175,9 +161,7 @@ def _paint_car(rng, picture: Picture, x: float, z: float) -> None:
     picture.paint(CAR, glass, x + 0.9 * ACROSS, 0.95 + (roof - 0.95) * UP, z - 2.1 + 0.7 * UP)
     picture.paint(CAR, color, x + 0.9 * ACROSS, 0.25 + 0.7 * UP, z - 2.1)
     lamps = np.array(((-0.67,), (0.67,))) + 0.17 * ACROSS
-    picture.paint(
-        CAR, np.array((214, 34, 30) if x > 0 else (250, 244, 214)), x + lamps, 0.68 + 0.16 * UP, z - 2.1
-    )
+    picture.paint(CAR, np.array((214, 34, 30) if x > 0 else (250, 244, 214)), x + lamps, 0.68 + 0.16 * UP, z - 2.1)
 
 
 def _paint_pole(rng, picture: Picture, x: float, z: float) -> None:

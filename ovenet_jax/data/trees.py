@@ -66,9 +66,7 @@ def find(tree: Tree, root: Path, lists: Path | None = None) -> DataSet:
     else:
         group_of = {pair.images: pair.group for pairs in folders.values() for pair in pairs}
         found = {split: _listed(file, root, group_of) for split, file in list_files(lists).items()}
-        unlabelled = {
-            split for split, (files, *_) in found.items() if files and all(f.label is None for f in files)
-        }
+        unlabelled = {split for split, (files, *_) in found.items() if files and all(f.label is None for f in files)}
     splits, faults = _named(found, root, tree.sample_name)
     every = [files for of_split, *_ in found.values() for files in of_split]
     stats = [(str(path.relative_to(root)), *_size_and_time(path)) for files in every for path in files.paths]
@@ -175,26 +173,16 @@ def _pair(pair: Folders, root: Path) -> _Found:
         lines, odd = read_lines(pair.keys)
         keys = [columns[0] for columns in lines.values()]
         image = f"image {pair.images.relative_to(root)}"
-        faults += odd + [
-            f"{pair.keys}: no {image}/{key}{pair.image_end}" for key in keys if key not in image_of
-        ]
+        faults += odd + [f"{pair.keys}: no {image}/{key}{pair.image_end}" for key in keys if key not in image_of]
         keys = [key for key in keys if key in image_of]
         label_of = {key: label_of[key] for key in keys if key in label_of}
     if pair.labels:
         labels, images = pair.labels.relative_to(root), pair.images.relative_to(root)
         faults += [
-            f"{image_of[key]}: no label {labels}/{key}{pair.label_end}.png"
-            for key in keys
-            if key not in label_of
+            f"{image_of[key]}: no label {labels}/{key}{pair.label_end}.png" for key in keys if key not in label_of
         ]
-        faults += [
-            f"{label_of[key]}: no image {images}/{key}{pair.image_end}" for key in label_of.keys() - image_of
-        ]
-    files = [
-        _Files(image_of[key], label_of.get(key), pair.group)
-        for key in keys
-        if key in label_of or not pair.labels
-    ]
+        faults += [f"{label_of[key]}: no image {images}/{key}{pair.image_end}" for key in label_of.keys() - image_of]
+    files = [_Files(image_of[key], label_of.get(key), pair.group) for key in keys if key in label_of or not pair.labels]
     return files, sorted(faults), [] if pair.keys else left_out
 
 

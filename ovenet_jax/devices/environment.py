@@ -31,9 +31,7 @@ def prepare(deterministic: bool = False) -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     convolve_by_eigen()
     if deterministic and not _add_flag(DETERMINISTIC):
-        raise UserError(
-            f"XLA_FLAGS names a file: write {DETERMINISTIC} there instead of config.deterministic."
-        )
+        raise UserError(f"XLA_FLAGS names a file: write {DETERMINISTIC} there instead of config.deterministic.")
 
 
 def _number_users() -> None:

@@ -59,9 +59,7 @@ def distance_bins(label: np.ndarray) -> np.ndarray:
     return bins[np.minimum(distance, DISTANCES[-1]).astype(np.uint8)]
 
 
-def counted(
-    index: jax.Array, value: jax.Array, right: jax.Array, counts: jax.Array, length: int
-) -> jax.Array:
+def counted(index: jax.Array, value: jax.Array, right: jax.Array, counts: jax.Array, length: int) -> jax.Array:
     """float32 [length, 3]: in each bin how many there are, the sum of their `value`, and how many are `right`.
 
     index: int, value: float, right and counts (whether it counts at all): bool, all of one shape.

@@ -59,11 +59,7 @@ class Evaluator:
     """
 
     def __init__(
-        self,
-        config: ConfigDict,
-        graphdef: nnx.GraphDef,
-        classes: Labels | None = None,
-        answer_only: bool = False,
+        self, config: ConfigDict, graphdef: nnx.GraphDef, classes: Labels | None = None, answer_only: bool = False
     ):
         self.config = config
         self.task = task_of(config, classes)
@@ -76,11 +72,7 @@ class Evaluator:
 
     @enough_memory(EVALUATION_MEMORY)
     def run(
-        self,
-        params: Arrays,
-        statistics: Arrays,
-        interrupted: Event | None = None,
-        observers: Sequence[Observer] = (),
+        self, params: Arrays, statistics: Arrays, interrupted: Event | None = None, observers: Sequence[Observer] = ()
     ) -> Evaluation | None:
         """Evaluates replicated arrays over the whole split, every image once; None if interrupted meanwhile."""
         observers = [self._scores, *observers]

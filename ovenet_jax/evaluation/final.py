@@ -68,12 +68,7 @@ def evaluated(
     split, protocol = config.data.eval_split, evaluator.inference.protocol
     network = restore_network(config.model, folder, config.eval.checkpoint)
     arrays = network.params, network.statistics
-    what = {
-        "split": split,
-        "step": network.step,
-        "eval": config.eval.to_dict(),
-        "data": evaluator.source.identity,
-    }
+    what = {"split": split, "step": network.step, "eval": config.eval.to_dict(), "data": evaluator.source.identity}
     with files.writing(folder, "--workdir"):
         target = report.new_folder(folder / "evaluation", split + protocol.suffix, what)
     evaluation = None if anew else report.read(target)

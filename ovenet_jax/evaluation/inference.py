@@ -120,10 +120,7 @@ class Inference:
         )
         self.add = jax.jit(
             partial(
-                _add,
-                align_corners=align_corners,
-                flip_pairs=tuple(flip_pairs),
-                exponentiate=protocol.sum == "exp",
+                _add, align_corners=align_corners, flip_pairs=tuple(flip_pairs), exponentiate=protocol.sum == "exp"
             ),
             static_argnames=("size", "answer"),
             donate_argnums=0,
@@ -171,8 +168,7 @@ class Inference:
             first: Pass = same_pass[0]
             self.pass_sizes.add(first.size)
             read, write, write_parts = (
-                self._put(stacked([getattr(p, key) for p in same_pass]))
-                for key in ("read", "write", "write_parts")
+                self._put(stacked([getattr(p, key) for p in same_pass])) for key in ("read", "write", "write_parts")
             )
             window, mirrored = self.read(pixels, read)
             output = self.forward(params, statistics, window)
@@ -180,15 +176,10 @@ class Inference:
             if not scores:
                 full = partial(jnp.full, device=parallel.batch_sharded(self.mesh))
                 scores = {
-                    name: (
-                        full((self.rows, *canvas, x.shape[-1]), 0.0),
-                        full((self.rows, *canvas, 1), LEAST),
-                    )
+                    name: (full((self.rows, *canvas, x.shape[-1]), 0.0), full((self.rows, *canvas, 1), LEAST))
                     for name, x in output.scores.items()
                 }
-            scores = self.add(
-                scores, output.scores, other, write, write_parts, size=first.size, answer=output.answer
-            )
+            scores = self.add(scores, output.scores, other, write, write_parts, size=first.size, answer=output.answer)
             if all(p.whole for p in same_pass) and first.scale > largest:
                 maps, offset, confidence = output.scores, output.offset, output.confidence
                 largest = first.scale

@@ -41,10 +41,7 @@ class Inspected(NamedTuple):
 
 
 def inspect(
-    evaluator: Evaluator,
-    params: Arrays,
-    statistics: Arrays,
-    scores: Mapping[int, float | None],
+    evaluator: Evaluator, params: Arrays, statistics: Arrays, scores: Mapping[int, float | None]
 ) -> dict[int, Inspected]:
     """The images of the split that have `scores`; on this process alone."""
     model = evaluator.config.model

@@ -14,9 +14,7 @@ def legend(classes: Labels, present: Sequence[int], width: int = 900) -> np.ndar
     names = [*shown_names(classes.names), *["ignored"] * 256]
     colors = label_colors(np.array(present, int), classes)
     entries = [
-        arranged(
-            [[bordered(bordered(np.full((22, 22, 3), color, np.uint8), 1, shade=184), 4), text(names[k])]]
-        )
+        arranged([[bordered(bordered(np.full((22, 22, 3), color, np.uint8), 1, shade=184), 4), text(names[k])]])
         for k, color in zip(present, colors, strict=True)
     ]
     for columns in range(len(entries), 0, -1):

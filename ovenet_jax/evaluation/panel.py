@@ -45,9 +45,7 @@ def panel(
     truth = {} if label is None else {"label": label}
     for title, ids in {**predictions, **truth}.items():
         if ids.shape != image.shape[:2]:
-            raise ValueError(
-                f"{title} is {list(ids.shape)}; expected the image's size, {list(image.shape[:2])}"
-            )
+            raise ValueError(f"{title} is {list(ids.shape)}; expected the image's size, {list(image.shape[:2])}")
 
     compared = label if len(predictions) > 1 else None
     above = sum(part is not None for part in (image, offset, confidence, label))
@@ -69,9 +67,7 @@ def panel(
         tiles.append(_changed_tile(small, compared, initial, fused))
 
     picture = arranged([tiles] if columns == len(tiles) else [tiles[:above], tiles[above:]])
-    present = sorted(
-        set().union(*(np.unique(ids).tolist() for ids in [*truth.values(), *predictions.values()]))
-    )
+    present = sorted(set().union(*(np.unique(ids).tolist() for ids in [*truth.values(), *predictions.values()])))
     if present:
         picture = arranged([[picture], [legend(classes, present, picture.shape[1])]])
     return bordered(picture, MARGIN)

@@ -65,9 +65,7 @@ class Protocol(NamedTuple):
         """
         check_settings(settings)
         values = {name: getattr(settings, name) for name in cls._fields}
-        return cls(
-            **values | {"window": tuple(settings.window), "scales": tuple(map(float, _scales(settings)))}
-        )
+        return cls(**values | {"window": tuple(settings.window), "scales": tuple(map(float, _scales(settings)))})
 
     def __str__(self) -> str:
         """For people: "scales 0.5 1 2, flip"."""
@@ -88,9 +86,7 @@ def check_settings(settings) -> None:
         raise UserError(f"config.eval.scales is {scales}; it must be positive numbers, like (0.5, 1.0, 1.5).")
     window = tuple(settings.window)
     if len(window) != 2 or not all(isinstance(side, int) and side >= SMALLEST for side in window):
-        raise UserError(
-            f"config.eval.window is {window}; it must be (height, width), both at least {SMALLEST}."
-        )
+        raise UserError(f"config.eval.window is {window}; it must be (height, width), both at least {SMALLEST}.")
     for key, known in CHOICES.items():
         value = getattr(settings, key)
         if value not in known:

@@ -104,9 +104,7 @@ class Refiner:
             network = restore_network(its.model, folder, its.eval.checkpoint)
             self._task = task_of(its, identity.classes_of(folder))
             self._task.check_test()
-            self._inference = Inference.from_config(
-                its, network.graphdef, self._task.classes, answer_only=True
-            )
+            self._inference = Inference.from_config(its, network.graphdef, self._task.classes, answer_only=True)
         self.name = f"step {network.step} of {folder}"
         self._arrays = network.params, network.statistics
 

@@ -58,9 +58,7 @@ def write(
     matrices = evaluation.matrices
     print(table(matrices, task))
     if evaluation.miou is None:
-        print(
-            f"No pixel of these {len(evaluation.images)} images is labelled: there is nothing to compare with."
-        )
+        print(f"No pixel of these {len(evaluation.images)} images is labelled: there is nothing to compare with.")
     content = {"what": what, "images": len(evaluation.images), "answer": evaluation.answer}
     content["made"] = evaluation.made or made_now()
     content |= _results(matrices, task)
@@ -98,8 +96,7 @@ def read(folder: Path) -> Evaluation | None:
 def _as_evaluation(content: dict) -> Evaluation:
     groups = content.get("groups") or {"": {name: content[name] for name in TITLES if name in content}}
     matrices = {
-        group: {name: result["confusion"] for name, result in results.items()}
-        for group, results in groups.items()
+        group: {name: result["confusion"] for name, result in results.items()} for group, results in groups.items()
     }
     known = {"groups": matrices, "images": content["scores"], "sums": content["curves"]}
     return Evaluation.from_json(content | known)
@@ -124,9 +121,7 @@ def table(matrices: Mapping[str, np.ndarray], task: Task) -> str:
     shown = [r["iou"] if r["miou"] is not None else [None] * len(task.classes.names) for r in results]
     rows += [[name, *(percent(iou[i]) for iou in shown)] for i, name in enumerate(task.classes.names)]
     rows += [None]
-    rows += [
-        [title, *(percent(r[key]) for r in results)] for key, title in MEANS.items() if key in results[0]
-    ]
+    rows += [[title, *(percent(r[key]) for r in results)] for key, title in MEANS.items() if key in results[0]]
     return aligned(rows, width=14)
 
 
@@ -134,9 +129,7 @@ def group_table(groups: Mapping[str, Mapping[str, np.ndarray]]) -> str:
     """mIoU over all classes of each group of images, in percent."""
     predictions = next(iter(groups.values()))
     rows = [["mIoU [%]", *(TITLES[name] for name in predictions)]]
-    rows += [
-        [key, *(percent(class_scores(m)["miou"]) for m in group.values())] for key, group in groups.items()
-    ]
+    rows += [[key, *(percent(class_scores(m)["miou"]) for m in group.values())] for key, group in groups.items()]
     return aligned(rows, width=14)
 
 
@@ -146,8 +139,7 @@ def _results(matrices: Mapping[str, np.ndarray], task: Task) -> dict:
     for name, matrix in matrices.items():
         result = task.scores_of(matrix)
         per_class = {
-            key: dict(zip(task.classes.names, result.pop(key).tolist(), strict=True))
-            for key in ("iou", "accuracy")
+            key: dict(zip(task.classes.names, result.pop(key).tolist(), strict=True)) for key in ("iou", "accuracy")
         }
         content[name] = {**result, **per_class, "confusion": matrix.tolist()}
     return content

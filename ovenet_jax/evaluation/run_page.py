@@ -24,10 +24,7 @@ from ovenet_jax.tables import percent
 
 SHORT = {"main": "IoU", "initial": "S_i", "seed": "S_s", "fused": "S_f", "offset": "IoU"}
 LISTED_IMAGES, LISTED_REGIONS = 200, 60
-LEARNED = (
-    ("Losses", "loss", "loss_"),
-    ("mIoU in training", "mIoU", "eval_miou_"),
-)  # title, unit, keys' beginning
+LEARNED = (("Losses", "loss", "loss_"), ("mIoU in training", "mIoU", "eval_miou_"))  # title, unit, keys' beginning
 
 
 def write(
@@ -173,9 +170,7 @@ def suspect_sections(evaluation: Evaluation) -> Iterator[Section]:
         "Regions of one label by the mean probability that the network gives to it, and the softmin of that over their "
         "image (Lad and Mueller, 2023), in percent; the least believed first."
     )
-    yield Section(
-        "Labels that look wrong", text if rows else "The network believes all regions.", columns, rows
-    )
+    yield Section("Labels that look wrong", text if rows else "The network believes all regions.", columns, rows)
 
 
 def image_section(images: Sequence[ImageScore]) -> Section:

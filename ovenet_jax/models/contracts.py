@@ -54,9 +54,7 @@ class Backbone(Protocol):
     def last(self, stages: Any, /) -> jax.Array:
         """What the offset head reads of the stages of an offset trunk: [B, h, w, width]."""
 
-    def offset_trunk(
-        self, branch: int, modules: Sequence[int], /, *, init: InitialValues
-    ) -> Callable[[Any], Stages]:
+    def offset_trunk(self, branch: int, modules: Sequence[int], /, *, init: InitialValues) -> Callable[[Any], Stages]:
         """A second copy of stages `branch` (2, 3 or 4) to 4: the maps after the stage before -> those after each.
 
         modules: how many of each stage's modules, or blocks, it has.

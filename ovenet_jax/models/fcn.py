@@ -32,9 +32,7 @@ class PixelClassifier(nnx.Module):
     ):
         options: dict[str, Any] = {"in_head": in_head, "init": init}
         width = hidden_features or in_features
-        self.hidden = ConvNormAct(
-            in_features, width, kernel_size, bias=bias, activation=activation, **options
-        )
+        self.hidden = ConvNormAct(in_features, width, kernel_size, bias=bias, activation=activation, **options)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))  # whole channels
         self.output = Conv(width, out_features, 1, bias=output_bias, **options)
 

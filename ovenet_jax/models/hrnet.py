@@ -45,9 +45,7 @@ class Bottleneck(nnx.Module):
     [B, H, W, in] -> [B, ceil(H / stride), ceil(W / stride), 4 * width]; stride and dilation are the 3x3's.
     """
 
-    def __init__(
-        self, in_features: int, width: int, *, stride: int = 1, dilation: int = 1, init: InitialValues
-    ):
+    def __init__(self, in_features: int, width: int, *, stride: int = 1, dilation: int = 1, init: InitialValues):
         self.conv1 = ConvNormAct(in_features, width, 1, init=init)
         self.conv2 = ConvNormAct(width, width, 3, stride=stride, dilation=dilation, init=init)
         self.conv3 = ConvNormAct(width, 4 * width, 1, activation=None, init=init)
@@ -68,11 +66,7 @@ class ExchangeModule(nnx.Module):
 
     def __init__(self, stage: Stage, *, align_corners: bool, init: InitialValues):
         def block(width: int) -> nnx.Module:
-            return (
-                Bottleneck(width, width // 4, init=init)
-                if stage.bottlenecks
-                else BasicBlock(width, init=init)
-            )
+            return Bottleneck(width, width // 4, init=init) if stage.bottlenecks else BasicBlock(width, init=init)
 
         widths = stage.widths
         self.branches = nnx.List(nnx.List(block(width) for _ in range(stage.blocks)) for width in widths)
@@ -110,16 +104,12 @@ class Trunk(nnx.Module):
     keeps only the maps that enter it for the backward pass.
     """
 
-    def __init__(
-        self, in_widths: Sequence[int], stages: Sequence[Stage], *, align_corners: bool, init: InitialValues
-    ):
+    def __init__(self, in_widths: Sequence[int], stages: Sequence[Stage], *, align_corners: bool, init: InitialValues):
         self.numbers = tuple(range(5 - len(stages), 5))
         self.rematerialise = False
         for number, stage in zip(self.numbers, stages, strict=True):
             if len(stage.widths) != len(in_widths) + 1:
-                raise ValueError(
-                    f"stage {number} has {len(in_widths) + 1} branches, got widths {stage.widths}"
-                )
+                raise ValueError(f"stage {number} has {len(in_widths) + 1} branches, got widths {stage.widths}")
             setattr(self, f"transition{number - 1}", _transition(in_widths, stage.widths, init))
             module = partial(ExchangeModule, stage, align_corners=align_corners, init=init)
             setattr(self, f"stage{number}", nnx.List(module() for _ in range(stage.modules)))

@@ -25,9 +25,7 @@ class InterlacedAttention(nnx.Module):
     """
 
     def __init__(self, features: int, *, block: tuple[int, int], **options: Any):
-        attention = partial(
-            SelfAttention, features, value_features=features, project_with_norm=True, **options
-        )
+        attention = partial(SelfAttention, features, value_features=features, project_with_norm=True, **options)
         self.long_range, self.short_range = attention(), attention()
         self.block = block
 

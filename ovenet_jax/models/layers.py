@@ -92,9 +92,7 @@ class Conv(nnx.Module):
     ):
         shape = (kernel_size, kernel_size, in_features, out_features)
         fan_in = in_features * kernel_size**2
-        self.kernel: nnx.Param[Any] = nnx.Param(
-            init.default(shape, fan_in) if in_head else init.backbone_kernel(shape)
-        )
+        self.kernel: nnx.Param[Any] = nnx.Param(init.default(shape, fan_in) if in_head else init.backbone_kernel(shape))
         self.bias: nnx.Param[Any] | None = nnx.Param(init.default((out_features,), fan_in)) if bias else None
         self.stride = stride
         self.dilation = dilation
@@ -237,9 +235,7 @@ class AtrousPyramid(nnx.Module):
     features]. Of ASP-OC and ASP-OCR (ASPP: Chen et al., DeepLabv3, 2017). `layer`: more arguments of ConvNormAct."""
 
     def __init__(self, in_features: int, features: int, dilations: Iterable[int], **layer: Any):
-        branch: Callable[..., ConvNormAct] = partial(
-            ConvNormAct, in_features, features, in_head=True, **layer
-        )
+        branch: Callable[..., ConvNormAct] = partial(ConvNormAct, in_features, features, in_head=True, **layer)
         self.branches = nnx.List([branch(1), *(branch(3, dilation=dilation) for dilation in dilations)])
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -309,9 +305,7 @@ def _sum_of_neighbours(matrix: np.ndarray, axis: int, x: jax.Array) -> jax.Array
     return reduce(operator.add, terms).astype(x.dtype)
 
 
-def interpolation_weights(
-    source: int, target: int, align_corners: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def interpolation_weights(source: int, target: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each of `target` pixels along an axis: its two neighbours among `source` pixels, and the second's weight."""
     index = np.arange(target, dtype=np.float64)
     if align_corners:

@@ -9,13 +9,7 @@ import numpy as np
 
 Value = TypeVar("Value")
 
-TITLES = {
-    "main": "prediction",
-    "initial": "initial S_i",
-    "seed": "seed S_s",
-    "fused": "fused S_f",
-    "offset": "offsets",
-}
+TITLES = {"main": "prediction", "initial": "initial S_i", "seed": "seed S_s", "fused": "fused S_f", "offset": "offsets"}
 
 
 def in_order(by_name: Mapping[str, Value]) -> dict[str, Value]:

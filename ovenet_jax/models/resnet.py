@@ -26,12 +26,7 @@ class Layer(NamedTuple):
 
 
 def dilated_layers(
-    blocks: Sequence[int],
-    widths: Sequence[int],
-    *,
-    output_stride: int,
-    multi_grid: Sequence[int],
-    half_dilation: bool,
+    blocks: Sequence[int], widths: Sequence[int], *, output_stride: int, multi_grid: Sequence[int], half_dilation: bool
 ) -> tuple[Layer, ...]:
     """The four layers of a ResNet whose last ones keep the resolution of `output_stride` (8 or 16).
 

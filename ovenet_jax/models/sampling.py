@@ -29,12 +29,7 @@ def seed_positions(offset: jax.Array) -> jax.Array:
 
 @jax.named_scope("sample")
 def sample(
-    values: jax.Array,
-    positions: jax.Array,
-    *,
-    align_corners: bool = True,
-    padding: str = "border",
-    order: int = 1,
+    values: jax.Array, positions: jax.Array, *, align_corners: bool = True, padding: str = "border", order: int = 1
 ) -> jax.Array:
     """Reads `values` [B, H, W, C] at `positions` [B, h, w, 2] -> [B, h, w, C]: the seed gather.
 

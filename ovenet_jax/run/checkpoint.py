@@ -65,9 +65,7 @@ class Checkpoints:
             if read_only:  # of which Orbax would warn
                 logger.setLevel(logging.ERROR)
             options = ocp.CheckpointManagerOptions(
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-                    [checkpoint_managers.LatestN(2), best]
-                ),
+                preservation_policy=checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(2), best]),
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,
                 # directories at once: where one cannot be made, threads would wait for it for minutes
@@ -225,9 +223,7 @@ class Checkpoints:
             model = self._restore_model(step, {"params": params, "statistics": statistics})
         except UnreadableError as error:
             helps = "choose another by config.eval.checkpoint ('best' or 'latest')"
-            raise UserError(
-                f"Checkpoint {step} in {self.folder} cannot be read ({error}); {helps}."
-            ) from error
+            raise UserError(f"Checkpoint {step} in {self.folder} cannot be read ({error}); {helps}.") from error
         return model["params"], model["statistics"]
 
     def _set_aside(self, damaged: dict[int, str]) -> None:

@@ -46,10 +46,7 @@ def read(folder: Path) -> Identity | None:
     remedy = "delete it: the classes are then those of the data, and a training that goes on writes it anew"
     content = files.read_json(file, {"classes": TABLE, "training": dict, "validation": dict}, remedy)
     classes = Labels(**{key: workdir.with_tuples(content["classes"][key]) for key in TABLE})
-    count, numbers = (
-        len(classes.names),
-        {classes.void_id, *classes.ignored_ids}.union(*classes.ids, *classes.colors),
-    )
+    count, numbers = (len(classes.names), {classes.void_id, *classes.ignored_ids}.union(*classes.ids, *classes.colors))
     sound = len(classes.ids) == count and all(classes.ids) and [*map(len, classes.colors)] == count * [3]
     if not sound or not numbers <= set(range(256)):
         raise UserError(f"{file} is damaged (it describes no classes); {remedy}.")

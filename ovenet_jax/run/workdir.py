@@ -36,9 +36,7 @@ def check(workdir: Path, config: ConfigDict) -> None:
     if saved is not None and has_checkpoint(workdir):
         found = differences(saved, config, FREE_KEYS)
         if found:
-            listed = "; ".join(
-                f"{key} is {there!r} there and {here!r} here" for key, there, here in found[:5]
-            )
+            listed = "; ".join(f"{key} is {there!r} there and {here!r} here" for key, there, here in found[:5])
             helps = "resume it with its own config, or choose another --workdir"
             raise UserError(f"{workdir} holds the run of another config ({listed}); {helps}.")
 
@@ -130,9 +128,7 @@ def with_tuples(value: Any) -> Any:
     return tuple(map(with_tuples, value)) if isinstance(value, list) else value
 
 
-def differences(
-    saved: ConfigDict, config: ConfigDict, but: tuple[str, ...] = ()
-) -> list[tuple[str, object, object]]:
+def differences(saved: ConfigDict, config: ConfigDict, but: tuple[str, ...] = ()) -> list[tuple[str, object, object]]:
     """(key, saved value, config's value) of all leaves that differ, `but` those whose keys begin so; tuples and lists
     are the same thing. A key that only one of two versions has makes no difference where its value turns nothing on."""
     there, here = (leaves(json.loads(json.dumps(c.to_dict()))) for c in (saved, config))

@@ -89,9 +89,7 @@ def read_instance_ids(path: Path) -> np.ndarray:
     return ids
 
 
-def files_by_name(
-    folder: Path, suffixes: Sequence[str], ends: Sequence[str] = (), only: str = ""
-) -> dict[str, Path]:
+def files_by_name(folder: Path, suffixes: Sequence[str], ends: Sequence[str] = (), only: str = "") -> dict[str, Path]:
     """The files under `folder` by the names of their samples: path in the folder, without suffix and all of `ends`.
 
     Where some end in `only`, the others beside them are left alone: Cityscapes' label maps lie among other PNGs. Files
@@ -114,9 +112,7 @@ def files_by_name(
             name = name.removesuffix(end)
         other = files.setdefault(name, path)
         if other != path:
-            raise UserError(
-                f"{folder} holds both {other.name} and {path.name}, which are one sample; keep one."
-            )
+            raise UserError(f"{folder} holds both {other.name} and {path.name}, which are one sample; keep one.")
     return files
 
 

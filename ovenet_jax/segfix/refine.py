@@ -38,9 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--offsets", type=command.folder, required=True, help="folder of offset files")
     add("--instances", action="store_true", help="the labels are lists and masks of instances")
-    add(
-        "--scale", type=command.number(-100, 100), help="of boundary offsets (default: 2, with --instances 1)"
-    )
+    add("--scale", type=command.number(-100, 100), help="of boundary offsets (default: 2, with --instances 1)")
     sure = f"of the confidence of seeds (default: {SURE})"
     add("--threshold", type=command.number(0, 1), default=SURE, help=sure)
     mixed = "mix labels as the published scripts do on PyTorch since 1.3, which is not what they mean"

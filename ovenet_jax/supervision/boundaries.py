@@ -16,12 +16,7 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.models.segfix import SegFixOutput, offset_classes, offset_probabilities
 from ovenet_jax.models.zoo import directions_of
 from ovenet_jax.segfix.files import Offsets
-from ovenet_jax.segfix.labels import (
-    boundary_and_direction,
-    evaluation_classes,
-    offset_of_class,
-    training_classes,
-)
+from ovenet_jax.segfix.labels import boundary_and_direction, evaluation_classes, offset_of_class, training_classes
 from ovenet_jax.segfix.samples import REGIONS, prepare_samples, with_boundaries
 from ovenet_jax.supervision.classes import check_tested
 from ovenet_jax.supervision.losses import Loss, segfix_loss
@@ -86,9 +81,7 @@ class Boundaries:
 
     def check_test(self) -> None:
         if self._config.eval.segfix:
-            raise UserError(
-                "config.eval.segfix refines classes, but this network finds boundaries; leave it out."
-            )
+            raise UserError("config.eval.segfix refines classes, but this network finds boundaries; leave it out.")
         if self._config.eval.sum != "logits":
             raise UserError(
                 f"config.eval.sum is {self._config.eval.sum!r}; a SegFix's scores add up as they are, so it must be "
@@ -98,9 +91,7 @@ class Boundaries:
     def create_loss(self) -> Loss:
         """It weights classes by their rarity in the batch."""
         if self._config.loss.class_weights or self._config.loss.ohem.on:
-            raise UserError(
-                "config.loss.class_weights and config.loss.ohem are not for SegFix; leave them out."
-            )
+            raise UserError("config.loss.class_weights and config.loss.ohem are not for SegFix; leave them out.")
         align_corners = self._config.model.align_corners
 
         def loss(output: SegFixOutput, label: jax.Array, **_: Any) -> dict[str, jax.Array]:

@@ -106,9 +106,7 @@ class Classes:
             softmax = ohem.softmax_again or not probabilities
             options["ohem"] = Ohem(ohem.threshold, ohem.keep, ohem.group, softmax, ohem.aux_over_all)
         if not self.gives_offsets:
-            return lambda output, label, among=None: {
-                "total": segmentation_loss(output, label, among=among, **options)
-            }
+            return lambda output, label, among=None: {"total": segmentation_loss(output, label, among=among, **options)}
         return partial(
             ovenet_loss,
             confidence_weight=loss.confidence_weight,
@@ -182,9 +180,7 @@ def _numbered_as(learned: Labels, split: Source) -> Source:
             f"but {', '.join(map(repr, learned.names[:5]))}{' ...' if len(learned.names) > 5 else ''}; train on these "
             f"data, with --config.init.base to begin from it."
         )
-    print(
-        "Note: the data have these classes in another order or number than the run; they are matched by name."
-    )
+    print("Note: the data have these classes in another order or number than the run; they are matched by name.")
     table = split.classes.numbers_in(learned)
     return replace(split, classes=learned, stored=split.classes, relabel=partial(_renumbered, table=table))
 

@@ -71,9 +71,7 @@ def ohem_cross_entropy(
     loss, _, probability = pixel_losses(logits, label, class_weights, align_corners, softmax=ohem.softmax)
     groups, rest = divmod(label.shape[0], ohem.group)
     if rest:
-        raise ValueError(
-            f"OHEM ranks pixels in groups of {ohem.group} images; {len(label)} images do not divide"
-        )
+        raise ValueError(f"OHEM ranks pixels in groups of {ohem.group} images; {len(label)} images do not divide")
     per_group = [x.reshape(groups, -1) for x in (loss, probability, label != IGNORE)]
 
     def hard_mean(loss, probability, valid):
@@ -120,12 +118,7 @@ def segmentation_loss(
 
 
 def confidence_loss(
-    offset: jax.Array,
-    confidence: jax.Array,
-    label: jax.Array,
-    *,
-    grid_align_corners: bool,
-    include_ignored: bool,
+    offset: jax.Array, confidence: jax.Array, label: jax.Array, *, grid_align_corners: bool, include_ignored: bool
 ) -> jax.Array:
     """Supervises F by whether a pixel and its seed carry the same label: mean of -log(F), or -log(1 - F), over pixels.
 
@@ -223,9 +216,7 @@ def _target(label: jax.Array) -> jax.Array:
     return jnp.where(label == IGNORE, 0, label).astype(jnp.int32)
 
 
-def _weight(
-    label: jax.Array, class_weights: Sequence[float] | jax.Array | None, dtype: jnp.dtype
-) -> jax.Array:
+def _weight(label: jax.Array, class_weights: Sequence[float] | jax.Array | None, dtype: jnp.dtype) -> jax.Array:
     """The weight of every pixel's class, 0 where ignored."""
     weight = 1.0 if class_weights is None else jnp.asarray(class_weights, dtype)[_target(label)]
     return jnp.where(label == IGNORE, 0.0, weight)

@@ -34,9 +34,7 @@ def most_probable(scores: jax.Array) -> jax.Array:
     return scores.argmax(-1).astype(jnp.uint8)
 
 
-def class_measures(
-    output: Output, label: jax.Array, labels: jax.Array, *, align_corners: bool
-) -> dict[str, jax.Array]:
+def class_measures(output: Output, label: jax.Array, labels: jax.Array, *, align_corners: bool) -> dict[str, jax.Array]:
     """Pixel accuracy of each prediction; for OVeNet also mean confidence, and mean offset length in label pixels.
 
     `labels` [A, B, H, W] are those of all micro-batches: the mean of their measures is that of the batch.

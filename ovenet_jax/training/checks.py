@@ -47,10 +47,6 @@ def check_config(config: ConfigDict) -> None:
         raise UserError("config.augment has both short_side and resize; only one of them can come first.")
     for key, on in (("init.trunk", config.init.trunk), ("freeze_base", config.freeze_base)):
         if on and not has_offsets(config.model):
-            raise UserError(
-                f"config.{key} is for networks with offsets, which config.model is not; leave it out."
-            )
+            raise UserError(f"config.{key} is for networks with offsets, which config.model is not; leave it out.")
         if on and not config.init.base:
-            raise UserError(
-                f"config.{key} needs a trained base network: name its folder in config.init.base."
-            )
+            raise UserError(f"config.{key} needs a trained base network: name its folder in config.init.base.")

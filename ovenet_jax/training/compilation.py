@@ -21,9 +21,7 @@ from ovenet_jax.training.health import watched
 from ovenet_jax.training.packing import Packing
 from ovenet_jax.training.step import frozen_parts, train_step
 
-COMPILED = (
-    "/jax/core/compile/backend_compile_duration"  # JAX's event of a program compiled, or read from the cache
-)
+COMPILED = "/jax/core/compile/backend_compile_duration"  # JAX's event of a program compiled, or read from the cache
 FROM_CACHE = "/jax/compilation_cache/cache_hits"
 
 

@@ -49,9 +49,7 @@ class FiniteWatch:
     Then `settings.policy` says what happens: "stop", or "skip" for at most `settings.limit` steps of a run.
     """
 
-    def __init__(
-        self, settings: ConfigDict, folder: Path, first_step: int, images: Callable[..., Sequence[str]]
-    ):
+    def __init__(self, settings: ConfigDict, folder: Path, first_step: int, images: Callable[..., Sequence[str]]):
         self._settings, self._images = settings, images
         file, others = folder / "non_finite.jsonl", jax.process_index() > 0
         self._file = JsonLines(file, keep=lambda line: line["step"] <= first_step, read_only=others)
@@ -72,10 +70,7 @@ class FiniteWatch:
             return
         self._file.append({"step": step, "images": self._images(step=step)})
         count, limit = self._file.count, self._settings.limit
-        happened, named = (
-            f"oss or parameters were not finite at step {step}",
-            f"{self._file.path} names the images",
-        )
+        happened, named = (f"oss or parameters were not finite at step {step}", f"{self._file.path} names the images")
         stopped = f"so training stopped; what was saved before is kept. {named} of such steps"
         if self._settings.policy == "stop":
             raise UserError(

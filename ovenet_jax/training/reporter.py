@@ -69,9 +69,7 @@ class Reporter:
         if jax.process_index() == 0:
             self._summaries = Summaries(self._folder, step, evaluated)
 
-    def collect(
-        self, step: int, measures: dict[str, jax.Array], finite: jax.Array, seconds_waiting: float
-    ) -> None:
+    def collect(self, step: int, measures: dict[str, jax.Array], finite: jax.Array, seconds_waiting: float) -> None:
         """Adds one step's rate and, if it was finite, its scalar measures; nothing is fetched from the devices."""
         self.collected = self._add(self.collected, measures, finite, step)
         self._seconds_waiting += seconds_waiting
@@ -95,9 +93,7 @@ class Reporter:
             print(f"step {step}/{self._config.steps}  {loss}  {pace}  {waiting}", flush=True)
             self._summaries.scalars(step, values)
 
-    def report_evaluation(
-        self, step: int, evaluation: Evaluation, panels: Callable[[], dict[str, np.ndarray]]
-    ) -> None:
+    def report_evaluation(self, step: int, evaluation: Evaluation, panels: Callable[[], dict[str, np.ndarray]]) -> None:
         """mIoU and pixel accuracy of each prediction, and the panels, which are made on process 0 alone."""
         if self._summaries:
             results = {name: self._task.scores_of(matrix) for name, matrix in evaluation.matrices.items()}

@@ -71,9 +71,7 @@ KNOWN: dict[str, Any] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
     **{f"torch.{name}Storage": np.dtype(kind) for name, kind in TYPES.items()},
-    **dict.fromkeys(
-        ("numpy.dtype", "numpy.float64", "numpy.dtypes.Float64DType", "_codecs.encode"), _Ignored
-    ),
+    **dict.fromkeys(("numpy.dtype", "numpy.float64", "numpy.dtypes.Float64DType", "_codecs.encode"), _Ignored),
     **dict.fromkeys(("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"), _Ignored),
 }
 

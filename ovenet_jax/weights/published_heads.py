@@ -38,11 +38,7 @@ HEADS = (
     Head("ASP-OCR", {"name": "asp_ocr"}, ATTENTION | {"pyramid"}, has=SEPARATE),
     Head("Base-OC", {"name": "base_oc", "first_release": False}, ATTENTION, lacks=SEPARATE),
     Head("Base-OC of the first release", {"name": "base_oc", "first_release": True}, FIRST_RELEASE),
-    Head(
-        "Pyramid-OC",
-        {"name": "pyramid_oc"},
-        SEVERAL | {f"attentions.{x}" for x in ("key", "output", "value")},
-    ),
+    Head("Pyramid-OC", {"name": "pyramid_oc"}, SEVERAL | {f"attentions.{x}" for x in ("key", "output", "value")}),
     Head("ASP-OC", {"name": "asp_oc", "first_release": False}, ATTENTION | PYRAMID),
     Head(
         "ASP-OC of the first release",

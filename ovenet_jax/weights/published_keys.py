@@ -11,15 +11,7 @@ import numpy as np
 
 from ovenet_jax.errors import UserError
 from ovenet_jax.weights.published_heads import title_of_config
-from ovenet_jax.weights.published_names import (
-    HRNET,
-    OCNET,
-    OPENSEG_HRNET,
-    OPENSEG_RESNET,
-    CodeBase,
-    Rules,
-    renamed,
-)
+from ovenet_jax.weights.published_names import HRNET, OCNET, OPENSEG_HRNET, OPENSEG_RESNET, CodeBase, Rules, renamed
 from ovenet_jax.weights.torch_weights import ABN_EPS
 
 if TYPE_CHECKING:

@@ -148,9 +148,7 @@ class CodeBase(NamedTuple):
         return renamed(names.get(part, "") + key.removeprefix(part), COMMON)
 
 
-HRNET = CodeBase(
-    "HRNet, HRNet + OCR or OVeNet", HRNET_BACKBONE, HRNET_HEADS, IMAGENET_RGB, in_place_abn=False
-)
+HRNET = CodeBase("HRNet, HRNet + OCR or OVeNet", HRNET_BACKBONE, HRNET_HEADS, IMAGENET_RGB, in_place_abn=False)
 OPENSEG_HRNET = CodeBase("openseg (HRNet)", HRNET_BACKBONE, OPENSEG_HRNET_HEADS, IMAGENET_BGR)
 OPENSEG_RESNET = CodeBase("openseg (ResNet)", RESNET_BACKBONE, OPENSEG_HEADS, CAFFE_BGR)
 OCNET = CodeBase("OCNet's first release", RESNET_BACKBONE + ONE_MODULE, OCNET_HEADS, CAFFE_RGB)

@@ -60,11 +60,7 @@ class _Offer(NamedTuple):
 
 
 def start_from(
-    model: nnx.Module,
-    head: "ConfigDict",
-    init: "ConfigDict",
-    frozen: Sequence[str] = (),
-    classes: Sequence[str] = (),
+    model: nnx.Module, head: "ConfigDict", init: "ConfigDict", frozen: Sequence[str] = (), classes: Sequence[str] = ()
 ) -> nnx.Module:
     """`model`, whose head is `config.model.head` and tells apart the `classes` of these names, with what the workdirs
     named in `config.init` give it; prints where its arrays come from. Raises UserError: a folder without a checkpoint,
@@ -100,11 +96,7 @@ def _restore(role: str, folder: str) -> Source:
 
 
 def take_over(
-    fresh: Arrays,
-    head: "ConfigDict",
-    base: Source,
-    trunk: Source | None = None,
-    classes: Sequence[str] = (),
+    fresh: Arrays, head: "ConfigDict", base: Source, trunk: Source | None = None, classes: Sequence[str] = ()
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """A `fresh` network's arrays, those that `base` and `trunk` offer replaced, and the origin of each in words.
 
@@ -120,13 +112,9 @@ def take_over(
         own = _part(trunk or base, *OFFSET_PARTS)
         if trunk and not own:
             raise UserError(f"{trunk.title} holds no offset trunk; give the folder of an OVeNet, or none.")
-        twins = {
-            n: n.replace("offset_trunk.", "backbone.trunk.") for n in fresh if n.startswith(OFFSET_PARTS)
-        }
+        twins = {n: n.replace("offset_trunk.", "backbone.trunk.") for n in fresh if n.startswith(OFFSET_PARTS)}
         copied = f"copied from the backbone of {base.title}"
-        offers |= own or {
-            n: _Offer(base.arrays[x], base.title, copied) for n, x in twins.items() if x in base.arrays
-        }
+        offers |= own or {n: _Offer(base.arrays[x], base.title, copied) for n, x in twins.items() if x in base.arrays}
         whole += OFFSET_PARTS if own else ()
 
     arrays, origins = dict(fresh), dict.fromkeys(fresh, INITIALISED)

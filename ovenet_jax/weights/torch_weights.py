@@ -69,9 +69,7 @@ def fill(
         key, value = found[name]
         ours = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value  # [out, in, h, w] -> [h, w, in, out]
         if ours.shape != expected[name].shape:
-            problems.append(
-                f"{key} has shape {ours.shape} (channels last), {name} needs {expected[name].shape}"
-            )
+            problems.append(f"{key} has shape {ours.shape} (channels last), {name} needs {expected[name].shape}")
             continue
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and named below
             arrays[name] = ours.astype(expected[name].dtype)

@@ -34,9 +34,7 @@ def made_up(
     small = h, w = -(-height // 4), -(-width // 4)
     names = ("offset",) if boundaries else ("initial", "seed", "fused") if offsets else ("main",)
     scores = {key: _probabilities(rng, small) for key in names}
-    label = cv2.resize(
-        _probabilities(rng, small).argmax(-1).astype(np.uint8), (width, height), interpolation=0
-    )
+    label = cv2.resize(_probabilities(rng, small).argmax(-1).astype(np.uint8), (width, height), interpolation=0)
     label[:3, :5] = 255
     y, x = np.mgrid[:h, :w]
     ends = np.stack([x, y], -1) + rng.normal(0, 5, (h, w, 2))

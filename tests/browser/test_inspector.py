@@ -107,8 +107,7 @@ def index_of(image, x: float, y: float) -> tuple[int, int]:
     """The network's pixel (row, column) nearest to a position of the image; the later one of two."""
     rows, columns = next(iter(image.rankings.values())).classes.shape[:2]
     column, row = (
-        int(np.floor((value - origin) / step + 0.5))
-        for value, origin, step in zip((x, y), *image.grid, strict=True)
+        int(np.floor((value - origin) / step + 0.5)) for value, origin, step in zip((x, y), *image.grid, strict=True)
     )
     return min(max(row, 0), rows - 1), min(max(column, 0), columns - 1)
 
@@ -288,9 +287,7 @@ def test_tables_sort_and_charts_come(opened):
             page.wait_for_selector(f"[data-chart={chart}][data-drawn] {drawn}", state="attached")
         heat = page.evaluate("document.querySelector('[data-chart=confusion]').data[0]")
         counts = np.array(heat["customdata"])[..., 0]
-        np.testing.assert_allclose(
-            np.array(heat["customdata"])[..., 1], counts / counts.sum(1, keepdims=True)
-        )
+        np.testing.assert_allclose(np.array(heat["customdata"])[..., 1], counts / counts.sum(1, keepdims=True))
         assert heat["x"][0] == HOSTILE[0].replace("<", "&lt;").replace(">", "&gt;")
 
 

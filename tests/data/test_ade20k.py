@@ -17,9 +17,7 @@ def test_both_trees_hold_the_same_samples(tmp_path, official):
     pipeline.prepare(data)
     for split, count in {"train": 3, "val": 2, "test": 1}.items():
         source = pipeline.open_split(data, split)
-        assert [source[i]["name"] for i in range(len(source))] == [
-            f"ADE_{split}_{i:08d}" for i in range(1, count + 1)
-        ]
+        assert [source[i]["name"] for i in range(len(source))] == [f"ADE_{split}_{i:08d}" for i in range(1, count + 1)]
         assert source.has_labels == ("label" in source[0]) == (split != "test")
     label = pipeline.open_split(data, "train")[2]["label"]
     ids = trees.ids((23, 19), range(151)).astype(int)
@@ -42,9 +40,7 @@ def test_an_id_beyond_150_is_named(tmp_path):
     data = trees.write_ade20k(tmp_path)
     label = Path(data.root) / "annotations/validation/ADE_val_00000002.png"
     write(label, trees.ids((22, 23), range(100, 153)))
-    with pytest.raises(
-        UserError, match="ADE_val_00000002.png: label values 151, 152 are not in the class table"
-    ):
+    with pytest.raises(UserError, match="ADE_val_00000002.png: label values 151, 152 are not in the class table"):
         pipeline.prepare(data)
 
 

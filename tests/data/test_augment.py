@@ -219,9 +219,7 @@ def test_resized_image_and_label_stay_aligned(scale):
         ((50, 50), 33, 8, (33, 33), (40, 40)),
     ],
 )
-def test_the_short_side_is_resized_and_both_are_padded_with_the_mean_colour(
-    size, short_side, multiple, inner, outer
-):
+def test_the_short_side_is_resized_and_both_are_padded_with_the_mean_colour(size, short_side, multiple, inner, outer):
     sample = {"image": np.full((*size, 3), 7, np.uint8), "label": np.full(size, 3, np.uint8), "name": "x"}
     resized = resize_short_side(sample, short_side, multiple)
     inside = np.zeros(outer, bool)

@@ -84,10 +84,7 @@ def test_all_faults_are_named_at_once_by_their_official_names(data):
     root = Path(data.root)
     (root / "gtFine/train/ulm/ulm_000000_000019_gtFine_labelIds.png").unlink()
     (root / "leftImg8bit/val/lindau/lindau_000000_000019_leftImg8bit.png").unlink()
-    write(
-        root / "gtFine/train/bochum/bochum_000000_000019_gtFine_labelIds.png",
-        trees.ids(trees.SIZE, range(30, 38)),
-    )
+    write(root / "gtFine/train/bochum/bochum_000000_000019_gtFine_labelIds.png", trees.ids(trees.SIZE, range(30, 38)))
     (root / "leftImg8bit/test/berlin/berlin_000000_000019_leftImg8bit.png").write_bytes(b"")
     with pytest.raises(UserError) as error:
         pipeline.prepare(data)
@@ -111,8 +108,7 @@ def test_a_name_that_occurs_twice_is_a_fault(data):
         root / "test/bonn/ulm_000000_000019_leftImg8bit.png"
     )
     with pytest.raises(
-        UserError,
-        match="bonn/ulm_000000_000019_leftImg8bit.png: leftImg8bit/train/ulm/ulm_.*png has the same name",
+        UserError, match="bonn/ulm_000000_000019_leftImg8bit.png: leftImg8bit/train/ulm/ulm_.*png has the same name"
     ):
         pipeline.prepare(data)
 

@@ -107,10 +107,7 @@ def test_an_image_that_its_exif_turns_stays_aligned_with_its_label(tmp_path, suf
     left, right = (pipeline.open_split(data, "train")[i] for i in range(2))
     np.testing.assert_array_equal(left["label"], right["label"][::-1, ::-1])
     assert np.abs(left["image"].astype(int) - right["image"][::-1, ::-1]).max() < 12
-    for line in (
-        "1 images turned as their EXIF says; the first: ",
-        "1 labels turned with their images, whose",
-    ):
+    for line in ("1 images turned as their EXIF says; the first: ", "1 labels turned with their images, whose"):
         assert line in as_text(report)
 
 
@@ -135,9 +132,7 @@ def test_what_is_odd_about_labels_is_said(tmp_path, labels, said):
         assert report["splits"]["train"]["odd"] == []
     else:
         assert said in " ".join(as_text(report).split())
-        with pytest.raises(
-            UserError, match="(nothing is labelled|only road occurs); labels need two classes"
-        ):
+        with pytest.raises(UserError, match="(nothing is labelled|only road occurs); labels need two classes"):
             check_training(report, "train[:50%]")
 
 
@@ -166,9 +161,7 @@ def test_other_ids_are_prepared_anew_and_another_name_is_not(tmp_path):
 def test_an_image_beside_the_splits_is_not_lost_in_silence(tmp_path, odd):
     data = trees.write_folder(tmp_path)
     trees.write_image(Path(data.root) / "images" / odd, trees.image(trees.SIZE))
-    with pytest.raises(
-        UserError, match=f"images holds {odd.split('/')[0]}, which is no split; give every image"
-    ):
+    with pytest.raises(UserError, match=f"images holds {odd.split('/')[0]}, which is no split; give every image"):
         pipeline.prepare(data)
 
 

@@ -133,9 +133,7 @@ def test_jpegs_are_read_and_those_cut_off_refused(flags):
 
 def cmyk():
     """A JPEG whose header says four channels; nothing else of it is looked at."""
-    return jpeg(RGB).replace(
-        b"\xff\xc0\x00\x11\x08\x00\x06\x00\x08\x03", b"\xff\xc0\x00\x11\x08\x00\x06\x00\x08\x04"
-    )
+    return jpeg(RGB).replace(b"\xff\xc0\x00\x11\x08\x00\x06\x00\x08\x03", b"\xff\xc0\x00\x11\x08\x00\x06\x00\x08\x04")
 
 
 @pytest.mark.parametrize(
@@ -164,9 +162,7 @@ def test_images_that_would_lose_something_are_refused(data, sentence):
 
 def test_an_image_that_is_not_held_in_memory_has_a_size(tmp_path):
     far = jpeg(RGB)
-    far = (
-        far[:2] + 3 * (b"\xff\xe1\xff\xff" + bytes(2**16 - 3)) + far[2:]
-    )  # three full segments before the header
+    far = far[:2] + 3 * (b"\xff\xe1\xff\xff" + bytes(2**16 - 3)) + far[2:]  # three full segments before the header
     for name, data, size in (
         ("a.png", GREY_PNG, SIZE),
         ("b.jpg", jpeg(RGB), SIZE),
@@ -180,10 +176,7 @@ def test_an_image_that_is_not_held_in_memory_has_a_size(tmp_path):
 
 def test_an_odd_image_to_predict_is_named(tmp_path):
     (tmp_path / "deep.png").write_bytes(GREY_PNG[:-20])
-    assert ImageFolder(tmp_path)[0] == {
-        "fault": f"{tmp_path}/deep.png: does not decode as an image",
-        "name": "deep",
-    }
+    assert ImageFolder(tmp_path)[0] == {"fault": f"{tmp_path}/deep.png: does not decode as an image", "name": "deep"}
 
 
 @pytest.mark.parametrize("read", [image_files.read_image, image_files.read_label])
@@ -295,15 +288,7 @@ def test_what_cannot_be_read_to_predict_is_named(data, sentence):
 
 
 def test_images_to_predict_are_found_and_named_apart(tmp_path):
-    for name in (
-        "a.png",
-        "a.jpg",
-        "a.jpg.jpg",
-        "b.PNG",
-        "deep/a.left.png",
-        "deep/.hidden.png",
-        ".trash/c.png",
-    ):
+    for name in ("a.png", "a.jpg", "a.jpg.jpg", "b.PNG", "deep/a.left.png", "deep/.hidden.png", ".trash/c.png"):
         trees.write_image(tmp_path / name, RGB)
     (tmp_path / "notes.txt").write_text("")
     source = ImageFolder(tmp_path)
@@ -335,9 +320,7 @@ def test_a_picture_that_cannot_be_written_leaves_nothing_behind(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]
 
 
-@pytest.mark.parametrize(
-    "picture", [np.zeros((2, 2, 3)), np.zeros((2, 2, 1), np.uint8), np.zeros((2, 2, 4), np.uint8)]
-)
+@pytest.mark.parametrize("picture", [np.zeros((2, 2, 3)), np.zeros((2, 2, 1), np.uint8), np.zeros((2, 2, 4), np.uint8)])
 def test_what_is_not_a_picture_is_not_written(picture, tmp_path):
     with pytest.raises(ValueError, match=r"a\.png: a picture is uint8 \[h, w, 3\] or \[h, w\], not "):
         write_picture(tmp_path / "a.png", picture)

@@ -49,9 +49,7 @@ def test_other_lists_are_prepared_anew(data):
 
 
 def test_windows_line_ends_blank_lines_and_further_columns_are_taken(data):
-    write(
-        data, "val", f"\ufeff{IMAGE} {LABEL} reversed.png 7\r\n\r\ntrain/train_01.png {LABEL[:-5]}1.png\r\n"
-    )
+    write(data, "val", f"\ufeff{IMAGE} {LABEL} reversed.png 7\r\n\r\ntrain/train_01.png {LABEL[:-5]}1.png\r\n")
     pipeline.prepare(data)
     assert names(data, "val") == ["train_00", "train_01"]
 
@@ -59,23 +57,15 @@ def test_windows_line_ends_blank_lines_and_further_columns_are_taken(data):
 def test_a_list_of_acdc_keeps_the_conditions(tmp_path):
     data = trees.write_acdc(tmp_path)
     data.lists = str(tmp_path)
-    lines = [
-        f"{condition}/train/GOPR0{i}75/GOPR0{i}75_frame_000045"
-        for i, condition in enumerate(trees.CONDITIONS)
-    ]
-    write(
-        data, "train", "".join(f"rgb_anon/{a}_rgb_anon.png gt/{a}_gt_labelIds.png\n" for a in reversed(lines))
-    )
+    lines = [f"{condition}/train/GOPR0{i}75/GOPR0{i}75_frame_000045" for i, condition in enumerate(trees.CONDITIONS)]
+    write(data, "train", "".join(f"rgb_anon/{a}_rgb_anon.png gt/{a}_gt_labelIds.png\n" for a in reversed(lines)))
     pipeline.prepare(data)
     source = pipeline.open_split(data, "train")
     assert [source[i]["group"] for i in range(4)] == ["snow", "rain", "night", "fog"]
 
 
 FAULTS = {
-    "absolute": (
-        "/etc/image.png {label}",
-        "/etc/image.png is an absolute path; it must be relative to {root}",
-    ),
+    "absolute": ("/etc/image.png {label}", "/etc/image.png is an absolute path; it must be relative to {root}"),
     "climbs": ("../source/{image} {label}", "../source/{image} climbs up by '..'; it must stay in {root}"),
     "leads out": ("out/image.png {label}", "out/image.png leads out of {root} by a link"),
     "missing": ("{image} trainannot/nowhere.png", "there is no trainannot/nowhere.png in {root}"),
@@ -122,9 +112,7 @@ def test_an_image_that_two_lists_share_is_taken_in_both(data):
 
 
 def test_a_folder_without_lists_is_answered_with_their_names(data):
-    with pytest.raises(
-        UserError, match="config.data.lists: .*lists holds none of train.lst, val.lst, test.lst; give"
-    ):
+    with pytest.raises(UserError, match="config.data.lists: .*lists holds none of train.lst, val.lst, test.lst; give"):
         pipeline.prepare(data)
 
 

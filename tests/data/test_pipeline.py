@@ -121,9 +121,7 @@ def test_samples_come_once_each_in_order_and_as_they_are(sources, form, workers)
         assert (sample["name"], sample["group"]) == (f"train_{index:02d}", "")
         for key in ("image", "label"):
             np.testing.assert_array_equal(sample[key], expected[key])
-            assert (
-                type(sample[key]) is np.ndarray and sample[key].base is None and sample[key].flags.writeable
-            )
+            assert type(sample[key]) is np.ndarray and sample[key].base is None and sample[key].flags.writeable
 
 
 @pytest.mark.parametrize(
@@ -175,9 +173,7 @@ def test_a_source_can_be_pickled(source):
 def test_an_unknown_data_set_is_refused_with_the_known_ones():
     data = ConfigDict({"name": "cityscapse", "prepared": "nowhere"})
     for call in (pipeline.prepare, pipeline.classes):
-        with pytest.raises(
-            UserError, match="'cityscapse' is unknown; choose one of toy_streets, camvid, city"
-        ):
+        with pytest.raises(UserError, match="'cityscapse' is unknown; choose one of toy_streets, camvid, city"):
             call(data)
 
 
@@ -280,8 +276,6 @@ pipeline.prepare(data)
 with pipeline.train_batches(pipeline.open_split(data, "train"), [], batch_size=2, seed=0, first_step=0) as batches:
     print(next(batches)["image"].shape, "tensorflow" in sys.modules)
 """
-    run = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.endswith("(2, 24, 32, 3) False\n")

@@ -45,10 +45,7 @@ def test_the_report_counts_images_sizes_pixels_and_odd_files(data):
     val = report["splits"]["val"]
     assert val["sizes"] == {"smallest": [10, 12], "largest": [24, 32], "distinct": 2}
     pixels = dict(zip(report["classes"], val["pixels"], strict=True))
-    assert (pixels["sky"], pixels["car"]) == (
-        66,
-        63 + 12,
-    )  # 22 runs of three pixels in val_00, and 21
+    assert (pixels["sky"], pixels["car"]) == (66, 63 + 12)  # 22 runs of three pixels in val_00, and 21
     assert val["ignored_pixels"] == 63 + 120 - 12
     assert report["notes"] == [
         {"note": "grey images, read with three equal channels", "files": 1, "first": f"{root}/val/val_01.png"}
@@ -87,9 +84,7 @@ def test_palette_labels_are_read_by_their_indices(data):
     path.write_bytes(as_palette(grey, colors))
     assert cv2.imread(str(path), cv2.IMREAD_UNCHANGED).ndim == 3
     assert pipeline.prepare(data)["notes"][0]["files"] == 1
-    np.testing.assert_array_equal(
-        pipeline.open_split(data, "val")[0]["label"], np.where(label == 11, 255, label)
-    )
+    np.testing.assert_array_equal(pipeline.open_split(data, "val")[0]["label"], np.where(label == 11, 255, label))
 
 
 def as_palette(grey, colors):
@@ -184,9 +179,7 @@ def test_a_full_disk_in_the_middle_leaves_nothing(data, monkeypatch, error):
 
     with monkeypatch.context() as patch:
         patch.setattr(tfds.core.writer.ExampleWriter, "write", full)
-        with pytest.raises(
-            UserError, match="cannot be written .*No space left on device.*; free or choose another"
-        ):
+        with pytest.raises(UserError, match="cannot be written .*No space left on device.*; free or choose another"):
             pipeline.prepare(data)
     assert not files(data)
     pipeline.prepare(data)
@@ -196,9 +189,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(data, mo
     usage = shutil.disk_usage(data.root)
     size = sum(path.stat().st_size for path in Path(data.root).rglob("*.png"))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=size - 1))
-    with pytest.raises(
-        UserError, match=r"has 0.00 GB free, but camvid takes .* compressed; free some, or choose"
-    ):
+    with pytest.raises(UserError, match=r"has 0.00 GB free, but camvid takes .* compressed; free some, or choose"):
         pipeline.prepare(data)
     assert not files(data)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=size))
@@ -235,9 +226,7 @@ def test_the_mode_prepare_prints_the_report_that_is_saved(data):
 def test_a_damaged_inventory_gets_one_sentence(data, damage):
     folder = Path(pipeline.prepare(data)["folder"])
     (folder / "report.json").write_text(damage)
-    with pytest.raises(
-        UserError, match=f"report.json is damaged .*; delete {folder}, and it is prepared anew"
-    ):
+    with pytest.raises(UserError, match=f"report.json is damaged .*; delete {folder}, and it is prepared anew"):
         pipeline.prepare(data)
 
 
@@ -260,7 +249,5 @@ def test_nothing_is_imported_that_prepared_data_name(data, tmp_path, monkeypatch
     monkeypatch.syspath_prepend(tmp_path)
     ours = "tensorflow_datasets.core.features.text_feature.Text"
     file.write_text(file.read_text().replace(ours, "harmful.Text", 1))
-    with pytest.raises(
-        UserError, match=r"it names harmful.Text\); delete that folder, and it is prepared anew"
-    ):
+    with pytest.raises(UserError, match=r"it names harmful.Text\); delete that folder, and it is prepared anew"):
         pipeline.open_split(data, "val")

@@ -9,9 +9,7 @@ from ovenet_jax.data.street_scene import CAR, POLE, Picture, render_scene
 
 @pytest.fixture(scope="module")
 def val_scenes():
-    images, labels = zip(
-        *(toy_streets.scene("val", i) for i in range(toy_streets.COUNTS["val"])), strict=True
-    )
+    images, labels = zip(*(toy_streets.scene("val", i) for i in range(toy_streets.COUNTS["val"])), strict=True)
     return np.stack(images), np.stack(labels)
 
 

@@ -8,16 +8,7 @@ from ovenet_jax.errors import UserError
 
 @pytest.fixture
 def folder(tmp_path):
-    for name in (
-        "b.png",
-        "a/c.PNG",
-        "a/d.bmp",
-        "e.bmp",
-        "README",
-        ".f.png",
-        "._b.png",
-        ".ipynb_checkpoints/b.png",
-    ):
+    for name in ("b.png", "a/c.PNG", "a/d.bmp", "e.bmp", "README", ".f.png", "._b.png", ".ipynb_checkpoints/b.png"):
         file = tmp_path / "folder" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
@@ -52,9 +43,7 @@ def test_links_to_folders_are_followed(folder):
 @pytest.mark.parametrize("target", ["..", "../..", "."])
 def test_a_link_back_is_named(folder, target):
     (folder / "a" / "loop").symlink_to(target)
-    with pytest.raises(
-        UserError, match=r"(loop|folder) is a link to .*, which it stands in; remove the link"
-    ):
+    with pytest.raises(UserError, match=r"(loop|folder) is a link to .*, which it stands in; remove the link"):
         walk(folder, (".png",))
 
 

@@ -55,10 +55,7 @@ def assert_same(result: Result, expected: Result) -> None:
     """float64, where both agree to rounding; several float32 steps would be chaotic and compare nothing."""
     for name, value in expected.measures.items():
         assert_allclose(result.measures[name], value, rtol=1e-10, err_msg=name)
-    for ours, theirs in (
-        (result.statistics, expected.statistics),
-        (result.gradients, expected.gradients),
-    ):
+    for ours, theirs in ((result.statistics, expected.statistics), (result.gradients, expected.gradients)):
         largest = max(np.abs(value).max() for value in theirs.values())
         for name, value in theirs.items():
             scale = max(np.abs(value).max(), 1e-4 * largest)  # some gradients are 0 but for rounding
@@ -186,9 +183,7 @@ def test_other_networks_have_the_same_gradients_with_rows_split(kind):
             maps = Features(*rng.standard_normal((2, 4, 16, 6, 6)))
         expected = gradients(params, maps)
         part.set_attributes(lay_out=parallel.row_layout(mesh))
-        result = gradients(
-            parallel.replicate(mesh, params), jax.device_put(maps, parallel.rows_sharded(mesh))
-        )
+        result = gradients(parallel.replicate(mesh, params), jax.device_put(maps, parallel.rows_sharded(mesh)))
     scale = max(np.abs(x).max() for x in jax.tree.leaves(expected))
     jax.tree.map(lambda x, y: assert_allclose(x, y, rtol=1e-10, atol=1e-10 * scale), result, expected)
 
@@ -204,10 +199,7 @@ def features_made_whole(program: str, channels: Set[int], images: int) -> list[t
     """The shapes sent that hold all pixels at stride 4, of `images` images, times one of the numbers of channels."""
     pixels = images * (HEIGHT // 4) * (WIDTH // 4)
     return [
-        shape
-        for shape in sent(program)
-        for size in shape
-        if size in channels and math.prod(shape) >= size * pixels
+        shape for shape in sent(program) for size in shape if size in channels and math.prod(shape) >= size * pixels
     ]
 
 

@@ -31,13 +31,9 @@ def test_labels_take_the_palettes_colours_and_ignored_pixels_black():
     assert colors.tolist() == [[[70, 130, 180], [128, 64, 128]], [[0, 0, 0], [0, 0, 142]]]
 
 
-@pytest.mark.parametrize(
-    ("value", "dtype"), [(3, np.uint8), (254, np.uint8), (-1, np.int32), (256, np.int64)]
-)
+@pytest.mark.parametrize(("value", "dtype"), [(3, np.uint8), (254, np.uint8), (-1, np.int32), (256, np.int64)])
 def test_a_label_value_outside_the_table_is_named(value, dtype):
-    with pytest.raises(
-        ValueError, match=f"label value {value} is outside the table of 3 classes.*0 to 2, or 255"
-    ):
+    with pytest.raises(ValueError, match=f"label value {value} is outside the table of 3 classes.*0 to 2, or 255"):
         label_colors(np.array([[0, value]], dtype), CLASSES)
 
 

@@ -56,10 +56,7 @@ def test_the_page_shows_both_side_by_side(tmp_path):
     count = len(CLASSES.names)
     groups = {name: [evaluation(r, (0.5, r / 10, 1), count=count)] for name, r in (("base", 3), ("other", 2))}
     found = comparison.numbers(groups, CLASSES)
-    views = {
-        "base": [made_up(0, (20, 30), name="b")],
-        "other": [made_up(1, (20, 30), name="b", offsets=False)],
-    }
+    views = {"base": [made_up(0, (20, 30), name="b")], "other": [made_up(1, (20, 30), name="b", offsets=False)]}
     logs = {name: [tmp_path / "metrics.jsonl"] for name in groups}
     page = comparison.page(found, views, logs, CLASSES, "val")
     assert 'id="maps-1-0"' in page

@@ -18,9 +18,7 @@ from tests.collectives import collectives
 from tests.imagenet import NORMALISATION
 from tests.tiny_step import tiny_model
 
-PROTOCOL = Protocol(
-    96, (48, 64), "cityscapes", side="long", sum="exp", scales=(1.0, 1.5), flip=True, bucket=32
-)
+PROTOCOL = Protocol(96, (48, 64), "cityscapes", side="long", sum="exp", scales=(1.0, 1.5), flip=True, bucket=32)
 SIZES = [(60, 90), (58, 92), (62, 94), (60, 90), (61, 92)]  # of one canvas and one set of passes
 
 
@@ -122,9 +120,7 @@ def test_scores_are_nothing_outside_the_image_and_something_inside(images, run):
 
 def test_flip_averages_the_logits_with_those_of_the_mirror_image(run):
     image = np.random.default_rng(1).integers(0, 256, (64, 96, 3), dtype=np.uint8)
-    once = PROTOCOL._replace(
-        scales=(1.0,), bucket=1
-    )  # a pass of the image's own size: scores are exp(logits)
+    once = PROTOCOL._replace(scales=(1.0,), bucket=1)  # a pass of the image's own size: scores are exp(logits)
     flipped = np.log(run([image], protocol=once).prediction[0])
     straight, mirrored = (
         np.log(run([x], protocol=once._replace(flip=False)).prediction[0]) for x in (image, image[:, ::-1])

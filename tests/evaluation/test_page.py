@@ -22,9 +22,7 @@ def test_seeds_in_the_networks_pixels():
     assert not moved[2].any()
 
 
-@pytest.mark.parametrize(
-    ("align_corners", "origin", "spacing"), [(True, (0, 0), (4, 5)), (False, (1, 1.5), (3, 4))]
-)
+@pytest.mark.parametrize(("align_corners", "origin", "spacing"), [(True, (0, 0), (4, 5)), (False, (1, 1.5), (3, 4))])
 def test_where_the_networks_pixels_lie(align_corners, origin, spacing):
     """Four by three pixels over 16 x 9: corners on corners, or each in the middle of its share."""
     size = (16, 13) if align_corners else (16, 9)

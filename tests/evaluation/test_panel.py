@@ -19,10 +19,7 @@ GREEN, RED = (0, 158, 115), (213, 74, 0)
 @pytest.mark.parametrize("size", [(128, 256), (360, 480), (1024, 2048), (640, 427)])
 def test_a_panel_is_a_sheet_of_readable_width_at_every_image_size(size):
     image, label, predictions = sample(*size)
-    offset, confidence = (
-        np.full((size[0] // 4, size[1] // 4, 2), 0.1),
-        np.full((size[0] // 4, size[1] // 4, 1), 0.5),
-    )
+    offset, confidence = (np.full((size[0] // 4, size[1] // 4, 2), 0.1), np.full((size[0] // 4, size[1] // 4, 1), 0.5))
     picture = panel(image, label, predictions, offset, confidence, CLASSES)
     assert picture.dtype == np.uint8
     assert picture.ndim == 3
@@ -51,19 +48,11 @@ def test_enlarged_labels_keep_their_edges():
 def test_predictions_carry_their_accuracy_over_the_pixels_that_count(written):
     image, label, predictions = sample()
     panel(image, label, predictions, None, None, CLASSES)
-    assert [text for text in written if "correct" in text] == [
-        "50.0 % correct",
-        "100.0 % correct",
-        "87.5 % correct",
-    ]
+    assert [text for text in written if "correct" in text] == ["50.0 % correct", "100.0 % correct", "87.5 % correct"]
     written.clear()
     label[:180] = IGNORED  # all that is wrong in the initial prediction
     panel(image, label, predictions, None, None, CLASSES)
-    assert [text for text in written if "correct" in text] == [
-        "100.0 % correct",
-        "100.0 % correct",
-        "75.0 % correct",
-    ]
+    assert [text for text in written if "correct" in text] == ["100.0 % correct", "100.0 % correct", "75.0 % correct"]
 
 
 def test_what_fusion_changed_is_green_where_mended_and_red_where_broken(written):
@@ -138,16 +127,7 @@ def test_confidence_spans_the_tile_from_corner_to_corner_and_has_its_scale(writt
         ),
         (
             {"image", "label", "three", "offset", "confidence"},
-            [
-                "input",
-                "offsets",
-                "confidence",
-                "truth",
-                "initial S_i",
-                "seed S_s",
-                "fused S_f",
-                "changed by fusion",
-            ],
+            ["input", "offsets", "confidence", "truth", "initial S_i", "seed S_s", "fused S_f", "changed by fusion"],
         ),
     ],
     ids=lambda value: "-".join(sorted(value)) if isinstance(value, set) else "",
@@ -210,10 +190,7 @@ def test_extreme_shapes_still_make_a_panel():
 
 def test_drawing_needs_no_tensorflow_and_no_pyplot():
     code = (
-        "import sys, ovenet_jax.evaluation.panel;"
-        "print(sorted({'tensorflow', 'matplotlib.pyplot'} & set(sys.modules)))"
+        "import sys, ovenet_jax.evaluation.panel;print(sorted({'tensorflow', 'matplotlib.pyplot'} & set(sys.modules)))"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

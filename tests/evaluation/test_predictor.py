@@ -78,9 +78,7 @@ def test_scores_and_the_picture_of_a_notebook(run, network):
     assert list(scores) == ["initial", "seed", "fused"]
     assert {x.shape for x in scores.values()} == {(40, 30, 11)}
     assert (scores["fused"].argmax(-1) == prediction.label_map).mean() > 0.99  # ties, to rounding
-    picture = cv2.imdecode(
-        np.frombuffer(methodcaller("_repr_png_")(prediction), np.uint8), cv2.IMREAD_COLOR_RGB
-    )
+    picture = cv2.imdecode(np.frombuffer(methodcaller("_repr_png_")(prediction), np.uint8), cv2.IMREAD_COLOR_RGB)
     np.testing.assert_array_equal(picture, prediction.overlay())
 
 
@@ -106,10 +104,7 @@ def test_few_programs_are_kept(run, monkeypatch):
 @pytest.mark.parametrize(
     ("image", "sentence"),
     [
-        (
-            np.zeros((4, 4, 3)),
-            r"The image is float64 \[4, 4, 3\]; an image is a path, a PIL image, or an array, uint8",
-        ),
+        (np.zeros((4, 4, 3)), r"The image is float64 \[4, 4, 3\]; an image is a path, a PIL image, or an array, uint8"),
         (np.zeros((4, 4, 2), np.uint8), r"The image is uint8 \[4, 4, 2\]"),
         (np.zeros((2, 4, 4, 3), np.uint8), r"The image is uint8 \[2, 4, 4, 3\]"),
         (7, r"The image is int"),

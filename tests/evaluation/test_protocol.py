@@ -84,9 +84,7 @@ def test_images_may_keep_their_sizes_which_windows_cut_and_buckets_round():
     assert {p.size for p in passes((70, 41), protocol, True)} == {(64, 48)}
     exact = protocol._replace(bucket=1)
     assert [p.size for p in passes((41, 60), exact, True)] == [(41, 60)]
-    assert [p.size for p in passes((41, 60), exact._replace(windows="whole", side="short"), True)] == [
-        (41, 60)
-    ]
+    assert [p.size for p in passes((41, 60), exact._replace(windows="whole", side="short"), True)] == [(41, 60)]
 
 
 @pytest.mark.parametrize("windows", ["cityscapes", "generic"])
@@ -140,11 +138,7 @@ def test_the_config_describes_the_protocol():
         ("scales", (0.0,), r"config\.eval\.scales is \(0\.0,\); it must be positive numbers"),
         ("scales", (float("nan"),), r"config\.eval\.scales is \(nan,\); it must be positive numbers"),
         ("scales", (), r"config\.eval\.scales is \(\); it must be positive numbers"),
-        (
-            "windows",
-            "sliding",
-            "config.eval.windows is 'sliding'; known: cityscapes, generic, whole, overlapping",
-        ),
+        ("windows", "sliding", "config.eval.windows is 'sliding'; known: cityscapes, generic, whole, overlapping"),
         ("side", "width", "config.eval.side is 'width'; known: long, short"),
         ("sum", "softmax", "config.eval.sum is 'softmax'; known: exp, logits"),
         ("window", (512,), r"config\.eval\.window is \(512,\); it must be \(height, width\)"),

@@ -91,9 +91,7 @@ def reported(config, folder, segfix):
     config.eval.segfix = str(segfix)
     evaluate(config, folder)
     reports = sorted((folder / "evaluation").glob("val_refined*/report.json"))
-    (report,) = (
-        r for r in map(json.loads, map(open_text, reports)) if r["what"]["eval"]["segfix"] == str(segfix)
-    )
+    (report,) = (r for r in map(json.loads, map(open_text, reports)) if r["what"]["eval"]["segfix"] == str(segfix))
     return report
 
 
@@ -136,9 +134,7 @@ def test_what_cannot_refine_is_named(runs, tmp_path):
     baseline = cityscapes.get_config("hrnet_ocr")
     workdir.claim(tmp_path, baseline)
     for other in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(
-            UserError, match="segfix is '.*'; it must be the workdir of a SegFix or an OVeNet"
-        ):
+        with pytest.raises(UserError, match="segfix is '.*'; it must be the workdir of a SegFix or an OVeNet"):
             reported(config, folder, other)
     with pytest.raises(UserError, match="this network finds boundaries; leave it out"):
         reported(segfix_config, segfix, segfix)
@@ -170,9 +166,7 @@ def test_a_refiner_of_another_version_is_told_the_key_it_lacks(runs, tmp_path, p
     config = config.copy_and_resolve_references()
     config.eval.segfix = str(tmp_path)
     if part:
-        with pytest.raises(
-            UserError, match=f"config.json is another version's: it has no key '{key}'; add it"
-        ):
+        with pytest.raises(UserError, match=f"config.json is another version's: it has no key '{key}'; add it"):
             refinement.Refiner(config)
     else:  # devices are those of this evaluation
         assert refinement.Refiner(config).name == f"step 0 of {tmp_path}"

@@ -30,9 +30,7 @@ def formula(query, key, value, gradient):
         scores = weights * (above - (weights * above).sum(1, keepdims=True)) * scale
         results.append((weights @ v, scores @ k, scores.T @ q, weights.T @ g))
     maps = (value, query, key, value)
-    return [
-        np.stack(arrays).reshape(x.shape) for arrays, x in zip(zip(*results, strict=True), maps, strict=True)
-    ]
+    return [np.stack(arrays).reshape(x.shape) for arrays, x in zip(zip(*results, strict=True), maps, strict=True)]
 
 
 @jax.jit

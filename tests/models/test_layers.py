@@ -27,9 +27,7 @@ def test_resize_of_a_constant_is_constant(align_corners):
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("size", [(20, 29), (3, 14), (5, 50), (1, 1)])
 def test_resize_by_neighbours_is_the_product_with_its_matrix(size, align_corners, on_a_gpu):
-    x, gradient = (
-        np.random.default_rng(0).normal(size=(2, *sides, 3)).astype(np.float32) for sides in ((5, 7), size)
-    )
+    x, gradient = (np.random.default_rng(0).normal(size=(2, *sides, 3)).astype(np.float32) for sides in ((5, 7), size))
 
     def values_and_gradient():
         y, pull_back = jax.vjp(lambda x: resize_bilinear(x, size, align_corners=align_corners), x)

@@ -83,9 +83,7 @@ def blocks(length, size):
     return [slice(a, b) for a, b in zip(starts, [*starts[1:], length], strict=True)]
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "size"), [(6, 6, 1), (6, 9, 3), (7, 11, 3), (7, 9, 3), (3, 3, 3)]
-)
+@pytest.mark.parametrize(("height", "width", "size"), [(6, 6, 1), (6, 9, 3), (7, 11, 3), (7, 9, 3), (3, 3, 3)])
 def test_blocks_attend_each_for_itself(height, width, size):
     query, key, value = random(2, height, width, 4), -random(2, height, width, 4), random(2, height, width, 6)
     expected = np.zeros(value.shape, np.float32)
@@ -110,9 +108,7 @@ def test_a_pixel_of_pyramid_oc_depends_on_its_block():
 
 
 def test_a_map_too_small_for_the_pyramid_is_named():
-    with pytest.raises(
-        UserError, match="Pyramid-OC cuts its map in 6x6 blocks, and this one is 5x8; give larger"
-    ):
+    with pytest.raises(UserError, match="Pyramid-OC cuts its map in 6x6 blocks, and this one is 5x8; give larger"):
         jax.eval_shape(head(PyramidOC, sizes=(1, 2, 3, 6)), features(5, 8))
 
 
@@ -161,47 +157,23 @@ NAMES = "choose a whole network by the config's variant instead, --config=config
 @pytest.mark.parametrize(
     ("head", "change", "sentence"),
     [
-        (
-            "isa",
-            {"name": "isaa"},
-            "config.model.head.name is 'isaa'; known: 'fcn', .*'pyramid_oc', 'asp_oc', 'isa'",
-        ),
+        ("isa", {"name": "isaa"}, "config.model.head.name is 'isaa'; known: 'fcn', .*'pyramid_oc', 'asp_oc', 'isa'"),
         ("ocr", {"name": "isa"}, f"head of the name 'isa' lacks factors and has no use for bias; {NAMES}"),
-        (
-            "base_oc",
-            {"name": "fcn"},
-            "head of the name 'fcn' lacks classifier and has no use for activation, .*, half",
-        ),
+        ("base_oc", {"name": "fcn"}, "head of the name 'fcn' lacks classifier and has no use for activation, .*, half"),
         ("fcn", {"name": "ocr"}, "head of the name 'ocr' lacks activation, .* and has no use for classifier"),
         ("isa", {"activation": "gelu"}, "head.activation is 'gelu'; known: 'relu', 'leaky_relu', 'none'"),
         ("isa", {"aux": {"activation": "gelu"}}, "head.aux.activation is 'gelu'; known: 'relu'"),
-        (
-            "fcn",
-            {"classifier": {"activation": "gelu"}},
-            "head.classifier.activation is 'gelu'; known: 'relu'",
-        ),
+        ("fcn", {"classifier": {"activation": "gelu"}}, "head.classifier.activation is 'gelu'; known: 'relu'"),
         *(
-            (
-                "isa",
-                {"factors": factors},
-                f"head.factors is {re.escape(str(factors))}; each is a block's .* at least 1",
-            )
+            ("isa", {"factors": factors}, f"head.factors is {re.escape(str(factors))}; each is a block's .* at least 1")
             for factors in [((8, 0),), (8, 8), (), 8, ((8.0, 8),)]
         ),
         *(
-            (
-                "pyramid_oc",
-                {"sizes": sizes},
-                "head.sizes is .*; it must be one or more whole numbers of at least 1",
-            )
+            ("pyramid_oc", {"sizes": sizes}, "head.sizes is .*; it must be one or more whole numbers of at least 1")
             for sizes in [(2, 0), (), 2, (1.5,)]
         ),
         *(
-            (
-                "asp_oc",
-                {"dilations": dilations},
-                "head.dilations is .*; it must be 3 whole numbers of at least 1",
-            )
+            ("asp_oc", {"dilations": dilations}, "head.dilations is .*; it must be 3 whole numbers of at least 1")
             for dilations in [(12, 24), (12, 24, 0), 12]
         ),
     ],

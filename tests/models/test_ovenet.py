@@ -17,9 +17,7 @@ from ovenet_jax.models.layers import BatchNorm
 from ovenet_jax.models.ocr import gather_regions
 from ovenet_jax.models.zoo import create_model
 
-ROUNDING = (
-    1e-4  # a seed's float32 position is off by some 1e-6 pixels, logits of up to 10 change by 10 a pixel
-)
+ROUNDING = 1e-4  # a seed's float32 position is off by some 1e-6 pixels, logits of up to 10 change by 10 a pixel
 
 
 @pytest.fixture
@@ -43,9 +41,7 @@ def run(model, x, **arrays):
     rng = np.random.default_rng(1)
     for name, value in params.items():
         if value.ndim == 4:
-            params[name] = rng.normal(0, np.sqrt(2 / np.prod(value.shape[:3])), value.shape).astype(
-                np.float32
-            )
+            params[name] = rng.normal(0, np.sqrt(2 / np.prod(value.shape[:3])), value.shape).astype(np.float32)
     for name, value in arrays.items():
         params[name] = jnp.broadcast_to(jnp.float32(value), params[name].shape)
     return jax.jit(lambda p, s, x: parameters.merge(graphdef, p, s)(x))(params, statistics, x)
@@ -159,9 +155,7 @@ def test_dropout_follows_its_key_and_drops_whole_channels(tiny_model):
 
 def test_region_features_are_means_under_the_soft_regions():
     features = jnp.asarray([[[[1.0, 10.0], [3.0, 30.0]]]])  # two pixels
-    logits = jnp.asarray(
-        [[[[0.0, 50.0], [0.0, 0.0]]]]
-    )  # class 0 spreads evenly, class 1 sits on the first pixel
+    logits = jnp.asarray([[[[0.0, 50.0], [0.0, 0.0]]]])  # class 0 spreads evenly, class 1 sits on the first pixel
     assert_allclose(gather_regions(features, logits), [[[2, 20], [1, 10]]], rtol=1e-5)
 
 

@@ -45,10 +45,7 @@ def test_the_3x3_of_each_block_has_the_stride_and_dilation_of_its_layer():
     ("options", "message"),
     [
         ({"output_stride": 4}, "output_stride is 4; it must be 8 or 16"),
-        (
-            {"multi_grid": (1, 2)},
-            r"multi_grid is \(1, 2\); it needs one factor for each of the 3 blocks of layer 4",
-        ),
+        ({"multi_grid": (1, 2)}, r"multi_grid is \(1, 2\); it needs one factor for each of the 3 blocks of layer 4"),
     ],
 )
 def test_layers_that_cannot_be_are_named(options, message):
@@ -76,9 +73,7 @@ def test_output_sizes(size, output_stride, sizes):
 
 @pytest.mark.parametrize("size", [(5, 12), (11, 6), (7, 10), (9, 8)])
 def test_max_pooling_in_ceil_mode_is_pytorchs(torch, size):
-    x = (
-        np.random.default_rng(0).normal(-5, 1, (1, *size, 2)).astype(np.float32)
-    )  # zeros at the border would show
+    x = np.random.default_rng(0).normal(-5, 1, (1, *size, 2)).astype(np.float32)  # zeros at the border would show
     pool = torch.nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True)
     expected = pool(torch.from_numpy(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
     np.testing.assert_array_equal(max_pool_ceil(jnp.asarray(x)), expected)
@@ -112,24 +107,15 @@ def test_ovenet_copies_the_last_layer(resnet_model):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (
-            {"backbone": {"output_stride": 32}},
-            "config.model.backbone: output_stride is 32; it must be 8 or 16",
-        ),
-        (
-            {"backbone": {"multi_grid": (1, 2, 4)}},
-            r"config.model.backbone: multi_grid is \(1, 2, 4\); .* 2 blocks",
-        ),
+        ({"backbone": {"output_stride": 32}}, "config.model.backbone: output_stride is 32; it must be 8 or 16"),
+        ({"backbone": {"multi_grid": (1, 2, 4)}}, r"config.model.backbone: multi_grid is \(1, 2, 4\); .* 2 blocks"),
         (
             {"backbone": {"multi_grid": (1, 0)}},
             r"config.model.backbone.multi_grid is \(1, 0\); it must be one or more whole numbers of at least 1, one",
         ),
         ({"backbone": {"multi_grid": 2}}, "config.model.backbone.multi_grid is 2; it must be one or more"),
         *(
-            (
-                {"backbone": {"blocks": blocks}},
-                "config.model.backbone.blocks is .*; it must be 4 whole numbers",
-            )
+            ({"backbone": {"blocks": blocks}}, "config.model.backbone.blocks is .*; it must be 4 whole numbers")
             for blocks in [(1, 1, 2), (1, 1, 0, 2), (0, 1, 1, 2), (1, 1, 1, 2, 1)]
         ),
         (
@@ -142,10 +128,7 @@ def test_ovenet_copies_the_last_layer(resnet_model):
             "config.model.backbone of the name 'hrnet' lacks layer1_blocks, .*, width and has no use for .*, stem, "
             "widths; choose a whole network by the config's variant instead, --config=configs/FILE.py:HEAD_BACKBONE",
         ),
-        (
-            {"offset": {"modules": (3,)}},
-            "config.model.offset: a copy of a layer of 2 blocks has from 1 to as many",
-        ),
+        ({"offset": {"modules": (3,)}}, "config.model.offset: a copy of a layer of 2 blocks has from 1 to as many"),
     ],
 )
 def test_a_resnet_that_cannot_be_is_named(resnet_model, change, sentence):

@@ -68,9 +68,7 @@ def test_nearest_sends_a_tie_to_the_even_pixel():
 def test_a_position_on_or_beyond_the_border_gets_no_gradient(x, slope):
     values = jnp.arange(3.0).reshape(1, 1, 3, 1)
     gradient = jax.grad(lambda x: sample(values, jnp.stack([x, 0.0 * x])[None, None, None]).sum())(x)
-    assert_allclose(
-        gradient, slope
-    )  # one pixel is one unit of the normalised x here, and the values rise by 1
+    assert_allclose(gradient, slope)  # one pixel is one unit of the normalised x here, and the values rise by 1
 
 
 def read_and_gradients(form, values, positions):
@@ -83,9 +81,7 @@ def positions_everywhere(height, width):
     """Between pixels, on them, on the border and beyond it: [2, 7, 9, 2], float64."""
     rng = np.random.default_rng(2)
     positions = rng.uniform(-1.3, 1.3, (2, 7, 9, 2))
-    on_pixels = (
-        rng.integers(0, (width, height), (2, 7, 9, 2)) / np.maximum((width - 1, height - 1), 1) * 2 - 1
-    )
+    on_pixels = rng.integers(0, (width, height), (2, 7, 9, 2)) / np.maximum((width - 1, height - 1), 1) * 2 - 1
     return np.where(rng.random((2, 7, 9, 1)) < 0.5, positions, on_pixels)
 
 
@@ -95,9 +91,7 @@ def test_the_gradient_is_the_one_jax_derives(form, height, width):
     with jax.enable_x64(True):
         values = jnp.asarray(np.random.default_rng(0).normal(size=(2, height, width, 3)))
         arrays = values, jnp.asarray(positions_everywhere(height, width))
-        for ours, expected in zip(
-            read_and_gradients(sample, *arrays), read_and_gradients(form, *arrays), strict=True
-        ):
+        for ours, expected in zip(read_and_gradients(sample, *arrays), read_and_gradients(form, *arrays), strict=True):
             assert ours.dtype == expected.dtype == jnp.float64
             assert_allclose(ours, expected, atol=1e-13)
 
@@ -116,9 +110,7 @@ def test_channels_may_be_sampled_apart():
     values, positions = random_map(), jnp.asarray(positions_everywhere(5, 7), jnp.float32)
     apart = jax.vmap(lambda channel, p: sample(channel[..., None], p)[..., 0], (-1, None), -1)
     for one, other in zip(
-        read_and_gradients(apart, values, positions),
-        read_and_gradients(sample, values, positions),
-        strict=True,
+        read_and_gradients(apart, values, positions), read_and_gradients(sample, values, positions), strict=True
     ):
         assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 

@@ -18,8 +18,7 @@ from ovenet_jax.supervision.task import task_of
 
 RNG = np.random.default_rng(0)
 OUTPUT = SegFixOutput(
-    jnp.asarray(RNG.normal(size=(2, 6, 8, 2)), jnp.float32),
-    jnp.asarray(RNG.normal(size=(2, 6, 8, 8)), jnp.float32),
+    jnp.asarray(RNG.normal(size=(2, 6, 8, 2)), jnp.float32), jnp.asarray(RNG.normal(size=(2, 6, 8, 8)), jnp.float32)
 )
 LABEL = np.where(RNG.random((2, 6, 8)) < 0.1, IGNORE, RNG.integers(0, 16, (2, 6, 8))).astype(np.uint8)
 
@@ -61,8 +60,7 @@ def test_rare_classes_weigh_more_and_directions_count_where_a_boundary_is_predic
     scores = np.full((6, 8), (1 - right_way[:, None]) / 7)
     scores[np.arange(6), direction[0, 0]] = right_way
     output = SegFixOutput(
-        jnp.asarray(log(np.stack([1 - is_near, is_near], -1)))[None, None],
-        jnp.asarray(log(scores))[None, None],
+        jnp.asarray(log(np.stack([1 - is_near, is_near], -1)))[None, None], jnp.asarray(log(scores))[None, None]
     )
     terms = segfix_loss(output, jnp.asarray(boundary), jnp.asarray(direction), align_corners=True)
 
@@ -87,13 +85,9 @@ def test_another_number_of_directions_is_another_number_of_classes(directions):
 def test_what_a_segfix_cannot_have_is_named():
     config = camvid.get_config("segfix_tiny")
     config.loss.ohem.on = True
-    with pytest.raises(
-        UserError, match="class_weights and config.loss.ohem are not for SegFix; leave them out"
-    ):
+    with pytest.raises(UserError, match="class_weights and config.loss.ohem are not for SegFix; leave them out"):
         task_of(config).create_loss()
     config.model.num_classes = 11
     for use in (lambda: create_model(config.model), lambda: task_of(config).classes):
-        with pytest.raises(
-            UserError, match="num_classes is 11; of a SegFix it is 1 more than its directions"
-        ):
+        with pytest.raises(UserError, match="num_classes is 11; of a SegFix it is 1 more than its directions"):
             use()

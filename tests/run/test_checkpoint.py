@@ -190,9 +190,7 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path):
         if "model" in path.parts:
             with (
                 closing(Checkpoints(folder, read_only=True)) as checkpoints,
-                pytest.raises(
-                    UserError, match=f"Checkpoint 2 in .* cannot be read .*{file.name} is not as it was"
-                ),
+                pytest.raises(UserError, match=f"Checkpoint 2 in .* cannot be read .*{file.name} is not as it was"),
             ):
                 checkpoints.restore_model(checkpoints.step_of(), state().params, state().statistics)
         if number % 3 == 0:
@@ -226,28 +224,11 @@ def test_a_damaged_score_counts_as_none(tmp_path, score):
 
 @pytest.mark.parametrize("name", ["runs [v2]", "a*b", "what?", "a\\b"])
 def test_a_path_whose_checkpoints_could_not_be_read_is_refused(tmp_path, name):
-    with pytest.raises(
-        UserError, match="in it, where checkpoints could be written but not read; choose another"
-    ):
+    with pytest.raises(UserError, match="in it, where checkpoints could be written but not read; choose another"):
         Checkpoints(tmp_path / name / "checkpoints")
 
 
-ODD = [
-    "a b",
-    "\u00fc",
-    "100%",
-    "a#b",
-    "a:b",
-    "{x}",
-    "~a",
-    "c]",
-    "a'b\"c",
-    "$HOME",
-    "-a",
-    "a\nb",
-    "a ",
-    "@a&b=c",
-]
+ODD = ["a b", "\u00fc", "100%", "a#b", "a:b", "{x}", "~a", "c]", "a'b\"c", "$HOME", "-a", "a\nb", "a ", "@a&b=c"]
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -264,10 +245,7 @@ def test_where_no_checkpoint_can_be_read_none_is_touched(tmp_path):
             checkpoints.save(state(step))
     for step in (1, 2):
         damage(tmp_path / str(step))
-    with (
-        closing(Checkpoints(tmp_path)) as checkpoints,
-        pytest.raises(UserError, match="No checkpoint in .* can be"),
-    ):
+    with closing(Checkpoints(tmp_path)) as checkpoints, pytest.raises(UserError, match="No checkpoint in .* can be"):
         checkpoints.restore_latest(state())
     assert steps(tmp_path) == [1, 2]
 
@@ -291,9 +269,7 @@ def test_a_save_that_fails_is_said_and_the_next_one_is_tried(tmp_path, capsys):
             checkpoints.save(state(2))
             checkpoints.wait()
         assert "Warning: step 2 could not be saved in" in capsys.readouterr().out
-        with pytest.raises(
-            UserError, match="Step 2 could not be saved .* the same command goes on from checkpoint 1"
-        ):
+        with pytest.raises(UserError, match="Step 2 could not be saved .* the same command goes on from checkpoint 1"):
             checkpoints.check_saved(2)
         checkpoints.score(2, 0.5)
         assert checkpoints.step_of() == 1
@@ -341,9 +317,7 @@ def without_rights():
 
 
 def test_a_folder_without_rights_is_named_before_anything_is_saved(without_rights):
-    with pytest.raises(
-        UserError, match="cannot be written .Permission denied.; free or choose another --workdir"
-    ):
+    with pytest.raises(UserError, match="cannot be written .Permission denied.; free or choose another --workdir"):
         Checkpoints(without_rights)
 
 

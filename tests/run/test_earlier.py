@@ -47,9 +47,7 @@ def checkpoint_of_step_3(model: ConfigDict) -> dict[str, dict]:
 
 def names(tree) -> list[str]:
     """What leads to each array; * for the network's own names."""
-    paths = [
-        jax.tree_util.keystr(path, simple=True, separator=" ") for path, _ in jax.tree.leaves_with_path(tree)
-    ]
+    paths = [jax.tree_util.keystr(path, simple=True, separator=" ") for path, _ in jax.tree.leaves_with_path(tree)]
     return sorted({" ".join("*" if "." in part else part for part in path.split()) for path in paths})
 
 
@@ -107,6 +105,5 @@ def png(image: np.ndarray) -> bytes:
     rows = b"".join(b"\0" + row.tobytes() for row in image)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 0)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in chunks
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )

@@ -44,9 +44,7 @@ class Faults:
         self.calls: list[str] = []
         self._number, self._error = number, error
 
-    def watched(
-        self, name: str, call: Callable, counts: Callable[..., bool] = lambda *_, **__: True
-    ) -> Callable:
+    def watched(self, name: str, call: Callable, counts: Callable[..., bool] = lambda *_, **__: True) -> Callable:
         def watched_call(*arguments, **options):
             if counts(*arguments, **options):
                 self.calls.append(name)
@@ -63,11 +61,7 @@ class Faults:
         """Is not counted, but does nothing after a kill."""
 
         def cleaning_call(*arguments, **options):
-            if (
-                isinstance(self._error, Killed)
-                and self._number is not None
-                and len(self.calls) > self._number
-            ):
+            if isinstance(self._error, Killed) and self._number is not None and len(self.calls) > self._number:
                 raise self._error
             return call(*arguments, **options)
 
@@ -130,9 +124,7 @@ def outcomes(
         act(place) if state_of(place) == "old" else None
         assert state_of(place) == "new", f"after {counted.calls[number]} {number} it does not go on"
         shutil.rmtree(place)
-    print(
-        f"{len(counted.calls)} calls ({dict(Counter(counted.calls))}), every {every}. failed: {dict(found)}"
-    )
+    print(f"{len(counted.calls)} calls ({dict(Counter(counted.calls))}), every {every}. failed: {dict(found)}")
     assert found.keys() <= {"old", "new"}
     return found
 
@@ -194,9 +186,7 @@ def test_what_a_training_saves(tmp_path, error, every):
         assert step in (2, 3)
         return "new" if step == 3 else "old"
 
-    outcomes(
-        tmp_path, lambda place: save(place, (1, 2)), lambda place: save(place, (3,)), state_of, error, every
-    )
+    outcomes(tmp_path, lambda place: save(place, (1, 2)), lambda place: save(place, (3,)), state_of, error, every)
 
 
 @ERRORS

@@ -67,9 +67,7 @@ def test_a_damaged_file_gets_one_sentence_with_the_remedy(tmp_path, damage):
     identity.write(tmp_path, Identity(LIP, TRAINING, TRAINING))
     file = tmp_path / identity.FILE
     file.write_text(json.dumps(DAMAGED[damage](json.loads(file.read_text()))))
-    with pytest.raises(
-        UserError, match=f"{file} is damaged .*; delete it: the classes are then those of the data"
-    ):
+    with pytest.raises(UserError, match=f"{file} is damaged .*; delete it: the classes are then those of the data"):
         identity.read(tmp_path)
 
 
@@ -87,9 +85,7 @@ def test_a_training_goes_on_with_its_own_classes_and_data_alone(tmp_path, capsys
         identity.check(folder, before._replace(classes=other))
     with pytest.raises(UserError, match="class 19 was 'right shoe' of label ids 19 and is absent"):
         identity.check(folder, Identity(replace(LIP, names=LIP.names[:19], ids=LIP.ids[:19])))
-    with pytest.raises(
-        UserError, match=r"data: it was 2 images of train \(digest abc\) and is 3 images of train"
-    ):
+    with pytest.raises(UserError, match=r"data: it was 2 images of train \(digest abc\) and is 3 images of train"):
         identity.check(folder, before._replace(training=TRAINING | {"images": 3, "digest": "d"}))
     identity.check(folder, before._replace(validation=TRAINING | {"digest": "d"}))
     assert "Note: " in (said := capsys.readouterr().out) and "do not compare with earlier ones" in said
@@ -224,9 +220,7 @@ def test_classes_that_it_has_not_learned_are_refused_in_a_test(whole):
     other = reordered(folder, config)
     classes = Path(other.data.root) / "classes.yaml"
     classes.write_text(classes.read_text().replace("name: car", "name: van"))
-    with pytest.raises(
-        UserError, match="The network has not learned the classes 'van' of folder, but 'road', 'car'"
-    ):
+    with pytest.raises(UserError, match="The network has not learned the classes 'van' of folder, but 'road', 'car'"):
         evaluate(other, folder / "run")
 
 
@@ -250,10 +244,7 @@ def test_data_prepared_data_and_workdir_may_move(whole, capsys):
         files.write(folder / f"moved/lists/{split}.lst", "".join(lines))
     assert train(moved, folder / "moved/run")
     assert f"Resuming {folder}/moved/run from step 2 of 2" in capsys.readouterr().out
-    reports = [
-        sorted(p.name for p in (run / "evaluation").iterdir())
-        for run in (folder / "run", folder / "moved/run")
-    ]
+    reports = [sorted(p.name for p in (run / "evaluation").iterdir()) for run in (folder / "run", folder / "moved/run")]
     assert reports[0] == reports[1]
     files.write(folder / "moved/lists/train.lst", lines[0].replace("val", "train"))
     with pytest.raises(UserError, match="was trained on other data: it was 2 images of train"):

@@ -24,9 +24,7 @@ def child():
     """A process that watches process 3, and our end of their connection."""
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-c", CHILD, str(theirs.fileno())]
-    process = subprocess.Popen(
-        command, cwd=ROOT, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(command, cwd=ROOT, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, text=True)
     theirs.close()
     ours.recv(1)  # it has begun
     yield process, ours
@@ -36,10 +34,7 @@ def child():
 @pytest.mark.parametrize(
     ("act", "sentence"),
     [
-        (
-            lambda ours: ours.close(),
-            "Error: Process 3 is lost (its connection is closed); see what it said last",
-        ),
+        (lambda ours: ours.close(), "Error: Process 3 is lost (its connection is closed); see what it said last"),
         (lambda _: None, "Error: Process 3 is lost (no sign of life for 0.5 s); see what it said last"),
         (lambda ours: ours.sendall(b"\nProcess 2 is lost.\n"), "Error: Process 2 is lost.\n"),
     ],

@@ -43,19 +43,15 @@ def test_processes_with_the_same_task_meet_and_may_meet_again_at_the_same_addres
 def test_a_process_with_another_config_is_named_to_all():
     other = {**TASK, "config": {"batch_size": 16, "augment": {"crop": (64, 64)}}}
     told = meeting([TASK, TASK, other])
-    assert (
-        "but config.batch_size is 8 here and something else in process 2; start all with one command"
-        in told[0]
-    )
+    assert "but config.batch_size is 8 here and something else in process 2; start all with one command" in told[0]
     assert "but config.batch_size is 16 here and something else in processes 0, 1; start all" in told[2]
 
 
 def test_all_that_differs_is_named_with_the_processes_it_differs_in():
     tasks = {0: {"a": 1, "b": {"c": 1}}, 1: {"a": 2, "b": {"c": 1}}, 2: {"a": 2, "b": {}}}
     shown = {index: digests(task) for index, task in tasks.items()}
-    assert (
-        "a is 1 here and something else in processes 1, 2; b.c is 1 here and something else in process 2;"
-        in (differences(tasks[0], shown))
+    assert "a is 1 here and something else in processes 1, 2; b.c is 1 here and something else in process 2;" in (
+        differences(tasks[0], shown)
     )
     assert "processes 0, 1 have keys that this one has not" in differences(tasks[2], shown)
     assert differences(tasks[0], {0: shown[0], 1: digests({"b": {"c": 1}, "a": 1})}) == ""
@@ -163,9 +159,7 @@ def test_nothing_of_a_task_is_sent():
 
 def test_a_coordinator_that_does_not_answer_is_named():
     coordinator = free_address()
-    with pytest.raises(
-        UserError, match=f"The coordinator {coordinator} did not answer process 1 in time .*refused"
-    ):
+    with pytest.raises(UserError, match=f"The coordinator {coordinator} did not answer process 1 in time .*refused"):
         meet(Place(coordinator, 2, 1), TASK, timeout=0.5)
 
 
@@ -194,12 +188,7 @@ def test_an_address_without_a_port_is_refused():
         meet(Place("host", 2, 1), TASK, timeout=1)
 
 
-SLURM = {
-    "SLURM_JOB_ID": "7",
-    "SLURM_STEP_NODELIST": "node[03-06]",
-    "SLURM_PROCID": "2",
-    "SLURM_LOCALID": "0",
-}
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "node[03-06]", "SLURM_PROCID": "2", "SLURM_LOCALID": "0"}
 
 
 @pytest.fixture

@@ -119,9 +119,7 @@ def two_processes(config_file, folder):
     command = [sys.executable, "-m", "tests.training_process", str(config_file), str(folder)]
     command += [free_address(), "2"]
     return [
-        subprocess.Popen(
-            [*command, index], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        subprocess.Popen([*command, index], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for index in ("0", "1")
     ]
 

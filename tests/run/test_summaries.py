@@ -28,9 +28,7 @@ def written(folder):
 def test_a_resumed_run_drops_what_came_after_its_step(tmp_path):
     expected = written(tmp_path)
     Summaries(tmp_path, 2).scalars(5, {"loss": 5})
-    assert lines(tmp_path) == expected(
-        (0, "eval_miou"), (1, "loss"), (2, "loss"), (2, "eval_miou"), (5, "loss")
-    )
+    assert lines(tmp_path) == expected((0, "eval_miou"), (1, "loss"), (2, "loss"), (2, "eval_miou"), (5, "loss"))
 
 
 def test_an_evaluation_that_is_done_again_leaves_one_line(tmp_path):

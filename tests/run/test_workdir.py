@@ -34,9 +34,7 @@ def test_a_folder_is_claimed_and_open_to_the_same_config(tmp_path):
 
 def test_what_only_feeds_or_watches_a_run_may_change(tmp_path):
     begin(tmp_path, config())
-    changed = config(
-        report_every=7, data={"root": "b", "workers": 4, "test_split": "val"}, eval={"scales": (1.0,)}
-    )
+    changed = config(report_every=7, data={"root": "b", "workers": 4, "test_split": "val"}, eval={"scales": (1.0,)})
     workdir.check(tmp_path, changed)
     workdir.claim(tmp_path, changed)
     assert json.loads((tmp_path / "config.json").read_text())["data"]["workers"] == 4
@@ -117,10 +115,7 @@ def test_without_locks_the_holder_is_asked_for(tmp_path, monkeypatch, process, f
 @pytest.mark.parametrize("note", [b"\xff{", b"3\n\n\n\n", bytes(100)])
 def test_a_damaged_note_of_the_holder_says_how_to_go_on(tmp_path, note):
     (tmp_path / workdir.HOLDER).write_bytes(note)
-    with (
-        pytest.raises(UserError, match="is held by .* or delete .* if that has ended"),
-        workdir.held(tmp_path),
-    ):
+    with pytest.raises(UserError, match="is held by .* or delete .* if that has ended"), workdir.held(tmp_path):
         pass
 
 

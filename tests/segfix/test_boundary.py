@@ -14,9 +14,7 @@ def square(shift: int = 0) -> np.ndarray:
     return label
 
 
-@pytest.mark.parametrize(
-    ("shift", "wrong_widths"), [(0, ()), (1, ()), (2, (1,)), (4, (1, 3)), (6, (1, 3, 5))]
-)
+@pytest.mark.parametrize(("shift", "wrong_widths"), [(0, ()), (1, ()), (2, (1,)), (4, (1, 3)), (6, (1, 3, 5))])
 def test_an_outline_is_right_to_within_the_width(shift, wrong_widths):
     scores = boundary_scores(square(), square(shift), 2)
     assert scores.present.shape == (len(WIDTHS), 2)

@@ -8,13 +8,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from scipy import io
 
-from ovenet_jax.segfix.files import (
-    Offsets,
-    read_ground_truth,
-    read_offsets,
-    write_ground_truth,
-    write_offsets,
-)
+from ovenet_jax.segfix.files import Offsets, read_ground_truth, read_offsets, write_ground_truth, write_offsets
 from ovenet_jax.segfix.ground_truth import GroundTruth
 
 SIZE = (20, 31)

@@ -55,15 +55,8 @@ def test_what_is_tested_are_the_published_offsets():
 
 def test_left_becomes_right_in_the_mirror_and_up_stays_up():
     names = training_classes(8).names
-    mirrored = dict(enumerate(range(16))) | {
-        a: b for p in training_classes(8).flip_pairs for a, b in (p, p[::-1])
-    }
-    for one, other in (
-        ("(0, -1)", "(0, 1)"),
-        ("(-1, -1)", "(-1, 1)"),
-        ("(1, 1)", "(1, -1)"),
-        ("(-1, 0)", "(-1, 0)"),
-    ):
+    mirrored = dict(enumerate(range(16))) | {a: b for p in training_classes(8).flip_pairs for a, b in (p, p[::-1])}
+    for one, other in (("(0, -1)", "(0, 1)"), ("(-1, -1)", "(-1, 1)"), ("(1, 1)", "(1, -1)"), ("(-1, 0)", "(-1, 0)")):
         for where in ("inside", "near"):
             assert names[mirrored[names.index(f"{where} {one}")]] == f"{where} {other}"
 

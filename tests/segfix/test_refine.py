@@ -53,9 +53,7 @@ def test_between_pixels_numbers_are_averaged_and_rounded():
     offset = RNG.uniform(-3, 3, (*SIZE, 2))
     values = sampled(LABEL, offset.astype(np.float32))
     assert_array_equal(refined_numbers(LABEL, shift_by(offset)), np.rint(values))
-    assert_array_equal(
-        refined_mask(LABEL > 9, shift_by(offset)), sampled(LABEL > 9, np.float32(offset)) > 0.5
-    )
+    assert_array_equal(refined_mask(LABEL > 9, shift_by(offset)), sampled(LABEL > 9, np.float32(offset)) > 0.5)
     assert_array_equal(refined_numbers(LABEL, shift_by(OFFSET, 0.5)), np.rint(sampled(LABEL, OFFSET / 2)))
 
 
@@ -157,9 +155,7 @@ def test_no_label_comes_out_that_is_none(folder):
     assert run(folder, "--dataset=cityscapes", "--ids=train_ids", "--scale=0.5") == 0
     numbers = np.rint(sampled(label, OFFSET / 2))
     assert ((numbers > 18) & (numbers < 255)).any()
-    assert_array_equal(
-        written(folder, "a_leftImg8bit"), np.where(np.isin(numbers, np.unique(label)), numbers, label)
-    )
+    assert_array_equal(written(folder, "a_leftImg8bit"), np.where(np.isin(numbers, np.unique(label)), numbers, label))
 
 
 def test_seeds_are_recognised_and_not_scaled(folder):
@@ -185,9 +181,7 @@ def test_with_truth_it_tells_scores_before_and_after(folder, capsys):
     (folder / "labels/sub/b_leftImg8bit.png").unlink()
     assert run(folder, "--dataset=cityscapes", f"--truth={folder}/gtFine") == 0
     rows = {line[:26].strip(): line[26:].split() for line in capsys.readouterr().out.splitlines()}
-    before = np.mean(
-        [(LABEL[true == k] == k).sum() / ((k == LABEL) | (true == k)).sum() for k in np.unique(true)]
-    )
+    before = np.mean([(LABEL[true == k] == k).sum() / ((k == LABEL) | (true == k)).sum() for k in np.unique(true)])
     assert rows["mean of those that occur"][:2] == [f"{100 * before:.2f}", "100.00"]
     assert rows["mean of those that occur"][3::2] == ["100.00"] * 3
     absent = CITYSCAPES.names[next(k for k in range(19) if k not in true)]
@@ -203,14 +197,10 @@ def test_what_has_no_sound_truth_is_refined_and_not_scored(folder, capsys, truth
     assert run(folder, "--dataset=cityscapes", f"--truth={folder}/truth") == 1
     told = capsys.readouterr()
     assert "Written: 2 of 2 label maps" in told.out
-    assert_array_equal(
-        written(folder, "sub/b_leftImg8bit"), IDS[sampled(LABEL[::-1], 2 * OFFSET).astype(int)]
-    )
+    assert_array_equal(written(folder, "sub/b_leftImg8bit"), IDS[sampled(LABEL[::-1], 2 * OFFSET).astype(int)])
     assert re.search("mean of those that occur  +100.00", told.out)  # of a alone
     assert told.err.count("; refined, but not scored") == 1
-    assert (
-        "b_gtFine_labelIds.png: " in told.err or "sub/b_leftImg8bit.png: there is no true label" in told.err
-    )
+    assert "b_gtFine_labelIds.png: " in told.err or "sub/b_leftImg8bit.png: there is no true label" in told.err
 
 
 def test_what_is_wrong_is_named_and_the_rest_is_written(folder, capsys):
@@ -250,9 +240,7 @@ def test_a_mistake_is_told_before_any_work(folder, capsys, arguments, message):
     assert not (folder / "out").exists()
 
 
-@pytest.mark.parametrize(
-    "argument", ["--scale=nan", "--scale=1e300", "--threshold=2", "--workers=0", "--scalee=2"]
-)
+@pytest.mark.parametrize("argument", ["--scale=nan", "--scale=1e300", "--threshold=2", "--workers=0", "--scalee=2"])
 def test_impossible_arguments_are_refused(folder, argument, capsys):
     assert run(folder, argument) == 2
     assert capsys.readouterr().err.startswith("Error: ")
@@ -281,9 +269,7 @@ def test_two_files_of_one_sample_are_refused(folder, capsys):
         (["a/x", "b/x"], ["a/x", "x"], ["a/x"], "1 of them and 2 to be refined"),
     ],
 )
-def test_files_of_one_name_in_several_folders_are_not_mixed_up(
-    tmp_path, capsys, labels, offsets, refined, counts
-):
+def test_files_of_one_name_in_several_folders_are_not_mixed_up(tmp_path, capsys, labels, offsets, refined, counts):
     for name in labels:
         write_picture(tmp_path / f"labels/{name}.png", LABEL)
     for name in offsets:

@@ -52,8 +52,7 @@ def test_a_data_set_without_instance_maps_is_refused_and_nothing_is_kept(tmp_pat
     for file in list(labels.values())[1:3]:
         Path(str(file).replace("labelIds", "instanceIds")).unlink()
     with pytest.raises(
-        UserError,
-        match="(?s)2 of 5 labels have no boundaries of instances.*bochum.*there is no instance map.*ulm",
+        UserError, match="(?s)2 of 5 labels have no boundaries of instances.*bochum.*there is no instance map.*ulm"
     ):
         prepare_samples(labels, CITYSCAPES, "instances", tmp_path / "boundaries")
     assert not (tmp_path / "boundaries").exists()
@@ -72,10 +71,7 @@ def test_labels_are_boundaries_of_what_the_config_says(tmp_path, regions):
     config.data.update(write_cityscapes(tmp_path))
     label_file, *_ = pipeline.label_files(config.data).values()
     rows, columns = np.indices((24, 48))
-    label, ids = (
-        np.where(rows > 9, 7, 0).astype(np.uint8),
-        np.where(columns > 20, 26001, 26002).astype(np.uint16),
-    )
+    label, ids = (np.where(rows > 9, 7, 0).astype(np.uint8), np.where(columns > 20, 26001, 26002).astype(np.uint16))
     cv2.imwrite(str(label_file), label)
     cv2.imwrite(str(label_file).replace("labelIds", "instanceIds"), ids)
     task_of(config).prepare()
@@ -96,9 +92,7 @@ def test_damaged_ground_truth_is_named_with_what_to_do(tmp_path):
     task_of(config).prepare()
     source = task_of(config).open_training()
     (source.folder / f"boundaries_of_classes/{source[0]['name']}.png").write_bytes(b"")
-    with pytest.raises(
-        UserError, match="boundaries_of_classes.*; delete .*boundaries_of_classes, and all in it"
-    ):
+    with pytest.raises(UserError, match="boundaries_of_classes.*; delete .*boundaries_of_classes, and all in it"):
         source[0]
 
 

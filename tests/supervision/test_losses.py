@@ -56,9 +56,9 @@ def test_a_label_of_nothing_but_ignored_pixels_costs_nothing():
     label = jnp.full((2, 1, 3), 255)
     logits = Logits(None, jnp.zeros((2, 1, 3, 2)))
     for ohem in (None, HARD._replace(group=2)):
-        loss, gradient = jax.value_and_grad(
-            lambda x, ohem=ohem: segmentation_loss(Logits(None, x), label, ohem=ohem)
-        )(logits.main)
+        loss, gradient = jax.value_and_grad(lambda x, ohem=ohem: segmentation_loss(Logits(None, x), label, ohem=ohem))(
+            logits.main
+        )
         assert loss == 0
         assert not gradient.any()
 
@@ -74,10 +74,7 @@ def test_ohem_on_six_pixels_keeps_those_below_the_threshold():
 def test_ohem_raises_the_threshold_until_enough_pixels_are_kept():
     probabilities = [0.1, 0.2, 0.4, 0.6, 0.8, 0.95]
     loss = ohem_cross_entropy(
-        logits_of(probabilities),
-        jnp.zeros((1, 1, 6), int),
-        HARD._replace(threshold=0.15, keep=4),
-        align_corners=True,
+        logits_of(probabilities), jnp.zeros((1, 1, 6), int), HARD._replace(threshold=0.15, keep=4), align_corners=True
     )
     assert_allclose(loss, -np.log([0.1, 0.2, 0.4, 0.6]).mean(), rtol=1e-5)  # strictly below rank 4
 

@@ -14,11 +14,7 @@ from ovenet_jax.supervision.task import task_of
 
 @pytest.mark.parametrize(
     ("variant", "answer", "parts"),
-    [
-        ("hrnet_tiny", "main", set()),
-        ("ovenet_tiny", "fused", {"initial", "seed"}),
-        ("segfix_tiny", "offset", set()),
-    ],
+    [("hrnet_tiny", "main", set()), ("ovenet_tiny", "fused", {"initial", "seed"}), ("segfix_tiny", "offset", set())],
 )
 def test_an_output_names_its_answer_whose_scores_are_of_the_classes_that_are_learned(variant, answer, parts):
     config = camvid.get_config(variant)
@@ -45,16 +41,8 @@ def test_predictions_have_one_order_though_jit_sorts_them():
 @pytest.mark.parametrize(
     ("variant", "changes", "message"),
     [
-        (
-            "segfix_tiny",
-            {"accumulate": 2},
-            "accumulate is 2, but a SegFix's loss weights classes by their share",
-        ),
-        (
-            "hrnet_tiny",
-            {"accumulate": 3},
-            "batch_size=8 cannot be split into config.accumulate=3 micro-batches",
-        ),
+        ("segfix_tiny", {"accumulate": 2}, "accumulate is 2, but a SegFix's loss weights classes by their share"),
+        ("hrnet_tiny", {"accumulate": 3}, "batch_size=8 cannot be split into config.accumulate=3 micro-batches"),
         (
             "hrnet_tiny",
             {"accumulate": 4, "loss.ohem.on": True},

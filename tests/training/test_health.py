@@ -59,9 +59,7 @@ def test_a_step_is_looked_at_when_the_next_one_has_begun(tmp_path):
     finite_watch = watch(tmp_path, "stop")
     finite_watch.add(1, jnp.asarray(True))
     finite_watch.add(2, jnp.asarray(False))
-    with pytest.raises(
-        UserError, match="not finite at step 2, so training stopped; .*non_finite.jsonl names the"
-    ):
+    with pytest.raises(UserError, match="not finite at step 2, so training stopped; .*non_finite.jsonl names the"):
         finite_watch.add(3, jnp.asarray(True))
     assert json.loads((tmp_path / "non_finite.jsonl").read_text()) == {"step": 2, "images": ["2a", "2b"]}
 
@@ -77,9 +75,7 @@ def test_only_so_many_steps_of_a_run_are_skipped_however_often_it_is_resumed(tmp
     finite_watch = watch(tmp_path)
     for step in (1, 2, 3):
         finite_watch.add(step, jnp.asarray(step != 2))
-    assert (
-        "not finite at step 2, whose update is left out; 1 of at most 2 such steps" in capsys.readouterr().out
-    )
+    assert "not finite at step 2, whose update is left out; 1 of at most 2 such steps" in capsys.readouterr().out
     finite_watch.add(4, jnp.asarray(False))
     finite_watch.check()
 

@@ -33,9 +33,7 @@ def test_two_steps_of_momentum_and_decay_by_hand():
 def test_the_rate_multiplier_reaches_the_heads_only():
     optimizer = create_optimizer(lambda _: 0.1, momentum=0.9, weight_decay=0.0, head_rate_multiplier=10.0)
     names = ("backbone.conv1.conv.kernel", "head.classifier.kernel", "offset_head.classifier.output.kernel")
-    params = steps(
-        optimizer, dict.fromkeys(names, jnp.asarray(0.0)), dict.fromkeys(names, jnp.asarray(1.0)), 1
-    )
+    params = steps(optimizer, dict.fromkeys(names, jnp.asarray(0.0)), dict.fromkeys(names, jnp.asarray(1.0)), 1)
     assert_allclose([params[name] for name in names], [-0.1, -1.0, -1.0], rtol=1e-6)
 
 
@@ -43,11 +41,7 @@ def test_the_backbones_rate_grows_with_the_fourth_power_and_the_heads_have_their
     optimizer = create_optimizer(
         lambda _: 0.1, momentum=0.0, weight_decay=0.0, head_rate_multiplier=10.0, warmup_steps=4
     )
-    names = (
-        "backbone.conv1.conv.kernel",
-        "offset_trunk.layer4.0.conv1.conv.kernel",
-        "head.classifier.kernel",
-    )
+    names = ("backbone.conv1.conv.kernel", "offset_trunk.layer4.0.conv1.conv.kernel", "head.classifier.kernel")
     gradients = dict.fromkeys(names, jnp.asarray(1.0))
     state, changes = optimizer.init(gradients), []
     for _ in range(6):

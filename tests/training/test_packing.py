@@ -36,10 +36,7 @@ def shapes(vectors):
 
 def test_vectors_are_named_by_part_and_kind():
     scale, head = {"backbone.scale.0": (4,)}, {"head.kernel.0": (48,)}
-    together, alone = (
-        {"backbone.kernel.0": (48 + 12,)},
-        {"backbone.kernel.0": (48,), "backbone.kernel.1": (12,)},
-    )
+    together, alone = ({"backbone.kernel.0": (48 + 12,)}, {"backbone.kernel.0": (48,), "backbone.kernel.1": (12,)})
     assert shapes(packing_of(PARAMS, "cuda").pack(PARAMS)) == {**together, **scale, **head}
     assert shapes(packing_of(PARAMS, "cpu").pack(PARAMS)) == {**alone, **scale, **head}
 

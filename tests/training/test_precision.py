@@ -44,10 +44,7 @@ def dtypes(equation) -> set[str]:
 
 def moves_only(equation) -> bool:
     """A sum over axes of length 1, which is how a new axis is taken away again."""
-    return (
-        equation.primitive.name == "reduce_sum"
-        and equation.invars[0].aval.size == equation.outvars[0].aval.size
-    )
+    return equation.primitive.name == "reduce_sum" and equation.invars[0].aval.size == equation.outvars[0].aval.size
 
 
 def step_and_state(model_config, precision):

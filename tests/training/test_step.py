@@ -77,9 +77,7 @@ def test_a_frozen_base_stays_bit_identical_and_the_offset_parts_train(frozen):
 
 def test_the_optimizer_holds_nothing_of_a_frozen_base(frozen):
     (before, *_), *_ = frozen
-    momentum = [
-        jax.tree_util.keystr(path) for path, x in jax.tree.leaves_with_path(before.opt_state) if x.ndim
-    ]
+    momentum = [jax.tree_util.keystr(path) for path, x in jax.tree.leaves_with_path(before.opt_state) if x.ndim]
     assert len(momentum) == sum(name.startswith("offset_") for name in before.params)
     assert all("['offset_" in name for name in momentum)
 
@@ -99,20 +97,13 @@ def test_a_step_changes_every_parameter_and_statistic(stepped):
     assert after.step == 1
     for old, new in ((before.params, after.params), (before.statistics, after.statistics)):
         still = {name for name in old if (np.asarray(old[name]) == np.asarray(new[name])).all()}
-        assert still <= {
-            name for name in old if name.endswith(".conv.bias")
-        }  # BatchNorm takes a bias away again
+        assert still <= {name for name in old if name.endswith(".conv.bias")}  # BatchNorm takes a bias away again
 
 
 def test_a_step_measures_every_term(stepped):
     _, measures, _ = stepped
     terms = {k: float(v) for k, v in measures[0].items()}
-    total = (
-        0.5 * terms["loss_initial"]
-        + 0.5 * terms["loss_seed"]
-        + terms["loss_fused"]
-        + terms["loss_confidence"]
-    )
+    total = 0.5 * terms["loss_initial"] + 0.5 * terms["loss_seed"] + terms["loss_fused"] + terms["loss_confidence"]
     assert_allclose(terms["loss_total"], total, rtol=1e-6)
     assert all(0 <= terms[f"accuracy_{name}"] <= 1 for name in ("initial", "seed", "fused"))
     assert 0 < terms["confidence"] < 1
@@ -175,8 +166,7 @@ def test_micro_batches_give_the_update_of_the_whole_batch(accumulate, group, ohe
     optimizer = create_optimizer(lambda _: 0.1, momentum=0.9, weight_decay=0.01)
     with jax.enable_x64(True):
         before = jax.tree.map(
-            lambda x: jnp.asarray(x, jnp.float64 if x.dtype == np.float32 else x.dtype),
-            init_state(model, optimizer),
+            lambda x: jnp.asarray(x, jnp.float64 if x.dtype == np.float32 else x.dtype), init_state(model, optimizer)
         )
         (whole, measures), (parts, measures_of_parts) = (
             jax.jit(
@@ -195,9 +185,7 @@ def test_micro_batches_give_the_update_of_the_whole_batch(accumulate, group, ohe
             )(before, **arrays)
             for count in (1, accumulate)
         )
-    changed = [
-        name for name, value in whole.params.items() if np.abs(value - before.params[name]).max() > 1e-3
-    ]
+    changed = [name for name, value in whole.params.items() if np.abs(value - before.params[name]).max() > 1e-3]
     assert len(changed) > 0.9 * len(whole.params)
     for name, value in whole.params.items():
         assert_allclose(parts.params[name], value, rtol=1e-12, atol=1e-14, err_msg=name)

@@ -21,10 +21,7 @@ def trained(model):
     """Arrays that no initialisation gives, by name."""
     rng = np.random.default_rng(0)
     _, params, statistics = parameters.split(create_model(model))
-    return {
-        name: rng.uniform(0.1, 2, value.shape).astype(np.float32)
-        for name, value in (params | statistics).items()
-    }
+    return {name: rng.uniform(0.1, 2, value.shape).astype(np.float32) for name, value in (params | statistics).items()}
 
 
 @pytest.mark.parametrize("variant", [*OWN, *SERIES, *(f"ovenet_{variant}" for variant in SERIES)])
@@ -44,9 +41,7 @@ def test_a_scale_that_in_place_abn_cannot_have_is_named():
     model = camvid.get_config("base_oc_r_tiny").model
     arrays = trained(model)
     arrays["head.pixels.norm.scale"][3] = -0.25
-    with pytest.raises(
-        UserError, match="head.pixels.norm.scale holds -0.25, .* in-place ABN .* begin at 1e-05"
-    ):
+    with pytest.raises(UserError, match="head.pixels.norm.scale holds -0.25, .* in-place ABN .* begin at 1e-05"):
         state_dict(model, arrays, steps=0)
 
 

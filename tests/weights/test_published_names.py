@@ -147,9 +147,7 @@ def test_a_head_that_is_not_known_is_no_other(tiny_model, change, parts):
     assert title.startswith("an unknown head (attention.key, ") and parts in title
     tiny_model.head.name = "new"
     assert title_of_config(tiny_model.head) == "the head 'new'"
-    assert (
-        title_of_names([]) == title_of_names(["backbone.conv1.conv.kernel", "offset_head.classifier.x"]) == ""
-    )
+    assert title_of_names([]) == title_of_names(["backbone.conv1.conv.kernel", "offset_head.classifier.x"]) == ""
 
 
 def names_of(model_config):
@@ -217,9 +215,7 @@ def test_every_array_of_a_full_size_network_has_its_published_key(manifest, monk
     content = json.loads(manifest.read_text())
     model, imagenet = full_size(content), "imagenet" in content["name"]
     _, params, statistics = parameters.split(create_model(model))
-    arrays = {
-        name: x for name, x in (params | statistics).items() if name.startswith("backbone.") or not imagenet
-    }
+    arrays = {name: x for name, x in (params | statistics).items() if name.startswith("backbone.") or not imagenet}
     found = {key: list(value.shape) for key, value in state_dict(model, arrays, steps=7).items()}
     extra = r"coords$" + r"|(incre_modules|downsamp_modules|final_layer|classifier)\." * imagenet
     assert found == {key: shape for key, shape in content["keys"].items() if not re.match(extra, key)}
@@ -275,10 +271,7 @@ def full_size(manifest):
     model.backbone.width = int(re.search(r"w(\d+)", name)[1])
     if "stages" in manifest:
         first, *stages = (manifest["stages"][f"STAGE{number}"] for number in (1, 2, 3, 4))
-        model.backbone.layer1_blocks, model.backbone.layer1_width = (
-            first["NUM_BLOCKS"][0],
-            first["NUM_CHANNELS"][0],
-        )
+        model.backbone.layer1_blocks, model.backbone.layer1_width = (first["NUM_BLOCKS"][0], first["NUM_CHANNELS"][0])
         model.backbone.width, model.backbone.blocks = stages[0]["NUM_CHANNELS"][0], stages[0]["NUM_BLOCKS"][0]
         model.backbone.modules = tuple(stage["NUM_MODULES"] for stage in stages)
     if has_offsets:

@@ -15,9 +15,7 @@ pytestmark = pytest.mark.usefixtures("torch")
 
 VARIANTS = {"thesis_offset_hrnet": "thesis", "hrnet_ocr": "hrnet_ocr", "ovenet_hrnet_ocr": "ovenet"}
 CASES = sorted(
-    file.parent
-    for file in (SHARED / "goldens").glob("*/case.json")
-    if "inference" in json.loads(file.read_text())
+    file.parent for file in (SHARED / "goldens").glob("*/case.json") if "inference" in json.loads(file.read_text())
 )
 
 

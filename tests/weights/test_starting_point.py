@@ -160,9 +160,7 @@ def test_of_another_head_nothing_is_taken_though_names_coincide(tiny_model):
 
 def test_two_heads_that_were_never_published_are_the_same_by_their_name(tiny_model):
     """Whatever their arrays are called."""
-    arrays = {
-        name: network(baseline(tiny_model), value) for name, value in (("fresh", FRESH), ("base", BASE))
-    }
+    arrays = {name: network(baseline(tiny_model), value) for name, value in (("fresh", FRESH), ("base", BASE))}
     ours, theirs = (ConfigDict({**tiny_model.head, "name": name}) for name in ("new", "other"))
     taken, _ = take_over(arrays["fresh"], ours, Source("runs/new", arrays["base"], ours))
     assert values(taken, "head.") == {BASE}
@@ -199,8 +197,7 @@ def test_a_plain_head_becomes_no_narrower_auxiliary_head(tiny_model, head):
 def test_a_segfix_of_other_directions_starts_from_one_but_for_its_last_layer(tiny_model):
     tiny_model.head = segfix.head(8)
     fresh, base = (
-        network(baseline(tiny_model), value, num_classes=classes)
-        for value, classes in ((FRESH, 17), (BASE, 9))
+        network(baseline(tiny_model), value, num_classes=classes) for value, classes in ((FRESH, 17), (BASE, 9))
     )
     arrays, origins = take_over(fresh, tiny_model.head, Source("runs/segfix", base, tiny_model.head))
     assert {name for name in arrays if arrays[name].max() == FRESH} == {"direction_head.output.kernel"}
@@ -244,18 +241,14 @@ def test_every_array_of_another_network_is_listed(tiny_model):
     message = str(error.value)
     assert message.startswith("runs/other cannot be a starting point of the configured model (")
     assert "head.pixels.conv.bias has shape (8,) in runs/other and (16,) in the model" in message
-    assert (
-        "backbone.trunk.stage3.1.branches.0.0.conv1.conv.kernel of runs/other is not in the model" in message
-    )
+    assert "backbone.trunk.stage3.1.branches.0.0.conv1.conv.kernel of runs/other is not in the model" in message
     assert "backbone.conv1.norm.bias is not in runs/other" in message
 
 
 def test_a_trunk_of_another_branch_is_refused(tiny_model):
     other = network(tiny_model, TRUNK, **{"offset.branch": 3, "offset.modules": (1, 1)})
     base = Source("base", network(tiny_model, BASE), tiny_model.head)
-    with pytest.raises(
-        UserError, match="offset_trunk.transition2.2.conv.kernel of other is not in the model"
-    ):
+    with pytest.raises(UserError, match="offset_trunk.transition2.2.conv.kernel of other is not in the model"):
         take_over(network(tiny_model, FRESH), tiny_model.head, base, Source("other", other, tiny_model.head))
 
 
@@ -268,9 +261,7 @@ def test_a_trunk_without_offsets_is_refused(tiny_model):
 
 def test_the_summary_counts_by_part_and_origin():
     origins = {"backbone.a": "loaded", "head.a": "loaded", "head.b": "initialised", "backbone.b": "loaded"}
-    assert summary(origins) == (
-        "backbone: 2 arrays loaded\nhead: 1 arrays loaded\nhead: 1 arrays initialised"
-    )
+    assert summary(origins) == ("backbone: 2 arrays loaded\nhead: 1 arrays loaded\nhead: 1 arrays initialised")
 
 
 def save_run(folder, model_config, value=None):
@@ -287,9 +278,7 @@ def save_run(folder, model_config, value=None):
 def test_folders_are_restored_and_the_report_printed(tiny_model, tmp_path, capsys):
     base = save_run(tmp_path / "base", baseline(tiny_model), BASE)
     trunk = save_run(tmp_path / "trunk", tiny_model, TRUNK)
-    started = start_from(
-        create_model(tiny_model), tiny_model.head, ConfigDict({"base": base, "trunk": trunk})
-    )
+    started = start_from(create_model(tiny_model), tiny_model.head, ConfigDict({"base": base, "trunk": trunk}))
     _, params, statistics = parameters.split(started)
     assert values(params, "backbone.") == values(statistics, "head.") == {BASE}
     assert values(params | statistics, "offset_") == {TRUNK}
@@ -356,9 +345,7 @@ def test_a_head_that_nobody_trained_is_not_frozen(tiny_model, tmp_path, unsuitab
         origins = {n: "initialised" if n.startswith("head.") else "loaded from imagenet.pth" for n in names}
         (tmp_path / "base" / workdir.IMPORT_REPORT).write_text(json.dumps({"arrays": origins}))
     init = ConfigDict({"base": base, "trunk": ""})
-    with pytest.raises(
-        UserError, match=r"freeze_base would freeze \d+ arrays that .*base has not trained, head\."
-    ):
+    with pytest.raises(UserError, match=r"freeze_base would freeze \d+ arrays that .*base has not trained, head\."):
         start_from(create_model(tiny_model), tiny_model.head, init, frozen=("backbone", "head"))
     start_from(create_model(tiny_model), tiny_model.head, init)  # to be trained, it will do
 
@@ -366,8 +353,5 @@ def test_a_head_that_nobody_trained_is_not_frozen(tiny_model, tmp_path, unsuitab
 def test_a_trained_base_may_be_frozen(tiny_model, tmp_path):
     base = save_run(tmp_path / "base", baseline(tiny_model), BASE)
     start_from(
-        create_model(tiny_model),
-        tiny_model.head,
-        ConfigDict({"base": base, "trunk": ""}),
-        frozen=("backbone", "head"),
+        create_model(tiny_model), tiny_model.head, ConfigDict({"base": base, "trunk": ""}), frozen=("backbone", "head")
     )

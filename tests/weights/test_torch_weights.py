@@ -9,13 +9,7 @@ from configs import common
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
-from ovenet_jax.weights.torch_weights import (
-    fill,
-    fold_in_place_abn,
-    holds_backbone_only,
-    in_place_abn,
-    read_pth,
-)
+from ovenet_jax.weights.torch_weights import fill, fold_in_place_abn, holds_backbone_only, in_place_abn, read_pth
 from tests.places import SHARED
 from tests.published_keys import load_state_dict, published
 
@@ -48,8 +42,7 @@ def test_everything_that_does_not_fit_is_listed_at_once(tiny_model):
     assert "surprise.weight has no target" in message
     assert "nothing fills backbone.conv2.conv.kernel (3, 3, 8, 8)" in message
     assert (
-        "conv1.weight has shape (5, 5, 3, 8) (channels last), backbone.conv1.conv.kernel needs (3, 3, 3, 8)"
-        in message
+        "conv1.weight has shape (5, 5, 3, 8) (channels last), backbone.conv1.conv.kernel needs (3, 3, 3, 8)" in message
     )
 
 
@@ -60,11 +53,7 @@ OF_FIRST_RELEASE = {f"{module}.bias": np.zeros(2, np.float32) for module in ("la
 
 def test_a_module_stored_under_two_names_is_one():
     state_dict = OF_FIRST_RELEASE | dict.fromkeys(SHARED_MODULE, np.asarray([1.0, 2.0]))
-    names = (
-        "backbone.trunk.layer2.0.conv1.norm.bias",
-        "head.classifier.bias",
-        "head.attentions.0.key.0.norm.scale",
-    )
+    names = ("backbone.trunk.layer2.0.conv1.norm.bias", "head.classifier.bias", "head.attentions.0.key.0.norm.scale")
     filled = fill(dict.fromkeys(names, np.zeros(2, np.float32)), state_dict, "weights.pth")
     np.testing.assert_array_equal(filled["head.attentions.0.key.0.norm.scale"], [1, 2])
 
@@ -72,9 +61,7 @@ def test_a_module_stored_under_two_names_is_one():
 def test_two_keys_of_one_array_that_differ_are_both_named():
     key, query = SHARED_MODULE
     state_dict = OF_FIRST_RELEASE | {key: np.asarray([1.0, 2.0]), query: np.asarray([1.0, 3.0])}
-    with pytest.raises(
-        UserError, match=f"{query} and {key} are both head.attentions.0.key.0.norm.scale, and differ"
-    ):
+    with pytest.raises(UserError, match=f"{query} and {key} are both head.attentions.0.key.0.norm.scale, and differ"):
         fill({}, state_dict, "weights.pth")
 
 
@@ -86,10 +73,7 @@ def test_the_scales_of_in_place_abn_are_folded(module):
     """|weight| + 1e-5, as its kernels scale; what has a step counter, or is no scale, stays as it is."""
     state_dict = {f"{module}.{key}": value for key, value in BATCH_NORM.items()}
     others = {f"backbone.stage2.0.bn2.{key}": value for key, value in BATCH_NORM.items()}
-    others |= {
-        "backbone.stage2.0.bn2.num_batches_tracked": np.asarray(7),
-        "cls_head.3.weight": np.full(2, -1.0),
-    }
+    others |= {"backbone.stage2.0.bn2.num_batches_tracked": np.asarray(7), "cls_head.3.weight": np.full(2, -1.0)}
     folded = fold_in_place_abn(state_dict | others)
     np.testing.assert_array_equal(folded.pop(f"{module}.weight"), np.float32([0.50001, 2.00001]))
     state_dict.pop(f"{module}.weight")
@@ -162,12 +146,7 @@ def test_all_that_checkpoints_hold_is_read_as_pytorch_reads_it(torch, tmp_path, 
     module = torch.nn.BatchNorm2d(3)
     state = module.state_dict()  # an OrderedDict with versions of its modules
     grid = torch.arange(24.0).reshape(4, 6)
-    state |= {
-        "part": grid[1:3, ::2],
-        "turned": grid.T,
-        "scalar": torch.tensor(2.5),
-        "none": torch.zeros(0, 3),
-    }
+    state |= {"part": grid[1:3, ::2], "turned": grid.T, "scalar": torch.tensor(2.5), "none": torch.zeros(0, 3)}
     state |= {"again": state["part"], "flags": torch.tensor([True, False]), "double": grid.double()}
     state |= {"half": grid.half(), "brain": grid.bfloat16()}
     optimizer = torch.optim.SGD(module.parameters(), 0.1, momentum=0.9)
@@ -184,24 +163,14 @@ def test_all_that_checkpoints_hold_is_read_as_pytorch_reads_it(torch, tmp_path, 
 
 
 def written(
-    path,
-    shape,
-    strides,
-    count=4,
-    start=0,
-    module="torch._utils",
-    name="_rebuild_tensor_v2",
-    copies=1,
-    stored=4,
+    path, shape, strides, count=4, start=0, module="torch._utils", name="_rebuild_tensor_v2", copies=1, stored=4
 ):
     """A file with tensors of such a shape over `count` numbers, which nobody checks."""
     data = path / "w.pth"
     storage = f"(Vstorage\nctorch\nFloatStorage\nV0\nVcpu\nI{count}\ntQ".encode()
     numbers = ["(" + "".join(f"I{n}\n" for n in tuple_) + "t" for tuple_ in (shape, strides)]
     tensor = f"c{module}\n{name}\n(".encode() + storage + f"I{start}\n{numbers[0]}{numbers[1]}I00\n".encode()
-    pairs = b"".join(
-        f"Vbn{i}.weight\n".encode() + tensor + b"ccollections\nOrderedDict\n)RtR" for i in range(copies)
-    )
+    pairs = b"".join(f"Vbn{i}.weight\n".encode() + tensor + b"ccollections\nOrderedDict\n)RtR" for i in range(copies))
     with zipfile.ZipFile(data, "w") as file:
         file.writestr("w/data.pkl", b"(" + pairs + b"d.")
         file.writestr("w/data/0", np.arange(stored, dtype=np.float32).tobytes())
@@ -271,9 +240,7 @@ class Harmful:
 def test_code_in_a_file_is_named_and_not_run(torch, tmp_path, zipped):
     trace = tmp_path / "trace"
     torch.save({"bn1": Harmful(trace)}, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(
-        UserError, match=r"w.pth holds Python objects \(posix.mkdir\), and loading those would run"
-    ):
+    with pytest.raises(UserError, match=r"w.pth holds Python objects \(posix.mkdir\), and loading those would run"):
         read_pth(tmp_path / "w.pth")
     assert not trace.exists()
     pickle.loads(pickle.dumps(Harmful(trace)))  # what would have happened
