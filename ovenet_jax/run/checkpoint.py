@@ -18,7 +18,7 @@ from orbax.checkpoint import checkpoint_manager, checkpoint_managers
 
 from ovenet_jax import files
 from ovenet_jax.devices import parallel
-from ovenet_jax.errors import UserError
+from ovenet_jax.errors import EXIT_INTERRUPTED, UserError
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.run import checksums
 from ovenet_jax.run.state import TrainState
@@ -106,7 +106,7 @@ class Checkpoints:
         if latest != step:
             goes_on = "starts anew" if latest is None else f"goes on from checkpoint {latest}"
             helps = f"free space, and the same command {goes_on}"
-            raise UserError(f"Step {step} could not be saved in {self.folder}; {helps}.")
+            raise UserError(f"Step {step} could not be saved in {self.folder}; {helps}.", EXIT_INTERRUPTED)
 
     def close(self) -> None:
         """Waits for a save under way. Asks no other process, which may be elsewhere when this one fails."""
