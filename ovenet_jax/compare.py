@@ -57,8 +57,10 @@ def compare(config: ConfigDict, source: str | None, folder: Path) -> None:
         kept = {key: value for key, value in values.items() if not key.startswith(ONLY_SEED)}
         groups.setdefault(json.dumps(kept, sort_keys=True), []).append(i)
     members = {}
+    alike = len({run.name for run in folders}) < len(folders)  # then their whole paths tell them apart
     for first, *more in groups.values():
-        members[f"{folders[first].name}{f' (+{len(more)})' if more else ''}"] = [first, *more]
+        title = str(folders[first]) if alike else folders[first].name
+        members[f"{title}{f' (+{len(more)})' if more else ''}"] = [first, *more]
     evaluations = {title: [results[i].evaluation for i in group] for title, group in members.items()}
     numbers = comparison.numbers(evaluations, classes)
     indices = comparison.most_different(evaluations, config.eval.panels + config.eval.worst)

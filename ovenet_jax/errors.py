@@ -85,7 +85,12 @@ def run(command: Callable[[], int | None]) -> int:
             signal.signal(number, signal.default_int_handler)
     exit_code = EXIT_INTERRUPTED
     try:
-        ended = command() or EXIT_DONE
+        try:
+            ended = command() or EXIT_DONE
+        except SystemExit as end:  # which absl's app.run ends with
+            if not isinstance(end.code, int | None):
+                raise
+            ended = end.code or EXIT_DONE
         sys.stdout.flush()
         came_to_its_end.set()
         return ended

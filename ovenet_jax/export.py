@@ -19,6 +19,7 @@ from ovenet_jax import files
 from ovenet_jax.data import pipeline
 from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
 from ovenet_jax.errors import UserError
+from ovenet_jax.evaluation.protocol import check_settings
 from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import at_least_float32, resize_bilinear
 from ovenet_jax.models.normalisation import Normalisation
@@ -62,6 +63,7 @@ def export(config: ConfigDict, folder: Path, form: str | None) -> None:
     files.refuse_existing(target, "--workdir")
     task = task_of(config, identity.classes_of(folder))
     workdir.note_differences(folder, config)
+    check_settings(config.eval)
     task.prepare()
     network = restore_network(config.model, folder, config.eval.checkpoint)
     params, statistics = jax.device_get((network.params, network.statistics))
@@ -146,9 +148,11 @@ def _compare(theirs: Program, ours: Program, task: Task, config: ConfigDict) -> 
             answers = [jax.block_until_ready(theirs(image))]
             seconds.append(time.perf_counter() - started)
             answers.append(ours(image))
-            error = max(error, float(jnp.abs(answers[0][1] - answers[1][1]).max()))
+            error = float(np.maximum(error, jnp.abs(answers[0][1] - answers[1][1]).max()))  # which keeps nan
             for matrix, (class_map, _) in zip(matrices, answers, strict=True):
                 matrix += np.asarray(confusion_matrix(label, class_map[0], count))
+    if not np.isfinite(error):
+        raise UserError("The exported network gives scores that are not finite, so it was not kept.")
     miou, network_miou = (class_scores(matrix)["miou"] for matrix in matrices)
     milliseconds = 1000 * float(np.median(seconds))
     return {"miou": miou, "network_miou": network_miou, "milliseconds": milliseconds, "largest_error": error}

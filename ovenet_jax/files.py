@@ -48,14 +48,15 @@ def write_json(file: Path, content: Any) -> None:
 
 def to_json(content: Any, indent: int | None = None) -> str:
     """As JSON, which has no NaN and no infinity: null in their place."""
-    return json.dumps(_finite(content), indent=indent, allow_nan=False)
+    return json.dumps(finite(content), indent=indent, allow_nan=False)
 
 
-def _finite(content: Any) -> Any:
+def finite(content: Any) -> Any:
+    """`content` with None for every number in it that is not finite."""
     if isinstance(content, Mapping):
-        return {key: _finite(value) for key, value in content.items()}
+        return {key: finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
+        return [finite(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
@@ -107,6 +108,9 @@ def refuse_existing(folder: Path, option: str) -> None:
         raise UserError(f"{folder} exists already and is not overwritten; {helps}.")
 
 
+OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EPIPE)  # wherever is written
+
+
 @contextmanager
 def writing(place: Path, option: str) -> Iterator[None]:
     """Raises UserError where what is done meanwhile cannot be written at `place`, which the flag `option` chooses, or
@@ -114,6 +118,8 @@ def writing(place: Path, option: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in OF_THE_MACHINE or "/dev/shm" in str(error.filename):
+            raise
         reason, here = error.strerror or error, place.absolute()
         named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else here
         other = Path(named).absolute()

@@ -31,8 +31,7 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
     """
     if source is None:
         raise UserError("--mode=import needs the file to read: --source=FILE.pth.")
-    if workdir.has_checkpoint(folder) or workdir.is_run(folder):
-        raise UserError(f"{folder} holds a run or an import already; choose another --workdir.")
+    _refuse_taken(folder)
     task = task_of(config)
     state_dict = torch_weights.read_pth(source)
     code_base = recognise(state_dict)
@@ -64,12 +63,16 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
         norm = f"in-place ABN in {' and '.join(in_place)}: scales are |weight| + {torch_weights.ABN_EPS}"
     report: dict[str, Any] = {"source": str(source), "form": form, "code_base": code_base.title}
     report |= {"batch_norm": norm, "input": config.model.input.to_dict(), "arrays": origins, "ignored": ignored}
+    classes = None
+    with suppress(UserError):  # of a data set whose class table is not there
+        if task.of_regions and len(task.classes.names) == config.model.num_classes:
+            classes = task.classes
     with workdir.held(folder):
+        _refuse_taken(folder)  # by another that has ended meanwhile
         with files.writing(folder, "--workdir"):
             files.write_json(folder / workdir.IMPORT_REPORT, report)
-        with suppress(UserError):  # of a data set whose class table is not there
-            if task.of_regions and len(task.classes.names) == config.model.num_classes:
-                identity.write(folder, identity.Identity(task.classes))
+        if classes:
+            identity.write(folder, identity.Identity(classes))
         workdir.claim(folder, config)
         with closing(Checkpoints(folder / "checkpoints")) as checkpoints:
             checkpoints.save_model({n: arrays[n] for n in params}, {n: arrays[n] for n in statistics})
@@ -78,6 +81,11 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
     for reason, count in Counter(ignored.values()).items():
         print(f"ignored: {count} keys, {reason}")
     print(f"Written: {folder}")
+
+
+def _refuse_taken(folder: Path) -> None:
+    if workdir.has_checkpoint(folder) or workdir.is_run(folder):
+        raise UserError(f"{folder} holds a run or an import already; choose another --workdir.")
 
 
 def _check_activations(head: ConfigDict, in_place_abn: bool, source: Path) -> None:

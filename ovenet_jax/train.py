@@ -186,8 +186,10 @@ class _Run:
         except Exception as error:
             drop_closed_output()
             if cause_of(error) and jax.process_count() == 1:
-                self._save()
                 self.checkpoints.wait()
+                if self.checkpoints.latest_step() != int(self.state.step):
+                    self._save()
+                    self.checkpoints.wait()
             raise
 
     def _is_due(self, interval: int) -> bool:

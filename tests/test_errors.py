@@ -2,7 +2,7 @@ import errno
 
 import pytest
 
-from ovenet_jax.errors import EXIT_INTERRUPTED, UserError, cause_of, listed, run
+from ovenet_jax.errors import EXIT_INTERRUPTED, UserError, came_to_its_end, cause_of, listed, run
 
 
 def ends(error: BaseException):
@@ -14,14 +14,17 @@ def ends(error: BaseException):
     [
         (lambda: None, 0, ""),
         (lambda: 1, 1, ""),
+        (lambda: ends(SystemExit(1)), 1, ""),  # which absl's app.run ends with
         (lambda: ends(UserError("no such folder.")), 2, "Error: no such folder.\n"),
         (lambda: ends(UserError("saved; go on.", EXIT_INTERRUPTED)), 75, "Error: saved; go on.\n"),
         (lambda: ends(KeyboardInterrupt()), 75, "Error: interrupted; the same command goes on"),
     ],
-    ids=["done", "incomplete", "mistake", "saved", "interrupted"],
+    ids=["done", "incomplete", "exit", "mistake", "saved", "interrupted"],
 )
 def test_a_command_ends_with_its_code_and_one_sentence(command, code, said, capsys):
+    came_to_its_end.clear()
     assert run(command) == code
+    assert came_to_its_end.is_set() == (said == "")
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.startswith(said)

@@ -86,6 +86,11 @@ def test_a_file_elsewhere_that_fails_is_not_called_a_failure_to_write(tmp_path):
         files.write(folder / "a", Path(tmp_path / "elsewhere").read_bytes())
 
 
+def test_what_the_machine_does_is_not_called_a_failure_to_write(tmp_path):
+    with pytest.raises(BrokenPipeError), files.writing(tmp_path, "--workdir"):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
 @pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()], ids=["full", "interrupted"])
 def test_after_any_fault_a_file_is_the_old_or_the_new_one(tmp_path, error):
     file = tmp_path / "file"

@@ -101,13 +101,13 @@ def read_header(data: bytes) -> Header:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(H, W) of an image file, read off its first bytes; (0, 0) if that cannot be."""
+    """(H, W) of an image file, read off its first bytes; (0, 0) if that cannot be, or it is too large."""
     try:
         with path.open("rb") as file:
             head = file.read(HEAD)
             if head.startswith(PNG):
                 width, height = struct.unpack_from(">II", head, 16)
-                return height, width
+                return (height, width) if height * width <= MAX_PIXELS else (0, 0)
             try:
                 return _jpeg_header(head).size
             except (struct.error, IndexError):
@@ -158,7 +158,7 @@ def read_image(data: bytes) -> Read:
         raise LossyError(f"{header.depth} bits per channel; save it with 8")
     if header.channels == 4 and not header.alpha:
         raise LossyError("CMYK, which has no exact RGB; save it as RGB")
-    if header.alpha and _decode(data, cv2.IMREAD_UNCHANGED)[..., -1].min() < 255:
+    if header.alpha and _alpha(data).min() < 255:
         raise LossyError("transparent pixels; save it without an alpha channel")
     array, orientation, note = decode_image(data), 1, ""
     if b"Exif" in data or b"eXIf" in data:
@@ -172,6 +172,14 @@ def read_image(data: bytes) -> Read:
     elif header.channels == 1:
         note = GREY_IMAGE
     return Read(array, data, note, orientation)
+
+
+def _alpha(data: bytes) -> np.ndarray:
+    """How opaque each pixel of a PNG is, uint8 [H, W]."""
+    array = _decode(data, cv2.IMREAD_UNCHANGED)
+    if array.ndim == 3:
+        return array[..., -1]
+    return np.array(Image.open(io.BytesIO(data)).convert("RGBA"))[..., 3]  # a grey one, with one colour transparent
 
 
 def _orientation(data: bytes, image: np.ndarray) -> int:

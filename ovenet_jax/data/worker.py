@@ -25,6 +25,6 @@ if __name__ == "__mp_main__":
     logging.set_verbosity(logging.ERROR)  # ... and would warn of that
     cv2.setNumThreads(1)  # there are as many workers as the user wants cores at work
     # interruption.SIGNALS, often sent to all processes; but the last step of the main one still wants its batch.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()

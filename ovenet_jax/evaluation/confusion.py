@@ -40,7 +40,7 @@ def confusion_picture(matrix: np.ndarray, classes: Labels) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     heat, bars = figure.subplots(1, 2, sharey=True, width_ratios=(max(cell * number, 300), BARS_WIDTH))
     note = f"  ({absent.sum()} absent, counted as 0)" if absent.any() else ""
-    title = f"mIoU {100 * iou.mean():.1f} %{note}"
+    title = "mIoU -  (nothing is labelled)" if absent.all() else f"mIoU {100 * iou.mean():.1f} %{note}"
     figure.suptitle(title, x=0.02, ha="left", color=INK, fontsize=FONT + 4, fontweight="bold")
 
     faint = {"color": FAINT_INK, "fontsize": FONT}

@@ -14,6 +14,7 @@ import plotly.offline
 from markupsafe import Markup
 from matplotlib.colors import to_hex
 
+from ovenet_jax import files
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.evaluation.inspection import Inspected
 from ovenet_jax.evaluation.packing import packed
@@ -84,8 +85,8 @@ def html(page: Page) -> str:
     return environment.get_template("report.html.j2").render(
         page=page,
         data=data | {"plotly": plotly},
-        setup=setup,
-        charts=charts,
+        setup=files.finite(setup),
+        charts=files.finite(charts),
         style=Markup(_read("style.css")),
         scripts=Markup("".join(map(_read, SCRIPTS))),
     )

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from ovenet_jax import files
 from ovenet_jax.data.image_files import encoded, read_any_image
 from ovenet_jax.data.labels import Labels, numbered
 from ovenet_jax.devices import environment
@@ -119,11 +120,13 @@ def pixels(image: Any, name: str) -> np.ndarray:
     try:
         if isinstance(image, str | PathLike):
             name = str(image)
-            return read_any_image(Path(image).expanduser().read_bytes()).array
+            return read_any_image(Path(files.at_home(name)).read_bytes()).array
         if hasattr(image, "getexif"):
             from PIL import ImageOps
 
-            ImageOps.exif_transpose(image).save(file := BytesIO(), "TIFF")
+            image = ImageOps.exif_transpose(image)
+            image = image.convert("RGBA") if image.has_transparency_data else image  # TIFF keeps no transparent colour
+            image.save(file := BytesIO(), "TIFF", compression="raw")
             return read_any_image(file.getvalue()).array
     except (OSError, ValueError) as error:
         raise UserError(f"{name} cannot be read: {error}.") from error
@@ -144,7 +147,7 @@ def load(folder: str | Path, checkpoint: str = "best") -> Predictor:
       UserError: the folder holds neither, or no checkpoint.
     """
     environment.convolve_by_eigen()  # as main.py, so that no sum is another
-    folder = Path(folder).expanduser()
+    folder = Path(files.at_home(str(folder)))
     with keys_of(folder):
         config = workdir.config_of(folder)
         config.mesh = (0, 1)  # the training's devices may have been others

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from ovenet_jax import files
@@ -103,9 +104,14 @@ def _as_evaluation(content: dict) -> Evaluation:
 
 
 def made_now() -> dict:
-    """Date and versions of a report."""
+    """Date, versions and devices of an evaluation."""
+    devices = jax.devices()
     versions = {"Python": platform.python_version()} | {name: metadata.version(name) for name in VERSIONS}
-    return {"date": time.strftime("%Y-%m-%d %H:%M"), "versions": versions}
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "versions": versions,
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+    }
 
 
 def write_panels(panels: Mapping[str, np.ndarray], folder: Path) -> None:

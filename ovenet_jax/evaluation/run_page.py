@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -77,6 +76,8 @@ def class_section(matrices: Mapping[str, np.ndarray]) -> Section:
         values.append(ious[-1] - ious[0])
     columns.append(("accuracy", "share"))
     values.append(results[-1]["accuracy"])
+    if not pixels.sum():
+        return Section("Classes", "No pixel is labelled, so there are no scores.", columns, [])
     text = "Share of the pixels, IoU of each prediction and accuracy of the answer, in percent."
     return Section("Classes", text, columns, list(zip(*values, strict=True)))
 
@@ -186,13 +187,12 @@ def run_section(what: Mapping, made: Mapping, config: ConfigDict, folder: Path) 
     """What was run, with what: where the config is another than its default, or than it was in training."""
     saved, default = workdir.read_config(folder) or config, published(config.name)
     versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
-    devices = jax.devices()
     facts = [
         ("run", folder.name),
         ("data", f"{config.data.name}, split {what['split']}, digest {what['data']['digest'][:12]}"),
         ("step", str(what["step"])),
         ("versions", versions),
-        ("devices", f"{len(devices)} x {devices[0].device_kind}"),
+        ("devices", made.get("devices", "-")),  # of those that an earlier version evaluated
     ]
     for key, usual, then in workdir.differences(default or saved, saved):
         facts.append((key, f"{then!r}; default of {config.name}: {usual!r}"))
@@ -207,6 +207,6 @@ def published(name: str) -> ConfigDict | None:
     """The config of this name, file and variant, in configs/; None of one that is not from there."""
     file, _, variant = name.partition("-")
     try:
-        return importlib.import_module(f"configs.{file}").get_config(variant)
+        return importlib.import_module(f"ovenet_jax.configs.{file}").get_config(variant)
     except (ImportError, AttributeError, UserError):
         return None

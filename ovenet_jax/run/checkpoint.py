@@ -1,5 +1,6 @@
 """Checkpoints of a run: the latest one to resume from, the best one by mIoU to evaluate."""
 
+import errno
 import logging
 import math
 import shutil
@@ -18,7 +19,7 @@ from orbax.checkpoint import checkpoint_manager, checkpoint_managers
 
 from ovenet_jax import files
 from ovenet_jax.devices import parallel
-from ovenet_jax.errors import EXIT_INTERRUPTED, UserError
+from ovenet_jax.errors import EXIT_INTERRUPTED, UserError, cause_of
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.run import checksums
 from ovenet_jax.run.state import TrainState
@@ -158,6 +159,7 @@ class Checkpoints:
             temporary = self.folder / str(step) / f"{SCORE}.tmp"
             temporary.mkdir(exist_ok=True)
             files.write_json(temporary / SCORE, {"miou": miou})
+            shutil.rmtree(temporary.with_name(SCORE), ignore_errors=True)  # a damaged one
             temporary.replace(temporary.with_name(SCORE))
             files.flush(temporary.parent)
 
@@ -333,6 +335,8 @@ def _reading() -> Iterator[None]:
     except jax.errors.JaxRuntimeError:  # of the devices
         raise
     except Exception as error:  # Orbax raises plain Exceptions for damaged files
+        if cause_of(error) and getattr(error, "errno", None) != errno.EIO:
+            raise  # the machine's fault, not that of the files
         raise UnreadableError(repr(error)[:200]) from error
 
 

@@ -14,6 +14,8 @@ from typing import Literal
 
 import numpy as np
 
+from ovenet_jax.data.labels import IGNORE
+
 SURE = 0.5  # seeds count whose confidence is above it
 Shift = Callable[[np.ndarray], np.ndarray]
 
@@ -57,16 +59,19 @@ def refined_ids(ids: np.ndarray, numbers: np.ndarray, shift: Shift) -> np.ndarra
     """Label ids, uint8 [H, W], after `shift`. numbers: lookup table uint8 [256] from ids to train ids.
 
     A pixel whose train id stays keeps its id. Another takes that of the pixel it is read at or, between pixels, one
-    that the map has for the mean of their train ids; where it has none, the pixel keeps its own, too.
+    that the map has for the mean of their train ids; where it has none, or void is among
+    them, the pixel keeps its own, too.
     """
     own, shifted = numbers[ids], shift(ids)
     if shifted.dtype == np.uint8:
         return np.where(numbers[shifted] == own, ids, shifted)
     refined = refined_numbers(own, shift)
+    of_void = shift((own == IGNORE).astype(np.uint8))
+    unmixed = (of_void == 0) | (of_void == 1)
     present = np.unique(ids)
     id_of, holds = np.zeros(256, np.uint8), np.zeros(256, bool)
     id_of[numbers[present]], holds[numbers[present]] = present, True
-    return np.where(holds[refined] & (refined != own), id_of[refined], ids)
+    return np.where(unmixed & holds[refined] & (refined != own), id_of[refined], ids)
 
 
 def refined_mask(mask: np.ndarray, shift: Shift) -> np.ndarray:

@@ -66,7 +66,7 @@ def _tensor(storage: Any, start: Any, shape: Any, strides: Any, *_: Any) -> _Ten
 
 
 KNOWN: dict[str, Any] = {
-    "collections.OrderedDict": OrderedDict,
+    "collections.OrderedDict": lambda: OrderedDict(),
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
@@ -76,12 +76,30 @@ KNOWN: dict[str, Any] = {
 }
 
 
+def _with_plain_keys(load: Callable[[Any], None], keys: slice) -> Callable[[Any], None]:
+    """Tuples within tuples, which a few bytes can make, would take ages to hash as keys. keys: where on the stack."""
+
+    def checked(unpickler: Any) -> None:
+        if not all(type(key) in (str, int) for key in unpickler.stack[keys]):
+            raise ValueError("keys of another kind")
+        load(unpickler)
+
+    return checked
+
+
 class _Unpickler(pickle._Unpickler):
     """The one in Python: that in C reserves memory for whatever number a file names. Objects are left as they are made:
     a state may be anything, and that of a NumPy type end the process."""
 
     dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: pickle._Unpickler.dispatch[pickle.POP[0]]}
-    del dispatch[pickle.BYTEARRAY8[0]]
+    for code in (pickle.BYTEARRAY8, pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET):
+        del dispatch[code[0]]
+    for code, keys in (
+        (pickle.SETITEM, slice(-2, -1)),
+        (pickle.SETITEMS, slice(0, None, 2)),
+        (pickle.DICT, slice(0, None, 2)),
+    ):
+        dispatch[code[0]] = _with_plain_keys(dispatch[code[0]], keys)
 
     def __init__(self, stream: io.BytesIO):
         super().__init__(stream)
@@ -94,10 +112,10 @@ class _Unpickler(pickle._Unpickler):
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, dtype, key, _, count, *view = pid
-        if kind != "storage" or not isinstance(dtype, np.dtype) or type(count) is not int or any(view):
+        if kind != "storage" or not isinstance(dtype, np.dtype) or (type(key), type(count)) != (str, int) or any(view):
             raise ValueError("a storage of another kind")
-        self.types[str(key)] = dtype
-        return _Storage(str(key), dtype, count)
+        self.types[key] = dtype
+        return _Storage(key, dtype, count)
 
 
 def read(path: Path) -> Any:
@@ -145,7 +163,9 @@ def _read_pickles(data: bytes) -> tuple[Any, Callable[[str], bytes]]:
     content, keys = unpickler.load(), _Unpickler(stream).load()
     at = stream.tell()
     storages: dict[str, bytes] = {}
-    for key in map(str, keys):
+    for key in keys:
+        if type(key) is not str:
+            raise ValueError("a storage of another kind")
         (count,) = struct.unpack_from("<Q", data, at)
         end = at + 8 + count * unpickler.types[key].itemsize
         storages[key] = data[at + 8 : end]

@@ -143,6 +143,7 @@ def cmyk():
         (png(16, 0, IDS.astype(">u2").view(np.uint8)), "16 bits per channel; save it with 8"),
         (png(8, 3, IDS, PALETTE, CLEAR), "transparent pixels; save it without an alpha channel"),
         (png(8, 6, np.dstack([RGB, IDS]).reshape(6, -1)), "transparent pixels"),
+        (png(8, 0, IDS, (b"tRNS", bytes([0, int(IDS[0, 0])]))), "transparent pixels"),
         (cmyk(), "CMYK, which has no exact RGB; save it as RGB"),
         (png(8, 2, RGB.reshape(6, -1), size=(30_000, 40_000)), "40000x30000 pixels; more than .* are not read"),
         (png(8, 2, RGB.reshape(6, -1), size=(2**30, 0)), "does not decode as an image"),
@@ -152,8 +153,8 @@ def cmyk():
         (PNG, "does not decode as an image"),
         (b"", "does not decode as an image"),
     ],
-    ids=["16 bits", "16 bits grey", "palette alpha", "alpha", "CMYK", "bomb", "no rows", "too wide", "GIF", "JPEG head",
-         "PNG head", "empty"],
+    ids=["16 bits", "16 bits grey", "palette alpha", "alpha", "grey alpha", "CMYK", "bomb", "no rows", "too wide",
+         "GIF", "JPEG head", "PNG head", "empty"],
 )  # fmt: skip
 def test_images_that_would_lose_something_are_refused(data, sentence):
     with pytest.raises(ValueError, match=sentence):
@@ -331,3 +332,9 @@ def test_a_label_map_is_written_as_one_channel(tmp_path):
     label = np.arange(6, dtype=np.uint8).reshape(2, 3)
     write_picture(tmp_path / "label.png", label)
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "label.png"), cv2.IMREAD_UNCHANGED), label)
+
+
+def test_a_grey_image_whose_transparent_value_never_occurs_is_read():
+    assert 251 not in IDS
+    read = read_image(png(8, 0, IDS, (b"tRNS", bytes([0, 251]))))
+    np.testing.assert_array_equal(read.array, np.stack([IDS] * 3, axis=-1))

@@ -35,6 +35,16 @@ def test_one_prediction_is_not_compared():
     assert column(section, 2) == [1, 0]
 
 
+def test_where_nothing_is_labelled_there_are_no_scores():
+    section = run_page.class_section({"initial": np.zeros((2, 2)), "fused": np.zeros((2, 2))})
+    assert "No pixel is labelled" in section.text and not section.rows
+
+
+def test_the_config_of_a_name_is_found_beside_the_package():
+    assert run_page.published("demo-hrnet").model.backbone.name == "hrnet"
+    assert run_page.published("nowhere-hrnet") is None
+
+
 def test_learning_curves_pass_over_gaps_and_damaged_lines(tmp_path):
     file = tmp_path / "metrics.jsonl"
     lines = [

@@ -220,6 +220,8 @@ def test_a_damaged_score_counts_as_none(tmp_path, score):
         assert [checkpoints.is_scored(step) for step in (2, 3)] == [False, True]
         assert checkpoints.step_of() == 3
         assert_equal(checkpoints.restore_latest(state()), (state(3), ()))
+        checkpoints.score(2, 0.8)
+        assert checkpoints.step_of() == 2
 
 
 @pytest.mark.parametrize("name", ["runs [v2]", "a*b", "what?", "a\\b"])

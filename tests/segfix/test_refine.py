@@ -14,7 +14,7 @@ from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.models.sampling import sample, seed_positions
 from ovenet_jax.segfix import refine
 from ovenet_jax.segfix.files import Offsets, write_offsets
-from ovenet_jax.segfix.shift import refined_mask, refined_numbers, seed_offsets, seeds_where_sure, shift_by
+from ovenet_jax.segfix.shift import refined_ids, refined_mask, refined_numbers, seed_offsets, seeds_where_sure, shift_by
 
 SIZE = (18, 26)
 RNG = np.random.default_rng(0)
@@ -415,3 +415,13 @@ def test_neither_jax_nor_tensorflow_is_imported():
         "sys.exit(bool({'jax', 'flax', 'tensorflow'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_between_void_and_a_class_a_pixel_keeps_its_id():
+    """Though the mean of both train ids, (5 + 255) / 2, is another class that the map has."""
+    ids = np.uint8([[6, 6, 0, 0, 131]])
+    numbers = np.full(256, 255, np.uint8)
+    numbers[[6, 131]] = 5, 130
+    offset = np.zeros((1, 5, 2), np.float32)
+    offset[0, 1, 1] = 0.5  # half-way into void
+    np.testing.assert_array_equal(refined_ids(ids, numbers, shift_by(offset)), ids)

@@ -219,6 +219,14 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
         read_pth(tmp_path / "broken.pth")
 
 
+def test_keys_of_tuples_within_tuples_are_refused(tmp_path):
+    """A hash of the forty here would take days."""
+    with zipfile.ZipFile(tmp_path / "broken.pth", "w") as file:
+        file.writestr("w/data.pkl", b"\x80\x02})" + b"2\x86" * 40 + b"K\x01s.")
+    with pytest.raises(UserError, match=f"broken.pth {NOT_READ}"):
+        read_pth(tmp_path / "broken.pth")
+
+
 @pytest.mark.parametrize("zipped", [False, True])
 def test_a_truncated_file_is_named(torch, tmp_path, zipped):
     file = tmp_path / "cut.pth"
