@@ -41,7 +41,8 @@ def create_mesh(devices: Sequence[jax.Device] | None = None, sizes: Sequence[int
 def local_mesh(sizes: Sequence[int]) -> Mesh:
     """This process's own devices, as many of them as config.mesh says sharing the rows of an image. Raises UserError
     as `create_mesh` does."""
-    return create_mesh(jax.local_devices(), (0, *sizes[1:]))
+    sound = len(sizes) == 2 and sizes[0] >= 0  # else they are named as they are
+    return create_mesh(jax.local_devices(), (0, sizes[1]) if sound else sizes)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

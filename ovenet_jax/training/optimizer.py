@@ -1,8 +1,12 @@
 """The published optimizers: SGD with momentum under a poly schedule, composed from optax."""
 
+from typing import TYPE_CHECKING
+
 import jax.numpy as jnp
 import optax
-from ml_collections import ConfigDict
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 HEADS = ("head.", "offset_head.")  # beginnings of the names of their parameters
 
@@ -20,7 +24,7 @@ def warmup(steps: int) -> optax.Schedule:
     return lambda step: jnp.minimum((jnp.asarray(step, jnp.result_type(float)) + 1) / steps, 1.0) ** 4
 
 
-def from_config(config: ConfigDict) -> tuple[optax.Schedule, optax.GradientTransformation]:
+def from_config(config: "ConfigDict") -> tuple[optax.Schedule, optax.GradientTransformation]:
     """The schedule of config.optimizer over config.steps, and the optimizer that follows it."""
     settings = config.optimizer
     schedule = poly_schedule(settings.rate, config.steps, settings.power)
