@@ -236,7 +236,7 @@ def test_workers_outlive_signals_that_are_sent_to_all_processes(source):
     with train_batches(source, (), batch_size=4, seed=7, first_step=0, workers=1) as batches:
         next(batches)
         (process,) = multiprocessing.active_children()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
             os.kill(process.pid, number)
         assert len(list(islice(batches, 12))) == 12  # more than had been made ahead
         assert process.is_alive()

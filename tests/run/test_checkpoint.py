@@ -1,3 +1,4 @@
+import errno
 import os
 import random
 import resource
@@ -170,6 +171,22 @@ def test_the_one_before_a_damaged_checkpoint_is_used(tmp_path, capsys):
         checkpoints.save(state(2, 3.0))
         checkpoints.check_saved(2)
         assert_equal(checkpoints.restore_latest(state()), (state(2, 3.0), ()))
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files"), MemoryError()])
+def test_a_fault_of_the_machine_sets_no_checkpoint_aside(tmp_path, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(state(step, step))
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        with monkeypatch.context() as patch, pytest.raises(type(error)):
+            patch.setattr("ovenet_jax.run.checksums.check", fail)
+            checkpoints.restore_latest(state())
+        assert_equal(checkpoints.restore_latest(state()), (state(2, 2), ()))
+    assert steps(tmp_path) == [1, 2]
 
 
 def test_no_flipped_bit_goes_unnoticed(tmp_path):

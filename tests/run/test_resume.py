@@ -28,7 +28,7 @@ from tests.tiny_run import assert_same_end, metrics, tiny_config
 
 
 def interrupt() -> None:
-    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):  # who cannot wait does no harm
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # who cannot wait does no harm
         os.kill(os.getpid(), number)
 
 
