@@ -108,6 +108,8 @@ def parse_flags(arguments: list[str]) -> list[str]:
         if len(remaining) > 1:
             raise UserError(f"{remaining[1]!r} is no flag; flags are written --name=value, see README.md.")
     except (AttributeError, KeyError) as error:
+        if getattr(error, "name", None) == "get_config":
+            raise UserError("--config is a file without a function get_config, which makes the config.") from error
         cause = error.args[0].args[0] if isinstance(error.args[0], KeyError) else error.args[0]
         raise UserError(f"No such key in the config: {' '.join(str(cause).split())}") from error
     except OSError as error:
@@ -117,6 +119,11 @@ def parse_flags(arguments: list[str]) -> list[str]:
         for said, meant in MEANT.items():
             sentence = re.sub(said, meant, sentence)
         raise UserError(f"{sentence}; --help lists all flags.") from error
+    except UserError:
+        raise
+    except Exception as error:  # of the config's own lines
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"--config cannot be loaded ({reason}); mend that file.") from error
     return remaining
 
 
@@ -127,9 +134,10 @@ def _by_file(arguments: list[str]) -> list[str]:
         given = re.fullmatch(r"(--?config=|)(\w+)(:.*)?", argument)
         if given and (given[1] or arguments[i - 1] in ("--config", "-config")):
             file = CONFIGS / f"{given[2]}.py"
-            if not file.exists():
-                known = ", ".join(sorted(path.stem for path in CONFIGS.glob("[a-z]*.py")))
-                raise UserError(f"There is no config {given[2]!r}; known: {known}; or give a file, --config=FILE.py.")
+            known = [path.stem for path in CONFIGS.glob("[a-z]*.py") if "\ndef get_config(" in path.read_text()]
+            if given[2] not in known:
+                listed = ", ".join(sorted(known))
+                raise UserError(f"There is no config {given[2]!r}; known: {listed}; or give a file, --config=FILE.py.")
             result[i] = f"{given[1]}{file}{given[3] or ''}"
     return result
 

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import signal
+import sys
 
 import pytest
 
@@ -235,6 +236,23 @@ def test_a_tilde_in_a_config_file_is_the_home_folder(tmp_path, monkeypatch):
 )  # fmt: skip
 def test_an_unknown_config_is_refused_in_one_sentence(folder, config, sentence):
     assert sentence in command_line.refusal(*arguments(folder, "unknown", network=[f"--config={config}"]))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "get_config = nothing",
+            "--config cannot be loaded (NameError: name 'nothing' is not defined); mend that file.",
+        ),
+        ("def get_config(", "--config cannot be loaded (SyntaxError: '(' was never closed"),
+        ("steps = 3", "--config is a file without a function get_config"),
+    ],
+)
+def test_a_config_of_ones_own_that_does_not_work_is_told_in_one_sentence(tmp_path, monkeypatch, text, sentence):
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # the config that was loaded before
+    (tmp_path / "mine.py").write_text(text)
+    assert sentence in command_line.refusal(f"--config={tmp_path}/mine.py", "--mode=prepare")
 
 
 @pytest.mark.usefixtures("trained")

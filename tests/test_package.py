@@ -36,6 +36,7 @@ COMMAND = "import sys; from ovenet_jax.__main__ import run; sys.exit(run())"  # 
 def test_a_name_that_is_no_config_is_answered_with_the_list():
     sentence = command_line.refusal("--config=citiscapes:ovenet", "--mode=prepare")
     assert sentence.startswith("There is no config 'citiscapes'; known: acdc, ade20k, camvid, cityscapes, coco_stuff")
+    assert command_line.refusal("--config=openseg", "--mode=prepare").startswith("There is no config 'openseg'")
     assert command_line.refusal("--config", "nothing", "--mode=prepare").startswith("There is no config 'nothing'")
 
 
