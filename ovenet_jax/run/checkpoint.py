@@ -5,8 +5,8 @@ import logging
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import cache, partial
 from operator import itemgetter
 from pathlib import Path
@@ -36,8 +36,8 @@ class Checkpoints:
 
     Saving is asynchronous; a checkpoint is complete when it has been read back for its checksums and is on the disk.
     The two latest and the best are kept, older ones are deleted only when a newer one is complete; what an interrupted
-    save left behind is ignored and cleaned away. With `read_only` nothing is touched: a training may be saving there
-    meanwhile. All processes call the same methods.
+    save left behind is ignored and cleaned away. With `read_only` nothing is touched that can be read: a training may
+    be saving there meanwhile. All processes call the same methods.
 
     Raises:
       UserError: `folder` does not exist to be read, or cannot be written.
@@ -179,15 +179,19 @@ class Checkpoints:
     def step_of(self, which: str = "best") -> int:
         """The step of the "latest" checkpoint, or of the "best" evaluated one, where there is none also the latest.
         Raises UserError for another word, or where there is no checkpoint."""
+        return self._in_order(which)[0]
+
+    def _in_order(self, which: str) -> list[int]:
+        """The steps in the order in which they are tried for `which`."""
         if which not in ("best", "latest"):
             raise UserError(f"config.eval.checkpoint is {which!r}; it must be 'best' or 'latest'.")
-        latest = self.latest_step()
-        if latest is None:
+        steps = self._steps()[::-1]
+        if not steps:
             raise UserError(f"{self.folder} holds no checkpoint; train first, or check --workdir.")
-        scores = {step: found["miou"] for step in self._steps() if (found := self._manager.metrics(step))}
-        if which == "latest" or not scores:
-            return latest
-        return max(reversed(scores), key=scores.__getitem__)  # of several the latest
+        if which == "latest":
+            return steps
+        scores = {step: found["miou"] for step in steps if (found := self._manager.metrics(step))}
+        return sorted(steps, key=lambda step: scores.get(step, -1.0), reverse=True)  # of several the latest
 
     def _steps(self) -> list[int]:
         """Those that are complete, the latest last."""
@@ -199,43 +203,46 @@ class Checkpoints:
         """The latest state and what had been collected, shaped and sharded like these; None if nothing is saved.
 
         Where other measures were collected, by another version of the code, it says so, and these come back as they
-        are. Checkpoints that cannot be read are renamed to <step>.damaged, which it says, and the one before is the
-        latest. Raises UserError where none of them can be read, or they are of another model.
+        are. Raises UserError as `restore_model` does.
         """
+        if not self._steps():
+            return None
+        return self._first_readable("latest", lambda step: self._restore_state(step, like, collected))[1]
+
+    def restore_model(self, which: str, params: Arrays, statistics: Arrays) -> tuple[int, Arrays, Arrays]:
+        """The step of `which` checkpoint ("best" or "latest"), and its parameters and statistics, with the shapes and
+        shardings of these.
+
+        Checkpoints that cannot be read are renamed to <step>.damaged, which it says, and the next one is used: the
+        best of the others, or the one before. Raises UserError where none of them can be read, or they are of another
+        model.
+        """
+        like = {"params": params, "statistics": statistics}
+        step, model = self._first_readable(which, lambda step: self._restore_model(step, like))
+        return step, model["params"], model["statistics"]
+
+    def _first_readable(self, which: str, restore: Callable[[int], Any]) -> tuple[int, Any]:
         damaged: dict[int, str] = {}
-        for step in reversed(self._steps()):
-            restored, error = None, ""
+        for step in self._in_order(which):
             try:
-                restored = self._restore_state(step, like, collected)
-            except UnreadableError as problem:
-                error = str(problem)
-            if error := parallel.first_of(error):
-                damaged[step] = error
+                restored = restore(step)
+            except UnreadableError as error:
+                damaged[step] = str(error)
                 continue
-            self._set_aside(damaged)
-            return restored
-        if damaged:
-            helps = "restore them from a copy, or choose another --workdir"
-            raise UserError(f"No checkpoint in {self.folder} can be read ({damaged}); {helps}.")
-        return None
+            self._set_aside(damaged, step)
+            return step, restored
+        helps = "restore them from a copy, or choose another --workdir"
+        raise UserError(f"No checkpoint in {self.folder} can be read ({damaged}); {helps}.")
 
-    def restore_model(self, step: int, params: Arrays, statistics: Arrays) -> tuple[Arrays, Arrays]:
-        """Parameters and statistics of `step`, with the shapes and shardings of these."""
-        try:
-            model = self._restore_model(step, {"params": params, "statistics": statistics})
-        except UnreadableError as error:
-            helps = "choose another by config.eval.checkpoint ('best' or 'latest')"
-            raise UserError(f"Checkpoint {step} in {self.folder} cannot be read ({error}); {helps}.") from error
-        return model["params"], model["statistics"]
-
-    def _set_aside(self, damaged: dict[int, str]) -> None:
+    def _set_aside(self, damaged: dict[int, str], instead: int) -> None:
         for step, error in damaged.items():
-            instead = f"it is renamed to {step}.damaged, and the one before is used"
-            parallel.say(f"Warning: checkpoint {step} in {self.folder} cannot be read ({error}); {instead}.")
+            target = self.folder / f"{step}.damaged"
             if jax.process_index() == 0:
-                target = self.folder / f"{step}.damaged"
                 shutil.rmtree(target, ignore_errors=True)
-                (self.folder / str(step)).rename(target)
+                failure = _failure_of(partial((self.folder / str(step)).rename, target))
+                renamed = f"could not be renamed ({failure})" if failure else f"is renamed to {target.name}"
+                fault = f"checkpoint {step} in {self.folder} cannot be read ({error})"
+                parallel.say(f"Warning: {fault}; it {renamed}, and checkpoint {instead} is used.")
         if damaged:
             parallel.barrier()
             self._manager.reload()
@@ -270,16 +277,18 @@ class Checkpoints:
 
     def _shapes(self, step: int, item: str) -> dict[str, tuple[int, ...]]:
         """Of what is saved, once its checksums are right."""
-        with _reading():
+
+        def read() -> Any:
             checksums.check(self.folder / str(step), item)
             return _shapes_of(self._manager.item_metadata(step)[item].tree)
+
+        return _read_by_all(read)
 
     def _restore(self, step: int, item: str, like: Any) -> Any:
         """The saved tree, with the shardings of `like`; what that leaves out is not read."""
         shardings = ocp.checkpoint_utils.construct_restore_args(like)
         args = ocp.args.PyTreeRestore(like, restore_args=shardings, partial_restore=True)
-        with _reading():
-            return self._manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
+        return _read_by_all(lambda: self._manager.restore(step, args=ocp.args.Composite(**{item: args}))[item])
 
 
 class UnreadableError(Exception):
@@ -328,16 +337,20 @@ def _tree_handler() -> ocp.PyTreeCheckpointHandler:
     return ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
 
 
-@contextmanager
-def _reading() -> Iterator[None]:
+def _read_by_all(read: Callable[[], Any]) -> Any:
+    """What it returns. Raises UnreadableError in all processes where the files are damaged for one of them."""
+    found, fault = None, ""
     try:
-        yield
+        found = read()
     except jax.errors.JaxRuntimeError:  # of the devices
         raise
     except Exception as error:  # Orbax raises plain Exceptions for damaged files
         if cause_of(error) and getattr(error, "errno", None) != errno.EIO:
             raise  # the machine's fault, not that of the files
-        raise UnreadableError(repr(error)[:200]) from error
+        fault = repr(error)[:200]
+    if fault := parallel.first_of(fault):
+        raise UnreadableError(fault)
+    return found
 
 
 def _failure_of(act: Callable[[], Any]) -> str:

@@ -62,10 +62,10 @@ def keys_of(folder: Path) -> Iterator[None]:
 
 
 def restore_network(model: ConfigDict, folder: Path, which: str = "best") -> Network:
-    """The "best" or "latest" checkpoint of `folder`, of the network that `config.model` describes. Raises UserError
-    where there is none, or one of another network."""
+    """The "best" or "latest" checkpoint of `folder` that can be read, of the network that `config.model` describes.
+    Raises UserError where there is none, or one of another network."""
     graphdef, *fresh = parameters.split(create_model(model))
     like = parallel.replicate(parallel.create_mesh(), fresh)
     with closing(Checkpoints(folder / "checkpoints", read_only=True)) as checkpoints:
-        step = checkpoints.step_of(which)
-        return Network(step, graphdef, *checkpoints.restore_model(step, *like))
+        step, *arrays = checkpoints.restore_model(which, *like)
+        return Network(step, graphdef, *arrays)

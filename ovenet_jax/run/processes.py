@@ -5,6 +5,7 @@ aborts a process in C++ when another one does not come. Of what they are about t
 listen, and come as one of them.
 """
 
+import asyncio
 import hashlib
 import json
 import os
@@ -13,13 +14,11 @@ import socket
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from queue import Empty, Queue
-from threading import Semaphore, Thread
 from typing import Any
 
 from ovenet_jax import files
@@ -34,7 +33,6 @@ STRANGERS = 64  # who are listened to at once
 
 Address = tuple[str, int]
 Digests = dict[str, str]  # of the keys of a task and of their values
-Visitor = tuple[socket.socket, int, Digests]  # connection, index and task of another process
 MESSAGE: files.Form = {"index": int, "task": {str: str}}
 ANSWER: files.Form = {"refusal": str, "tasks": {str: {str: str}}}
 
@@ -47,6 +45,19 @@ class Place:
     count: int
     index: int
     devices: Sequence[int] | None = None
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Another process that has come to process 0."""
+
+    index: int
+    task: Digests
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    def has_left(self) -> bool:
+        return self.reader.at_eof() or self.writer.is_closing()
 
 
 def start(
@@ -86,7 +97,8 @@ def meet(place: Place, task: Mapping[str, Any], timeout: float) -> Connections:
         raise UserError(f"The coordinator's address is {place.coordinator!r}; it must be HOST:PORT.")
     task = {"--processes": place.count, **task}
     address, own = (host.strip("[]"), int(port)), digests(task)
-    answer, connections = (_report if place.index else _receive_all)(place, address, own, timeout)
+    exchange = _report if place.index else _receive_all
+    answer, connections = asyncio.run(exchange(place, address, own, timeout))
     tasks = {int(index): other for index, other in answer["tasks"].items()}
     if refusal := answer["refusal"] or differences(task, tasks):
         for connection in connections.values():
@@ -130,92 +142,100 @@ def _detect(timeout: float) -> Place:
     return Place(coordinator, count, index, None if re.fullmatch(r"1(\(x\d+\))?", tasks) else devices)
 
 
-def _receive_all(place: Place, address: Address, own: Digests, timeout: float) -> tuple[dict, Connections]:
-    """Process 0: takes every other process's task, and tells all that have come what is wrong, "" for nothing."""
-    deadline = time.monotonic() + timeout
-    tasks, connections, refusal = {0: own}, {}, ""
+async def _receive_all(place: Place, address: Address, own: Digests, timeout: float) -> tuple[dict, Connections]:
+    """Process 0: takes every other process's task, and tells all that have come what is wrong, "" for nothing.
+
+    Strangers are overlooked: whoever does not say in READ_SECONDS what only one of ours would say. A process that has
+    ended meanwhile may come again.
+    """
+    visitors: list[Visitor] = []
+    settled, listening, refusal = asyncio.Event(), 0, ""
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal listening
+        listening += 1
+        try:
+            if listening > STRANGERS:
+                raise ValueError("too many at once")  # one of ours tries again
+            message = await _read(reader, MESSAGE, READ_SECONDS)
+            index, task = message["index"], message["task"]
+            if not 0 < index < (place.count if task[PROCESSES] == own[PROCESSES] else LONGEST_LINE):
+                raise ValueError(f"no process {index}")
+        except (OSError, ValueError, KeyError):
+            writer.close()
+            return
+        finally:
+            listening -= 1
+        here = [visitor for visitor in visitors if not visitor.has_left()]
+        visitors[:] = [*here, Visitor(index, task, reader, writer)]
+        if len(visitors) == place.count - 1 or len({visitor.index for visitor in visitors}) < len(visitors):
+            settled.set()
+
     both = socket.has_dualstack_ipv6()  # all of this machine's addresses, as JAX does
     family = socket.AF_INET6 if both else socket.AF_INET
-    with ExitStack() as closing:
-        try:
-            server = socket.create_server(("", address[1]), family=family, dualstack_ipv6=both)
-        except OSError as error:
-            fault = f"of the coordinator {place.coordinator} cannot be opened ({error.strerror or error})"
-            raise UserError(f"Port {address[1]} {fault}; choose another.") from error
-        closing.enter_context(server)
-        for connection, index, task in _visitors(server, deadline, own, place.count):
-            closing.enter_context(connection)
-            if index in tasks:
-                refusal = f"Two processes have come as --process={index}; each needs a number of its own."
-            tasks[index], connections[connection] = task, index
-            if refusal or len(tasks) == place.count:
-                break
-        else:
-            absent = _listed(sorted(set(range(place.count)) - tasks.keys()))
-            refusal = f"Of {place.count} processes {absent} did not come to the coordinator {place.coordinator} in time"
-            refusal += "; see what they say, and start all of them."
-        answer = {"refusal": refusal, "tasks": {str(index): task for index, task in tasks.items()}}
-        for connection in connections:
-            with suppress(OSError):
-                connection.sendall(json.dumps(answer).encode() + b"\n")
-        if not refusal:
-            closing.pop_all()
-            server.close()
-    return answer, {index: connection for connection, index in connections.items()}
-
-
-def _visitors(server: socket.socket, deadline: float, own: Digests, count: int) -> Iterator[Visitor]:
-    """The processes that come until then. Strangers are overlooked: whoever does not say in READ_SECONDS what only one
-    of ours would say."""
-    arrived: Queue[Visitor] = Queue()
-    places = Semaphore(STRANGERS)
-
-    def read(connection: socket.socket) -> None:
-        try:
-            message = files.parse_json(_read_line(connection, READ_SECONDS), MESSAGE)
-            index, task = message["index"], message["task"]
-            if not 0 < index < (count if task[PROCESSES] == own[PROCESSES] else LONGEST_LINE):
-                raise ValueError(f"no process {index}")
-            arrived.put((connection, index, task))
-        except (OSError, ValueError, KeyError):
-            connection.close()
-        finally:
-            places.release()
-
-    def accept() -> None:
-        with suppress(OSError):  # until the server is closed
-            while places.acquire():
-                Thread(target=read, args=(server.accept()[0],), daemon=True).start()
-
-    Thread(target=accept, daemon=True).start()
     try:
-        while (left := deadline - time.monotonic()) > 0:
-            with suppress(Empty):
-                yield arrived.get(timeout=left)
-    finally:
-        server.shutdown(socket.SHUT_RDWR)
+        listener = socket.create_server(("", address[1]), family=family, dualstack_ipv6=both)
+    except OSError as error:
+        fault = f"of the coordinator {place.coordinator} cannot be opened ({error.strerror or error})"
+        raise UserError(f"Port {address[1]} {fault}; choose another.") from error
+    server = await asyncio.start_server(listen, sock=listener, limit=LONGEST_LINE)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout):
+            await settled.wait()
+    server.close()
+    count_of = Counter(visitor.index for visitor in visitors)
+    if twice := [index for index, count in count_of.items() if count > 1]:
+        refusal = f"Two processes have come as --process={twice[0]}; each needs a number of its own."
+    elif absent := set(range(1, place.count)) - count_of.keys():
+        refusal = f"Of {place.count} processes {_listed(absent)} did not come to the coordinator {place.coordinator}"
+        refusal += " in time; see what they say, and start all of them."
+    tasks = {"0": own} | {str(visitor.index): visitor.task for visitor in visitors}
+    answer = json.dumps({"refusal": refusal, "tasks": tasks})
+    connections = [(visitor.index, _taken_from(visitor.writer)) for visitor in visitors]
+    for _, connection in connections:
+        with suppress(OSError):
+            connection.sendall(answer.encode() + b"\n")
+    return json.loads(answer), dict(connections)
 
 
-def _report(place: Place, address: Address, own: Digests, timeout: float) -> tuple[dict, Connections]:
+async def _report(place: Place, address: Address, own: Digests, timeout: float) -> tuple[dict, Connections]:
     """Another process: brings its task to process 0, and returns what that says is wrong, "" for nothing."""
     deadline = time.monotonic() + timeout
     problem: Exception | None = None
     message = json.dumps({"index": place.index, "task": own}).encode() + b"\n"
     while (left := deadline - time.monotonic()) > 0:
-        connection = None
+        writer = None
         try:
             connection = socket.create_connection(address, timeout=left)
-            connection.sendall(message)
+            reader, writer = await asyncio.open_connection(sock=connection, limit=LONGEST_LINE * place.count)
+            writer.write(message)
             # process 0 speaks when all have come, or its time is over
-            answer = files.parse_json(_read_line(connection, timeout + READ_SECONDS), ANSWER)
-            return answer, {0: connection}
+            answer = await _read(reader, ANSWER, timeout + READ_SECONDS)
+            return answer, {0: _taken_from(writer)}
         except (OSError, ValueError) as error:
             problem = error
-            if connection:
-                connection.close()
-            time.sleep(RETRY_SECONDS)
+            if writer:
+                writer.close()
+            await asyncio.sleep(RETRY_SECONDS)
     refusal = f"The coordinator {place.coordinator} did not answer process {place.index} in time ({problem})"
     return {"refusal": f"{refusal}; check the address and that process 0 runs there.", "tasks": {}}, {}
+
+
+async def _read(reader: asyncio.StreamReader, form: files.Form, seconds: float) -> Any:
+    """The line of JSON that arrives within so many seconds. Raises OSError or ValueError where none does."""
+    try:
+        async with asyncio.timeout(seconds):
+            return files.parse_json(await reader.readuntil(), form)
+    except (EOFError, asyncio.LimitOverrunError) as error:
+        raise ValueError("no whole line") from error
+
+
+def _taken_from(writer: asyncio.StreamWriter) -> socket.socket:
+    """The connection, which outlives the meeting."""
+    connection = writer.get_extra_info("socket").dup()
+    connection.settimeout(READ_SECONDS)
+    writer.close()
+    return connection
 
 
 def digests(task: Mapping[str, Any]) -> Digests:
@@ -246,20 +266,8 @@ def differences(task: Mapping[str, Any], tasks: Mapping[int, Digests]) -> str:
     return f"Processes that work as one must do the same, but {'; '.join(found[:5])}{more}; start all with one command."
 
 
-def _listed(indices: Sequence[int]) -> str:
-    return f"process{'es' if len(indices) > 1 else ''} {', '.join(map(str, indices))}"
-
-
-def _read_line(connection: socket.socket, seconds: float) -> bytes:
-    """What it sends up to the end of a line, within so many seconds in all."""
-    deadline, line = time.monotonic() + seconds, bytearray()
-    while not line.endswith(b"\n"):
-        connection.settimeout(max(deadline - time.monotonic(), 0.001))
-        received = connection.recv(2**16)
-        if not received or len(line) > LONGEST_LINE:
-            raise ValueError("no whole line")
-        line += received
-    return bytes(line)
+def _listed(indices: Collection[int]) -> str:
+    return f"process{'es' if len(indices) > 1 else ''} {', '.join(map(str, sorted(indices)))}"
 
 
 def version_of_code(package: Path) -> str:

@@ -48,7 +48,8 @@ def test_the_whole_state_comes_back(tmp_path):
     again = Checkpoints(tmp_path)
     assert again.latest_step() == 5
     assert_equal(again.restore_latest(state()), (state(5, 2.5), ()))
-    params, statistics = again.restore_model(5, state().params, state().statistics)
+    step, params, statistics = again.restore_model("latest", state().params, state().statistics)
+    assert step == 5
     assert_equal(params, state(5, 2.5).params)
     assert_equal(statistics, state(5, 2.5).statistics)
 
@@ -92,7 +93,7 @@ def test_a_model_alone_is_the_best_and_latest_checkpoint(tmp_path):
         checkpoints.save_model(state(value=3.0).params, state(value=4.0).statistics)
     with closing(Checkpoints(tmp_path, read_only=True)) as again:
         assert (again.step_of(), again.latest_step()) == (0, 0)
-        params, statistics = again.restore_model(0, state().params, state().statistics)
+        _, params, statistics = again.restore_model("best", state().params, state().statistics)
     assert_equal(params, state(value=3.0).params)
     assert_equal(statistics, state(value=4.0).statistics)
 
@@ -127,7 +128,7 @@ def test_averages_are_the_model_and_the_rest_comes_back_beside_them(tmp_path):
         checkpoints.save(averaging(5, 2.5, 1.5))
     with closing(Checkpoints(tmp_path)) as again:
         assert_equal(again.restore_latest(averaging(0, 0.0, 0.0)), (averaging(5, 2.5, 1.5), ()))
-        params, statistics = again.restore_model(5, state().params, state().statistics)
+        _, params, statistics = again.restore_model("best", state().params, state().statistics)
     assert_equal((params, statistics), averaging(5, 2.5, 1.5).ema)
 
 
@@ -189,8 +190,8 @@ def test_a_fault_of_the_machine_sets_no_checkpoint_aside(tmp_path, monkeypatch, 
     assert steps(tmp_path) == [1, 2]
 
 
-def test_no_flipped_bit_goes_unnoticed(tmp_path):
-    """In any file that a restore reads: the one before is used, and the best is not loaded."""
+def test_no_flipped_bit_goes_unnoticed(tmp_path, capsys):
+    """In any file that a restore reads: the checkpoint is set aside, and the one before is used."""
     with closing(Checkpoints(tmp_path / "whole")) as checkpoints:
         for step in (1, 2):
             checkpoints.save(state(step, step))
@@ -204,17 +205,37 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path):
         content = bytearray(file.read_bytes())
         content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
         file.write_bytes(content)
-        if "model" in path.parts:
-            with (
-                closing(Checkpoints(folder, read_only=True)) as checkpoints,
-                pytest.raises(UserError, match=f"Checkpoint 2 in .* cannot be read .*{file.name} is not as it was"),
-            ):
-                checkpoints.restore_model(checkpoints.step_of(), state().params, state().statistics)
-        if number % 3 == 0:
+        if "model" in path.parts and number % 3:
+            with closing(Checkpoints(folder, read_only=True)) as checkpoints:
+                step, params, _ = checkpoints.restore_model("best", state().params, state().statistics)
+            assert step == 1
+            assert_equal(params, state(1, 1).params)
+        else:
             with closing(Checkpoints(folder)) as checkpoints:
                 assert_equal(checkpoints.restore_latest(state()), (state(1, 1), ()))
-            assert (folder / "2.damaged").is_dir()
+        assert "; it is renamed to 2.damaged, and checkpoint 1 is used." in capsys.readouterr().out
+        assert (folder / "2.damaged").is_dir()
     assert len(paths) > 6
+
+
+def test_the_best_of_the_others_stands_in_for_a_damaged_best(tmp_path, monkeypatch, capsys):
+    """Also where the damage is seen by another process alone, and where nothing can be renamed."""
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        for step, miou in ((1, 0.9), (2, 0.5), (3, 0.4)):
+            checkpoints.save(state(step, step))
+            checkpoints.score(step, miou)
+    like = state().params, state().statistics
+    found = ["damaged there", ""]
+    with closing(Checkpoints(tmp_path, read_only=True)) as checkpoints, monkeypatch.context() as patch:
+        patch.setattr(parallel, "gather", lambda own: [own, found.pop(0) if found else ""])
+        patch.setattr(Path, "rename", lambda path, _: path.rmdir())
+        assert checkpoints.restore_model("best", *like)[0] == 2
+        assert "checkpoint 1 in" in (said := capsys.readouterr().out)
+        assert "(damaged there); it could not be renamed (Directory not empty), and checkpoint 2 is used" in said
+    damage(tmp_path / "3")
+    with closing(Checkpoints(tmp_path, read_only=True)) as checkpoints:
+        assert [checkpoints.restore_model(which, *like)[0] for which in ("best", "latest")] == [1, 2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "3.damaged"]
 
 
 def test_a_checkpoint_without_checksums_is_read(tmp_path):
@@ -351,7 +372,7 @@ from ovenet_jax.run.checkpoint import Checkpoints
 model = {{"kernel": jax.numpy.ones(3)}}, {{"mean": jax.numpy.ones(3)}}
 checkpoints = Checkpoints(Path({str(tmp_path)!r}))
 checkpoints.save_model(*model)
-assert checkpoints.restore_model(0, *model)[0]["kernel"].sum() == 3
+assert checkpoints.restore_model("best", *model)[1]["kernel"].sum() == 3
 checkpoints.close()
 after = [ocp.type_handlers.get_type_handler(type) for type in types]
 assert all(x is y for x, y in zip(before, after, strict=True))

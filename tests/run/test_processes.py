@@ -34,6 +34,15 @@ def meeting(tasks, timeout=20.0, coordinator=None, places=None):
         return list(threads.map(come, places, tasks))
 
 
+def connected(host, port):
+    for _ in range(300):
+        try:
+            return socket.create_connection((host, int(port)), timeout=5)
+        except OSError:
+            time.sleep(0.01)
+    raise OSError("nobody listens")
+
+
 def test_processes_with_the_same_task_meet_and_may_meet_again_at_the_same_address():
     coordinator = free_address()
     for _ in range(2):
@@ -87,6 +96,25 @@ def test_two_processes_with_one_number_are_told():
     assert all("Two processes have come as --process=1" in sentence for sentence in told)
 
 
+def test_a_process_that_has_ended_and_is_started_again_is_welcome():
+    """Also while others are still awaited."""
+    coordinator = free_address()
+    host, port = coordinator.split(":")
+    line = json.dumps({"index": 1, "task": digests({"--processes": 3, **TASK})}).encode() + b"\n"
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(meet, Place(coordinator, 3, 0), TASK, 20)
+        for _ in range(2):
+            connection = connected(host, port)
+            connection.sendall(line)
+            time.sleep(0.1)
+            connection.close()
+        others = [threads.submit(meet, Place(coordinator, 3, index), TASK, 20) for index in (1, 2)]
+        assert waiting.result().keys() == {1, 2}
+        for future in (waiting, *others):
+            for connection in future.result().values():
+                connection.close()
+
+
 DEEP = b'{"index": 1, "task": ' + b'{"a":' * 900 + b"1" + b"}" * 900 + b"}\n"
 OF_OURS = json.dumps(digests({"--processes": 2})).encode()
 LINES = (
@@ -104,22 +132,14 @@ def test_strangers_at_the_coordinator_are_overlooked_and_told_nothing(monkeypatc
     host, port = coordinator.split(":")
     told = []
 
-    def connected():
-        for _ in range(300):
-            try:
-                return socket.create_connection((host, int(port)), timeout=5)
-            except OSError:
-                time.sleep(0.01)
-        raise OSError("nobody listens")
-
     def knock():
         for line in LINES:
-            with connected() as connection, contextlib.suppress(OSError):
+            with connected(host, port) as connection, contextlib.suppress(OSError):
                 connection.sendall(line)
                 told.append(connection.recv(10_000))
 
     def trickle():
-        with connected() as connection, contextlib.suppress(OSError):
+        with connected(host, port) as connection, contextlib.suppress(OSError):
             for _ in range(100):
                 connection.sendall(b" ")
                 time.sleep(0.1)
