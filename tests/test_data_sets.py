@@ -99,6 +99,21 @@ def test_coco_stuff_numbers_the_ids_that_occur(tmp_path):
     np.testing.assert_array_equal(COCO_STUFF.label_ids()[label], np.where(np.isin(ids, absent), 0, ids))
 
 
+@pytest.mark.parametrize(
+    ("name", "tested"), [("cityscapes", "val"), ("acdc", "val"), ("lip", "val"), ("coco_stuff", "test")]
+)
+def test_every_data_set_may_have_the_layout_of_openseg(tmp_path, name, tested):
+    data = CONFIGS[name][1](tmp_path / "official")
+    data.root = str(tmp_path / "source")
+    for split in ("train", "val"):
+        trees.write_image(tmp_path / f"source/{split}/image/{split}_1.jpg", trees.image(trees.SIZE))
+        trees.write_image(tmp_path / f"source/{split}/label/{split}_1.png", trees.ids(trees.SIZE, range(1, 20)))
+    names, sources = prepared(data)
+    assert names == {"train": ["train_1"], tested: ["val_1"]}
+    label = pipeline.classes(data).train_ids()[trees.ids(trees.SIZE, range(1, 20))]
+    np.testing.assert_array_equal(sources[tested][0]["label"], label)
+
+
 def test_an_image_that_a_split_names_and_nobody_has_is_a_fault(tmp_path):
     data = trees.write_coco_stuff(tmp_path)
     root = Path(data.root)

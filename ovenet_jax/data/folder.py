@@ -19,7 +19,7 @@ import yaml
 
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.data.lists import SPLITS
-from ovenet_jax.data.trees import Folders, Tree
+from ovenet_jax.data.trees import Folders, Tree, each
 from ovenet_jax.errors import UserError
 
 NAME = "folder"
@@ -39,7 +39,7 @@ def tree(root: Path) -> Tree:
         name=NAME,
         labels=read_classes(root / CLASSES),
         layout=f"a folder with images/, labels/ and {CLASSES} in it",
-        splits=_splits,
+        splits=_splits(root),
         official={},
         lists=root if listed else None,
         sample_name=lambda image: image.with_suffix("").as_posix().removeprefix("images/"),
@@ -47,8 +47,8 @@ def tree(root: Path) -> Tree:
 
 
 def _splits(root: Path) -> dict[str, list[Folders]]:
-    images, labels = root / "images", root / "labels"
-    found = {split: [Folders(images / split, labels / split)] for split in SPLITS if (images / split).is_dir()}
+    images = root / "images"
+    found = each([split for split in SPLITS if (images / split).is_dir()], Folders("images/{}", "labels/{}"))
     beside = sorted(path.name for path in images.glob("[!.]*") if path.name not in SPLITS)
     odd = beside if found else [name for name in beside if name in LOOK_ALIKES]
     if odd:
@@ -56,9 +56,9 @@ def _splits(root: Path) -> dict[str, list[Folders]]:
             f"{images} holds {', '.join(odd[:5])}, which is no split; give every image a place in one of its "
             f"subfolders {', '.join(SPLITS)}."
         )
-    if "test" in found and not (labels / "test").is_dir():
-        found["test"] = [Folders(images / "test", None)]
-    return found or {"train": [Folders(images, labels)]}
+    if "test" in found and not (root / "labels" / "test").is_dir():
+        found["test"] = [Folders("images/test", None)]
+    return found or {"train": [Folders("images", "labels")]}
 
 
 def read_classes(file: Path) -> Labels:

@@ -25,38 +25,16 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from ovenet_jax import files
-from ovenet_jax.data import (
-    acdc,
-    ade20k,
-    camvid,
-    cityscapes,
-    coco_stuff,
-    folder,
-    lip,
-    pascal_context,
-    storage,
-    toy_streets,
-    trees,
-    worker,
-)
+from ovenet_jax.data import folder, storage, toy_streets, trees, worker
 from ovenet_jax.data.augment import Act, RandomBrightness, RandomFlip, RandomScaleCrop, resize_short_side
 from ovenet_jax.data.inventory import digest_of
 from ovenet_jax.data.labels import TOY_STREETS, Labels
+from ovenet_jax.data.official import TREES
 from ovenet_jax.data.prepare import Builder, File, read_inventory, write_records
 from ovenet_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 
-TREES = (
-    camvid.TREE,
-    cityscapes.TREE,
-    acdc.TREE,
-    ade20k.TREE,
-    pascal_context.TREE,
-    pascal_context.TREE_60,
-    lip.TREE,
-    coco_stuff.TREE,
-)
 THREADS = 4  # that prepare batches ahead, one each, where there are no worker processes
 
 

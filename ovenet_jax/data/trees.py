@@ -1,4 +1,4 @@
-"""Where the samples of a data set are: in pairs of folders, as a download unpacks, or in list files."""
+"""Finds the samples of a data set: in pairs of folders, as a download unpacks, or by list files."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,73 +9,92 @@ from typing import NamedTuple
 from ovenet_jax.data import storage
 from ovenet_jax.data.image_files import IMAGE_SUFFIXES, image_size
 from ovenet_jax.data.labels import Labels
-from ovenet_jax.data.lists import list_files, read_lines, read_list
+from ovenet_jax.data.lists import SPLITS, list_files, read_lines, read_list
 from ovenet_jax.data.prepare import DataSet, Sample, digest
 from ovenet_jax.data.walk import Note, counted, said, walk
 from ovenet_jax.errors import UserError
 
 
 class Folders(NamedTuple):
-    """Two folders whose files, also in subfolders, belong together: <key><image_end>.jpg or .png, and
+    """Two folders under the root whose files, also in subfolders, belong together: <key><image_end>.jpg or .png, and
     <key><label_end>.png.
 
-    Without `labels` there are images alone. group: of the samples, as their records say it. keys: a text file with a
-    key per line, which chooses and orders; the other files of both folders are left alone.
+    labels: None if there are only images. group: stored with each sample. keys: a text file with a key per line, which
+    chooses and orders; the other files of both folders are not read.
     """
 
-    images: Path
-    labels: Path | None
+    images: str
+    labels: str | None
     image_end: str = ""
     label_end: str = ""
     group: str = ""
-    keys: Path | None = None
+    keys: str = ""
+
+
+def each(splits: Sequence[str], *folders: Folders) -> dict[str, list[Folders]]:
+    """The folders of these splits, each of which has its name in place of {}."""
+    return {
+        split: [Folders._make(part and part.format(split) for part in pair) for pair in folders] for split in splits
+    }
 
 
 class Tree(NamedTuple):
-    """A data set as its download unpacks.
+    """The layout of a data set under its root.
 
-    layout: what its root is, as data.root must be explained. splits: from the root to the folders of each split,
-    whether they are there or not; a split that a download may lack is left out where it does. official: how many
-    samples each split has. lists: a folder of list files that come with it. sample_name: from an image's path under
-    the root; no two samples may have the same.
+    layout: description of the root for error messages. splits: the folders of each split; one without labels may be
+    missing. official: number of samples per split as published. lists: a folder of list files that come with it.
+    sample_name: from an image's path under the root; names must be unique.
     """
 
     name: str
     labels: Labels
     layout: str
-    splits: Callable[[Path], dict[str, list[Folders]]]
+    splits: Mapping[str, Sequence[Folders]]
     official: Mapping[str, int]
     lists: Path | None = None
     sample_name: Callable[[PurePath], str] = lambda path: path.stem
 
 
+_Files = tuple[Path, Path | None, str]  # an image, its label and its group
+_Found = tuple[list[_Files], list[str], list[Note]]  # one sentence for each fault, notes about other files
+
+
 def find(tree: Tree, root: Path, lists: Path | None = None) -> DataSet:
-    """The samples under `root`, by the list files in the folder `lists` if that is given; then the splits are those
-    that have one.
+    """The samples under `root`, by the list files in the folder `lists` if that is given; splits are then those with
+    a list file.
 
     Raises:
-      UserError: no such root, or no list file in `lists`. Whatever is wrong below is among the data set's faults.
+      UserError: no such root, or no list file in `lists`. Other problems are collected in DataSet.faults.
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; data.root must be {tree.layout}")
-    folders = tree.splits(root)
-    lists = lists or tree.lists
+    folders, lists = _present(tree.splits, root), lists or tree.lists
     if lists is None:
         found = {split: _paired(pairs, root) for split, pairs in folders.items()}
         unlabelled = {split for split, pairs in folders.items() if pairs[0].labels is None}
     else:
-        group_of = {pair.images: pair.group for pairs in folders.values() for pair in pairs}
+        group_of = {root / pair.images: pair.group for pairs in tree.splits.values() for pair in pairs}
         found = {split: _listed(file, root, group_of) for split, file in list_files(lists).items()}
-        unlabelled = {split for split, (files, *_) in found.items() if files and all(f.label is None for f in files)}
-    splits, faults = _named(found, root, tree.sample_name)
+        unlabelled = {
+            split for split, (files, *_) in found.items() if files and not any(label for _, label, _ in files)
+        }
     every = [files for of_split, *_ in found.values() for files in of_split]
-    stats = [(str(path.relative_to(root)), *_size_and_time(path)) for files in every for path in files.paths]
-    counts = {split: len(samples) for split, samples in splits.items()}
+    faults = [fault for _, odd, _ in found.values() for fault in odd]
+    names = {image: tree.sample_name(image.relative_to(root)) for image, *_ in every}
+    first: dict[str, Path] = {}
+    for image, name in names.items():
+        other = first.setdefault(name, image)
+        if other != image:
+            faults.append(f"{image}: {other.relative_to(root)} has the same name")
+    stats = [(str(path.relative_to(root)), *_size_and_time(path)) for files in every for path in _paths(files)]
+    counts = {split: len(files) for split, (files, *_) in found.items()}
     return DataSet(
         name=tree.name,
         source=str(root),
         labels=tree.labels,
-        splits=splits,
+        splits={
+            split: [Sample(names[files[0]], *files) for files in of_split] for split, (of_split, *_) in found.items()
+        },
         unlabelled=frozenset(unlabelled),
         official=tree.official,
         faults=faults,
@@ -85,42 +104,14 @@ def find(tree: Tree, root: Path, lists: Path | None = None) -> DataSet:
     )
 
 
-class _Files(NamedTuple):
-    image: Path
-    label: Path | None
-    group: str
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        return (self.image, self.label) if self.label else (self.image,)
-
-
-_Found = tuple[list[_Files], list[str], list[Note]]  # samples, one sentence for each fault, files left out
-
-
-def _named(
-    found: dict[str, _Found], root: Path, sample_name: Callable[[PurePath], str]
-) -> tuple[dict[str, list[Sample]], list[str]]:
-    """The samples of each split, and one sentence for each fault; two images of the same name are one."""
-    splits: dict[str, list[Sample]] = {}
-    faults: list[str] = []
-    first: dict[str, Path] = {}
-    for split, (files, odd, _) in found.items():
-        splits[split] = []
-        faults += odd
-        for image, label, group in files:
-            name = sample_name(image.relative_to(root))
-            splits[split].append(Sample(name, image, label, group))
-            other = first.setdefault(name, image)
-            if other != image:
-                faults.append(f"{image}: {other.relative_to(root)} has the same name")
-    return splits, faults
-
-
 def _listed(file: Path, root: Path, group_of: Mapping[Path, str]) -> _Found:
     pairs, faults = read_list(file, root)
     groups = [next((group_of[f] for f in image.parents if f in group_of), "") for image, _ in pairs]
-    return [_Files(*pair, group) for pair, group in zip(pairs, groups, strict=True)], faults, []
+    return [(*pair, group) for pair, group in zip(pairs, groups, strict=True)], faults, []
+
+
+def _paths(files: _Files) -> list[Path]:
+    return [path for path in files[:2] if path]
 
 
 def _size_and_time(file: Path) -> tuple[int, int]:
@@ -134,9 +125,9 @@ def _size_and_time(file: Path) -> tuple[int, int]:
 def _bytes_needed(samples: Sequence[_Files]) -> dict[str, int]:
     """Disk space that each storage form takes."""
     with ThreadPoolExecutor() as threads:
-        sizes = list(threads.map(lambda files: image_size(files.image), samples))
+        sizes = list(threads.map(lambda files: image_size(files[0]), samples))
     return storage.bytes_needed(
-        (sum(_size_and_time(path)[0] for path in files.paths), size, files.label is not None)
+        (sum(_size_and_time(path)[0] for path in _paths(files)), size, files[1] is not None)
         for files, size in zip(samples, sizes, strict=True)
     )
 
@@ -144,50 +135,58 @@ def _bytes_needed(samples: Sequence[_Files]) -> dict[str, int]:
 # ---- pairs of folders ----
 
 
-def _paired(pairs: list[Folders], root: Path) -> _Found:
+def _present(splits: Mapping[str, Sequence[Folders]], root: Path) -> dict[str, Sequence[Folders]]:
+    """The splits that the root should have: in openseg's layout where that is found, else in the data set's own."""
+    labelled = [split for split, pairs in splits.items() if pairs[0].labels]
+    present = {
+        split: pairs
+        for split, pairs in splits.items()
+        if split in labelled or any((root / pair.images).is_dir() for pair in pairs)
+    }
+    if (root / "train/image").is_dir():
+        for split, there in zip(labelled, SPLITS, strict=False):
+            present[split] = [Folders(f"{there}/image", f"{there}/label")]
+    return present
+
+
+def _paired(pairs: Sequence[Folders], root: Path) -> _Found:
     files, faults, left_out = zip(*(_pair(pair, root) for pair in pairs), strict=True)
     return sum(files, []), sum(faults, []), sum(left_out, [])
 
 
 def _pair(pair: Folders, root: Path) -> _Found:
-    folders = [folder for folder in (pair.images, pair.labels) if folder]
+    folders = [root / folder for folder in (pair.images, pair.labels) if folder]
     missing = [f"{folder}: no such folder" for folder in folders if not folder.is_dir()]
     if missing:
         return [], missing, []
-    image_files, left_out = _files(pair.images, pair.image_end, IMAGE_SUFFIXES)
-    label_files, others = _files(pair.labels, pair.label_end, (".png",)) if pair.labels else ([], [])
+    images, left_out = _files(folders[0], pair.image_end, IMAGE_SUFFIXES)
+    labels, others = _files(folders[1], pair.label_end, (".png",)) if pair.labels else ([], [])
     left_out += others
-    faults = [] if image_files else [f"{pair.images}: no image in this folder"]
-    if pair.labels and not label_files:
-        faults.append(f"{pair.labels}: no label PNG in this folder")
-    if faults:
-        return [], faults + said(counted(left_out)), []
-    label_of = dict(label_files)
-    image_of: dict[str, Path] = {}
-    for key, path in image_files:
-        other = image_of.setdefault(key, path)
-        if other != path:
-            faults.append(f"{path}: a second image beside {other.name}")
+    empty = [] if images else [f"{folders[0]}: no image in this folder"]
+    if pair.labels and not labels:
+        empty.append(f"{folders[1]}: no label PNG in this folder")
+    if empty:
+        return [], empty + said(counted(left_out)), []
+    label_of, image_of = dict(labels), dict(reversed(images))
+    faults = [f"{path}: a second image beside {image_of[key].name}" for key, path in images if image_of[key] != path]
     keys = sorted(image_of)
     if pair.keys:
-        lines, odd = read_lines(pair.keys)
-        keys = [columns[0] for columns in lines.values()]
-        image = f"image {pair.images.relative_to(root)}"
-        faults += odd + [f"{pair.keys}: no {image}/{key}{pair.image_end}" for key in keys if key not in image_of]
-        keys = [key for key in keys if key in image_of]
+        left_out, (lines, odd) = [], read_lines(root / pair.keys)
+        named = [columns[0] for columns in lines.values()]
+        keys = [key for key in named if key in image_of]
         label_of = {key: label_of[key] for key in keys if key in label_of}
+        image = f"{root / pair.keys}: no image {pair.images}"
+        faults += odd + [f"{image}/{key}{pair.image_end}" for key in named if key not in image_of]
     if pair.labels:
-        labels, images = pair.labels.relative_to(root), pair.images.relative_to(root)
-        faults += [
-            f"{image_of[key]}: no label {labels}/{key}{pair.label_end}.png" for key in keys if key not in label_of
-        ]
-        faults += [f"{label_of[key]}: no image {images}/{key}{pair.image_end}" for key in label_of.keys() - image_of]
-    files = [_Files(image_of[key], label_of.get(key), pair.group) for key in keys if key in label_of or not pair.labels]
-    return files, sorted(faults), [] if pair.keys else left_out
+        no_image, no_label = f"no image {pair.images}", f"no label {pair.labels}"
+        faults += [f"{image_of[key]}: {no_label}/{key}{pair.label_end}.png" for key in keys if key not in label_of]
+        faults += [f"{label_of[key]}: {no_image}/{key}{pair.image_end}" for key in label_of.keys() - image_of]
+        keys = [key for key in keys if key in label_of]
+    return [(image_of[key], label_of.get(key), pair.group) for key in keys], sorted(faults), left_out
 
 
 def _files(folder: Path, end: str, suffixes: Sequence[str]) -> tuple[list[tuple[str, Path]], list[Note]]:
-    """Key and path of each file, and the files left out."""
+    """Key and path of each file, and notes about the others."""
     found = walk(folder, suffixes, end)
     keys = [path.relative_to(folder).with_suffix("").as_posix().removesuffix(end) for path in found.files]
     return list(zip(keys, found.files, strict=True)), found.left_out

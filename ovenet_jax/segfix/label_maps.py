@@ -66,13 +66,13 @@ def meaning_of(data_set: str | None, ids: str) -> Meaning:
         return Meaning()
     if data_set.endswith(".yaml"):
         return Meaning(folder.read_classes(Path(at_home(data_set))), ids)
-    from ovenet_jax.data.pipeline import TREES  # which is slow to import
+    from ovenet_jax.data.official import TREES  # which is slow to import
 
     tree = next((tree for tree in TREES if tree.name == data_set), None)
     if tree is None:
         known = ", ".join(tree.name for tree in TREES)
         raise UserError(f"--dataset={data_set} is unknown; choose one of {known}, or give a classes.yaml.")
-    first = next(iter(tree.splits(Path()).values()))[0]
+    first = next(iter(tree.splits.values()))[0]
     ends = first.image_end, first.label_end, first.label_end.replace("labelIds", "instanceIds")
     return Meaning(tree.labels, ids, ends)
 

@@ -270,7 +270,7 @@ import sys
 for name in ("jax", "jaxlib", "flax"):
     sys.modules[name] = None
 from ml_collections import ConfigDict
-from ovenet_jax.data import augment, camvid, labels, pipeline, prepare, storage, street_scene, toy_streets, worker
+from ovenet_jax.data import augment, labels, official, pipeline, prepare, storage, street_scene, toy_streets, worker
 data = ConfigDict({data.to_dict()!r})
 pipeline.prepare(data)
 with pipeline.train_batches(pipeline.open_split(data, "train"), [], batch_size=2, seed=0, first_step=0) as batches:

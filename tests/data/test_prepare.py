@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from ovenet_jax.data import camvid, pipeline, prepare
+from ovenet_jax.data import official, pipeline, prepare
 from ovenet_jax.data.inventory import as_text
 from ovenet_jax.errors import UserError
 from tests import trees
@@ -124,7 +124,7 @@ def test_what_a_killed_preparation_leaves_is_removed_by_the_next(data):
     script = f"""
 import sys, time
 from ml_collections import ConfigDict
-from ovenet_jax.data import camvid, pipeline, prepare
+from ovenet_jax.data import pipeline, prepare
 def slow(samples, *_, **__):
     for sample in samples:
         yield sample
@@ -233,7 +233,7 @@ def test_a_damaged_inventory_gets_one_sentence(data, damage):
 @pytest.mark.parametrize("name", ["/tmp/victim", "../../victim", "a/../../b"])
 def test_a_record_whose_name_leads_out_of_folders_is_refused(data, monkeypatch, name):
     """As prepared data of others may have it: predictions are written under the names of records."""
-    evil = camvid.TREE._replace(sample_name=lambda path: f"{name}/{path.stem}")
+    evil = official.CAMVID._replace(sample_name=lambda path: f"{name}/{path.stem}")
     monkeypatch.setattr(pipeline, "TREES", (evil,))
     pipeline.prepare(data)
     source = pipeline.open_split(data, "val")
