@@ -1,4 +1,4 @@
-"""A trained network for other programs: its published state dict, or a StableHLO program that jax alone runs."""
+"""Exports a trained network: as a state dict in its published form, or as a StableHLO program that needs jax alone."""
 
 import time
 from collections.abc import Callable
@@ -35,20 +35,21 @@ from ovenet_jax.weights.torch_weights import fill, fold_in_place_abn
 FORMS = {"torch": "network.pth", "safetensors": "network.safetensors", "stablehlo": "network.stablehlo"}
 PLATFORMS = ("cpu", "cuda")
 
-# uint8 RGB images [B, H, W, 3] -> label maps uint8 [B, H, W], and the scores float32 [B, H, W, K] they are read from.
+# uint8 RGB images [B, H, W, 3] -> label maps uint8 [B, H, W], and the network's scores float32 [B, H, W, K].
 Program = Callable[[Any], tuple[jax.Array, jax.Array]]
 
 
 def export(config: ConfigDict, folder: Path, form: str | None) -> None:
-    """Writes the network of the run or import in `folder` as `folder`/export/<form>/network.*, with `export.json`.
+    """Writes the network of the run or import in `folder` to `folder`/export/<form>/network.*, with `export.json`.
 
-    torch, safetensors: the state dict of the code base that published such networks. stablehlo: a `Program` for images
-    of config.eval.window, tested in one pass at their own size. Before the folder appears the file is read back and run
-    on config.data.eval_split, a state dict in our network, beside the network itself.
+    torch, safetensors: a state dict with the names of the code base that published the architecture. stablehlo: a
+    `Program` for images of the size config.eval.window, in a single pass without scales or flip. The file is read back,
+    evaluated on config.data.eval_split (a state dict in our network) and compared with the network itself; the folder
+    appears after that.
 
     Raises:
-      UserError: no form, or one whose package is not installed or whose folder exists; no run, no checkpoint, or one of
-        another model; a network that no published code base has names for.
+      UserError: an unknown form, a form whose package is not installed or whose folder exists; no run, no checkpoint,
+        or that of another model; an architecture that no published code base has names for.
     """
     if form not in FORMS:
         raise UserError(f"--mode=export needs a form: --form={', '.join(FORMS)}.")
@@ -84,12 +85,13 @@ def export(config: ConfigDict, folder: Path, form: str | None) -> None:
     print(
         f"mIoU {percent(found['miou'])}, of the network itself {percent(found['network_miou'])}, on "
         f"{config.data.eval_split} at {size[0]}x{size[1]}; {found['milliseconds']:.1f} ms an image; scores differ by "
-        f"{found['largest_error']:.2g} at most.\nWritten, read back and run: {target / FORMS[form]}{names}."
+        f"{found['largest_error']:.2g} at most, the largest score is {found['largest_score']:.2g}.\n"
+        f"Written, read back and run: {target / FORMS[form]}{names}."
     )
 
 
 def _program(graphdef: nnx.GraphDef, config: ConfigDict, task: Task) -> Callable:
-    """A `Program` that takes the network's parameters and statistics before the images."""
+    """A `Program` with the network's parameters and statistics as its first arguments."""
     normalisation, align_corners = Normalisation.from_config(config.model.input), config.model.align_corners
 
     @jax.jit
@@ -104,7 +106,7 @@ def _program(graphdef: nnx.GraphDef, config: ConfigDict, task: Task) -> Callable
 
 
 def _write_program(program: Program, size: tuple[int, ...], file: Path) -> Program:
-    """Returns what the file holds then."""
+    """Writes the program to `file`. Returns the program that the file holds."""
     (batch,) = jax.export.symbolic_shape("batch")
     image = jax.ShapeDtypeStruct((batch, *size, 3), jnp.uint8)
     exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(image)
@@ -113,7 +115,8 @@ def _write_program(program: Program, size: tuple[int, ...], file: Path) -> Progr
 
 
 def _write_state_dict(arrays: dict[str, Any], model: ConfigDict, step: int, file: Path) -> dict[str, Any]:
-    """Returns the arrays as the file gives them back. Raises UserError where they are not the same bit for bit."""
+    """Writes the state dict to `file`. Returns the arrays read back from it. Raises UserError where any of them has
+    changed."""
     published = {key: np.array(x, order="C") for key, x in state_dict(model, arrays, step).items()}
     if file.suffix == ".pth":
         import torch
@@ -128,16 +131,16 @@ def _write_state_dict(arrays: dict[str, Any], model: ConfigDict, step: int, file
     found = fill(arrays, fold_in_place_abn(read), str(file))
     lost = [name for name, value in arrays.items() if not np.array_equal(found[name], value)]
     if lost:
-        raise UserError(f"{file} gives {len(lost)} arrays back as others, {lost[0]} among them.")
+        raise UserError(f"{len(lost)} arrays read back from {file} differ from those written; the first: {lost[0]}.")
     return found
 
 
 @enough_memory(EVALUATION_MEMORY)
 def _compare(theirs: Program, ours: Program, task: Task, config: ConfigDict) -> dict[str, float]:
-    """mIoU of both on the evaluation split, resized to config.eval.window; milliseconds that the former takes for an
-    image, and the largest difference of scores."""
+    """mIoU of both programs on the evaluation split, resized to config.eval.window; milliseconds per image of `theirs`;
+    the largest difference of their scores, and the largest absolute score."""
     source, size, count = task.open_evaluation(), tuple(config.eval.window), config.model.num_classes
-    matrices, seconds, error = np.zeros((2, count, count), np.int64), [], 0.0
+    matrices, seconds, error, largest = np.zeros((2, count, count), np.int64), [], 0.0, 0.0
     jax.block_until_ready(theirs(np.zeros((1, *size, 3), np.uint8)))  # compiles
     reading = {"short_side": config.eval.short_side, "workers": config.data.workers}
     with pipeline.samples(source, range(len(source)), **reading) as samples:
@@ -148,11 +151,12 @@ def _compare(theirs: Program, ours: Program, task: Task, config: ConfigDict) -> 
             answers = [jax.block_until_ready(theirs(image))]
             seconds.append(time.perf_counter() - started)
             answers.append(ours(image))
-            error = float(np.maximum(error, jnp.abs(answers[0][1] - answers[1][1]).max()))  # which keeps nan
+            error = float(np.maximum(error, jnp.abs(answers[0][1] - answers[1][1]).max()))  # NaN stays NaN
+            largest = max(largest, float(jnp.abs(answers[1][1]).max()))
             for matrix, (class_map, _) in zip(matrices, answers, strict=True):
                 matrix += np.asarray(confusion_matrix(label, class_map[0], count))
     if not np.isfinite(error):
-        raise UserError("The exported network gives scores that are not finite, so it was not kept.")
+        raise UserError("Some scores of the exported network are not finite, so the export was discarded.")
     miou, network_miou = (class_scores(matrix)["miou"] for matrix in matrices)
-    milliseconds = 1000 * float(np.median(seconds))
-    return {"miou": miou, "network_miou": network_miou, "milliseconds": milliseconds, "largest_error": error}
+    found = {"miou": miou, "network_miou": network_miou, "milliseconds": 1000 * float(np.median(seconds))}
+    return found | {"largest_error": error, "largest_score": largest}

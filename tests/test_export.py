@@ -71,11 +71,14 @@ def test_jax_alone_runs_a_program_that_says_what_the_network_says(make_run, tmp_
 
     said = json.loads((program.parent / "export.json").read_text())
     assert said["image"] == [32, 48] and said["classes"] == list(task_of(config).classes.names)
-    assert said["largest_error"] < 1e-4 and abs(said["miou"] - said["network_miou"]) < 1e-3
+    assert said["largest_error"] < 1e-4 and said["largest_score"] > 0
+    assert abs(said["miou"] - said["network_miou"]) < 1e-3
     network = restore_network(config.model, folder)
     evaluated = Evaluator(config, network.graphdef).run(network.params, network.statistics)
     assert said["network_miou"] == pytest.approx(evaluated.miou, abs=1e-3)
-    assert f"Written, read back and run: {program}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"the largest score is {said['largest_score']:.2g}" in printed
+    assert f"Written, read back and run: {program}" in printed
 
 
 @pytest.mark.parametrize("form", ["safetensors", "torch"])
