@@ -2,12 +2,14 @@
 
 import contextlib
 import errno
+import io
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from threading import Event
+from typing import Any, TextIO
 
 # Done. Something was named and left out. The user can mend it. Interrupted: the same command goes on (EX_TEMPFAIL).
 EXIT_DONE, EXIT_INCOMPLETE, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 75
@@ -26,13 +28,12 @@ CAUSES = {
     errno.ENOSPC: DISK,
     errno.EDQUOT: f"the quota is used up: {DISK}",
     errno.EROFS: "the file system can only be read; see why it was mounted so",
-    errno.EIO: "a disk, or the terminal, does not answer any more; look into the system's log",
+    errno.EIO: "a disk does not answer any more; look into the system's log",
     errno.ESTALE: "the file server has lost a file; see that it runs",
     errno.EMFILE: OPEN_FILES,
     errno.ENFILE: OPEN_FILES,
     errno.ENOMEM: MEMORY,
     errno.EAGAIN: PROCESSES,
-    errno.EPIPE: "whoever read the output is gone; write it into a file",
 }
 SIGNALS: dict[int, str] = {signal.SIGKILL: MEMORY, signal.SIGBUS: SHARED_MEMORY}
 
@@ -68,14 +69,30 @@ def cause_of(error: BaseException) -> str:
     return ""
 
 
-def drop_closed_output() -> None:
-    """What is printed to a terminal or pipe that is closed goes nowhere from now on."""
-    for stream in (sys.stdout, sys.stderr):
+class _Output(io.FileIO):
+    """Where a command prints. What cannot be written there, on a full disk or into a closed pipe or terminal, is lost,
+    which is said once on stderr; the command goes on."""
+
+    lost = False
+
+    def write(self, data: Any, /) -> int:
         try:
-            stream.flush()
-        except (OSError, ValueError):
-            with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            return super().write(data)
+        except OSError as error:
+            if not self.lost:
+                said = f"Warning: what is printed is lost from here on ({error.strerror}); the command goes on.\n"
+                with contextlib.suppress(OSError):
+                    os.write(2, said.encode())
+            self.lost = True
+            return len(data)
+
+
+def _lasting(stream: TextIO) -> TextIO:
+    try:
+        output = io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False))
+    except io.UnsupportedOperation:  # no file, but memory, as in a notebook
+        return stream
+    return io.TextIOWrapper(output, stream.encoding, stream.errors, line_buffering=bool(stream.line_buffering))
 
 
 def run(command: Callable[[], int | None]) -> int:
@@ -83,6 +100,14 @@ def run(command: Callable[[], int | None]) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores the second
             signal.signal(number, signal.default_int_handler)
+    with contextlib.redirect_stdout(_lasting(sys.stdout)), contextlib.redirect_stderr(_lasting(sys.stderr)):
+        try:
+            return _run(command)
+        finally:
+            sys.stdout.flush()
+
+
+def _run(command: Callable[[], int | None]) -> int:
     exit_code = EXIT_INTERRUPTED
     try:
         try:
@@ -91,7 +116,6 @@ def run(command: Callable[[], int | None]) -> int:
             if not isinstance(end.code, int | None):
                 raise
             ended = end.code or EXIT_DONE
-        sys.stdout.flush()
         came_to_its_end.set()
         return ended
     except UserError as error:
@@ -102,9 +126,8 @@ def run(command: Callable[[], int | None]) -> int:
         if not (cause := cause_of(error)):
             raise
         sentence = f"{cause}. After that the same command goes on."
-    drop_closed_output()
-    with contextlib.suppress(OSError):
-        print(f"Error: {sentence}", file=sys.stderr)
+    sys.stdout.flush()
+    print(f"Error: {sentence}", file=sys.stderr, flush=True)
     return exit_code
 
 

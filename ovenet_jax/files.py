@@ -108,7 +108,7 @@ def refuse_existing(folder: Path, option: str) -> None:
         raise UserError(f"{folder} exists already and is not overwritten; {helps}.")
 
 
-OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EPIPE)  # wherever is written
+OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # wherever is written
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from ovenet_jax.data import pipeline
 from ovenet_jax.data.inventory import check_training
 from ovenet_jax.devices import parallel
 from ovenet_jax.devices.memory import TRAINING_MEMORY, enough_memory
-from ovenet_jax.errors import UserError, cause_of, drop_closed_output
+from ovenet_jax.errors import UserError, cause_of
 from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.evaluation.final import evaluate_checkpoint
 from ovenet_jax.evaluation.inspection import panels
@@ -31,7 +31,7 @@ from ovenet_jax.supervision.task import Task, task_of
 from ovenet_jax.training import optimizer as optimizers
 from ovenet_jax.training.checks import check_config
 from ovenet_jax.training.compilation import batch_shapes, compile_step, counting, jit_step
-from ovenet_jax.training.health import FiniteWatch, Pace, Step, Watchdog
+from ovenet_jax.training.health import FiniteWatch, Pace, Step, watchdog
 from ovenet_jax.training.packing import Packing
 from ovenet_jax.training.reporter import Reporter, nothing_collected
 from ovenet_jax.training.step import frozen_parts
@@ -162,7 +162,7 @@ class _Run:
         )
         images_of = partial(pipeline.images_of_step, source, **order)
         self._finite_watch = FiniteWatch(config.non_finite, self.folder, self.step, images_of)
-        self._pace, self._watchdog = Pace(), Watchdog()
+        self._pace = Pace()
         self._agreement = Agreement(self.mesh, self.interrupted)
 
     def to_the_end(self) -> bool:
@@ -173,7 +173,7 @@ class _Run:
         try:
             # A new run is evaluated before its first step: there is something to improve on, and faults show early.
             go_on = not self._open_evaluation or self._evaluate()
-            with self._batches as batches, self._watchdog:
+            with self._batches as batches, closing(self._finite_watch.file), watchdog() as self._waits_for:
                 while go_on and self.step < self.config.steps:
                     self._take_step(batches)
                     self._report_and_save()
@@ -184,7 +184,6 @@ class _Run:
                 self._save()
             return go_on
         except Exception as error:
-            drop_closed_output()
             if cause_of(error) and jax.process_count() == 1:
                 self.checkpoints.wait()
                 if self.checkpoints.latest_step() != int(self.state.step):
@@ -198,10 +197,10 @@ class _Run:
     def _take_step(self, batches: Iterator[pipeline.Batch]) -> None:
         self.step += 1
         began = time.monotonic()
-        self._watchdog.sign(f"the data of step {self.step}")
+        self._waits_for(f"the data of step {self.step}")
         batch = next(batches)
         waiting = time.monotonic() - began
-        self._watchdog.sign(f"the devices at step {self.step}")
+        self._waits_for(f"the devices at step {self.step}")
         sharded = parallel.to_global(self.mesh, batch)
         self.state, measures = self.step_function(self.state, sharded["image"], sharded["label"])
         finite = measures.pop("finite")
@@ -215,9 +214,9 @@ class _Run:
             self._finite_watch.check()
             self.reporter.report(self.step)
         if self._is_due(self.config.checkpoint_every) or self._is_due(self.config.evaluate_every):
-            self._watchdog.sign(f"the checkpoint of step {self.step}")
+            self._waits_for(f"the checkpoint of step {self.step}")
             self._save()
-        self._watchdog.sign("")
+        self._waits_for("")
 
     def _save(self) -> None:
         self._finite_watch.check()

@@ -1,8 +1,12 @@
 import errno
+import os
+import subprocess
+import sys
 
 import pytest
 
 from ovenet_jax.errors import EXIT_INTERRUPTED, UserError, came_to_its_end, cause_of, listed, run
+from tests.places import ROOT
 
 
 def ends(error: BaseException):
@@ -50,7 +54,6 @@ ENDED = "Worker process was terminated unexpectedly with exit code {}. Search th
         (OSError(errno.ENOSPC, "No space left on device", "/data/x"), "/data/x: the disk is full; free space"),
         (OSError(errno.ENOSPC, "No space left on device", "/dev/shm/psm_1"), "/dev/shm/psm_1: /dev/shm is full;"),
         (OSError(errno.EMFILE, "Too many open files"), "too many files are open; raise the limit by `ulimit -n"),
-        (BrokenPipeError(errno.EPIPE, "Broken pipe"), "whoever read the output is gone"),
         (MemoryError(), "the machine's memory is used up; lower --config.data.workers"),
         (RuntimeError("can't start new thread"), "no more processes or threads may be started; raise `ulimit -u`"),
         (RuntimeError(ENDED.format(-9)), "a process that reads data was ended (signal 9): the machine's memory"),
@@ -67,3 +70,19 @@ def test_what_the_machine_does_is_told_with_what_helps(error, said, capsys):
 @pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file"), RuntimeError("a bug"), ValueError()])
 def test_other_errors_are_not_the_machines(error):
     assert cause_of(error) == ""
+
+
+PRINTS = "import sys; from ovenet_jax import errors; sys.exit(errors.run(lambda: print('x' * 10_000) or print('y')))"
+
+
+@pytest.mark.parametrize("kind", ["full disk", "closed pipe"])
+def test_output_that_cannot_be_written_does_not_end_a_command(kind):
+    reading, writing = os.pipe()
+    os.close(reading)
+    output = open("/dev/full", "w") if kind == "full disk" else os.fdopen(writing, "w")  # noqa: PTH123, SIM115
+    with output:
+        both = [subprocess.run([sys.executable, "-c", PRINTS], cwd=ROOT, stdout=output, stderr=stderr, text=True)
+                for stderr in (subprocess.PIPE, output)]  # fmt: skip
+    assert [result.returncode for result in both] == [0, 0]
+    assert both[0].stderr.startswith("Warning: what is printed is lost from here on (")
+    assert both[0].stderr.count("\n") == 1

@@ -326,6 +326,21 @@ def test_a_folder_with_checkpoints_is_never_imported_into(config, tmp_path):
     assert (tmp_path / "imported" / "import.json").stat().st_mtime_ns == before
 
 
+def test_of_two_imports_at_once_the_second_leaves_what_the_first_has_written(config, tmp_path, monkeypatch):
+    file = write_pth(tmp_path / "w.pth", published(trained(config.model), config.model))
+    held = workdir.held
+
+    def held_once_the_other_has_ended(folder):
+        (folder / "checkpoints/0").mkdir(parents=True)
+        (folder / workdir.IMPORT_REPORT).write_text("the other's")
+        return held(folder)
+
+    monkeypatch.setattr(workdir, "held", held_once_the_other_has_ended)
+    with pytest.raises(UserError, match="imported holds a run or an import already"):
+        import_weights(config, file, tmp_path / "imported")
+    assert (tmp_path / "imported" / workdir.IMPORT_REPORT).read_text() == "the other's"
+
+
 def test_a_file_that_is_no_checkpoint_is_named():
     with pytest.raises(UserError, match="README.md cannot be read as a PyTorch checkpoint"):
         import_weights(demo.get_config("hrnet"), ROOT / "README.md", ROOT / "nowhere")

@@ -140,7 +140,7 @@ def test_processes_with_different_configs_get_one_sentence(folder):
     for i, process in enumerate(processes):
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 2
-        assert f"config.seed is {i} here and something else in process {1 - i}; start all with one" in errors
+        assert f"config.seed is {i} here and differs in process {1 - i}; start all with the same" in errors
         assert "Traceback" not in errors
 
 

@@ -1,1 +1,1 @@
-"""What a run leaves behind and how it ends: folder, state, checkpoints, summaries, interruption, processes."""
+"""Run management: folder, state, checkpoints, summaries, interruption, processes."""

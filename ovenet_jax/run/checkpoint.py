@@ -30,17 +30,17 @@ SCORE = checkpoint_manager.METRIC_ITEM_NAME
 
 
 class Checkpoints:
-    """The checkpoints of a run under `folder`: each holds "model", the params and statistics that are evaluated, and
-    "training", the rest of the state: where averages are evaluated also the params and statistics that go on training.
-    Once it has been evaluated it holds its validation mIoU. An import's only one, of step 0, holds "model" alone.
+    """The checkpoints of a run under `folder`. Each holds "model", the params and statistics that are evaluated, and
+    "training", the rest of the state: with moving averages also the params and statistics that are trained. After its
+    evaluation the validation mIoU is added. An import has one checkpoint, of step 0, with "model" only.
 
     Saving is asynchronous; a checkpoint is complete when it has been read back for its checksums and is on the disk.
-    The two latest and the best are kept, older ones are deleted only when a newer one is complete; what an interrupted
-    save left behind is ignored and cleaned away. With `read_only` nothing is touched that can be read: a training may
-    be saving there meanwhile. All processes call the same methods.
+    The two latest and the best are kept, older ones are deleted only when a newer one is complete; leftovers of
+    interrupted saves are removed. With `read_only` only what is damaged is touched, since a training may be saving
+    there. All processes call the same methods.
 
     Raises:
-      UserError: `folder` does not exist to be read, or cannot be written.
+      UserError: `folder` does not exist (`read_only`), or cannot be written.
     """
 
     def __init__(self, folder: Path, read_only: bool = False):
@@ -48,8 +48,8 @@ class Checkpoints:
         if read_only and not folder.is_dir():
             raise UserError(f"{folder} does not exist; train first, or check --workdir.")
         if not read_only:
-            if odd := sorted(set(str(folder.absolute())) & set(NOT_IN_PATHS)):
-                fault = f"has {' '.join(odd)} in it, where checkpoints could be written but not read"
+            if invalid := sorted(set(str(folder.absolute())) & set(NOT_IN_PATHS)):
+                fault = f"contains {' '.join(invalid)}, so that checkpoints could be written but not read"
                 raise UserError(f"{folder.absolute()} {fault}; choose another --workdir.")
             with parallel.all_or_none(), files.writing(folder, "--workdir"):
                 files.make_folder(folder)
@@ -63,13 +63,13 @@ class Checkpoints:
         handlers, logger = {item: _tree_handler() for item in ITEMS}, logging.getLogger("absl")
         with ExitStack() as stack:
             stack.callback(logger.setLevel, logger.level)
-            if read_only:  # of which Orbax would warn
+            if read_only:  # Orbax would warn of it
                 logger.setLevel(logging.ERROR)
             options = ocp.CheckpointManagerOptions(
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(2), best]),
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,
-                # directories at once: where one cannot be made, threads would wait for it for minutes
+                # made asynchronously, a directory that cannot be made would be waited for for minutes
                 async_options=ocp.AsyncOptions(
                     post_finalization_callback=self._seal, create_directories_asynchronously=False
                 ),
@@ -79,20 +79,20 @@ class Checkpoints:
     # ---- saving ----
 
     def save(self, state: TrainState, collected: Any = ()) -> None:
-        """Starts saving `state` under its step, and with it what has been `collected` for the next report.
+        """Starts saving `state` under its step, with the averages `collected` for the next report.
 
-        Waits for the save before. If that or this one fails for want of space or rights, it says so and leaves the
-        checkpoints that were complete before.
+        Waits for the previous save. A save that fails, as the disk is full or not writable, is warned of; complete
+        checkpoints stay as they are.
         """
         self._start(int(state.step), _items(state, collected))
 
     def save_model(self, params: Mapping[str, Any], statistics: Mapping[str, Any]) -> None:
-        """Saves a network that nothing has trained here, under step 0. Raises UserError where it cannot."""
+        """Saves an imported network as step 0. Raises UserError where it cannot."""
         self._start(0, {"model": {"params": params, "statistics": statistics}})
         self.check_saved(0)
 
     def wait(self) -> None:
-        """Waits for a save under way; says so if it fails for want of space or rights."""
+        """Waits for a save under way; warns if it fails, as the disk is full or not writable."""
 
         def finish() -> None:
             self._manager.wait_until_finished()
@@ -101,16 +101,16 @@ class Checkpoints:
         self._attempt(finish)
 
     def check_saved(self, step: int) -> None:
-        """Waits for a save under way. Raises UserError if `step` is not saved now."""
+        """Waits for a save under way. Raises UserError if `step` has not been saved."""
         self.wait()
         latest = self.latest_step()
         if latest != step:
             goes_on = "starts anew" if latest is None else f"goes on from checkpoint {latest}"
-            helps = f"free space, and the same command {goes_on}"
-            raise UserError(f"Step {step} could not be saved in {self.folder}; {helps}.", EXIT_INTERRUPTED)
+            remedy = f"free space, and the same command {goes_on}"
+            raise UserError(f"Step {step} could not be saved in {self.folder}; {remedy}.", EXIT_INTERRUPTED)
 
     def close(self) -> None:
-        """Waits for a save under way. Asks no other process, which may be elsewhere when this one fails."""
+        """Waits for a save under way, but for no other process, which may have gone on when this one fails."""
         if error := _failure_of(self._manager.close):
             print(self._not_saved(error), flush=True)
 
@@ -120,14 +120,14 @@ class Checkpoints:
         self._saving = step
         needed = sum(x.nbytes for x in jax.tree.leaves(items))
         free = min(parallel.gather(shutil.disk_usage(self.folder).free))
-        if free < needed:  # said here in a sentence, and by Orbax in a thousand lines
+        if free < needed:  # a sentence instead of Orbax's thousand lines
             self._give_up(f"{needed >> 20} MiB are needed and {free >> 20} MiB free")
         else:
             args = ocp.args.Composite(**{name: ocp.args.PyTreeSave(item) for name, item in items.items()})
             self._attempt(lambda: self._manager.save(step, args=args, force=True))
 
     def _attempt(self, act: Callable[[], Any]) -> None:
-        """Does it in all processes; gives the save up where one of them has no space or rights."""
+        """Does it in all processes; gives the save up where it fails in one of them."""
         if error := parallel.first_of(_failure_of(act)):
             self._give_up(error)
 
@@ -137,11 +137,11 @@ class Checkpoints:
         self._manager = self._open()  # cleans away the half of it
 
     def _not_saved(self, error: str) -> str:
-        helps = "free space: the next checkpoint is tried in its time"
-        return f"Warning: step {self._saving} could not be saved in {self.folder} ({error}); {helps}."
+        remedy = "free space; the next checkpoint is tried as planned"
+        return f"Warning: step {self._saving} could not be saved in {self.folder} ({error}); {remedy}."
 
     def _seal(self) -> None:
-        """The last before a step is renamed and counts, in the background of one process."""
+        """Writes checksums before Orbax renames the finished step; in a background thread of one process."""
         begun = f"{self._saving}.orbax"
         unfinished = next(path for path in self.folder.iterdir() if path.name.startswith(begun))
         checksums.write(unfinished)
@@ -150,7 +150,7 @@ class Checkpoints:
     # ---- which there are ----
 
     def score(self, step: int, miou: float) -> None:
-        """Notes the validation mIoU of the saved `step`, by which the best is known; says so if it cannot."""
+        """Adds the validation mIoU, which selects the best, to the saved `step`; warns if it cannot."""
         self.wait()
         if step not in self._steps():
             return
@@ -165,7 +165,7 @@ class Checkpoints:
 
         if jax.process_index() == 0 and (error := _failure_of(write)):
             fault = f"the mIoU of step {step} could not be written in {self.folder} ({error})"
-            parallel.say(f"Warning: {fault}, so it cannot be the best; free space.")
+            parallel.say(f"Warning: {fault}, so it cannot become the best; free space.")
         parallel.barrier()
         self._manager.reload()
 
@@ -177,7 +177,7 @@ class Checkpoints:
         return max(self._steps(), default=None)
 
     def step_of(self, which: str = "best") -> int:
-        """The step of the "latest" checkpoint, or of the "best" evaluated one, where there is none also the latest.
+        """The step of the "latest" checkpoint, or of the "best" evaluated one (the latest if none was evaluated).
         Raises UserError for another word, or where there is no checkpoint."""
         return self._in_order(which)[0]
 
@@ -191,19 +191,19 @@ class Checkpoints:
         if which == "latest":
             return steps
         scores = {step: found["miou"] for step in steps if (found := self._manager.metrics(step))}
-        return sorted(steps, key=lambda step: scores.get(step, -1.0), reverse=True)  # of several the latest
+        return sorted(steps, key=lambda step: scores.get(step, -1.0), reverse=True)  # ties: the latest
 
     def _steps(self) -> list[int]:
-        """Those that are complete, the latest last."""
+        """The complete steps, ascending."""
         return sorted(self._manager.all_steps())
 
     # ---- reading ----
 
     def restore_latest(self, like: TrainState, collected: Any = ()) -> tuple[TrainState, Any] | None:
-        """The latest state and what had been collected, shaped and sharded like these; None if nothing is saved.
+        """The latest state and collected averages, with the shapes and shardings of these; None if nothing is saved.
 
-        Where other measures were collected, by another version of the code, it says so, and these come back as they
-        are. Raises UserError as `restore_model` does.
+        Where the saved averages are of other measures, by another version of the code, a note says so and `collected`
+        is returned. Raises UserError as `restore_model` does.
         """
         if not self._steps():
             return None
@@ -213,9 +213,8 @@ class Checkpoints:
         """The step of `which` checkpoint ("best" or "latest"), and its parameters and statistics, with the shapes and
         shardings of these.
 
-        Checkpoints that cannot be read are renamed to <step>.damaged, which it says, and the next one is used: the
-        best of the others, or the one before. Raises UserError where none of them can be read, or they are of another
-        model.
+        Checkpoints that cannot be read are renamed to <step>.damaged with a warning, and the next one is used: the
+        best of the others, or the previous one. Raises UserError where none can be read, or they are of another model.
         """
         like = {"params": params, "statistics": statistics}
         step, model = self._first_readable(which, lambda step: self._restore_model(step, like))
@@ -231,8 +230,8 @@ class Checkpoints:
                 continue
             self._set_aside(damaged, step)
             return step, restored
-        helps = "restore them from a copy, or choose another --workdir"
-        raise UserError(f"No checkpoint in {self.folder} can be read ({damaged}); {helps}.")
+        remedy = "restore them from a copy, or choose another --workdir"
+        raise UserError(f"No checkpoint in {self.folder} can be read ({damaged}); {remedy}.")
 
     def _set_aside(self, damaged: dict[int, str], instead: int) -> None:
         for step, error in damaged.items():
@@ -253,7 +252,7 @@ class Checkpoints:
         measures = {name: shape for name, shape in saved.items() if name.startswith("collected ")}
         if measures != _shapes_of({"collected": collected}):
             del items["training"]["collected"]
-            other = "averages of other measures, of another version; they start anew"
+            other = "averages of other measures, from another version of the code; averages start anew"
             parallel.say(f"Note: checkpoint {step} holds {other}.")
         model = self._restore_model(step, items["model"])
         training = self._restore(step, "training", items["training"])
@@ -276,7 +275,7 @@ class Checkpoints:
         return self._restore(step, "model", like)
 
     def _shapes(self, step: int, item: str) -> dict[str, tuple[int, ...]]:
-        """Of what is saved, once its checksums are right."""
+        """The shapes of the saved arrays, after their checksums are verified."""
 
         def read() -> Any:
             checksums.check(self.folder / str(step), item)
@@ -285,7 +284,7 @@ class Checkpoints:
         return _read_by_all(read)
 
     def _restore(self, step: int, item: str, like: Any) -> Any:
-        """The saved tree, with the shardings of `like`; what that leaves out is not read."""
+        """The saved tree, with the shardings of `like`; arrays that are not in `like` are not read."""
         shardings = ocp.checkpoint_utils.construct_restore_args(like)
         args = ocp.args.PyTreeRestore(like, restore_args=shardings, partial_restore=True)
         return _read_by_all(lambda: self._manager.restore(step, args=ocp.args.Composite(**{item: args}))[item])
@@ -297,7 +296,7 @@ class UnreadableError(Exception):
 
 class _Manager(ocp.CheckpointManager):
     def metrics(self, step: int) -> dict[str, float] | None:
-        """The score of a step. One that cannot be read is none, and said."""
+        """The score of a step; None, with a warning, if it is damaged."""
         file = Path(self.directory) / str(step) / SCORE / SCORE
         try:
             found = files.parse_json(file.read_bytes(), {"miou": float})
@@ -322,14 +321,14 @@ def _items(state: TrainState, collected: Any) -> dict[str, dict]:
 
 
 def _shapes_of(tree: Any) -> dict[str, tuple[int, ...]]:
-    """The shape of each array by the names that lead to it."""
+    """The shapes of arrays by their paths in the tree."""
     name = partial(jax.tree_util.keystr, simple=True, separator=" ")
     return {name(path): tuple(x.shape) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _tree_handler() -> ocp.PyTreeCheckpointHandler:
-    """Writes each array from one device. Shared out among those that hold a copy, as Orbax does by itself, every shape
-    of array would need a program of its own to be cut, compiled at the first save: hundreds."""
+    """Writes each array from one device. By default Orbax splits each among the devices that hold a copy, for which it
+    compiles a program per shape: hundreds at the first save."""
     registry = ocp.type_handlers.create_type_handler_registry(
         (np.ndarray, ocp.type_handlers.NumpyHandler()),
         (jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False)),
@@ -354,13 +353,13 @@ def _read_by_all(read: Callable[[], Any]) -> Any:
 
 
 def _failure_of(act: Callable[[], Any]) -> str:
-    """Why this could not write, for want of space or rights, in whichever thread Orbax met it; "" if it could."""
+    """Why `act` could not write, as the disk is full or not writable, in any thread of Orbax; "" if it could."""
     try:
         act()
     except OSError as error:
         return error.strerror or str(error)
     except Exception as error:
-        if "os_error_code" not in str(error):  # so TensorStore, which writes Orbax' arrays, marks them
+        if "os_error_code" not in str(error):  # TensorStore's mark of an OS error
             raise
         return str(error)[-200:]
     return ""

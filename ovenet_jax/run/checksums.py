@@ -1,4 +1,4 @@
-"""Checksums of the files in a folder, kept in it: whether they are as they were written."""
+"""Checksums of the files in a folder, stored in it, to detect damage."""
 
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +12,13 @@ BLOCK = 2**22  # bytes
 
 
 def write(folder: Path) -> None:
-    """Notes those of all files in `folder`, which are read for it."""
+    """Reads all files in `folder` and writes their checksums."""
     files.write_json(folder / FILE, _checksums(folder, ""))
 
 
 def check(folder: Path, below: str) -> None:
-    """Raises ValueError or OSError where files in folder/below are not as they were written. A checkpoint of commit
-    27140ce has no checksums: of that only Orbax can tell."""
+    """Raises ValueError or OSError where files in folder/below are not as they were written. Checkpoints of earlier
+    versions have no checksums: only Orbax checks these."""
     file = folder / FILE
     if file.exists():
         written, now = files.parse_json(file.read_bytes(), {str: [int]}), _checksums(folder, below)

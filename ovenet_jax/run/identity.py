@@ -1,7 +1,7 @@
-"""What a run was trained on, in its folder as `data.json`: the classes, and which images and labels by their content.
+"""What a run was trained on, in its folder as `data.json`: the classes, and digests of the images and labels.
 
-Where the data are, or the list files that chose them, makes no difference. Folders of commit 27140ce have no such file:
-the classes of config.data are taken for theirs, and a training that goes on writes it.
+Paths and list files make no difference. Folders of earlier versions have no such file: the classes of config.data are
+taken for theirs, and a training that is resumed writes it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,12 +19,11 @@ from ovenet_jax.run import workdir
 FILE = "data.json"
 TABLE: dict[str, files.Form] = {"names": [str], "ignored_ids": [int], "void_id": int}
 TABLE |= dict.fromkeys(("colors", "ids", "flip_pairs"), [[int]])
-EARLIER = "is of a version that kept no class table"
+EARLIER = "is of a version that wrote no data.json"
 
 
 class Identity(NamedTuple):
-    """The class table, and what was trained and validated on, as `pipeline.Source.identity` says it; of an import the
-    table alone."""
+    """The class table, and `pipeline.Source.identity` of the training and validation data (imports: only the table)."""
 
     classes: Labels
     training: Mapping[str, Any] = {}
@@ -32,18 +31,17 @@ class Identity(NamedTuple):
 
 
 def write(folder: Path, identity: Identity) -> None:
-    """Notes it in a run's folder. Raises UserError where that cannot be written."""
+    """Writes data.json. Raises UserError where it cannot."""
     with files.writing(folder, "--workdir"):
         files.write_json(folder / FILE, identity._asdict() | {"classes": asdict(identity.classes)})
 
 
 def read(folder: Path) -> Identity | None:
-    """Of the run or import in `folder`; None where there is none, or one of an earlier version. Raises UserError where
-    it is damaged."""
+    """Reads data.json; None where there is none. Raises UserError where it is damaged."""
     file = folder / FILE
     if not file.exists():
         return None
-    remedy = "delete it: the classes are then those of the data, and a training that goes on writes it anew"
+    remedy = "delete it: the classes of the data are then used, and a training that is resumed writes it anew"
     content = files.read_json(file, {"classes": TABLE, "training": dict, "validation": dict}, remedy)
     classes = Labels(**{key: workdir.with_tuples(content["classes"][key]) for key in TABLE})
     count, numbers = (len(classes.names), {classes.void_id, *classes.ignored_ids}.union(*classes.ids, *classes.colors))
@@ -54,33 +52,32 @@ def read(folder: Path) -> Identity | None:
 
 
 def classes_of(folder: Path) -> Labels | None:
-    """The classes of the run or import in `folder`; None where it has no table, which is said of a run. Raises
+    """The classes of the run or import in `folder`; None where it has no table, with a note if it is a run. Raises
     UserError where it is damaged."""
     identity = read(folder)
     if identity is None and workdir.is_run(folder):
-        parallel.say(f"Note: {folder} {EARLIER}; the classes are taken to be those that config.data has now.")
+        parallel.say(f"Note: {folder} {EARLIER}; the classes of config.data are used.")
     return identity and identity.classes
 
 
 def check(folder: Path, now: Identity) -> None:
-    """Whether a training may go on in `folder` with these classes and data; other validation data are said. Raises
-    UserError where it was trained on others, or its file is damaged."""
+    """Checks that training may continue in `folder` with these classes and data; notes other validation data. Raises
+    UserError for other classes or training data, or a damaged file."""
     before = read(folder) if workdir.has_checkpoint(folder) else now
     if before is None:
         if now.training:
-            given = "it is given those of the data as they are now"
-            parallel.say(f"Note: {folder} {EARLIER} and no digest of its data; {given}.")
+            parallel.say(f"Note: {folder} {EARLIER}; the classes and digests of the data as they are now are written.")
         return
     faults = differences(before.classes, now.classes)
     if now.training and before.training not in ({}, now.training):
         faults.append(f"it was {_said(before.training)} and is {_said(now.training)}")
     if faults:
-        helps = f"restore them, or start in another --workdir with --config.init.base={folder}"
-        learned = "which takes over what it has learned, of the head by names of classes"
-        raise UserError(f"{folder} was trained on other data: {faults[0]}; {helps}, {learned}.")
+        remedy = f"restore them, or start in another --workdir with --config.init.base={folder}"
+        taken = "which takes over its arrays, those of the head for classes of the same name"
+        raise UserError(f"{folder} was trained on other data: {faults[0]}; {remedy}, {taken}.")
     if now.validation and before.validation not in ({}, now.validation):
-        others = f"{_said(before.validation)} before, now it is {_said(now.validation)}; its"
-        parallel.say(f"Note: {folder} was validated on {others} scores do not compare with earlier ones.")
+        others = f"{_said(before.validation)} before and is validated on {_said(now.validation)} now"
+        parallel.say(f"Note: {folder} was validated on {others}; earlier scores are not comparable.")
 
 
 def differences(there: Labels, here: Labels) -> list[str]:

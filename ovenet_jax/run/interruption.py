@@ -1,7 +1,7 @@
 """Signals that ask a run to end: it saves and leaves, in all processes at the same step.
 
-SIGTERM is what clusters and clouds announce a preemption with, or SIGUSR1 where a Slurm job asks for that; SIGHUP is
-what a closed terminal sends, unless nohup has it ignored.
+Clusters and clouds announce a preemption with SIGTERM (Slurm with SIGUSR1, if a job asks for it); a closed terminal
+sends SIGHUP, which nohup ignores.
 """
 
 import signal
@@ -33,10 +33,10 @@ def interruption() -> Iterator[Event]:
 
 
 class Agreement:
-    """Whether any process was interrupted, as all of them hear it at the same step: one step after.
+    """Tells all processes at the same step, one step late, whether any of them was interrupted.
 
-    The question travels behind the step's own work on the devices, so that nobody waits for the answer. A process
-    that is alone needs nobody to agree with and hears it at once.
+    The reduction is queued behind the training step, so that no process waits for it. With one process the answer is
+    immediate.
     """
 
     def __init__(self, mesh: Mesh, event: Event):

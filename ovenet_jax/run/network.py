@@ -31,7 +31,7 @@ def load_model(folder: str | Path) -> nnx.Module:
     """The best network of the run or import in `folder`, in evaluation mode.
 
     Raises:
-      UserError: the folder holds neither, or no checkpoint.
+      UserError: the folder holds no run, import or checkpoint.
     """
     folder = Path(folder)
     with keys_of(folder):
@@ -39,7 +39,7 @@ def load_model(folder: str | Path) -> nnx.Module:
 
 
 def load_normalisation(folder: str | Path) -> Normalisation:
-    """What makes of RGB images the input of the network in `folder`.
+    """The input normalisation of the network in `folder`.
 
     Raises:
       UserError: the folder holds neither a run nor an import.
@@ -50,15 +50,14 @@ def load_normalisation(folder: str | Path) -> Normalisation:
 
 @contextmanager
 def keys_of(folder: Path) -> Iterator[None]:
-    """Raises UserError where meanwhile a key is read that the config in `folder` does not have."""
+    """Raises UserError where the body of the `with` reads a key that the config in `folder` does not have."""
     try:
         yield
     except AttributeError as error:
         if not (error.args and isinstance(error.args[0], KeyError)):  # as ml_collections raises it
             raise
-        helps = "add it as configs/ has it, or train that network with this version"
-        fault = f"{folder}/config.json is another version's: it has no key {error.name!r}"
-        raise UserError(f"{fault}; {helps}.") from error
+        fault = f"{folder}/config.json, of another version, has no key {error.name!r}"
+        raise UserError(f"{fault}; add it with the value in configs/, or train anew.") from error
 
 
 def restore_network(model: ConfigDict, folder: Path, which: str = "best") -> Network:

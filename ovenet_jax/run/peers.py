@@ -1,7 +1,7 @@
-"""Whether the other processes are still there: a sign of life every few seconds, on the connections of their meeting.
+"""Heartbeats between the processes of a run, on the connections of their meeting.
 
-JAX would wait for one that has died or is cut off, and after minutes abort in C++. Here all others say it in a sentence
-within half a minute and end with EXIT_INTERRUPTED: the same command goes on from the last checkpoint.
+JAX would wait for a lost process, and after minutes abort in C++. Here all others print an error within 30 s and end
+with EXIT_INTERRUPTED: the same command goes on from the last checkpoint.
 """
 
 import atexit
@@ -16,8 +16,8 @@ from threading import Thread
 
 from ovenet_jax.errors import EXIT_INTERRUPTED, came_to_its_end
 
-BEAT, SILENCE = 3.0, 20.0  # seconds from one sign of life to the next, and without any
-GRACE = 5.0  # for this process to end by itself, for the same reason as another
+BEAT, SILENCE = 3.0, 20.0  # seconds from one heartbeat to the next, and until a process counts as lost
+GRACE = 5.0  # seconds for this process to end with an error message of its own
 DONE = b"done"
 LONGEST = 1000  # bytes of a line
 
@@ -34,7 +34,7 @@ def watch(connections: Connections) -> None:
     excepthook = sys.excepthook
 
     def after_the_others(*error) -> None:
-        """What fails because a peer is lost fails at once: that is said first, and ends the process."""
+        """Waits, since a lost process makes collectives fail at once: `_listen` names it first and ends this one."""
         time.sleep(GRACE + 1)
         excepthook(*error)
 
@@ -43,16 +43,16 @@ def watch(connections: Connections) -> None:
 
 def _beat(connections: Connections) -> None:
     while True:
-        _tell(connections, b"")
+        _send(connections, b"")
         time.sleep(BEAT)
 
 
 def _leave(connections: Connections) -> None:
     if came_to_its_end.is_set():
-        _tell(connections, DONE)
+        _send(connections, DONE)
 
 
-def _tell(connections: Connections, line: bytes) -> None:
+def _send(connections: Connections, line: bytes) -> None:
     for connection in connections.values():
         with suppress(OSError):
             connection.sendall(line + b"\n")
@@ -68,18 +68,17 @@ def _listen(index: int, connections: Connections) -> None:
                     return
                 _end(line.decode(errors="replace"), connections)
     except TimeoutError:
-        cause = f"no sign of life for {SILENCE:g} s"
+        cause = f"no heartbeat for {SILENCE:g} s"
     except OSError as error:
         cause = error.strerror or str(error)
     time.sleep(GRACE)
-    helps = "see what it said last, and start all processes with the same command"
-    _end(f"Process {index} is lost ({cause}); {helps}: they go on from the last checkpoint.", connections)
+    remedy = "see what it printed last, and start all processes with the same command"
+    _end(f"Process {index} is lost ({cause}); {remedy}: they go on from the last checkpoint.", connections)
 
 
 def _end(sentence: str, connections: Connections) -> None:
-    _tell(connections, sentence.encode())
-    with suppress(OSError):
-        print(f"Error: {sentence}", file=sys.stderr, flush=True)
+    _send(connections, sentence.encode())
+    print(f"Error: {sentence}", file=sys.stderr, flush=True)
     for worker in multiprocessing.active_children():
         worker.kill()
-    os._exit(EXIT_INTERRUPTED)  # the other threads may wait for the lost one for minutes
+    os._exit(EXIT_INTERRUPTED)  # the other threads may wait for the lost process for minutes

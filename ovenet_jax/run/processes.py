@@ -1,8 +1,8 @@
-"""Several processes that work as one: how they are found, meet, and make sure that they are about to do the same.
+"""Start of several processes: how they find each other, meet, and check that all run the same configuration.
 
 They meet on the coordinator's port in plain TCP, a line of JSON each way, before JAX is started on it: JAX itself
-aborts a process in C++ when another one does not come. Of what they are about to do they show digests alone: anyone may
-listen, and come as one of them.
+aborts a process in C++ when another one does not come. They exchange only digests of the configuration, since the
+connection is neither private nor authenticated.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ from ovenet_jax.run import peers, workdir
 from ovenet_jax.run.peers import Connections
 
 RETRY_SECONDS = 0.2
-READ_SECONDS = 10.0  # for a line to arrive once its sender has connected
+READ_SECONDS = 10.0  # from the connection to the end of the line
 LONGEST_LINE = 2**20
-STRANGERS = 64  # who are listened to at once
+MOST_UNIDENTIFIED = 64  # connections at a time that have not sent their line yet
 
 Address = tuple[str, int]
 Digests = dict[str, str]  # of the keys of a task and of their values
@@ -39,7 +39,8 @@ ANSWER: files.Form = {"refusal": str, "tasks": {str: {str: str}}}
 
 @dataclass(frozen=True)
 class Place:
-    """This process among `count`; process 0 listens at `coordinator`, HOST:PORT. `devices`: this host's; None: all."""
+    """This process among `count`; process 0 listens at `coordinator`, HOST:PORT. `devices`: the host's devices that
+    this process uses; None: all."""
 
     coordinator: str
     count: int
@@ -65,10 +66,10 @@ def start(
 ) -> None:
     """Joins this process to the others, if there are any; to be called before any device is used.
 
-    The three are given together, or `count` 1 for a process alone, or none of them: then the process stands where
-    Slurm, Open MPI or another environment that JAX knows has put it. `task`: what all must agree on. Waits `timeout`
-    seconds for the others. Raises UserError for an incomplete description; for processes that do not come, are about to
-    do something else, or have another number of devices: the same in all processes that have met.
+    The three are given together, or `count` 1 for a process alone, or none of them: then they are taken from Slurm,
+    Open MPI or another environment that JAX knows. `task`: what all must agree on. Waits `timeout` seconds for the
+    others. Raises UserError, the same in all processes that have met, where a process is missing, has another task or
+    another number of devices; and for an incomplete description.
     """
     place = find(coordinator, count, index, timeout)
     if place.count == 1:
@@ -84,7 +85,7 @@ def start(
     devices = Counter(device.process_index for device in jax.devices())
     if len(set(devices.values())) > 1:
         numbers = ", ".join(f"process {i} has {n}" for i, n in sorted(devices.items()))
-        raise UserError(f"Processes need the same number of devices each, but {numbers}; start them alike.")
+        raise UserError(f"Processes need the same number of devices each, but {numbers}; start all in the same way.")
     if place.index == 0:
         print(f"{place.count} processes with {jax.local_device_count()} devices each.", flush=True)
 
@@ -118,12 +119,12 @@ def find(coordinator: str | None, count: int | None, index: int | None, timeout:
         all_of_them, absent = ", ".join(given), ", ".join(missing)
         raise UserError(f"{all_of_them} are given together, or none of them; missing: {absent}.")
     if not 0 <= index < count:
-        raise UserError(f"--process={index} is none of {count} processes; they count from 0 to {count - 1}.")
+        raise UserError(f"--process={index} is not one of {count} processes; they count from 0 to {count - 1}.")
     return Place(coordinator, count, index)
 
 
 def _detect(timeout: float) -> Place:
-    """Where the cluster's environment puts this process; alone where there is none."""
+    """The place that the cluster's environment gives this process; alone where there is none."""
     from jax._src.clusters import ClusterEnv  # public only as a part of jax.distributed.initialize
 
     unset = (None,) * 5
@@ -132,31 +133,31 @@ def _detect(timeout: float) -> Place:
             found = ClusterEnv.auto_detect_unset_distributed_params(*unset, round(timeout))
     except Exception as error:  # whatever a cluster's own interface raises
         fault = f"The cluster's description of this process cannot be read ({error})"
-        helps = "give --coordinator, --processes and --process, or --processes=1 for a process alone"
-        raise UserError(f"{fault}; {helps}.") from error
+        remedy = "give --coordinator, --processes and --process, or --processes=1 for a process alone"
+        raise UserError(f"{fault}; {remedy}.") from error
     coordinator, count, index, devices = found
     if coordinator is None or count is None or index is None or count == 1:
         return Place("", 1, 0)
-    # Where Slurm or Open MPI has started one process per host, that has all of the host's devices.
+    # The only process on a host uses all devices of the host.
     tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", ""))
     return Place(coordinator, count, index, None if re.fullmatch(r"1(\(x\d+\))?", tasks) else devices)
 
 
 async def _receive_all(place: Place, address: Address, own: Digests, timeout: float) -> tuple[dict, Connections]:
-    """Process 0: takes every other process's task, and tells all that have come what is wrong, "" for nothing.
+    """Process 0: collects the tasks of all processes, and answers with an error message ("" for none) and all tasks.
 
-    Strangers are overlooked: whoever does not say in READ_SECONDS what only one of ours would say. A process that has
-    ended meanwhile may come again.
+    Connections that do not send within READ_SECONDS what only another process of this run would send are closed. A
+    process that has ended meanwhile may come again.
     """
     visitors: list[Visitor] = []
-    settled, listening, refusal = asyncio.Event(), 0, ""
+    settled, unidentified, refusal = asyncio.Event(), 0, ""
 
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal listening
-        listening += 1
+        nonlocal unidentified
+        unidentified += 1
         try:
-            if listening > STRANGERS:
-                raise ValueError("too many at once")  # one of ours tries again
+            if unidentified > MOST_UNIDENTIFIED:
+                raise ValueError("too many at once")  # another process of this run tries again
             message = await _read(reader, MESSAGE, READ_SECONDS)
             index, task = message["index"], message["task"]
             if not 0 < index < (place.count if task[PROCESSES] == own[PROCESSES] else LONGEST_LINE):
@@ -165,9 +166,9 @@ async def _receive_all(place: Place, address: Address, own: Digests, timeout: fl
             writer.close()
             return
         finally:
-            listening -= 1
-        here = [visitor for visitor in visitors if not visitor.has_left()]
-        visitors[:] = [*here, Visitor(index, task, reader, writer)]
+            unidentified -= 1
+        visitors[:] = [visitor for visitor in visitors if not visitor.has_left()]
+        visitors.append(Visitor(index, task, reader, writer))
         if len(visitors) == place.count - 1 or len({visitor.index for visitor in visitors}) < len(visitors):
             settled.set()
 
@@ -180,15 +181,14 @@ async def _receive_all(place: Place, address: Address, own: Digests, timeout: fl
         raise UserError(f"Port {address[1]} {fault}; choose another.") from error
     server = await asyncio.start_server(listen, sock=listener, limit=LONGEST_LINE)
     with suppress(TimeoutError):
-        async with asyncio.timeout(timeout):
-            await settled.wait()
+        await asyncio.wait_for(settled.wait(), timeout)
     server.close()
     count_of = Counter(visitor.index for visitor in visitors)
     if twice := [index for index, count in count_of.items() if count > 1]:
         refusal = f"Two processes have come as --process={twice[0]}; each needs a number of its own."
     elif absent := set(range(1, place.count)) - count_of.keys():
         refusal = f"Of {place.count} processes {_listed(absent)} did not come to the coordinator {place.coordinator}"
-        refusal += " in time; see what they say, and start all of them."
+        refusal += " in time; see what they print, and start all of them."
     tasks = {"0": own} | {str(visitor.index): visitor.task for visitor in visitors}
     answer = json.dumps({"refusal": refusal, "tasks": tasks})
     connections = [(visitor.index, _taken_from(visitor.writer)) for visitor in visitors]
@@ -199,7 +199,7 @@ async def _receive_all(place: Place, address: Address, own: Digests, timeout: fl
 
 
 async def _report(place: Place, address: Address, own: Digests, timeout: float) -> tuple[dict, Connections]:
-    """Another process: brings its task to process 0, and returns what that says is wrong, "" for nothing."""
+    """Another process: sends its task to process 0, and returns the answer."""
     deadline = time.monotonic() + timeout
     problem: Exception | None = None
     message = json.dumps({"index": place.index, "task": own}).encode() + b"\n"
@@ -209,7 +209,7 @@ async def _report(place: Place, address: Address, own: Digests, timeout: float) 
             connection = socket.create_connection(address, timeout=left)
             reader, writer = await asyncio.open_connection(sock=connection, limit=LONGEST_LINE * place.count)
             writer.write(message)
-            # process 0 speaks when all have come, or its time is over
+            # process 0 answers when all have come, or its time is over
             answer = await _read(reader, ANSWER, timeout + READ_SECONDS)
             return answer, {0: _taken_from(writer)}
         except (OSError, ValueError) as error:
@@ -224,8 +224,7 @@ async def _report(place: Place, address: Address, own: Digests, timeout: float) 
 async def _read(reader: asyncio.StreamReader, form: files.Form, seconds: float) -> Any:
     """The line of JSON that arrives within so many seconds. Raises OSError or ValueError where none does."""
     try:
-        async with asyncio.timeout(seconds):
-            return files.parse_json(await reader.readuntil(), form)
+        return files.parse_json(await asyncio.wait_for(reader.readuntil(), seconds), form)
     except (EOFError, asyncio.LimitOverrunError) as error:
         raise ValueError("no whole line") from error
 
@@ -239,7 +238,7 @@ def _taken_from(writer: asyncio.StreamWriter) -> socket.socket:
 
 
 def digests(task: Mapping[str, Any]) -> Digests:
-    """A task as processes show it to one another: whoever does not have the same learns nothing of it."""
+    """Digests of keys and values: whoever has other values learns nothing of these."""
     return {_digest(key): _digest(key, value) for key, value in workdir.leaves(task).items()}
 
 
@@ -251,19 +250,20 @@ PROCESSES = _digest("--processes")
 
 
 def differences(task: Mapping[str, Any], tasks: Mapping[int, Digests]) -> str:
-    """One sentence about what of this process's `task` the processes' tasks do not agree on; "" if they do."""
+    """One sentence about where the `tasks` of all processes differ from this process's `task`; "" where none does."""
     own, mine = workdir.leaves(task), digests(task)
     found = []
     for key, value in sorted(own.items()):
         digest = _digest(key)
         if others := [index for index, other in tasks.items() if other.get(digest) != mine[digest]]:
-            found.append(f"{key} is {value!r} here and something else in {_listed(others)}")
+            found.append(f"{key} is {value!r} here and differs in {_listed(others)}")
     if others := [index for index, other in tasks.items() if other.keys() - mine.keys()]:
-        found.append(f"{_listed(others)} {'has' if len(others) == 1 else 'have'} keys that this one has not")
+        found.append(f"{_listed(others)} {'has' if len(others) == 1 else 'have'} keys that this one does not have")
     if not found:
         return ""
     more = f"; {len(found) - 5} more keys differ" if len(found) > 5 else ""
-    return f"Processes that work as one must do the same, but {'; '.join(found[:5])}{more}; start all with one command."
+    fault = f"All processes must run the same configuration, but {'; '.join(found[:5])}{more}"
+    return f"{fault}; start all with the same command."
 
 
 def _listed(indices: Collection[int]) -> str:

@@ -34,14 +34,14 @@ class TrainState(NamedTuple):
 def init_state(
     model: nnx.Module, optimizer: optax.GradientTransformation, frozen: Sequence[str] = (), ema: float = 0.0
 ) -> TrainState:
-    """The state before the first step, on the host; the optimizer knows nothing of the parts named in `frozen`."""
+    """The state before the first step, on the host; the optimizer skips the parts named in `frozen`."""
     _, params, statistics = parameters.split(model)
     opt_state = optimizer.init(without(params, frozen))
-    # Copies, since a step is given the buffers of all to overwrite.
+    # Copies, because the training step donates its buffers.
     averages = jax.tree.map(np.array, (params, statistics)) if ema else None
     return jax.device_get(TrainState(jnp.zeros((), jnp.int32), params, statistics, opt_state, averages))
 
 
 def without(params: Arrays, frozen: Sequence[str]) -> Arrays:
-    """`params` but for the parts of the network that are named in `frozen`."""
+    """`params` without the parts of the network that are named in `frozen`."""
     return {name: value for name, value in params.items() if name.partition(".")[0] not in frozen}

@@ -1,4 +1,4 @@
-"""What a run leaves to read: one JSON line per report, and TensorBoard files by CLU where TensorFlow is installed."""
+"""Metrics of a run: one JSON line per report, and TensorBoard files by CLU where TensorFlow is installed."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from ovenet_jax import files
 
 
 class JsonLines:
-    """JSON objects in a file, a line each. Of an earlier attempt's those that are to `keep` stay, the rest is dropped.
+    """JSON objects in a file, a line each. Lines of an earlier attempt stay if they are to `keep`.
 
     `count` says how many there are. With `read_only` lines are counted but not written: another process writes them.
     """
@@ -21,30 +21,37 @@ class JsonLines:
         try:
             before = path.read_bytes() if path.exists() else b""
         except OSError as error:
-            print(f"Warning: {path} cannot be read ({error.strerror}); nothing depends on it.")
+            print(f"Warning: {path} cannot be read ({error.strerror}); training is not affected.")
         lines = before.splitlines(keepends=True)
         whole = [(line, content) for line in lines if (content := _parsed(line))]
         kept = [line.rstrip() + b"\n" for line, content in whole if keep(content)]
         self.count = len(kept)
         if read_only:
             return
-        cut_off = bool(lines) and not before.endswith(b"\n") and not _parsed(lines[-1])  # by a sudden end
+        cut_off = bool(lines) and not before.endswith(b"\n") and not _parsed(lines[-1])  # of a crash
         try:
             if len(whole) + cut_off < len(lines):
                 aside = path.with_name(f"{path.name}.damaged")
                 files.write(aside, before)
-                print(f"Warning: lines of {path} are damaged and left out; as it was it is kept as {aside}.")
+                print(f"Warning: damaged lines of {path} are removed; the original file is saved as {aside}.")
             if b"".join(kept) != before:
                 files.write(path, b"".join(kept))
         except OSError as error:
-            self._warn(error)
+            print(f"Warning: {path} cannot be written now ({error.strerror}); free space.")
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Adds one line; where the disk is full says so, and tries again with the next one."""
+        """Adds one line; where the disk is full warns, and tries again with the next one."""
         self.count += 1
-        if self._read_only:
-            return
-        self._unwritten += files.to_json(line) + "\n"
+        if not self._read_only:
+            self._unwritten += files.to_json(line) + "\n"
+            self._write("free space: the lines are kept in memory and written later")
+
+    def close(self) -> None:
+        """Tries once more to write what could not be written."""
+        if self._unwritten:
+            self._write("its last lines are lost")
+
+    def _write(self, otherwise: str) -> None:
         whole = self.path.stat().st_size if self.path.exists() else 0
         try:
             with self.path.open("a") as file:
@@ -53,17 +60,14 @@ class JsonLines:
         except OSError as error:
             if self.path.is_file():
                 os.truncate(self.path, whole)
-            self._warn(error)
-
-    def _warn(self, error: OSError) -> None:
-        print(f"Warning: {self.path} cannot be written now ({error.strerror}); free space, nothing is lost.")
+            print(f"Warning: {self.path} cannot be written now ({error.strerror}); {otherwise}.")
 
 
 class Summaries:
     """Writes scalars and pictures of process 0 under `folder`: `metrics.jsonl` and TensorBoard's event files.
 
-    A resumed run goes on after `step`: later lines of an earlier attempt are dropped, and those of that step's
-    evaluation unless it was `evaluated` to its end.
+    A resumed run goes on after `step`: lines of later steps are dropped, and those of that step's evaluation unless it
+    was `evaluated` to its end.
     """
 
     def __init__(self, folder: Path, step: int, evaluated: bool = True):
@@ -85,18 +89,19 @@ class Summaries:
         self._on_tensorboard(lambda writer: writer.write_images(step, batches))
 
     def close(self) -> None:
+        self._lines.close()
         self._on_tensorboard(lambda writer: writer.close())
 
     def _on_tensorboard(self, act: Callable[[Any], None]) -> None:
-        """What the disk does to TensorBoard's files costs those alone."""
+        """Errors while writing TensorBoard's files only end these."""
         try:
             if self._tensorboard:
                 act(self._tensorboard)
         except Exception as error:  # TensorFlow's own, of this or an earlier write
             self._tensorboard = None
-            said, *_ = str(error).split("\n")
-            helps = f"free space. The metrics go on in {self._lines.path}"
-            print(f"Warning: TensorBoard's files cannot be written any more ({said[:200]}); {helps}.")
+            message, *_ = str(error).split("\n")
+            remedy = f"free space. The metrics go on in {self._lines.path}"
+            print(f"Warning: TensorBoard's files cannot be written any more ({message[:200]}); {remedy}.")
 
 
 def _parsed(line: bytes) -> dict | None:

@@ -15,53 +15,54 @@ from ml_collections import ConfigDict
 from ovenet_jax import files
 from ovenet_jax.errors import UserError
 
-# Beginnings of keys that change how a run is fed, watched and used, not what it computes: they may differ when it is
-# resumed.
+# Prefixes of config keys that may differ when a run is resumed: they do not change what it computes.
 FREE_KEYS = (
     *("mesh", "deterministic", "rematerialise", "report_every", "evaluate_every", "checkpoint_every"),
     *("data.root", "data.lists", "data.prepared", "data.workers", "data.storage", "data.test_split"),
     *("non_finite.", "eval.", "predict."),
 )
 
-HOLDER = ".holder"  # host, process and since when, a line each, of who trains or imports there; empty: nobody
+HOLDER = ".holder"  # the lock file: host, process and start time, a line each, of who trains or imports; or empty
 IMPORT_REPORT = "import.json"  # in a folder that holds imported weights, not a run
 
 
 def check(workdir: Path, config: ConfigDict) -> None:
-    """Raises UserError where `workdir` holds imported weights, or the run of another config that has a checkpoint."""
+    """Raises UserError where `workdir` holds imported weights, or checkpoints of a run with another config."""
     if (workdir / IMPORT_REPORT).exists():
-        helps = f"train from them with --config.init.base={workdir} and another --workdir"
-        raise UserError(f"{workdir} holds imported weights; {helps}.")
+        remedy = f"train from them with --config.init.base={workdir} and another --workdir"
+        raise UserError(f"{workdir} holds imported weights; {remedy}.")
     saved = read_config(workdir)
     if saved is not None and has_checkpoint(workdir):
         found = differences(saved, config, FREE_KEYS)
         if found:
             listed = "; ".join(f"{key} is {there!r} there and {here!r} here" for key, there, here in found[:5])
-            helps = "resume it with its own config, or choose another --workdir"
-            raise UserError(f"{workdir} holds the run of another config ({listed}); {helps}.")
+            remedy = "resume it with its own config, or choose another --workdir"
+            if any(key == "steps" for key, *_ in found):
+                remedy += f"; to train longer add --config.init.base={workdir}, which starts from its best network"
+            raise UserError(f"{workdir} holds the run of another config ({listed}); {remedy}.")
 
 
 def has_checkpoint(workdir: Path) -> bool:
-    """Whether there is one that was saved to its end."""
+    """Whether there is a complete checkpoint."""
     return any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
 
 
 def is_run(workdir: Path) -> bool:
-    """Whether a training has claimed it, not an import."""
+    """Whether the folder belongs to a training, not to an import."""
     return (workdir / "config.json").exists() and not (workdir / IMPORT_REPORT).exists()
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
-    """Makes `workdir` this config's. Raises UserError where it cannot be written."""
+    """Saves the config in `workdir`. Raises UserError where it cannot."""
     with files.writing(workdir, "--workdir"):
         files.write_json(workdir / "config.json", config.to_dict())
 
 
 @contextmanager
 def held(workdir: Path) -> Iterator[None]:
-    """Keeps other trainings and imports out of `workdir`, by a lock that the system frees when this process ends,
-    however it does; where the file system has none, or another host may not see it, by the holder's name. Raises
-    UserError where another process holds it, which is named, or `workdir` cannot be written."""
+    """Keeps other trainings and imports out of `workdir` during the `with`, by a file lock that the system releases
+    when this process ends. Where locks are unsupported or not shared between hosts, the lock file's content decides.
+    Raises UserError where another process holds it, which is named, or `workdir` cannot be written."""
     file, here = workdir / HOLDER, socket.gethostname()
     with files.writing(workdir, "--workdir"):
         files.make_folder(workdir)
@@ -79,8 +80,8 @@ def held(workdir: Path) -> Iterator[None]:
         if alive or host not in ("", here):
             ended = "" if alive else f", or delete {file} if that has ended"
             who = f"process {process} on {host}, since {since}," if process else "another process"
-            helps = f"wait for its end{ended}, or choose another --workdir"
-            raise UserError(f"{workdir} is held by {who} which trains or imports there; {helps}.")
+            remedy = f"wait for its end{ended}, or choose another --workdir"
+            raise UserError(f"{workdir} is held by {who} which trains or imports there; {remedy}.")
         with files.writing(workdir, "--workdir"):
             opened.truncate(0)
             opened.write(f"{here}\n{os.getpid()}\n{time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
@@ -92,12 +93,11 @@ def held(workdir: Path) -> Iterator[None]:
 
 
 def note_differences(workdir: Path, config: ConfigDict) -> None:
-    """Says where a run is to be evaluated with another model or data config than it was trained with. Raises UserError
-    where the folder holds no run, or one of another data set."""
+    """Prints where the model or data config differs from that of the training. Raises UserError where the folder holds
+    no run, or one of another data set."""
     for key, there, here in differences(config_of(workdir), config, FREE_KEYS):
         if key == "data.name":
-            wanted = "use a config of that data set"
-            raise UserError(f"{workdir} was trained on {there!r}, not on {here!r}; {wanted}.")
+            raise UserError(f"{workdir} was trained on {there!r}, not on {here!r}; use a config of that data set.")
         if key.startswith(("model.", "data.")):
             print(f"Note: config.{key} is {here!r}; the run was trained with {there!r}.")
 
@@ -106,8 +106,8 @@ def config_of(workdir: Path) -> ConfigDict:
     """The config of the run or import in `workdir`. Raises UserError where there is neither."""
     config = read_config(workdir)
     if config is None:
-        helps = "name the folder of a training or an import, or train first"
-        raise UserError(f"{workdir} holds no run (no config.json); {helps}.")
+        remedy = "name the folder of a training or an import, or train first"
+        raise UserError(f"{workdir} holds no run (no config.json); {remedy}.")
     return config
 
 
@@ -122,17 +122,19 @@ def read_config(workdir: Path) -> ConfigDict | None:
 
 
 def with_tuples(value: Any) -> Any:
-    """JSON, its lists the tuples that they were."""
+    """JSON with lists turned back into tuples."""
     if isinstance(value, dict):
         return {key: with_tuples(inner) for key, inner in value.items()}
     return tuple(map(with_tuples, value)) if isinstance(value, list) else value
 
 
-def differences(saved: ConfigDict, config: ConfigDict, but: tuple[str, ...] = ()) -> list[tuple[str, object, object]]:
-    """(key, saved value, config's value) of all leaves that differ, `but` those whose keys begin so; tuples and lists
-    are the same thing. A key that only one of two versions has makes no difference where its value turns nothing on."""
+def differences(
+    saved: ConfigDict, config: ConfigDict, ignored_prefixes: tuple[str, ...] = ()
+) -> list[tuple[str, object, object]]:
+    """(key, saved value, config's value) of all leaves that differ, without the keys that begin with one of these
+    prefixes; tuples and lists are the same. A key that is missing on one side counts as equal if its value is falsy."""
     there, here = (leaves(json.loads(json.dumps(c.to_dict()))) for c in (saved, config))
-    keys = [key for key in sorted(there | here) if not key.startswith(but)]
+    keys = [key for key in sorted(there | here) if not key.startswith(ignored_prefixes)]
     values = [(key, there.get(key, "absent"), here.get(key, "absent")) for key in keys]
     return [(key, a, b) for key, a, b in values if a != b and not ("absent" in (a, b) and not (a and b))]
 

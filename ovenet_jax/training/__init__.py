@@ -1,1 +1,1 @@
-"""Training: losses, optimizer, the step, run monitoring and the reporter."""
+"""Training: optimizer, the step, run monitoring and the reporter."""

@@ -1,4 +1,4 @@
-"""The training step of a config as one program, compiled before the first step, not in it; how much was compiled."""
+"""Compiles the training step of a config ahead of the first step, and counts compilations."""
 
 import time
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ FROM_CACHE = "/jax/compilation_cache/cache_hits"
 
 @dataclass
 class Compilations:
-    """Programs that were compiled so far, how many of them the persistent cache held, and the seconds of all."""
+    """Compiled programs, how many of them were in the persistent cache, and the seconds of all."""
 
     programs: int = 0
     cached: int = 0
@@ -39,7 +39,7 @@ class Compilations:
 
 @contextmanager
 def counting() -> Iterator[Compilations]:
-    """Counts what this process compiles meanwhile."""
+    """Counts what this process compiles in the body of the `with`."""
     counts = Compilations()
 
     def add_duration(event: str, duration_secs: float, **_: str | int) -> None:
@@ -67,8 +67,7 @@ def jit_step(
     packing: Packing,
     mesh: Mesh,
 ) -> Any:
-    """The step of a network of that structure, as the config says, jitted for the mesh; it overwrites the packed state
-    that it is given."""
+    """The training step that the config describes, jitted for the mesh; its packed state argument is donated."""
     step = partial(
         train_step,
         graphdef=graphdef,
@@ -96,7 +95,7 @@ def batch_shapes(config: ConfigDict, mesh: Mesh) -> tuple[jax.ShapeDtypeStruct, 
 
 
 def compile_step(step_function: Any, *arguments: Any) -> jax.stages.Compiled:
-    """The jitted training step, compiled for these arguments (arrays, or their shapes and shardings); says how long."""
+    """The jitted training step, compiled for these arguments (arrays, or shapes and shardings); prints the time."""
     chief = jax.process_index() == 0
     if chief:
         print("Compiling the training step ...", end=" ", flush=True)

@@ -1,11 +1,13 @@
-"""A sick run says so: steps that are not finite, that take too long or never end; devices with too little memory."""
+"""Run monitoring: steps that are not finite, slow steps, stalls."""
 
 import statistics
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread
+from queue import Empty, SimpleQueue
+from threading import Thread
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +23,14 @@ Measures = dict[str, jax.Array]
 Step = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, Measures]]
 
 POLICIES = ("stop", "skip")
-SLOW, ENOUGH_STEPS = 5, 20  # times the median; steps that make one
+SLOW_FACTOR, STEPS_OF_MEDIAN = 5, 20  # a slow step takes so many times the median, of at least so many steps
 
 
 def watched(step_function: Step, policy: str) -> Step:
-    """`step_function` with one more measure, `finite`: whether its loss and all parameters after it are.
+    """`step_function` with one more measure, `finite`: whether the loss and the updated parameters are finite.
 
-    Under the policy "skip", a step that is not finite changes nothing of the state but the step itself, and with it
-    the place in the schedule, which optax counts by itself.
+    Under the policy "skip", a step that is not finite only advances the step counters of the state and of optax's
+    schedule.
     """
 
     def train_step(state, image, label):
@@ -44,89 +46,79 @@ def watched(step_function: Step, policy: str) -> Step:
 
 
 class FiniteWatch:
-    """Hears of each step whether it was finite; writes those that were not, with their images, to non_finite.jsonl.
+    """Checks of each step whether it was finite; writes those that were not, with their images, to non_finite.jsonl.
 
-    Then `settings.policy` says what happens: "stop", or "skip" for at most `settings.limit` steps of a run.
+    Then `settings.policy` decides: "stop", or "skip" for at most `settings.limit` steps of a run.
     """
 
     def __init__(self, settings: ConfigDict, folder: Path, first_step: int, images: Callable[..., Sequence[str]]):
         self._settings, self._images = settings, images
         file, others = folder / "non_finite.jsonl", jax.process_index() > 0
-        self._file = JsonLines(file, keep=lambda line: line["step"] <= first_step, read_only=others)
+        self.file = JsonLines(file, keep=lambda line: line["step"] <= first_step, read_only=others)
         self._pending: tuple[int, jax.Array] | None = None
 
     def add(self, step: int, finite: jax.Array) -> None:
-        """Looks at the step before, which it waits for: the host works one step ahead of the devices, no more. Raises
-        UserError where that was not finite, and the run is to stop."""
+        """Checks the previous step, for which it waits, so that the host is at most one step ahead of the devices.
+        Raises UserError where that was not finite, and the run is to stop."""
         self.check()
         self._pending = step, finite
 
     def check(self) -> None:
-        """As `add`, of the last step too; to be called before anything is reported or saved."""
+        """Checks the last step too; to be called before anything is reported or saved. Raises UserError as `add`."""
         if self._pending is None:
             return
         (step, finite), self._pending = self._pending, None
         if finite:
             return
-        self._file.append({"step": step, "images": self._images(step=step)})
-        count, limit = self._file.count, self._settings.limit
-        happened, named = (f"oss or parameters were not finite at step {step}", f"{self._file.path} names the images")
-        stopped = f"so training stopped; what was saved before is kept. {named} of such steps"
+        self.file.append({"step": step, "images": self._images(step=step)})
+        count, limit = self.file.count, self._settings.limit
+        fault = f"The loss or the parameters were not finite at step {step}"
+        stopped = "so training stopped; saved checkpoints are kept"
+        remedy = f"Check the images of such steps, listed in {self.file.path}"
         if self._settings.policy == "stop":
-            raise UserError(
-                f"L{happened}, {stopped}: look for odd ones, lower config.optimizer.rate in another --workdir, or go "
-                f"on without such steps by --config.non_finite.policy=skip."
-            )
+            others = "lower config.optimizer.rate in another --workdir, or skip such steps by"
+            raise UserError(f"{fault}, {stopped}. {remedy}, {others} --config.non_finite.policy=skip.")
         if count > limit:
-            number = f"such step number {count}, and config.non_finite.limit is {limit}"
-            raise UserError(f"L{happened}, {number}, {stopped}.")
-        left_out = f"whose update is left out; {count} of at most {limit} such steps"
-        parallel.say(f"Warning: l{happened}, {left_out}. {named}.")
+            number = f"that makes {count} such steps, and config.non_finite.limit is {limit}"
+            raise UserError(f"{fault}; {number}, {stopped}. {remedy}.")
+        parallel.say(f"Warning: {fault}; its update is left out, {count} of at most {limit} times. {remedy}.")
 
 
 class Pace:
-    """Says which step took far longer than usual: five times the median of the last hundred, and over a second."""
+    """Warns of slow steps: over five times the median of the last hundred, and over a second."""
 
     def __init__(self):
         self._recent: deque[float] = deque(maxlen=100)
 
     def add(self, step: int, seconds: float, waiting: float) -> None:
-        """`seconds` from the step before to this one, `waiting` of them for data."""
-        if len(self._recent) >= ENOUGH_STEPS:
+        """`seconds` since the previous step, `waiting` of them for data."""
+        if len(self._recent) >= STEPS_OF_MEDIAN:
             usual = statistics.median(self._recent)
-            if seconds - waiting > max(1.0, SLOW * usual):
-                took = f"step {step} took {seconds - waiting:.1f} s where {usual:.2f} s are usual"
-                helps = "see whether something else uses the devices or a machine is failing"
-                print(f"Warning: {took}; {helps}.", flush=True)
+            if seconds - waiting > max(1.0, SLOW_FACTOR * usual):
+                took = f"step {step} took {seconds - waiting:.1f} s (usually {usual:.2f} s)"
+                print(f"Warning: {took}; check for other jobs on the devices or a failing machine.", flush=True)
         self._recent.append(seconds)
 
 
-class Watchdog:
-    """Within its `with`, says what the run has been waiting for whenever that takes longer than `patience` seconds."""
+@contextmanager
+def watchdog(patience: float = 300.0) -> Iterator[Callable[[str], None]]:
+    """Yields a function to be told what the run waits for next ("" for what may take long). Within the `with`, warns
+    whenever it has not been called for `patience` seconds."""
+    told: SimpleQueue[str | None] = SimpleQueue()
 
-    def __init__(self, patience: float = 300.0):
-        self._patience, self._waiting_for, self._over = patience, "", False
-        self._sign = Event()
-        self._thread = Thread(target=self._watch, name="watchdog", daemon=True)
+    def watch() -> None:
+        waiting_for: str | None = ""
+        while waiting_for is not None:
+            try:
+                waiting_for = told.get(timeout=patience)
+            except Empty:
+                if waiting_for:
+                    print(f"Warning: no progress for {patience:g} s, waiting for {waiting_for}.", flush=True)
 
-    def sign(self, waiting_for: str) -> None:
-        """A sign of life, and what comes next; "" for what may take its time."""
-        self._waiting_for = waiting_for
-        self._sign.set()
-
-    def __enter__(self) -> "Watchdog":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._over = True
-        self._sign.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._over:
-            if self._sign.wait(self._patience):
-                self._sign.clear()
-            elif self._waiting_for:
-                since = f"no sign of life for {self._patience:g} s"
-                print(f"Warning: {since}, waiting for {self._waiting_for}.", flush=True)
+    thread = Thread(target=watch, name="watchdog", daemon=True)
+    thread.start()
+    try:
+        yield told.put
+    finally:
+        told.put(None)
+        thread.join()

@@ -8,7 +8,7 @@ import optax
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-HEADS = ("head.", "offset_head.")  # beginnings of the names of their parameters
+HEADS = ("head.", "offset_head.")  # prefixes of the names of their parameters
 
 
 def poly_schedule(base_rate: float, total_steps: int, power: float) -> optax.Schedule:
@@ -20,7 +20,7 @@ def poly_schedule(base_rate: float, total_steps: int, power: float) -> optax.Sch
 
 
 def warmup(steps: int) -> optax.Schedule:
-    """The share of the rate, from ((t + 1) / steps)^4 to 1. Source: openseg's `warm_lr`."""
+    """A factor of the learning rate: min((t + 1) / steps, 1)^4. Source: openseg's `warm_lr`."""
     return lambda step: jnp.minimum((jnp.asarray(step, jnp.result_type(float)) + 1) / steps, 1.0) ** 4
 
 
@@ -43,8 +43,7 @@ def create_optimizer(
     """SGD without Nesterov; the decay is added to the gradient of every parameter, BatchNorm's and biases too.
 
     `head_rate_multiplier` scales the rate of the HEADS (published `NONBACKBONE_MULT`; 10 for PASCAL-Context in
-    openseg). `warmup_steps`: in so many steps the rate of all others grows to its full value, as in openseg; 0: it has
-    that from the start.
+    openseg). `warmup_steps`: steps in which the rate of all other parts grows to its full value (openseg); 0: none.
     """
 
     def in_head(params):

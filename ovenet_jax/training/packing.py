@@ -1,4 +1,4 @@
-"""The arrays of a training state in few long vectors: less to hand over, to update and to copy in every step."""
+"""Concatenates the arrays of a training state into a few vectors, so that a step handles fewer buffers."""
 
 from collections import defaultdict
 from typing import Any
@@ -10,17 +10,16 @@ from jax.sharding import Mesh
 from ovenet_jax.devices import parallel
 from ovenet_jax.run.state import TrainState
 
-TOGETHER = 128  # arrays of a vector; XLA puts more together in two rounds
+TOGETHER = 128  # arrays per vector; XLA concatenates more in two passes
 
 
 class Packing:
     """Arrays by name <-> vectors by part of the network and kind: "backbone.scale.0", "backbone.scale.1", ...
 
-    The name of a vector begins as those of its arrays do, so that either tells which part of the network it is of.
+    The name of a vector begins with the part of the network, as those of its arrays do.
 
-    GPUs convolve with kernels [k, k, in, out] whose outputs come first in memory, and in vectors they are stored so:
-    nothing is transposed to read them or to add their gradients. On CPUs, which take longer to compile for vectors and
-    no less to step, each array is one by itself.
+    Kernels [k, k, in, out] of convolutions are stored with `out` first, as GPUs read them, so that they and their
+    gradients need no transposition. On CPUs, where vectors only take longer to compile, each array is its own vector.
     """
 
     def __init__(self, state: TrainState, platform: str):
@@ -36,7 +35,7 @@ class Packing:
         }
 
     def pack(self, tree: Any) -> Any:
-        """Every dict of arrays in a tree, of all or some parts of the network, as vectors."""
+        """Packs every dict of arrays in a tree, of all or some parts of the network."""
         return jax.tree.map(self._packed, tree, is_leaf=lambda x: isinstance(x, dict))
 
     def unpack(self, tree: Any) -> Any:
@@ -44,10 +43,7 @@ class Packing:
         return jax.tree.map(self._unpacked, tree, is_leaf=lambda x: isinstance(x, dict))
 
     def by_name(self, mesh: Mesh, packed: Any) -> Any:
-        """The inverse of `pack` for arrays on the devices of the mesh, to be kept while steps overwrite these.
-
-        By way of the host, where nothing has to be compiled for it.
-        """
+        """The inverse of `pack`, copied by way of the host: safe from donation, and nothing has to be compiled."""
         on_host = jax.tree.map(np.array, jax.device_get(packed))
         return parallel.replicate(mesh, self.unpack(on_host))
 
@@ -75,5 +71,5 @@ class Packing:
         return arrays
 
     def _order(self, ndim: int) -> tuple[int, ...]:
-        """Of an array's axes in its vector."""
+        """The order of an array's axes in its vector."""
         return self._kernel_axes if ndim == 4 else tuple(range(ndim))

@@ -1,4 +1,4 @@
-"""What a training run says and writes from time to time: averages over its steps, evaluations, panels."""
+"""Periodic reports of a training run: averages over its steps, evaluations, panels."""
 
 import time
 from collections.abc import Callable
@@ -28,14 +28,14 @@ WATCHED = ("miou", "pixel_accuracy", *OF_OFFSETS)  # of validation
 
 
 def nothing_collected(mesh: Mesh, measures: list[str]) -> clu.metrics.Collection:
-    """The averages of these measures and of the learning rate before the first step, on all devices."""
+    """An empty collection of averages of these measures and of the learning rate, on all devices."""
     averages = {name: clu.metrics.Average.from_output(name) for name in (*measures, "learning_rate")}
     collection = clu.metrics.Collection.create(**averages)
     return jax.jit(collection.empty, out_shardings=parallel.replicated(mesh))()
 
 
 class Reporter:
-    """Collects the measures of each step on the devices; process 0 says and writes what they show.
+    """Averages the measures of each step on the devices; process 0 prints and writes them.
 
     `collected` are the averages since the last report; a checkpoint holds them too.
     """
@@ -63,7 +63,7 @@ class Reporter:
         self._add = jax.jit(add, out_shardings=jax.tree.map(lambda x: x.sharding, empty))
 
     def begin(self, step: int, collected: clu.metrics.Collection, evaluated: bool) -> None:
-        """Goes on after `step` with what had been collected until then, and whether that step had been evaluated."""
+        """Continues after `step` with the averages `collected`; `evaluated`: whether that step's evaluation ended."""
         self.collected = collected
         self._restart_clock(step)
         if jax.process_index() == 0:

@@ -43,11 +43,12 @@ def train_step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step of SGD on image uint8 [B, H, W, 3] and label uint8 [B, H, W] -> new state, scalar measures.
 
-    loss, measure: of an output, its label, and the labels [A, B, H, W] of all micro-batches; see supervision/task.py.
+    loss, measure: functions of an output, its label, and the labels [A, B, H, W] of all micro-batches; see
+      supervision/task.py.
     frozen: parts of the network ("backbone", "head") that stay as they are, parameters and statistics.
     precision: what the network computes in; the state, losses and measures are float32 all the same.
-    accumulate: micro-batches that take turns, for the update of the whole batch in less memory. BatchNorm normalises
-      each by itself, one after the other updates the running statistics, and dropout draws anew for each.
+    accumulate: number of micro-batches for gradient accumulation. Each has BatchNorm statistics and dropout of its
+      own; the running statistics are updated after each.
     group: neighbouring images that stay in one micro-batch, since their pixels are ranked together (OHEM).
     ema: decay of the averages, if the state has any.
     packing: how the arrays of the state are packed; None: they are not.
@@ -119,21 +120,21 @@ def loss_and_gradients(
 
 
 def moving_average(average: Any, latest: Any, decay: float, step: jax.Array) -> Any:
-    """decay * average + (1 - decay) * latest of each array; before `decay` counts, (1 + step) / (10 + step) does.
+    """decay * average + (1 - decay) * latest of each array, where the decay is at most (1 + step) / (10 + step).
 
-    So the initial values are soon forgotten. Source: TensorFlow's ExponentialMovingAverage, with `num_updates`.
+    So initial values fade quickly. Source: TensorFlow's ExponentialMovingAverage, with `num_updates`.
     """
     rate = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
     return jax.tree.map(lambda old, new: old + rate * (new - old), average, latest)
 
 
 def _norm(arrays: Arrays) -> jax.Array:
-    """Of all arrays as one vector: on a GPU each array's own norm would be a kernel or two."""
+    """The norm of all arrays concatenated: separate norms would be one or two GPU kernels each."""
     return jnp.linalg.norm(jnp.concatenate([x.ravel() for x in arrays.values()]))
 
 
 def _micro_batches(x: jax.Array, count: int, group: int) -> jax.Array:
-    """[B, ...] -> [count, B / count, ...], dealt out in turn by groups: images stay on the devices they are on."""
+    """[B, ...] -> [count, B / count, ...], interleaved by groups, so that images stay on their devices."""
     if count == 1:
         return x[None]
     groups = x.reshape(-1, count, group, *x.shape[1:])

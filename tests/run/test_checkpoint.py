@@ -264,7 +264,9 @@ def test_a_damaged_score_counts_as_none(tmp_path, score):
 
 @pytest.mark.parametrize("name", ["runs [v2]", "a*b", "what?", "a\\b"])
 def test_a_path_whose_checkpoints_could_not_be_read_is_refused(tmp_path, name):
-    with pytest.raises(UserError, match="in it, where checkpoints could be written but not read; choose another"):
+    with pytest.raises(
+        UserError, match="contains ., so that checkpoints could be written but not read; choose another"
+    ):
         Checkpoints(tmp_path / name / "checkpoints")
 
 

@@ -67,7 +67,7 @@ def test_a_damaged_file_gets_one_sentence_with_the_remedy(tmp_path, damage):
     identity.write(tmp_path, Identity(LIP, TRAINING, TRAINING))
     file = tmp_path / identity.FILE
     file.write_text(json.dumps(DAMAGED[damage](json.loads(file.read_text()))))
-    with pytest.raises(UserError, match=f"{file} is damaged .*; delete it: the classes are then those of the data"):
+    with pytest.raises(UserError, match=f"{file} is damaged .*; delete it: the classes of the data are then used"):
         identity.read(tmp_path)
 
 
@@ -88,7 +88,7 @@ def test_a_training_goes_on_with_its_own_classes_and_data_alone(tmp_path, capsys
     with pytest.raises(UserError, match=r"data: it was 2 images of train \(digest abc\) and is 3 images of train"):
         identity.check(folder, before._replace(training=TRAINING | {"images": 3, "digest": "d"}))
     identity.check(folder, before._replace(validation=TRAINING | {"digest": "d"}))
-    assert "Note: " in (said := capsys.readouterr().out) and "do not compare with earlier ones" in said
+    assert "Note: " in (said := capsys.readouterr().out) and "earlier scores are not comparable" in said
 
 
 def test_a_run_of_an_earlier_version_is_said_once(tmp_path, capsys):
@@ -99,7 +99,7 @@ def test_a_run_of_an_earlier_version_is_said_once(tmp_path, capsys):
         identity.check(folder, Identity(LIP))
         identity.check(folder, found)
         identity.write(folder, found)
-    assert capsys.readouterr().out.count("kept no class table and no digest") == 1
+    assert capsys.readouterr().out.count("is of a version that wrote no data.json; the classes and digests") == 1
 
 
 # ---- digests ----

@@ -34,8 +34,8 @@ def child():
 @pytest.mark.parametrize(
     ("act", "sentence"),
     [
-        (lambda ours: ours.close(), "Error: Process 3 is lost (its connection is closed); see what it said last"),
-        (lambda _: None, "Error: Process 3 is lost (no sign of life for 0.5 s); see what it said last"),
+        (lambda ours: ours.close(), "Error: Process 3 is lost (its connection is closed); see what it printed last"),
+        (lambda _: None, "Error: Process 3 is lost (no heartbeat for 0.5 s); see what it printed last"),
         (lambda ours: ours.sendall(b"\nProcess 2 is lost.\n"), "Error: Process 2 is lost.\n"),
     ],
     ids=["dead", "cut off", "told by another"],

@@ -52,17 +52,17 @@ def test_processes_with_the_same_task_meet_and_may_meet_again_at_the_same_addres
 def test_a_process_with_another_config_is_named_to_all():
     other = {**TASK, "config": {"batch_size": 16, "augment": {"crop": (64, 64)}}}
     told = meeting([TASK, TASK, other])
-    assert "but config.batch_size is 8 here and something else in process 2; start all with one command" in told[0]
-    assert "but config.batch_size is 16 here and something else in processes 0, 1; start all" in told[2]
+    assert "but config.batch_size is 8 here and differs in process 2; start all with the same command" in told[0]
+    assert "but config.batch_size is 16 here and differs in processes 0, 1; start all" in told[2]
 
 
 def test_all_that_differs_is_named_with_the_processes_it_differs_in():
     tasks = {0: {"a": 1, "b": {"c": 1}}, 1: {"a": 2, "b": {"c": 1}}, 2: {"a": 2, "b": {}}}
     shown = {index: digests(task) for index, task in tasks.items()}
-    assert "a is 1 here and something else in processes 1, 2; b.c is 1 here and something else in process 2;" in (
+    assert "a is 1 here and differs in processes 1, 2; b.c is 1 here and differs in process 2;" in (
         differences(tasks[0], shown)
     )
-    assert "processes 0, 1 have keys that this one has not" in differences(tasks[2], shown)
+    assert "processes 0, 1 have keys that this one does not have" in differences(tasks[2], shown)
     assert differences(tasks[0], {0: shown[0], 1: digests({"b": {"c": 1}, "a": 1})}) == ""
 
 
@@ -168,7 +168,7 @@ def test_nothing_of_a_task_is_sent():
         connection, _ = server.accept()
         said = connection.makefile().readline()
         connection.sendall(json.dumps({"refusal": "", "tasks": {"0": digests({"b": 1})}}).encode() + b"\n")
-        with pytest.raises(UserError, match="--mode is 'train' here and something else in process 0"):
+        with pytest.raises(UserError, match="--mode is 'train' here and differs in process 0"):
             coming.result()
         connection.close()
     message = json.loads(said)
@@ -195,7 +195,7 @@ def test_a_port_in_use_is_named():
     [
         (("host:1", 2, None), "given together, or none of them; missing: --process"),
         ((None, 2, 0), "missing: --coordinator"),
-        (("host:1", 2, 2), "--process=2 is none of 2 processes; they count from 0 to 1"),
+        (("host:1", 2, 2), "--process=2 is not one of 2 processes; they count from 0 to 1"),
     ],
 )
 def test_an_incomplete_description_is_refused(flags, sentence):

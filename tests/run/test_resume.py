@@ -1,5 +1,6 @@
 """A run that was interrupted anywhere ends as one that was not, bit for bit."""
 
+import errno
 import itertools
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 
 from ovenet_jax.data import pipeline
 from ovenet_jax.devices import parallel
+from ovenet_jax.errors import cause_of
 from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.run.interruption import Agreement
@@ -58,14 +60,30 @@ def saved_steps(folder):
 
 
 def test_a_run_interrupted_anywhere_ends_as_the_uninterrupted_one(config, whole, tmp_path, monkeypatch):
-    """In every evaluation (before the first step, amid, of the last step, for the report) and in the first step."""
+    """In every evaluation (before the first step, amid, of the last step, for the report) and in the first step; and
+    where the machine has no memory for a batch, or no open files left for an evaluation, between two saves."""
     evaluate, collect, evaluations = Evaluator.run, Reporter.collect, itertools.count()
     restore, initial = Checkpoints.restore_latest, []
+    to_global, batches = parallel.to_global, itertools.count()
 
     def evaluate_and_interrupt(*arguments, **options):
-        if next(evaluations) % 2 == 0:
+        number = next(evaluations)
+        if number == 5:
+            raise OSError(errno.EMFILE, "Too many open files")
+        if number % 2 == 0:
             interrupt()
         return evaluate(*arguments, **options)
+
+    def put_on_devices(*arguments):
+        if next(batches) == 5:  # that of step 6
+            raise MemoryError
+        return to_global(*arguments)
+
+    def start():
+        try:
+            return train(config, tmp_path), max(saved_steps(tmp_path))
+        except (MemoryError, OSError) as error:
+            return cause_of(error).partition(";")[0], max(saved_steps(tmp_path))
 
     def collect_and_interrupt(self, step, *arguments):
         collect(self, step, *arguments)
@@ -77,10 +95,13 @@ def test_a_run_interrupted_anywhere_ends_as_the_uninterrupted_one(config, whole,
         return restore(self, like, collected)
 
     monkeypatch.setattr(Evaluator, "run", evaluate_and_interrupt)
+    monkeypatch.setattr(parallel, "to_global", put_on_devices)
     monkeypatch.setattr(Checkpoints, "restore_latest", restore_and_remember)
     monkeypatch.setattr(Reporter, "collect", collect_and_interrupt)
-    starts = [(train(config, tmp_path), max(saved_steps(tmp_path))) for _ in range(6)]
-    assert starts == [(False, 0), (False, 1), (False, 3), (False, 6), (False, 6), (True, 6)]
+    faults = [("the machine's memory is used up", 5), ("too many files are open", 6)]
+    starts = [start() for _ in range(9)]
+    assert starts[:3] == [(False, 0), (False, 1), (False, 3)]
+    assert starts[3:] == [faults[0], (False, 6), faults[1], (False, 6), (False, 6), (True, 6)]
     assert [line["step"] for line in metrics(tmp_path)] == [0, 3, 4, 6, 6]
     assert_same_end(whole, tmp_path, step=6)
     on_devices = [x for x in jax.tree.leaves(initial) if isinstance(x, jax.Array)]

@@ -60,7 +60,7 @@ def test_damaged_lines_are_set_aside_and_said(tmp_path, capsys, damage):
     Summaries(tmp_path, 3).scalars(4, {"loss": 4.0})
     assert [line["step"] for line in lines(tmp_path)] == [1, 3, 4]
     assert (tmp_path / "metrics.jsonl.damaged").read_bytes() == before
-    assert f"Warning: lines of {file} are damaged and left out" in capsys.readouterr().out
+    assert f"Warning: damaged lines of {file} are removed" in capsys.readouterr().out
 
 
 def test_a_log_that_is_none_keeps_no_run_from_going_on(tmp_path, capsys):
@@ -93,6 +93,22 @@ def test_a_full_disk_delays_lines_and_loses_none(tmp_path, monkeypatch, capsys):
     assert lines(tmp_path) == [{"step": 1}]
     file.append({"step": 3})
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("space", [True, False])
+def test_what_is_pending_is_written_at_the_end(tmp_path, monkeypatch, capsys, space):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    summaries = Summaries(tmp_path, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tmp_path), "open", full)
+        summaries.scalars(1, {"loss": 1.0})
+        if not space:
+            summaries.close()
+    summaries.close()
+    assert lines(tmp_path) == [{"step": 1, "loss": 1.0}]
+    assert ("its last lines are lost" in capsys.readouterr().out) != space
 
 
 def test_who_only_reads_counts_and_leaves_the_file_alone(tmp_path):

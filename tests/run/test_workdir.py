@@ -54,6 +54,7 @@ def test_another_configs_run_is_not_touched(tmp_path, changes, difference):
         workdir.check(tmp_path, config(**changes))
     assert difference in str(error.value)
     assert "choose another --workdir" in str(error.value)
+    assert (f"to train longer add --config.init.base={tmp_path}" in str(error.value)) == ("steps" in changes)
 
 
 @pytest.mark.parametrize("off", [None, False, 0, 0.0, "", ()])

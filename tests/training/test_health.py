@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from ovenet_jax.devices.memory import TRAINING_MEMORY, enough_memory
 from ovenet_jax.errors import UserError
 from ovenet_jax.run.state import TrainState
-from ovenet_jax.training.health import FiniteWatch, Pace, Watchdog, watched
+from ovenet_jax.training.health import FiniteWatch, Pace, watchdog, watched
 
 
 def steep_step(state, image, label):
@@ -59,7 +59,7 @@ def test_a_step_is_looked_at_when_the_next_one_has_begun(tmp_path):
     finite_watch = watch(tmp_path, "stop")
     finite_watch.add(1, jnp.asarray(True))
     finite_watch.add(2, jnp.asarray(False))
-    with pytest.raises(UserError, match="not finite at step 2, so training stopped; .*non_finite.jsonl names the"):
+    with pytest.raises(UserError, match="not finite at step 2, so training stopped; .*listed in .*non_finite.jsonl"):
         finite_watch.add(3, jnp.asarray(True))
     assert json.loads((tmp_path / "non_finite.jsonl").read_text()) == {"step": 2, "images": ["2a", "2b"]}
 
@@ -75,14 +75,14 @@ def test_only_so_many_steps_of_a_run_are_skipped_however_often_it_is_resumed(tmp
     finite_watch = watch(tmp_path)
     for step in (1, 2, 3):
         finite_watch.add(step, jnp.asarray(step != 2))
-    assert "not finite at step 2, whose update is left out; 1 of at most 2 such steps" in capsys.readouterr().out
+    assert "not finite at step 2; its update is left out, 1 of at most 2 times" in capsys.readouterr().out
     finite_watch.add(4, jnp.asarray(False))
     finite_watch.check()
 
     resumed = watch(tmp_path, first_step=3)  # step 4 was not saved, and comes again
     resumed.add(4, jnp.asarray(False))
     resumed.add(5, jnp.asarray(False))
-    with pytest.raises(UserError, match="at step 5, such step number 3, and config.non_finite.limit is 2"):
+    with pytest.raises(UserError, match="at step 5; that makes 3 such steps, and config.non_finite.limit is 2, so"):
         resumed.check()
     lines = [json.loads(line) for line in (tmp_path / "non_finite.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 5]
@@ -95,7 +95,7 @@ def test_a_step_far_above_the_median_is_named(capsys):
     for step, seconds, waiting in ((21, 1.9, 0.0), (22, 2.1, 0.0), (23, 9.0, 8.0)):
         pace.add(step, seconds, waiting)
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("Warning: step 22 took 2.1 s where 0.40 s are usual")
+    assert line.startswith("Warning: step 22 took 2.1 s (usually 0.40 s)")
 
 
 def test_short_steps_may_vary(capsys):
@@ -106,14 +106,14 @@ def test_short_steps_may_vary(capsys):
 
 
 def test_a_run_that_is_stuck_says_where(capsys):
-    with Watchdog(patience=0.05) as watchdog:
-        watchdog.sign("")
+    with watchdog(patience=0.05) as waits_for:
+        waits_for("")
         time.sleep(0.2)
         assert not capsys.readouterr().out
-        watchdog.sign("the data of step 3")
+        waits_for("the data of step 3")
         time.sleep(0.2)
     out = capsys.readouterr().out
-    assert out.startswith("Warning: no sign of life for 0.05 s, waiting for the data of step 3.")
+    assert out.startswith("Warning: no progress for 0.05 s, waiting for the data of step 3.")
 
 
 def test_too_little_memory_is_told_with_what_helps():
