@@ -204,7 +204,7 @@ def test_an_option_given_twice_is_refused(folder, given, name):
     ("flags", "sentence"),
     [
         ("--config.data.root=~/data", "HOME/data: no such folder"),
-        ("--mode=predict --source=~/images", "--source=HOME/images is no folder"),
+        ("--mode=predict --source=~/images", "--source=HOME/images is not a folder"),
         ("--mode=compare --source=~/a,~/b", "HOME/a holds no run"),
         ("--mode=evaluate --workdir=~/run", "HOME/run holds no run"),
     ],
@@ -262,7 +262,7 @@ def test_a_config_of_ones_own_that_does_not_work_is_told_in_one_sentence(tmp_pat
         ("--config.eval.scales=half", "config.eval.scales is ('half',); it must be positive numbers"),
         ("--config.eval.scales=(0.5,-1)", "config.eval.scales is (0.5, -1); it must be positive numbers"),
         ("--config.eval.checkpoint=7", "config.eval.checkpoint is '7'; it must be 'best' or 'latest'"),
-        ("--mode=predict --source=nowhere", "--source=nowhere is no folder"),
+        ("--mode=predict --source=nowhere", "--source=nowhere is not a folder"),
         ("--mode=predict --config.predict.ids=names", "config.predict.ids is 'names'; known: label_ids"),
         ("--config.model.head.classifier.hidden_features=8", "is of another model:"),
     ],

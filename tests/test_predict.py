@@ -171,10 +171,10 @@ def test_a_right_label_map_has_no_fault(tmp_path):
 
 
 def test_folders_that_cannot_be_predicted_are_named(tmp_path):
-    with pytest.raises(UserError, match="nowhere is no folder; give one that holds images"):
+    with pytest.raises(UserError, match="nowhere is not a folder; give one with images"):
         ImageFolder(tmp_path / "nowhere")
     (tmp_path / "a.txt").touch()
-    with pytest.raises(UserError, match=r"holds no image \(.jpg, .jpeg, .png, .* \(1 files .txt left out"):
+    with pytest.raises(UserError, match=r"has no image \(.jpg, .jpeg, .png, .* \(1 files .txt left out"):
         ImageFolder(tmp_path)
 
 

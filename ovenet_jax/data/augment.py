@@ -1,9 +1,9 @@
-"""Training augmentation: one act per class, uint8 in and out, the random numbers handed in; and plain resizing.
+"""Training augmentation: one class per transform, on uint8 arrays, with the random generator passed in; also resizing.
 
-Each act is called with a sample, {'image': uint8 RGB [H, W, 3], 'label': uint8 train ids [H, W]}, and a numpy
-Generator, and returns a new sample; what it is given may be read-only. `resize`, `pad` and `resize_short_side` also
-take samples without label, and keep what else there is in them. As published with HRNet and OVeNet, or with openseg
-and OCNet; normalisation happens on the device.
+A transform is called with a sample, {'image': uint8 RGB [H, W, 3], 'label': uint8 train ids [H, W]}, and a numpy
+Generator, and returns a new sample. The input arrays may be read-only. `resize`, `pad` and `resize_short_side` also
+accept samples without a label, and keep all other keys. The transforms follow the code published with HRNet and OVeNet,
+or with openseg and OCNet; normalisation happens on the device.
 """
 
 import math
@@ -25,15 +25,15 @@ Act = Callable[[Sample, np.random.Generator], Sample]
 class RandomScaleCrop:
     """Resize by a random scale, pad to at least `crop`, and cut a window of size `crop` (H, W) at a random place.
 
-    The longer side becomes base_size (0: the length it has) times 0.5, 0.6, ... 0.5 + scale_factor / 10, each equally
-    likely, or, with a `scale_range` (least, most), times any number between. `aspect_range` (least, most) stretches by
-    a random a: the width by sqrt(a), the height by 1 / sqrt(a). Where published training first resizes images to a
-    `short_side` (0: not) or a fixed size, `resize` (H, W; (): not), the sizes drawn are those that follow from it, but
-    pixels are resampled once, bilinearly (openseg: bicubically), and only those that the window shows.
+    The longer side becomes base_size (0: its own length) times a scale: one of 0.5, 0.6, ... 0.5 + scale_factor / 10,
+    each equally likely, or uniform in `scale_range` (least, most) if that is given. `aspect_range` (least, most)
+    stretches by a random a: the width by sqrt(a), the height by 1 / sqrt(a). Published code may first resize to a
+    `short_side` (0: no) or to `resize` (H, W; (): no). Here both resizes are one bilinear resampling (openseg's are
+    bicubic) of the window only.
 
-    rare_class_crops: this share of the windows holds a random pixel of a class that occurs in the image, drawn with
-    probabilities inverse to the classes' shares of it.
-    pad_color (RGB) fills what is missing at the bottom and right, or, with pad_anywhere, on all sides at random.
+    rare_class_crops: probability that the window holds a random pixel of a class that is drawn with a probability
+    inverse to its share of the image.
+    pad_color (RGB) fills the padding: at the bottom and right, or, with pad_anywhere, split at random over all sides.
     """
 
     base_size: int
@@ -107,8 +107,8 @@ class RandomFlip:
 
 
 def _pixel_of_rare_class(label: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """A pixel (y, x) of the image resized to `size`: of a random class, the rarer the likelier; counted on a grid of
-    some 256 pixels a side. Any pixel where nothing is labelled."""
+    """A pixel (y, x) of the image resized to `size`: of a random class, rare ones more likely (counted on a grid of
+    about 256 pixels per side); any pixel if nothing is labelled."""
     step = max(max(label.shape) // 256, 1)
     seen = label[::step, ::step]
     counts = np.bincount(seen.ravel(), minlength=256)
@@ -135,8 +135,8 @@ def resized_window(
 ) -> Sample:
     """Image and label of the `window` (H, W) at `corner` (y, x) of the sample resized to `size`, cut off at its ends.
 
-    As if cut out of `resize(sample, size)`, the image within one grey level; but of the source only the pixels under
-    the window are read, and no more than the window is resampled.
+    Equals a crop of `resize(sample, size)` (the image within one grey level), but reads and resamples only the pixels
+    of the window.
     """
     image, label = sample["image"], sample["label"]
     source = np.array(label.shape)
@@ -161,8 +161,8 @@ def resized_window(
 def pad(
     sample: Sample, size: tuple[int, int], color: tuple[int, int, int] = (0, 0, 0), place: tuple[int, int] = (0, 0)
 ) -> Sample:
-    """Pad to at least (H, W), the image with an RGB colour, the label with IGNORE; with `place` (rows, columns) of it
-    above and on the left."""
+    """Pad to at least (H, W), the image with an RGB colour, the label with IGNORE; `place` (rows, columns): how
+    much of the padding goes above and to the left."""
     height, width = sample["image"].shape[:2]
     rows, columns = max(size[0] - height, 0), max(size[1] - width, 0)
     if not rows and not columns:

@@ -6,8 +6,8 @@ classes.yaml   classes: [{name: road, color: [128, 64, 128], ids: [7, 8]}, ...]
                ignored: [0, 255]      label ids that belong to no class; may be left out
 
 Splits are the subfolders images/train, images/val and images/test, or the list files train.lst, val.lst and test.lst
-beside classes.yaml (see lists.py). Without either all is one split, train, of which config.data may name parts:
-train_split="train[:90%]", eval_split="train[90%:]". The split test may have no labels.
+beside classes.yaml (see lists.py). Without either, all samples are in the split train, of which config.data selects
+parts: train_split="train[:90%]", eval_split="train[90%:]". The split test may have no labels.
 """
 
 import itertools
@@ -25,7 +25,7 @@ from ovenet_jax.errors import UserError
 NAME = "folder"
 CLASSES = "classes.yaml"
 LONGEST = 2**17  # bytes
-LOOK_ALIKES = ("training", "validation", "valid", "dev", "eval", "testing")  # of the names of splits
+LOOK_ALIKES = ("training", "validation", "valid", "dev", "eval", "testing")  # common misnomers of splits
 
 
 def tree(root: Path) -> Tree:
@@ -53,8 +53,7 @@ def _splits(root: Path) -> dict[str, list[Folders]]:
     odd = beside if found else [name for name in beside if name in LOOK_ALIKES]
     if odd:
         raise UserError(
-            f"{images} holds {', '.join(odd[:5])}, which is no split; give every image a place in one of its "
-            f"subfolders {', '.join(SPLITS)}."
+            f"{images} has {', '.join(odd[:5])}, not a split; move all images into its subfolders {', '.join(SPLITS)}."
         )
     if "test" in found and not (root / "labels" / "test").is_dir():
         found["test"] = [Folders("images/test", None)]
@@ -84,7 +83,7 @@ def read_classes(file: Path) -> Labels:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML of lists, keys and values: without tags and aliases, which a class table does not need."""
+    """YAML without tags and aliases."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()
@@ -104,7 +103,7 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def _shortened(error: Exception) -> str:
-    """What it says, in one line that a person reads to its end."""
+    """The error message, shortened to one line."""
     said = " ".join(str(error).split()) or type(error).__name__
     return said if len(said) <= 300 else f"{said[:300]} ..."
 

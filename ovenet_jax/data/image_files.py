@@ -1,8 +1,8 @@
-"""Image files: which are refused, which are rewritten without loss, how they are decoded, and written.
+"""Image files: checks, lossless rewriting, decoding and writing.
 
-Everything that can be read off a file's header is checked there, before any memory is spent on its pixels. A file
-that ends too early does not decode (OpenCV 5 stops there and returns nothing). To train and to test with, images are
-JPEGs and PNGs that have an exact RGB; to predict, Pillow reads what else people have.
+Everything that a file's header says is checked before any memory is spent on its pixels. A file that ends too early
+does not decode (OpenCV 5 stops there and returns nothing). Training and evaluation accept JPEGs and PNGs that convert
+to 8-bit RGB without loss; prediction also accepts what Pillow reads.
 """
 
 import io
@@ -21,44 +21,38 @@ from ovenet_jax import files
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 PREDICTED_SUFFIXES = (*IMAGE_SUFFIXES, ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-HEAD = 2**16  # bytes, which hold the header of most files
 MAX_PIXELS = 10**8  # of an image, which is decoded within 1 GB; more is taken for a decompression bomb
-PILLOW_PIXELS = MAX_PIXELS // 2  # the same, for Pillow takes more
+PILLOW_PIXELS = MAX_PIXELS // 2  # the same for Pillow, which needs more memory per pixel
 PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 JPEG, JPEG_SCAN = b"\xff\xd8", b"\xff\xda"
-MAX_SCANS = 10  # of the largest image, each of which is a pass over it; smaller ones may have more
+MAX_SCANS = 10  # scans of an image of MAX_PIXELS, each a pass over it; smaller images may have more
 PNG = b"\x89PNG\r\n\x1a\n"
 GREY, PALETTE = 0, 3  # PNG's colour types
 WITH_ALPHA = (4, 6)
 CHANNELS = {GREY: 1, 2: 3, PALETTE: 1, 4: 2, 6: 4}
 JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the markers whose segment holds the size
 
-# Notes: how a file was taken that is not what most are.
+# Notes on files that were read in an unusual way.
 GREY_IMAGE = "grey images, read with three equal channels"
 PALETTE_IMAGE = "palette images, read in their colours"
-OPAQUE_IMAGE = "images with an alpha channel, which is opaque all over and left out"
+OPAQUE_IMAGE = "images with a fully opaque alpha channel, which is dropped"
 TURNED_IMAGE = "images turned as their EXIF says"
-TURNED_LABEL = "labels turned with their images, whose stored pixels they lie on"
+TURNED_LABEL = "labels turned with their images, as the EXIF of these says"
 PALETTE_LABEL = "palette labels, kept as their indices in 8 bits"
 DEEP_LABEL = "16-bit labels, kept in 8 bits, which hold all their values"
 SHALLOW_LABEL = "labels of fewer than 8 bits, kept in 8 bits"
-DEEP_IMAGE = "images of 16 bits per channel, of which the upper 8 are taken"
+DEEP_IMAGE = "16-bit images, reduced to their upper 8 bits"
 CMYK_IMAGE = "CMYK images, whose colours are converted without their profile"
-CLEAR_IMAGE = "images with transparent pixels, taken in front of white"
-MOVING_IMAGE = "files of several images, of which the first is taken"
+TRANSPARENT_IMAGE = "images with transparent pixels, taken in front of white"
+SEVERAL_IMAGES = "files of several images, of which the first is taken"
 
 EXIF_ORIENTATION, TIFF_BITS = 0x0112, 258  # tags
-# How EXIF turns stored pixels: whether rows are reversed, and columns, and then both exchanged.
-ORIENTATIONS = {
-    1: (False, False, False), 2: (False, True, False), 3: (True, True, False), 4: (True, False, False),
-    5: (False, False, True), 6: (True, False, True), 7: (True, True, True), 8: (False, True, True),
-}  # fmt: skip
 
 
 class Read(NamedTuple):
-    """array: pixels, or label ids. data: the file as `decode_image` or `decode_label` takes it. note: what is to be
-    said about it, "" if nothing. orientation: by which of ORIENTATIONS the stored pixels were turned."""
+    """array: pixels, or label ids. data: the file as `decode_image` or `decode_label` takes it. note: a message for
+    the user, or "". orientation: the EXIF orientation, 1 to 8, by which the stored pixels were turned."""
 
     array: np.ndarray
     data: bytes
@@ -67,22 +61,23 @@ class Read(NamedTuple):
 
 
 class LossyError(ValueError):
-    """An image without an exact RGB of 8 bits."""
+    """An image that cannot be converted to 8-bit RGB without loss."""
 
 
 class Header(NamedTuple):
-    """size: (H, W). depth: bits of a channel, or of a palette's index. alpha: a channel of its own, or a colour or
-    colours of a palette that are transparent."""
+    """size: (H, W). depth: bits of a channel, or of a palette's index. alpha: has an alpha channel, or transparent
+    colours. several: holds more than one image."""
 
     size: tuple[int, int]
     depth: int
     channels: int
     palette: bool = False
     alpha: bool = False
+    several: bool = False
 
 
 def read_header(data: bytes) -> Header:
-    """The header of a PNG or JPEG file, which can be decoded within what that says.
+    """The header of a PNG or JPEG file, checked to be safe to decode.
 
     Raises:
       ValueError: it is neither, is damaged, or too large to be an image.
@@ -101,18 +96,11 @@ def read_header(data: bytes) -> Header:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(H, W) of an image file, read off its first bytes; (0, 0) if that cannot be, or it is too large."""
+    """(H, W) of a PNG or JPEG file, of which only the header is read; (0, 0) if it cannot be read or is too large."""
     try:
-        with path.open("rb") as file:
-            head = file.read(HEAD)
-            if head.startswith(PNG):
-                width, height = struct.unpack_from(">II", head, 16)
-                return (height, width) if height * width <= MAX_PIXELS else (0, 0)
-            try:
-                return _jpeg_header(head).size
-            except (struct.error, IndexError):
-                return _jpeg_header(head + file.read()).size
-    except (OSError, struct.error, IndexError, KeyError):
+        with Image.open(path, formats=("PNG", "JPEG")) as picture:
+            return (picture.height, picture.width) if picture.height * picture.width <= MAX_PIXELS else (0, 0)
+    except Exception:  # whatever a damaged file makes Pillow raise
         return 0, 0
 
 
@@ -122,7 +110,7 @@ def _png_header(data: bytes) -> Header:
         raise KeyError("no header, or two")
     width, height, depth, color = struct.unpack_from(">II2B", data, 16)
     alpha = color in WITH_ALPHA or b"tRNS" in kinds
-    return Header((height, width), depth, CHANNELS[color], color == PALETTE, alpha)
+    return Header((height, width), depth, CHANNELS[color], color == PALETTE, alpha, b"acTL" in kinds)
 
 
 def _jpeg_header(data: bytes) -> Header:
@@ -142,7 +130,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", data, at)
         if at + 12 + length > len(data) or (kind == b"IHDR" and length != 13):
-            raise IndexError("it ends too early")  # whoever trusts that length reserves memory for it
+            raise IndexError("it ends too early")  # a decoder that trusts the length would allocate memory for it
         yield kind, data[at : at + 12 + length]
         at += 12 + length
 
@@ -151,7 +139,7 @@ def read_image(data: bytes) -> Read:
     """A file of any origin -> uint8 RGB [H, W, 3].
 
     Raises:
-      ValueError: it does not decode, or (LossyError) not without loss.
+      ValueError: it does not decode; LossyError: it does not decode without loss.
     """
     header = read_header(data)
     if header.depth > 8:
@@ -160,18 +148,17 @@ def read_image(data: bytes) -> Read:
         raise LossyError("CMYK, which has no exact RGB; save it as RGB")
     if header.alpha and _alpha(data).min() < 255:
         raise LossyError("transparent pixels; save it without an alpha channel")
-    array, orientation, note = decode_image(data), 1, ""
-    if b"Exif" in data or b"eXIf" in data:
+    array, orientation = decode_image(data), 1
+    if has_exif(data):
         orientation = _orientation(data, array)
-    if orientation != 1:
-        note = TURNED_IMAGE
-    elif header.alpha:
-        note = OPAQUE_IMAGE
-    elif header.palette:
-        note = PALETTE_IMAGE
-    elif header.channels == 1:
-        note = GREY_IMAGE
-    return Read(array, data, note, orientation)
+    notes = {
+        TURNED_IMAGE: orientation != 1,
+        OPAQUE_IMAGE: header.alpha,
+        PALETTE_IMAGE: header.palette,
+        GREY_IMAGE: header.channels == 1 and not header.palette,
+        SEVERAL_IMAGES: header.several,
+    }
+    return Read(array, data, "; ".join(note for note, applies in notes.items() if applies), orientation)
 
 
 def _alpha(data: bytes) -> np.ndarray:
@@ -179,7 +166,12 @@ def _alpha(data: bytes) -> np.ndarray:
     array = _decode(data, cv2.IMREAD_UNCHANGED)
     if array.ndim == 3:
         return array[..., -1]
-    return np.array(Image.open(io.BytesIO(data)).convert("RGBA"))[..., 3]  # a grey one, with one colour transparent
+    return np.array(Image.open(io.BytesIO(data)).convert("RGBA"))[..., 3]  # greyscale with one transparent grey level
+
+
+def has_exif(data: bytes) -> bool:
+    """Whether a PNG or JPEG may hold EXIF, which may turn it."""
+    return b"Exif" in data or b"eXIf" in data
 
 
 def _orientation(data: bytes, image: np.ndarray) -> int:
@@ -188,37 +180,36 @@ def _orientation(data: bytes, image: np.ndarray) -> int:
         np.frombuffer(data, np.uint8), flags=cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     )
     exif = Image.Exif()
-    with suppress(Exception):  # whatever a damaged one makes Pillow raise: it turns nothing, or is not clear
+    with suppress(Exception):  # whatever damaged EXIF makes Pillow raise: upright, or refused below
         exif.load(contents[list(kinds).index(cv2.IMAGE_METADATA_EXIF)].tobytes())
-    said = exif.get(EXIF_ORIENTATION)
-    orientation = said if isinstance(said, int) and said in ORIENTATIONS else 1
-    if not np.array_equal(turned(stored, orientation), image):
-        raise ValueError("it is not clear how its EXIF turns it; save it upright")
+    found = exif.get(EXIF_ORIENTATION)
+    orientation = found if isinstance(found, int) and found in range(1, 9) else 1
+    if not np.array_equal(oriented(stored, orientation), image):
+        raise ValueError("ambiguous EXIF orientation; save the image upright")
     return orientation
 
 
-def turned(array: np.ndarray, orientation: int) -> np.ndarray:
+def oriented(array: np.ndarray, orientation: int) -> np.ndarray:
     """Stored pixels [H, W, ...] as EXIF's orientation turns them."""
-    rows, columns, exchanged = ORIENTATIONS[orientation]
-    array = array[:: -1 if rows else 1, :: -1 if columns else 1]
-    return np.ascontiguousarray(array.swapaxes(0, 1) if exchanged else array)
+    picture = Image.fromarray(array)
+    picture.getexif()[EXIF_ORIENTATION] = orientation
+    return np.array(ImageOps.exif_transpose(picture))
 
 
-def turned_alike(label: Read, image: Read) -> Read:
-    """The label of an image, turned with it where it lies on the image's stored pixels: where their sizes agree.
+def oriented_like(label: Read, image: Read) -> Read:
+    """The label of an image, turned as its image is if it has the size of the stored image.
 
-    One that has the size of the turned image alone was drawn on that.
+    A label that has only the size of the turned image is upright already.
     """
-    exchanged = ORIENTATIONS[image.orientation][-1]
-    stored = image.array.shape[1::-1] if exchanged else image.array.shape[:2]
+    stored = image.array.shape[1::-1] if image.orientation > 4 else image.array.shape[:2]
     if image.orientation == 1 or label.array.shape != stored:
         return label
-    array = turned(label.array, image.orientation)
+    array = oriented(label.array, image.orientation)
     return Read(array, encoded(array), "; ".join(filter(None, (label.note, TURNED_LABEL))))
 
 
 def read_any_image(data: bytes) -> Read:
-    """As `read_image` or, to predict only, what that refuses: other formats, and images without an exact RGB.
+    """Like `read_image`, but also accepts other formats and lossy conversions; for prediction only.
 
     Raises:
       ValueError: it does not decode.
@@ -241,8 +232,8 @@ def read_any_image(data: bytes) -> Read:
 
 
 def _in_rgb(picture: Image.Image, deep: bool) -> tuple[np.ndarray, list[str]]:
-    """uint8 RGB [H, W, 3], and what is to be said of it. deep: whether channels have more than 8 bits."""
-    notes = [MOVING_IMAGE] if getattr(picture, "is_animated", False) else []
+    """uint8 RGB [H, W, 3], and the notes on it. deep: whether channels have more than 8 bits."""
+    notes = [SEVERAL_IMAGES] if getattr(picture, "is_animated", False) else []
     if picture.mode in ("I", "F") and picture.format != "PNG":
         raise ValueError("more than 16 bits per channel; save it with 8")
     if deep:
@@ -255,12 +246,10 @@ def _in_rgb(picture: Image.Image, deep: bool) -> tuple[np.ndarray, list[str]]:
     if picture.mode == "CMYK":
         notes.append(CMYK_IMAGE)
     if picture.has_transparency_data:
-        clear = picture.convert("RGBA")
-        alpha = clear.getchannel("A")
-        if np.asarray(alpha).min() < 255:
-            notes.append(CLEAR_IMAGE)
-            picture = Image.new("RGB", clear.size, "white")
-            picture.paste(clear, mask=alpha)
+        picture = picture.convert("RGBA")
+        if np.asarray(picture.getchannel("A")).min() < 255:
+            notes.append(TRANSPARENT_IMAGE)
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return np.array(picture.convert("RGB")), notes
 
 
@@ -270,16 +259,16 @@ def read_label(data: bytes) -> Read:
     Raises:
       ValueError: it does not decode, or holds something else than one channel of ids from 0 to 255.
     """
-    if not data.startswith(PNG):
-        read_header(data)
-        raise ValueError("a JPEG; labels must be PNG, which loses nothing")
     header = read_header(data)
+    if not data.startswith(PNG):
+        raise ValueError("a JPEG; labels must be PNG, which loses nothing")
     if header.alpha and not header.palette:
         raise ValueError("an alpha channel; expected a label with one channel of ids")
     if header.channels > 1:
         raise ValueError(f"{header.channels} channels; expected a label with one channel of ids")
+    several = SEVERAL_IMAGES if header.several else ""
     if header.depth == 8 and not header.palette:
-        return Read(decode_label(data), data)
+        return Read(decode_label(data), data, several)
     values = _decode(_indices_as_grey(data) if header.palette else data, cv2.IMREAD_UNCHANGED)
     if header.depth == 16:
         note = DEEP_LABEL
@@ -289,11 +278,11 @@ def read_label(data: bytes) -> Read:
         note = PALETTE_LABEL if header.palette else SHALLOW_LABEL
         values = values // (255 // (2**header.depth - 1))  # OpenCV spreads them over 0 to 255
     label = values.astype(np.uint8)
-    return Read(label, encoded(label), note)
+    return Read(label, encoded(label), "; ".join(filter(None, (note, several))))
 
 
 def _indices_as_grey(data: bytes) -> bytes:
-    """A palette PNG as the grey PNG of its indices: the compressed pixels of both are the same."""
+    """A palette PNG rewritten as a greyscale PNG of its indices; the compressed pixels stay the same."""
     kept = [PNG]
     for kind, chunk in _png_chunks(data):
         if kind == b"IHDR":
@@ -305,7 +294,7 @@ def _indices_as_grey(data: bytes) -> bytes:
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """JPEG or PNG bytes, as `read_image` has found them to be sound, -> uint8 RGB [H, W, 3].
+    """JPEG or PNG bytes that `read_image` has accepted -> uint8 RGB [H, W, 3].
 
     Raises:
       ValueError: the bytes do not decode.
@@ -330,7 +319,7 @@ def _decode(data: bytes, flags: int) -> np.ndarray:
     read_header(data)
     try:
         array = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    except cv2.error:  # of sizes that it does not take
+    except cv2.error:  # unsupported sizes
         array = None
     if array is None:
         raise ValueError("does not decode as an image")
@@ -342,7 +331,7 @@ def _decode(data: bytes, flags: int) -> np.ndarray:
 
 def write_picture(path: Path, picture: np.ndarray, parameters: Sequence[int] = ()) -> None:
     """Writes an image, uint8 RGB [H, W, 3], or one channel, uint8 or uint16 [H, W], as .png or .jpg. parameters:
-    OpenCV's, of its encoder.
+    for cv2.imencode.
 
     Raises:
       ValueError: another kind of array.

@@ -9,9 +9,9 @@ from ovenet_jax.errors import UserError
 
 
 class ImageFolder:
-    """Random access to the image `source`, or to those under it, subfolders included, in the order of their names.
+    """Random access to the image `source`, or to all images under that folder, sorted by their paths.
 
-    left_out: a line for each kind of files that are no images.
+    left_out: a line for each kind of file that is skipped.
 
     Raises:
       UserError: no such folder, or no image in it.
@@ -25,19 +25,19 @@ class ImageFolder:
             folder, (self._files, others) = source, walk(source, PREDICTED_SUFFIXES)
             self.left_out = said(counted(others))
         else:
-            raise UserError(f"--source={source} is no folder; give one that holds images, or an image.")
+            raise UserError(f"--source={source} is not a folder; give one with images, or an image.")
         if not self._files:
             beside = "".join(f" ({line})" for line in self.left_out[:5])
             kinds = ", ".join(PREDICTED_SUFFIXES)
-            raise UserError(f"--source={folder} holds no image ({kinds}){beside}; give a folder that does.")
+            raise UserError(f"--source={folder} has no image ({kinds}){beside}; give a folder with images.")
         self.names = _names([path.relative_to(folder) for path in self._files])
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: int) -> dict:
-        """{'image': uint8 RGB [H, W, 3], 'name': of what is written of it, 'note': what is to be said of it, 'file'};
-        with 'fault' in place of an unreadable image and its note."""
+        """{'image': uint8 RGB [H, W, 3], 'name': for output files, 'note': for the user, 'file': its path}, or
+        {'fault', 'name'} of an unreadable image."""
         path, name = self._files[index], self.names[index]
         try:
             read = read_any_image(path.read_bytes())
@@ -47,7 +47,7 @@ class ImageFolder:
 
 
 def _names(paths: list[Path]) -> list[str]:
-    """Each path without its suffix, which those keep that would have the same name."""
+    """Each path without its suffix, except where two would then be equal."""
     names = [str(path.with_suffix("")) for path in paths]
     while len(set(names)) < len(names):
         count = Counter(names)

@@ -1,9 +1,9 @@
-"""What a prepared data set holds, as a careful person looks at it before training: counted, as JSON, and as text."""
+"""Statistics of a prepared data set, to check before training: as JSON and as text."""
 
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,19 +14,25 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.files import Form
 from ovenet_jax.tables import aligned, percent
 
-# Of an inventory as JSON; labelled splits also have `pixels` of each class and `ignored_pixels`, and all but those
-# of commit 27140ce a `digest` of their files' content.
-FORM: Form = {
-    "name": str,
-    "splits": {str: {"images": int, "sizes": {"smallest": [int], "largest": [int], "distinct": int}}},
-    "notes": [{"note": str, "files": int, "first": str}],
+NOTES: Form = [{"note": str, "files": int, "first": str}]
+SPLIT: dict[str, Form] = {
+    "images": int,
+    "official": object,
+    "sizes": {"smallest": [int], "largest": [int], "distinct": int},
 }
+
+
+def form_of(splits: Iterable[str], unlabelled: Collection[str]) -> Form:
+    """The form of an inventory of these splits as JSON. All but those of commit 27140ce have a `digest` of each."""
+    labelled = {**SPLIT, "pixels": [int], "ignored_pixels": int}
+    of_split = {split: SPLIT if split in unlabelled else labelled for split in splits}
+    return {"name": str, "splits": of_split, "notes": NOTES}
 
 
 class Inventory:
     """Counts the samples of a data set while they are prepared.
 
-    official: how many samples each split has where it is published.
+    official: number of samples per split as published.
     """
 
     def __init__(self, name: str, labels: Labels, official: Mapping[str, int]):
@@ -37,15 +43,14 @@ class Inventory:
         self._digests: dict[str, list[str]] = {}
 
     def add(self, split: str, size: tuple[int, int], pixels: np.ndarray | None, digest: str) -> None:
-        """A sample of (H, W), how many pixels have each label id, [256], if the split has labels, and a digest of what
-        its files hold."""
+        """Adds a sample: its size (H, W), pixels per label id, [256], None without label, and a digest of its files."""
         self._digests.setdefault(split, []).append(digest)
         self._sizes.setdefault(split, Counter())[size] += 1
         if pixels is not None:
             self._pixels[split] = self._pixels.get(split, 0) + pixels
 
     def note(self, note: str, file: str) -> None:
-        """Something to be said about a file."""
+        """Adds a note about a file."""
         self._notes.append((note, file))
 
     def as_json(self) -> dict:
@@ -74,7 +79,7 @@ class Inventory:
         return found
 
     def _odd(self, ids: np.ndarray, pixels: Sequence[int], ignored: int) -> list[str]:
-        """What makes it doubtful that the labels, in which these ids occur, are meant so."""
+        """Warnings about labels, in which these ids occur, that are probably wrong."""
         found, count = [], len(self._labels.names)
         absent = [name for name, of_class in zip(self._labels.names, pixels, strict=True) if not of_class]
         if len(absent) == count:
@@ -87,14 +92,12 @@ class Inventory:
             found.append(f"{share} % of the pixels belong to no class")
         train_ids = {*range(count), IGNORE}
         if len(ids) > 1 and train_ids >= set(ids.tolist()) and not train_ids >= set(sum(self._labels.ids, ())):
-            found.append(
-                f"its labels look like train ids: none is above {count - 1} but {IGNORE}, as the class table's are"
-            )
+            found.append(f"its labels look like train ids (0 to {count - 1} and {IGNORE}), not the class table's ids")
         return found
 
 
 def digest_of(parts: Iterable[str]) -> str:
-    """Of a split, from those of its samples in their order, and the like."""
+    """A hash of digests in their order, as of the samples of a split."""
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
@@ -137,6 +140,6 @@ def check_training(inventory: dict, split: str) -> None:
     if counts and len(occurring) < 2:
         found = f"only {occurring[0]} occurs" if occurring else "nothing is labelled"
         raise UserError(
-            f"In split {split!r} of {inventory['name']} {found}; labels need two classes or more, and ids that the "
-            f"class table knows as classes: see --mode=prepare."
+            f"In split {split!r} of {inventory['name']} {found}; training needs at least two classes whose ids are in "
+            f"the class table: see --mode=prepare."
         )

@@ -15,8 +15,8 @@ class Labels:
 
     names: K class names. colors: K RGB colours, 0 to 255. ids: for each class the label ids that the data set's
     files use for it. ignored_ids: label ids that belong to no class; they become IGNORE and never count.
-    void_id: the label id that IGNORE becomes where label maps are written. flip_pairs: pairs of train ids that change
-    places where the image is mirrored, as left and right arm do.
+    void_id: the label id that IGNORE becomes where label maps are written. flip_pairs: pairs of train ids that are
+    swapped when the image is mirrored, such as left and right arm.
     """
 
     names: tuple[str, ...]
@@ -34,13 +34,13 @@ class Labels:
         return table
 
     def label_ids(self) -> np.ndarray:
-        """Lookup table, uint8 [256]: train id -> first label id of the class, void_id for all that is no class."""
+        """Lookup table, uint8 [256]: train id -> first label id of the class, void_id for all others."""
         table = np.full(256, self.void_id, np.uint8)
         table[: len(self.ids)] = [ids[0] for ids in self.ids]
         return table
 
     def numbers_in(self, other: "Labels") -> np.ndarray:
-        """Lookup table, uint8 [256]: train id -> that of the class of the same name in `other`, else IGNORE."""
+        """Lookup table, uint8 [256]: train id -> train id of the class with the same name in `other`, or IGNORE."""
         table = np.full(256, IGNORE, np.uint8)
         for train_id, name in enumerate(self.names):
             if name in other.names:
@@ -69,7 +69,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _colors(text: str) -> tuple[tuple[int, int, int], ...]:
-    """Of red, green and blue in hexadecimal."""
+    """RGB colours from hexadecimal words."""
     return tuple((red, green, blue) for red, green, blue in map(bytes.fromhex, text.split()))
 
 
@@ -96,7 +96,7 @@ CAMVID = Labels(
 
 # Ids, names and colours of the data set's own scripts (cityscapesscripts.helpers.labels). Its id -1, license plate,
 # is 255 in files of 8 bits; 34 and 255 are not in the scripts' table and count as no class. void_id as in the
-# published networks' inverse table, where the last id of no class, 30, overwrites the others; it never counts either.
+# published code's inverse table, where 30 overwrites the other ids of no class; it is never scored.
 CITYSCAPES = Labels(
     names=_names(
         "road, sidewalk, building, wall, fence, pole, traffic light, traffic sign, vegetation, terrain, sky, "

@@ -1,9 +1,10 @@
 """List files, which choose and order the samples of a data set.
 
 A list file is named after its split, train.lst, val.lst or test.lst, as HRNet publishes them: a line names an image and
-its label, relative to the root and separated by white space; in test.lst all lines may name images alone. Further
-columns, which LIP's have, are not read. Lines may end as on Windows, since no path can hold a carriage return. A path
-that is absolute, climbs up by `..` or leads out of the root by a link is a fault, as is every other odd line.
+its label, relative to the root and separated by white space; test.lst may name only images. Further columns, which
+LIP's have, are not read. Lines may end as on Windows, since no path can hold a carriage return. A path that is
+absolute, climbs up by `..` or leads out of the root by a link is reported as a fault, and so is every other malformed
+line.
 """
 
 from pathlib import Path, PurePath
@@ -23,12 +24,12 @@ def list_files(lists: Path) -> dict[str, Path]:
     found = {split: file for split, file in files.items() if file.is_file()}
     if not found:
         names = ", ".join(file.name for file in files.values())
-        raise UserError(f"config.data.lists: {lists} holds none of {names}; give the folder that does.")
+        raise UserError(f"config.data.lists: {lists} has none of {names}; set it to the folder that has them.")
     return found
 
 
 def read_list(file: Path, root: Path) -> tuple[list[tuple[Path, Path | None]], list[str]]:
-    """Image and label, None where there are images alone, of each sound line, and one sentence for each fault."""
+    """(image, label or None) of each valid line, and one sentence for each fault."""
     lines, faults = read_lines(file)
     images_alone = file.stem == "test" and all(len(columns) == 1 for columns in lines.values())
     pairs: list[tuple[Path, Path | None]] = []
@@ -44,7 +45,7 @@ def read_list(file: Path, root: Path) -> tuple[list[tuple[Path, Path | None]], l
 
 
 def read_lines(file: Path) -> tuple[dict[int, list[str]], list[str]]:
-    """The words of each line by its number, lines that repeat the first word of another left out, and all faults."""
+    """The words of each line by its number, without lines that repeat an earlier first word; and all faults."""
     try:
         text = file.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -72,4 +73,4 @@ def _fault_of(path: str, root: Path) -> str | None:
         target = (root / path).resolve(strict=True)
     except (OSError, RuntimeError, ValueError):  # also links in a circle, and a null character
         return f"there is no {path} in {root}"
-    return None if target.is_relative_to(root.resolve()) else f"{path} leads out of {root} by a link"
+    return None if target.is_relative_to(root.resolve()) else f"{path} is a link to a file outside {root}"

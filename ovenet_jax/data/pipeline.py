@@ -1,7 +1,7 @@
 """From prepared records to uint8 arrays, by grain: batches for training, one sample at a time for the rest.
 
-What a batch holds depends on the seed and its number alone, not on how many processes or workers there are:
-the position in the data is the step, and no state of an iterator is ever saved.
+The content of a batch depends only on the seed and the step, not on how many processes or workers there are. The step
+gives the position in the data, so no iterator state is saved.
 """
 
 import contextlib
@@ -30,12 +30,12 @@ from ovenet_jax.data.augment import Act, RandomBrightness, RandomFlip, RandomSca
 from ovenet_jax.data.inventory import digest_of
 from ovenet_jax.data.labels import TOY_STREETS, Labels
 from ovenet_jax.data.official import TREES
-from ovenet_jax.data.prepare import Builder, File, read_inventory, write_records
+from ovenet_jax.data.prepare import Builder, Sample, read_inventory, write_records
 from ovenet_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 
-THREADS = 4  # that prepare batches ahead, one each, where there are no worker processes
+THREADS = 4  # that prefetch batches when there are no worker processes
 
 
 def prepare(data: ConfigDict) -> dict:
@@ -43,11 +43,11 @@ def prepare(data: ConfigDict) -> dict:
 
     Args:
       data: `name` ('toy_streets', 'folder' or that of one of TREES), `prepared` (the folder for records of all data
-        sets), `storage` (see storage.py), and, but for toy_streets, `root` (the folder of the source files) and
+        sets), `storage` (see storage.py), and, except for toy_streets, `root` (the folder of the source files) and
         `lists` (a folder of list files, see lists.py; '': none).
 
     Returns:
-      what they hold, see inventory.py.
+      the inventory (see inventory.py).
 
     Raises:
       UserError: an unknown name, or every fault of the source files at once.
@@ -59,20 +59,19 @@ def classes(data: ConfigDict) -> Labels:
     """The classes of the data set that config.data describes, whether it is prepared or not.
 
     Raises:
-      UserError: an unknown name; of a `folder`, that it does not describe its classes.
+      UserError: an unknown name, or a `folder` without class descriptions.
     """
     return TOY_STREETS if data.name == toy_streets.NAME else _tree(data).labels
 
 
-def label_files(data: ConfigDict) -> dict[str, File]:
-    """The label files, by their samples' names, of the data set that config.data describes.
+def labelled_samples(data: ConfigDict) -> list[Sample]:
+    """The files of all labelled samples of the data set that config.data describes.
 
     Raises:
-      UserError: an unknown name, or a root that is no folder.
+      UserError: an unknown name, or a root that is not a folder.
     """
     data_set = _builder(data).data_set
-    labelled = (samples for split, samples in data_set.splits.items() if split not in data_set.unlabelled)
-    return {sample.name: sample.label for samples in labelled for sample in samples if sample.label}
+    return [s for split, samples in data_set.splits.items() if split not in data_set.unlabelled for s in samples]
 
 
 def open_split(data: ConfigDict, split: str) -> "Source":
@@ -91,21 +90,23 @@ def open_split(data: ConfigDict, split: str) -> "Source":
         raise UserError(f"{data.name} has no split {split!r}; choose one of {choices}.")
     inventory = read_inventory(builder)
     reader = _reader(prepared, builder)
-    as_they_are = {key: tfds.decode.SkipDecoding() for key in reader.info.features}
+    undecoded = {key: tfds.decode.SkipDecoding() for key in reader.info.features}
     try:
-        records = reader.as_data_source(split, decoders=as_they_are)
+        records = reader.as_data_source(split, decoders=undecoded)
     except ValueError as error:
-        raise UserError(f"Split {split!r} of {data.name} is empty or no part that can be read ({error}).") from None
+        raise UserError(
+            f"Split {split!r} of {data.name} is empty, or is not a valid split expression ({error})."
+        ) from None
     has_labels = builder.data_set.unlabelled.isdisjoint(names)
     labels = builder.data_set.labels
     content = [inventory["splits"].get(name, {}).get("digest", "") for name in names]
-    content.append(repr(sorted(zip(labels.names, labels.ids, strict=True))))  # what labels mean, in any order
+    content.append(repr(sorted(zip(labels.names, labels.ids, strict=True))))  # the class table in any order
     identity = {"name": data.name, "split": split, "images": len(records), "digest": digest_of(content)}
     return Source(records, labels, prepared, has_labels, identity)
 
 
 def _reader(prepared: Path, builder: Builder) -> tfds.core.DatasetBuilder:
-    """TFDS's, which imports the classes that the folder names: they must be those that `builder` writes."""
+    """TFDS's reader. It imports the classes that the folder's files name, which must be those that `builder` writes."""
     try:
         texts = (prepared / "features.json").read_text(), json.dumps(builder.info.features.to_json())
         classes = re.compile(r'"(?:pythonClassName|type|proto_cls)":\s*"([^"]*)"')
@@ -132,9 +133,9 @@ class Samples(Protocol):
 class Source:
     """Random access to the samples of a split, in the order of their files. Can be pickled.
 
-    identity: name of the data set, split, how many images, and a digest of them, their labels and what these mean.
-    stored: the class table of the records, where they have other `classes`, and relabel: what makes of a sample its
-    label in these.
+    identity: name of the data set, split, number of images, and a digest of them, their labels and the class table.
+    stored: class table of the records, if it differs from `classes`; relabel(sample) then gives the label in these.
+    checked: the indices of samples whose pixels this process has checked.
     """
 
     records: Sequence[dict]
@@ -144,6 +145,7 @@ class Source:
     identity: Mapping[str, Any] = field(default_factory=dict)
     stored: Labels | None = None
     relabel: Callable[[dict], np.ndarray] | None = None
+    checked: set[int] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -160,7 +162,9 @@ class Source:
         try:
             record = self.records[index]
             name = _name(record)
-            pixels = storage.read(record, self.folder, self.stored or self.classes, self.has_labels)
+            check, stored = index not in self.checked, self.stored or self.classes
+            pixels = storage.read(record, self.folder, stored, self.has_labels, check)
+            self.checked.add(index)
         except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise UserError(
                 f"{name} in {self.folder} is damaged ({error}); delete that folder, and it is prepared anew."
@@ -171,12 +175,12 @@ class Source:
         return sample
 
     def name(self, index: int) -> str:
-        """The name of a sample, whose pixels are not read."""
+        """The name of a sample, without reading its pixels."""
         return _name(self.records[index])
 
 
 def _name(record: dict) -> str:
-    """Raises ValueError where files of this name would not be in the folder that they are written to."""
+    """Raises ValueError for names that would lead out of the output folder."""
     name = record["name"].decode()
     if not files.is_inside(name):
         raise ValueError(f"its name {name!r} leads out of folders")
@@ -184,10 +188,10 @@ def _name(record: dict) -> str:
 
 
 def augmentations(settings: ConfigDict, classes: Labels) -> list[Act]:
-    """The acts that config.augment describes; those of LIP, whose images are resized to a fixed size, flip first.
+    """The transforms of config.augment. With a fixed `resize` (LIP) the flip comes first.
 
-    openseg always flips before it resizes by `short_side`, changes the brightness before it pads, and pads anywhere:
-    flipping last is then the same in distribution, and a padded edge is as much brighter as the image.
+    openseg flips before it resizes by `short_side`, and changes the brightness before it pads, anywhere. Flipping last
+    gives the same distribution; the padding changes in brightness with the image.
     """
     of_crop: dict[str, Any] = {entry.name: settings[entry.name] for entry in fields(RandomScaleCrop)}
     of_crop |= {key: tuple(x) for key, x in of_crop.items() if isinstance(x, list)}
@@ -210,11 +214,11 @@ def train_batches(
     process_count: int = 1,
     workers: int = 0,
 ) -> AbstractContextManager[Iterator[Batch]]:
-    """Endless batches, shuffled and augmented by acts in this order, from that of `first_step` (0: the first) on.
+    """Endless batches, shuffled and augmented by `acts` in this order, from batch `first_step` (0: the first) on.
 
     batch_size counts the rows over all processes; this process gets b = batch_size / process_count of them, and
     the batches of all processes, one after the other, are the same for any process_count. Each pass over the
-    source has its own order. With workers > 0 so many processes read and augment, otherwise threads do.
+    source has its own order. workers: number of processes that read and augment; 0: threads.
 
     Returns:
       for a `with`: an iterator of {'image': uint8 RGB [b, h, w, 3], 'label': uint8 train ids [b, h, w]}.
@@ -255,11 +259,11 @@ def samples(
 ) -> AbstractContextManager[Iterator[dict]]:
     """The samples at `indices`, each once, in this order and at its own size, read ahead.
 
-    short_side: resizes images and labels as `resize_short_side` does; 0: not. With workers > 0 so many processes
-    read, otherwise threads do.
+    short_side: resizes images and labels as `resize_short_side` does; 0: no. workers: number of processes that read;
+    0: threads.
 
     Returns:
-      for a `with`: an iterator of the source's samples, each with its place as 'index'.
+      for a `with`: an iterator of the source's samples, each with its 'index'.
 
     Raises:
       UserError: on iterating, a record is damaged.
@@ -299,14 +303,14 @@ def _image_and_label(sample: dict) -> Batch:
 @contextlib.contextmanager
 def _running(dataset: grain.MapDataset, workers: int) -> Iterator[Iterator[dict]]:
     """The elements of dataset, made ahead of time; at the end of the `with`, threads and processes end too."""
-    if workers and not flags.FLAGS.is_parsed():  # grain has some, and reads them
+    if workers and not flags.FLAGS.is_parsed():  # grain defines absl flags and reads them
         flags.FLAGS.mark_as_parsed()
     threads = 1 if workers else THREADS
     ahead = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
     iterator = iter(ahead.mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)))
     try:
         if workers:
-            with _light_main_module():  # until the first element of each worker has come: all have started then
+            with _light_main_module():  # the first element of each worker shows that it has started
                 first = deque(itertools.islice(iterator, workers))
             yield _own_memory(first, iterator)
         else:
@@ -316,7 +320,7 @@ def _running(dataset: grain.MapDataset, workers: int) -> Iterator[Iterator[dict]
 
 
 def _own_memory(first: deque[dict], rest: Iterator[dict]) -> Iterator[dict]:
-    """Copies of all arrays: the memory that they share with a worker is free again at once, whoever holds them."""
+    """Copies arrays out of the memory shared with a worker, which is freed at once."""
     while first:
         yield _copied(first.popleft())
     for element in rest:
@@ -329,9 +333,9 @@ def _copied(element: dict) -> dict:
 
 @contextlib.contextmanager
 def _light_main_module():
-    """Processes that start meanwhile run worker.py as their main module, not again what the user started.
+    """Processes started inside this context run worker.py as their main module.
 
-    Without this each would import that program and all it imports, such as jax and TensorFlow.
+    Without this each would import the user's program and all it imports, such as jax and TensorFlow.
     """
     main = sys.modules["__main__"]
     spec = main.__spec__

@@ -1,4 +1,4 @@
-"""From source files to ArrayRecord: check every file, name every fault at once, write what is sound, count it.
+"""From source files to ArrayRecord: check all files, report all faults together, write records, count what they hold.
 
 One process at a time prepares a data set; others wait, and find it done. TFDS writes into a folder named
 `incomplete.*` and renames it at the end, so that an interrupted preparation leaves nothing that looks finished; the
@@ -27,19 +27,19 @@ from tqdm import tqdm
 
 from ovenet_jax import files
 from ovenet_jax.data import storage
-from ovenet_jax.data.image_files import Read, read_image, read_label, turned_alike
-from ovenet_jax.data.inventory import FORM, Inventory, digest_of
+from ovenet_jax.data.image_files import Read, has_exif, oriented_like, read_image, read_label
+from ovenet_jax.data.inventory import Inventory, digest_of, form_of
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.data.walk import Note, counted
 from ovenet_jax.errors import EXIT_INTERRUPTED, FAULTS_SHOWN, UserError, listed
 
 SHARD_BYTES = 2**26  # of the source files
 REPORT = "report.json"  # beside the records: the inventory
-FORMAT = 3  # to be raised with every change of what a record holds
+FORMAT = 3  # increased whenever what a record holds changes such that it must be prepared anew
 
 
 class File(Protocol):
-    """A path, or what is read like one."""
+    """A Path, or any object with read_bytes()."""
 
     def read_bytes(self) -> bytes: ...
 
@@ -56,10 +56,9 @@ class Sample(NamedTuple):
 class DataSet(NamedTuple):
     """What there is to prepare.
 
-    source: where it is, for people. unlabelled: the splits without labels. official: how many samples each split has
-    where it is published. faults: one sentence for each that is known before the files are read. digest: of all that
-    the records depend on. bytes_needed: disk space by storage form, worked out when it is called. left_out: what is to
-    be said of files that are no samples.
+    source: where it is, for people. unlabelled: the splits without labels. official: number of samples per split as
+    published. faults: one sentence for each that is known before files are read. digest: hash of everything the records
+    depend on. bytes_needed: disk space by storage form, computed when called. left_out: notes about other files.
     """
 
     name: str
@@ -84,7 +83,7 @@ class Builder(tfds.core.ShardBasedBuilder):
     def __init__(self, data_set: DataSet, prepared: Path, form: str):
         self.name = data_set.name
         self.data_set, self.prepared, self.form = data_set, prepared, form
-        self.list_of_faults = prepared / f"{data_set.name}.faults.txt"
+        self.fault_file = prepared / f"{data_set.name}.faults.txt"
         folder = prepared / f"{data_set.name}-{digest(form, data_set.digest)}"
         super().__init__(data_dir=folder, file_format="array_record")
 
@@ -106,7 +105,7 @@ class Builder(tfds.core.ShardBasedBuilder):
         with storage.writing(self.form, folder, self.data_set.labels) as self._write:
             super()._download_and_prepare(dl_manager, download_config)
         if self._faults:
-            raise UserError(_refusal(self._faults, self.data_set.source, self.list_of_faults))
+            raise UserError(_refusal(self._faults, self.data_set.source, self.fault_file))
         files.write_json(folder / REPORT, self._inventory.as_json())
 
     def _shard_iterators_per_split(self, dl_manager) -> dict[str, list[Callable[[], Iterator]]]:
@@ -121,7 +120,7 @@ class Builder(tfds.core.ShardBasedBuilder):
         return shards
 
     def _records(self, split: str, samples: Sequence[Sample]) -> Iterator[tuple[int, dict]]:
-        """Key and record of each sample; none any more once there is a fault."""
+        """Key and record of each sample; stops after the first fault, but checks all files."""
         known_ids = self.data_set.labels.known_ids()
         checked = _ahead(lambda sample: _check(sample, known_ids), samples)
         bar = tqdm(checked, f"preparing {self.name} {split}", len(samples), unit=" samples", mininterval=1)
@@ -142,7 +141,7 @@ class _LocalInfo(tfds.core.DatasetInfo):
         """Nothing: no server knows our data sets, and TFDS would leave a temporary folder behind."""
 
     def write_to_directory(self, dataset_info_dir: Path, all_metadata: bool = True) -> None:
-        """The last that TFDS writes before it renames the folder."""
+        """Called by TFDS last before it renames the folder."""
         super().write_to_directory(dataset_info_dir, all_metadata)
         files.flush_all(Path(dataset_info_dir))
 
@@ -167,7 +166,7 @@ def _check(sample: Sample, known_ids: frozenset[int]) -> _Checked:
     image = _read(sample.image, read_image, faults, content)
     label = _read(sample.label, read_label, faults, content) if sample.label else None
     if image and label:
-        label = turned_alike(label, image)
+        label = oriented_like(label, image)
     if label:
         pixels = np.bincount(label.array.ravel(), minlength=256)
         unknown = sorted(set(np.flatnonzero(pixels).tolist()) - known_ids)
@@ -181,7 +180,7 @@ def _check(sample: Sample, known_ids: frozenset[int]) -> _Checked:
 
 
 def _read(file: File, read: Callable[[bytes], Read], faults: list[str], content: Any) -> Read | None:
-    """Adds what the file holds to a hash, `content`, and what is wrong with it to `faults`."""
+    """Reads the file; updates the hash `content` and appends errors to `faults`."""
     try:
         data = file.read_bytes()
         content.update(hashlib.sha256(data).digest())
@@ -193,8 +192,16 @@ def _read(file: File, read: Callable[[bytes], Read], faults: list[str], content:
     return None
 
 
+def aligned_label(sample: Sample, read: Callable[[bytes], Read] = read_label) -> Read:
+    """The label of a sample, as `read` reads it, turned as its image is. Raises OSError, ValueError: a file cannot be
+    read."""
+    assert sample.label
+    label, image = read(sample.label.read_bytes()), sample.image.read_bytes()
+    return oriented_like(label, read_image(image)) if has_exif(image) else label
+
+
 def _ahead(function: Callable, items: Sequence) -> Iterator:
-    """function(item) of all items in their order, worked out by a thread per core, a few ahead."""
+    """function(item) of all items in their order, computed by one thread per core, a few items ahead."""
     cores = os.cpu_count() or 1
     with ThreadPoolExecutor(cores) as threads:
         running: deque = deque()
@@ -210,7 +217,7 @@ def _ahead(function: Callable, items: Sequence) -> Iterator:
 
 
 def write_records(builder: Builder) -> dict:
-    """Prepares the data set of `builder`, unless that is done already; TFDS's own messages are kept silent.
+    """Prepares the data set of `builder`, unless that is done already; TFDS's output is suppressed.
 
     Returns:
       its inventory, as JSON, and the folder of its records.
@@ -226,19 +233,23 @@ def write_records(builder: Builder) -> dict:
 
 
 def read_inventory(builder: Builder) -> dict:
-    """The inventory of prepared data. Digests, which commit 27140ce did not write, are added to it from the sources.
+    """The inventory of prepared data. That of commit 27140ce has no digests, which are computed from the source files.
 
     Raises:
       UserError: it is damaged.
     """
-    file, labels = Path(builder.data_dir) / REPORT, builder.data_set.labels
-    report = files.read_json(file, FORM, f"delete {file.parent}, and it is prepared anew")
+    file, data_set = Path(builder.data_dir) / REPORT, builder.data_set
+    names, known_ids = data_set.labels.names, data_set.labels.known_ids()
+    remedy = f"delete {file.parent}, and it is prepared anew"
+    report = files.read_json(file, form_of(data_set.splits, data_set.unlabelled), remedy)
+    if any(len(found.get("pixels", names)) != len(names) for found in report["splits"].values()):
+        raise UserError(f"{file} is damaged (it counts other classes); {remedy}.")
     without = [split for split, found in report["splits"].items() if not isinstance(found.get("digest"), str)]
     for split in without:
-        checked = _ahead(partial(_check, known_ids=labels.known_ids()), builder.data_set.splits.get(split, ()))
+        checked = _ahead(partial(_check, known_ids=known_ids), data_set.splits[split])
         report["splits"][split]["digest"] = digest_of(found.digest for found in checked)
     if without:
-        with contextlib.suppress(OSError):  # where it may only be read it is worked out every time
+        with contextlib.suppress(OSError):  # a read-only folder: computed every time
             files.write_json(file, report)
     return report
 
@@ -247,7 +258,7 @@ def _write_records(builder: Builder, folder: Path) -> None:
     for leftover in builder.prepared.glob(f"{builder.name}-*/{builder.name}/incomplete.*"):
         shutil.rmtree(leftover)
     _check_disk(builder)
-    builder.list_of_faults.unlink(missing_ok=True)
+    builder.fault_file.unlink(missing_ok=True)
     tfds.disable_progress_bar()
     files.make_folder(folder.parent)
     with tempfile.TemporaryDirectory() as empty, contextlib.redirect_stdout(io.StringIO()):
@@ -259,8 +270,8 @@ def _write_records(builder: Builder, folder: Path) -> None:
 
 
 def once(made: Path, place: Path, name: str, make: Callable[[], None]) -> None:
-    """Has `make` make `made` in the folder `place`, unless it is there. Other processes that want it wait: there is a
-    lock of that `name`, which the system frees where one is killed.
+    """Calls `make` to create `made` in the folder `place`, unless it exists. Other processes wait meanwhile on a lock
+    file of that `name`, which the system releases if its holder is killed.
 
     Raises:
       UserError: `place` cannot be written, or `make` was interrupted.
@@ -274,7 +285,7 @@ def once(made: Path, place: Path, name: str, make: Callable[[], None]) -> None:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    print(f"Another process prepares {name} in {place}; waiting for it.", flush=True)
+                    print(f"Another process is preparing {name} in {place}; waiting for it.", flush=True)
                     fcntl.flock(file, fcntl.LOCK_EX)
                 if not made.exists():  # otherwise another process has made it meanwhile
                     make()
@@ -285,10 +296,10 @@ def once(made: Path, place: Path, name: str, make: Callable[[], None]) -> None:
 
 
 def _check_disk(builder: Builder) -> None:
-    """Says what disk space each storage form takes.
+    """Prints the disk space of each storage form.
 
     Raises:
-      UserError: there is less.
+      UserError: not enough free space.
     """
     prepared, needed = builder.prepared, builder.data_set.bytes_needed()
     free = shutil.disk_usage(prepared).free
@@ -316,5 +327,5 @@ def _refusal(faults: Sequence[str], source: str, file: Path) -> str:
 
 
 def digest(*parts: object) -> str:
-    """A short name for what the parts say; another source or FORMAT gets another name and is prepared anew."""
+    """A short hash of the parts and FORMAT, which names the folder; what has another is prepared anew."""
     return hashlib.sha256(repr((FORMAT, *parts)).encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""The sizes that images are resized to, rounded as published: in training and in tests; and padded to."""
+"""Sizes of resized and padded images, with the rounding of the published code."""
 
 
 def scaled_size(size: tuple[int, int], long_side: float) -> tuple[int, int]:

@@ -2,8 +2,8 @@
 
 A road with markings that run to the vanishing point, pavements and two rows of facades; in front of them trees, poles,
 cars and people that hide one another. Light, haze, colours and noise are drawn anew for every scene, and road,
-pavement, walls and poles share their greys: what a pixel is shows in its surroundings and in the geometry, not in its
-colour.
+pavement, walls and poles share their greys: a pixel's class follows from context and geometry, not from its colour
+alone.
 
 World frame, in metres: x to the right from the middle of the street, y up from the road, z along it from the camera.
 Colours are RGB, 0 to 255.
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 SKY, BUILDING, ROAD, PAVEMENT, VEGETATION, POLE, CAR, PERSON = range(8)
-NEAREST = 1.0  # z of what is painted; what begins nearer is cut off there, out of sight
+NEAREST = 1.0  # near plane: polygons are clipped at this z
 
 SKIES = (  # zenith, horizon, tint of the light
     ((86, 142, 206), (206, 222, 236), (1.04, 1.00, 0.94)),
@@ -87,7 +87,7 @@ class Picture:
 
 
 def _paint_ground(rng, picture: Picture, kerb: float, front: float, end: float) -> None:
-    """In stripes across the street, each of its own tone, and the markings on the road."""
+    """Paints the ground in stripes across the street, each in its own tone, and road markings."""
     tones = (70, 125), (115, 185), (175, 215)
     asphalt, stone, white = (rng.uniform(*tone) + rng.normal(0, 5, 3) for tone in tones)
     lawn, edges = rng.choice(LEAVES), np.geomspace(end, NEAREST, 25)
@@ -104,7 +104,7 @@ def _paint_ground(rng, picture: Picture, kerb: float, front: float, end: float) 
 
 
 def _paint_houses(rng, picture: Picture, front: float, end: float) -> None:
-    """Those where the street ends, and both rows: gables, facades with windows, and trees in the gaps."""
+    """Paints houses at the street's end and on both sides: gables, facades with windows, and trees in the gaps."""
     for x in np.arange(-60, 60, 8):
         picture.paint(BUILDING, rng.choice(WALLS), x + 4.1 * ACROSS, rng.uniform(4, 11) * UP, end)
     shades = 1 + rng.uniform(-0.15, 0.15) * np.array((-1, 1))
@@ -148,7 +148,7 @@ def _things(rng, kerb: float, front: float) -> Iterator[tuple[float, float, Call
 
 
 def _paint_car(rng, picture: Picture, x: float, z: float) -> None:
-    """Of a box with a cabin, the faces that the camera sees."""
+    """Paints the visible faces of a car, a box with a cabin."""
     color, glass, roof = (rng.choice(PAINTS) + rng.normal(0, 10, 3), GLASS - rng.uniform(0, 30), rng.uniform(1.4, 1.9))
     side = x + np.sign(picture.x - x) * 0.9
     picture.paint(None, DARK, x + 1.1 * ACROSS, 0, z - 2.2 + 4.4 * UP)  # the shadow

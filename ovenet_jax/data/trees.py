@@ -161,7 +161,7 @@ def _pair(pair: Folders, root: Path) -> _Found:
         return [], missing, []
     images, left_out = _files(folders[0], pair.image_end, IMAGE_SUFFIXES)
     labels, others = _files(folders[1], pair.label_end, (".png",)) if pair.labels else ([], [])
-    left_out += others
+    left_out += [note for note in others if PurePath(note[1]).stem.endswith(pair.label_end)]
     empty = [] if images else [f"{folders[0]}: no image in this folder"]
     if pair.labels and not labels:
         empty.append(f"{folders[1]}: no label PNG in this folder")

@@ -1,7 +1,7 @@
-"""The one walk over the folders in which people keep images, labels and offsets.
+"""Recursive listing of image, label and offset files.
 
-Names that begin with a dot are left alone, of files and of folders: they are what file managers, notebooks and archives
-leave. Links to folders are followed. Files of other suffixes than those asked for are counted and named.
+Hidden files and folders (leading dot) are skipped: file managers, notebooks and archives leave them. Links to folders
+are followed. Other files are counted and named.
 """
 
 import os
@@ -11,29 +11,31 @@ from typing import NamedTuple
 
 from ovenet_jax.errors import UserError
 
-Note = tuple[str, str]  # what is to be said of files of this kind, and one of them
+Note = tuple[str, str]  # a message about files of one kind, and one of them
 
 
 class Found(NamedTuple):
-    """Files in the order of their paths: those asked for, and each of the others behind what is to be said of it."""
+    """The files asked for, in the order of their paths, and a note for each of the others."""
 
     files: list[Path]
     left_out: list[Note]
 
 
 def walk(folder: Path, suffixes: Sequence[str], end: str = "") -> Found:
-    """The files under `folder` whose suffix, in small or capital letters, is one of these and follows on `end`.
+    """The files under `folder` called *<end><suffix>, suffixes in small or capital letters.
 
     Raises:
-      UserError: a folder cannot be read, or a link leads back to one that it stands in.
+      UserError: a folder cannot be read, or a link points to one of its parent folders.
     """
     found = Found([], [])
-    for file in sorted(file for file in _files(folder, ()) if file.stem.endswith(end)):
-        if file.suffix.lower() in suffixes:
-            found.files.append(file)
-        else:
-            kind = f"files {file.suffix or 'without a suffix'} left out, where {', '.join(suffixes)} are read"
+    for file in sorted(_files(folder, ())):
+        if file.suffix.lower() not in suffixes:
+            kind = f"files {file.suffix or 'without a suffix'} left out (only {', '.join(suffixes)} are read)"
             found.left_out.append((kind, str(file)))
+        elif not file.stem.endswith(end):
+            found.left_out.append((f"files whose names do not end in {end} left out", str(file)))
+        else:
+            found.files.append(file)
     return found
 
 
@@ -41,7 +43,7 @@ def _files(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
     try:
         above = (*above, folder.resolve(strict=True))
         if above[-1] in above[:-1]:
-            raise UserError(f"{folder} is a link to {above[-1]}, which it stands in; remove the link.")
+            raise UserError(f"{folder} is a link to its own parent folder {above[-1]}; remove the link.")
         entries = [(Path(entry), entry.is_dir()) for entry in os.scandir(folder) if entry.name[0] != "."]
     except OSError as error:
         raise UserError(f"{folder} cannot be read ({error.strerror}); mend or remove it.") from error
@@ -53,7 +55,7 @@ def _files(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
 
 
 def counted(notes: Iterable[Note]) -> list[dict]:
-    """Each note once, with how many files it is about and the first of them, as an inventory keeps it."""
+    """Each note once, with the number of its files and the first of them, as an inventory keeps it."""
     files: dict[str, list[str]] = {}
     for note, file in notes:
         files.setdefault(note, []).append(file)

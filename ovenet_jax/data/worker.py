@@ -1,6 +1,6 @@
 """The main module of the pipeline's worker processes (see `_light_main_module` in pipeline.py).
 
-A worker only reads and augments: it does without jax, leaves signals to the process that started it, and ends
+A worker only reads and augments: it does not import jax, leaves signals to the process that started it, and ends
 when that one has gone.
 """
 
@@ -14,7 +14,7 @@ import cv2
 from absl import logging
 
 
-def _end_with(parent: int) -> None:
+def _exit_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -23,8 +23,8 @@ def _end_with(parent: int) -> None:
 if __name__ == "__mp_main__":
     sys.modules["jax"] = None  # type: ignore[assignment]  # grain then uses tree functions of its own ...
     logging.set_verbosity(logging.ERROR)  # ... and would warn of that
-    cv2.setNumThreads(1)  # there are as many workers as the user wants cores at work
+    cv2.setNumThreads(1)  # the number of workers already sets the number of busy cores
     # interruption.SIGNALS, often sent to all processes; but the last step of the main one still wants its batch.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
+    threading.Thread(target=_exit_with, args=[os.getppid()], daemon=True).start()

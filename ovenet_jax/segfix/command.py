@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import cv2
 from tqdm import tqdm
@@ -85,3 +85,16 @@ def each(work: Callable, items: Sequence, workers: int, title: str) -> Iterator:
     """work(item) of all items in their order, by so many threads: what takes time is done outside of Python."""
     with ThreadPoolExecutor(workers) as threads:
         yield from tqdm(threads.map(work, items), title, len(items), unit=" files", mininterval=1)
+
+
+def faults_of(work: Callable[[Any], None], items: Sequence, workers: int, title: str) -> list[str]:
+    """Does work(item) as `each` does; one sentence for each item with which it raises OSError or ValueError."""
+
+    def fault_of(item: Any) -> str:
+        try:
+            work(item)
+        except (OSError, ValueError) as error:
+            return str(error)
+        return ""
+
+    return [fault for fault in each(fault_of, items, workers, title) if fault]

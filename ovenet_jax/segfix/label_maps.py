@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from ovenet_jax.data import folder
-from ovenet_jax.data.image_files import read_header, read_label
+from ovenet_jax.data.image_files import Read, read_header, read_label
 from ovenet_jax.data.labels import IGNORE, Labels, numbered
 from ovenet_jax.data.walk import counted, said, walk
 from ovenet_jax.errors import UserError
@@ -78,15 +78,19 @@ def meaning_of(data_set: str | None, ids: str) -> Meaning:
 
 
 def read_instance_ids(path: Path) -> np.ndarray:
-    """The instance map `path`, uint8 or uint16 [H, W]. Raises ValueError: it has other than one channel of 8 or 16
-    bits, or does not decode; OSError: it cannot be read."""
+    """The instance map `path`, uint8 or uint16 [H, W]. Raises what `read_instances` does, and OSError."""
     with named(path):
-        data = path.read_bytes()
-        read_header(data)
-        ids = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if ids is None or ids.ndim != 2:
-            raise ValueError("does not decode as an instance map of one channel")
-    return ids
+        return read_instances(path.read_bytes()).array
+
+
+def read_instances(data: bytes) -> Read:
+    """An instance map, uint8 or uint16 [H, W]. Raises ValueError: it has other than one channel of 8 or 16 bits, or
+    does not decode."""
+    read_header(data)
+    ids = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if ids is None or ids.ndim != 2:
+        raise ValueError("does not decode as an instance map of one channel")
+    return Read(ids, data)
 
 
 def files_by_name(folder: Path, suffixes: Sequence[str], ends: Sequence[str] = (), only: str = "") -> dict[str, Path]:

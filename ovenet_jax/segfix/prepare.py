@@ -32,21 +32,17 @@ def prepare(given: Namespace) -> list[str]:
     maps = files_by_name(given.labels, (".png",), only=meaning.ends[2 if given.instances else 1])
     class_ids = sum((meaning.classes or CITYSCAPES).ids, ())
 
-    def write(item: tuple[str, Path]) -> str | None:
-        """What is wrong with a label map, if anything is; otherwise its ground truth is written."""
+    def write(item: tuple[str, Path]) -> None:
         name, path = item
-        try:
-            if given.instances:
-                truth = ground_truth.of_instances(read_instance_ids(path), class_ids, given.metric)
-            else:
-                truth = ground_truth.of_classes(meaning.read(path), given.metric)
-        except (OSError, ValueError) as error:
-            return str(error)
-        write_ground_truth(folder / f"{name}{'.mat' if given.mat else '.png'}", truth)
-        return None
+        if given.instances:
+            truth = ground_truth.of_instances(read_instance_ids(path), class_ids, given.metric)
+        else:
+            truth = ground_truth.of_classes(meaning.read(path), given.metric)
+        with files.writing(given.out, "--out"):
+            write_ground_truth(folder / f"{name}{'.mat' if given.mat else '.png'}", truth)
 
     with files.new_folder(given.out, "--out") as folder:
-        faults = [*filter(None, command.each(write, list(maps.items()), given.workers, "ground truth"))]
+        faults = command.faults_of(write, list(maps.items()), given.workers, "ground truth")
     print(f"Written: the ground truth of {len(maps) - len(faults)} of {len(maps)} label maps in {given.out}")
     return faults
 

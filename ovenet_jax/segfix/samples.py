@@ -1,6 +1,6 @@
 """SegFix's ground truth of a prepared data set: written once, and read as the labels of its samples."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,60 +9,55 @@ import cv2
 import numpy as np
 
 from ovenet_jax import files
-from ovenet_jax.data.image_files import read_label
 from ovenet_jax.data.labels import IGNORE, Labels
 from ovenet_jax.data.pipeline import Source
-from ovenet_jax.data.prepare import File, once
+from ovenet_jax.data.prepare import Sample, aligned_label, once
 from ovenet_jax.errors import UserError, listed
 from ovenet_jax.segfix import command, ground_truth
-from ovenet_jax.segfix.files import read_ground_truth, write_ground_truth
+from ovenet_jax.segfix.files import named, read_ground_truth, write_ground_truth
 from ovenet_jax.segfix.ground_truth import GroundTruth
-from ovenet_jax.segfix.label_maps import read_instance_ids
+from ovenet_jax.segfix.label_maps import read_instances
 from ovenet_jax.segfix.labels import training_label
 
 
-def prepare_samples(labels: Mapping[str, File], classes: Labels, regions: str, out: Path) -> None:
-    """Writes the ground truth of a prepared data set's labels, by their samples' names, to out/<name>.png, unless `out`
-    is there already; other processes wait meanwhile. regions: what has boundaries, one of REGIONS. Raises UserError:
-    naming all instance maps that are missing and all damaged files; or `out` cannot be written."""
+def prepare_samples(samples: Sequence[Sample], classes: Labels, regions: str, out: Path) -> None:
+    """Writes the ground truth of a prepared data set's labelled samples to out/<name>.png, unless `out` exists; other
+    processes wait meanwhile. regions: what has boundaries, one of REGIONS. Raises UserError: naming all instance maps
+    that are missing and all damaged files; or `out` cannot be written."""
 
     def make() -> None:
-        def write(sample: tuple[str, File]) -> str | None:
-            """What is wrong with the sample."""
-            name, label = sample
-            try:
-                truth = REGIONS[regions](label, classes)
-            except (OSError, ValueError) as error:
-                return f"{label}: {error}"
-            write_ground_truth(folder / f"{name}.png", truth)
-            return None
+        def write(sample: Sample) -> None:
+            with named(Path(str(sample.label))):
+                truth = REGIONS[regions](sample, classes)
+            with files.writing(out, "--config.data.prepared"):
+                write_ground_truth(folder / f"{sample.name}.png", truth)
 
         with files.new_folder(out, "--config.data.prepared") as folder:
-            told = command.each(write, list(labels.items()), command.CORES, f"boundaries of {regions}")
-            faults = [fault for fault in told if fault]
+            faults = command.faults_of(write, samples, command.CORES, f"boundaries of {regions}")
             if faults:
                 raise UserError(
-                    f"{len(faults)} of {len(labels)} labels have no boundaries of {regions}, mend them or choose "
+                    f"{len(faults)} of {len(samples)} labels have no boundaries of {regions}, mend them or choose "
                     f"another --config.data.regions:{listed(faults)}"
                 )
 
     once(out, out.parent, out.name, make)
 
 
-def _of_label(file: File, classes: Labels) -> GroundTruth:
-    return ground_truth.of_classes(cv2.LUT(read_label(file.read_bytes()).array, classes.train_ids()))
+def _of_classes(sample: Sample, classes: Labels) -> GroundTruth:
+    return ground_truth.of_classes(cv2.LUT(aligned_label(sample).array, classes.train_ids()))
 
 
-def _of_instances_beside(file: File, classes: Labels) -> GroundTruth:
+def _of_instances(sample: Sample, classes: Labels) -> GroundTruth:
     """Cityscapes' instance maps lie beside the label maps."""
-    path = Path(str(file))
+    path = Path(str(sample.label))
     beside = path.with_name(path.name.replace("labelIds", "instanceIds"))
     if beside == path or not beside.exists():
         raise ValueError("there is no instance map beside it, as Cityscapes has them")
-    return ground_truth.of_instances(read_instance_ids(beside), sum(classes.ids, ()))
+    ids = aligned_label(sample._replace(label=beside), read_instances).array
+    return ground_truth.of_instances(ids, sum(classes.ids, ()))
 
 
-REGIONS = {"classes": _of_label, "instances": _of_instances_beside}
+REGIONS = {"classes": _of_classes, "instances": _of_instances}
 
 
 def with_boundaries(source: Source, truth: Path, directions: int, classes: Labels) -> Source:

@@ -42,7 +42,7 @@ class Boundaries:
         data, regions = self._config.data, self._regions
         inventory = pipeline.prepare(data)
         out = self._truth(Path(inventory["folder"]))
-        prepare_samples(pipeline.label_files(data), pipeline.classes(data), regions, out)
+        prepare_samples(pipeline.labelled_samples(data), pipeline.classes(data), regions, out)
         return inventory
 
     def open_training(self) -> Source:

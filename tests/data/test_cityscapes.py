@@ -132,3 +132,11 @@ def test_all_is_no_split(tmp_path):
     pipeline.prepare(data)
     with pytest.raises(UserError, match="cityscapes has no split 'all'; choose one of train, val, test"):
         pipeline.open_split(data, "all")
+
+
+def test_images_without_the_end_of_the_data_set_are_named_and_what_lies_beside_labels_is_not(data):
+    image = Path(data.root) / "leftImg8bit/val/lindau/lindau_000000_000020.png"
+    write(image, trees.image(trees.SIZE))
+    assert pipeline.prepare(data)["notes"] == [
+        {"note": "files whose names do not end in _leftImg8bit left out", "files": 1, "first": str(image)}
+    ]

@@ -15,10 +15,10 @@ from ovenet_jax.data.image_files import (
     decode_image,
     decode_label,
     image_size,
+    oriented_like,
     read_any_image,
     read_image,
     read_label,
-    turned_alike,
     write_picture,
 )
 from ovenet_jax.data.image_folder import ImageFolder
@@ -203,12 +203,12 @@ def oriented(picture, kind, orientation):
 
 @pytest.mark.parametrize("kind", ["png", "jpeg"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_an_image_that_its_exif_turns_is_noted_and_its_label_is_turned_alike(kind, orientation):
+def test_an_image_that_its_exif_turns_is_noted_and_its_label_is_oriented_like(kind, orientation):
     data = oriented(Image.fromarray(RGB), kind, orientation)
     image = read_image(data)
     np.testing.assert_array_equal(image.array, ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
     assert image.note == (image_files.TURNED_IMAGE if orientation > 1 else "")
-    label = turned_alike(read_label(GREY_PNG), image)
+    label = oriented_like(read_label(GREY_PNG), image)
     marked = Image.fromarray(IDS)
     marked.getexif()[0x0112] = orientation
     np.testing.assert_array_equal(label.array, ImageOps.exif_transpose(marked))
@@ -216,7 +216,7 @@ def test_an_image_that_its_exif_turns_is_noted_and_its_label_is_turned_alike(kin
     assert label.note == (image_files.TURNED_LABEL if orientation > 1 else "")
     if orientation > 4:  # a label of the turned size was drawn on the turned image
         upright = read_label(cv2.imencode(".png", IDS.T)[1].tobytes())
-        assert turned_alike(upright, image) is upright
+        assert oriented_like(upright, image) is upright
 
 
 # ---- to predict ----
@@ -241,16 +241,16 @@ PICTURE = Image.fromarray(RGB)
         (cv2.imencode(".png", DEEP[..., 0])[1].tobytes(), RGB[..., :1], image_files.DEEP_IMAGE),
         (cv2.imencode(".tif", DEEP[..., 0])[1].tobytes(), RGB[..., :1], image_files.DEEP_IMAGE),
         (saved(PICTURE.convert("CMYK"), "tiff"), RGB, image_files.CMYK_IMAGE),
-        (saved(HALF_CLEAR, "png"), ON_WHITE, image_files.CLEAR_IMAGE),
-        (saved(HALF_CLEAR, "webp", lossless=True, exact=True), ON_WHITE, image_files.CLEAR_IMAGE),
-        (saved(HALF_CLEAR, "tiff"), ON_WHITE, image_files.CLEAR_IMAGE),
+        (saved(HALF_CLEAR, "png"), ON_WHITE, image_files.TRANSPARENT_IMAGE),
+        (saved(HALF_CLEAR, "webp", lossless=True, exact=True), ON_WHITE, image_files.TRANSPARENT_IMAGE),
+        (saved(HALF_CLEAR, "tiff"), ON_WHITE, image_files.TRANSPARENT_IMAGE),
         (saved(PICTURE.convert("RGBA"), "tiff"), RGB, ""),
         (png(8, 3, IDS, PALETTE, CLEAR), np.where((IDS > 2)[..., None], PALETTE_COLORS[IDS], 255),
-         image_files.CLEAR_IMAGE),
-        (saved(PICTURE, "tiff", save_all=True, append_images=[PICTURE]), RGB, image_files.MOVING_IMAGE),
+         image_files.TRANSPARENT_IMAGE),
+        (saved(PICTURE, "tiff", save_all=True, append_images=[PICTURE]), RGB, image_files.SEVERAL_IMAGES),
         (oriented(PICTURE, "tiff", 6), np.rot90(RGB, -1), image_files.TURNED_IMAGE),
         (oriented(HALF_CLEAR, "png", 3), ON_WHITE[::-1, ::-1],
-         f"{image_files.TURNED_IMAGE}; {image_files.CLEAR_IMAGE}"),
+         f"{image_files.TURNED_IMAGE}; {image_files.TRANSPARENT_IMAGE}"),
     ],
     ids=["bmp", "tif", "lzw", "webp", "gif", "png", "16 bits png", "16 bits tif", "16 bits grey png",
          "16 bits grey tif", "cmyk", "clear png", "clear webp", "clear tif", "opaque", "clear palette", "pages",
@@ -260,6 +260,16 @@ def test_what_people_have_is_read_to_predict_and_said_where_something_is_lost(da
     read = read_any_image(data)
     np.testing.assert_array_equal(read.array, np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
     assert read.note == note
+
+
+def test_an_animated_png_is_noted_wherever_it_is_read():
+    data = saved(PICTURE, "png", save_all=True, append_images=[PICTURE.rotate(180)])
+    for read in (read_image(data), read_any_image(data)):
+        np.testing.assert_array_equal(read.array, RGB)
+        assert read.note == image_files.SEVERAL_IMAGES
+    label = Image.fromarray(IDS)
+    data = saved(label, "png", save_all=True, append_images=[label.rotate(180)])
+    assert read_label(data).note == image_files.SEVERAL_IMAGES
 
 
 def test_a_cmyk_jpeg_is_read_to_predict():
@@ -295,7 +305,7 @@ def test_images_to_predict_are_found_and_named_apart(tmp_path):
     source = ImageFolder(tmp_path)
     assert source.names == ["a.jpg", "a.jpg.jpg", "a.png", "b", "deep/a.left"]
     assert source.left_out == [
-        f"1 files .txt left out, where {', '.join(image_files.PREDICTED_SUFFIXES)} are read; the first: "
+        f"1 files .txt left out (only {', '.join(image_files.PREDICTED_SUFFIXES)} are read); the first: "
         f"{tmp_path}/notes.txt"
     ]
     assert ImageFolder(tmp_path / "a.png").names == ["a"]

@@ -67,7 +67,7 @@ def test_a_list_of_acdc_keeps_the_conditions(tmp_path):
 FAULTS = {
     "absolute": ("/etc/image.png {label}", "/etc/image.png is an absolute path; it must be relative to {root}"),
     "climbs": ("../source/{image} {label}", "../source/{image} climbs up by '..'; it must stay in {root}"),
-    "leads out": ("out/image.png {label}", "out/image.png leads out of {root} by a link"),
+    "leads out": ("out/image.png {label}", "out/image.png is a link to a file outside {root}"),
     "missing": ("{image} trainannot/nowhere.png", "there is no trainannot/nowhere.png in {root}"),
     "backslash": (r"train\train_00.png {label}", r"there is no train\train_00.png in {root}"),
     "too long": ("{image} " + 300 * "x", "there is no " + 300 * "x" + " in {root}"),
@@ -112,7 +112,7 @@ def test_an_image_that_two_lists_share_is_taken_in_both(data):
 
 
 def test_a_folder_without_lists_is_answered_with_their_names(data):
-    with pytest.raises(UserError, match="config.data.lists: .*lists holds none of train.lst, val.lst, test.lst; give"):
+    with pytest.raises(UserError, match="config.data.lists: .*lists has none of train.lst, val.lst, test.lst; set"):
         pipeline.prepare(data)
 
 

@@ -222,10 +222,23 @@ def test_the_mode_prepare_prints_the_report_that_is_saved(data):
     assert rest.strip() == as_text(pipeline.prepare(data))
 
 
-@pytest.mark.parametrize("damage", ["", "[]", '{"name": "camvid", "splits": {"train": {}}, "notes": []}'])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: "",
+        lambda _: "[]",
+        lambda _: '{"name": "camvid", "splits": {"train": {}}, "notes": []}',
+        lambda whole: whole.replace('"official": 367,', ""),
+        lambda whole: whole.replace('"pixels": [', '"pixels": ["many", '),
+        lambda whole: whole.replace('"pixels": [', '"pixels": [5, '),
+    ],
+    ids=["empty", "list", "no sizes", "no official count", "text", "another class"],
+)
 def test_a_damaged_inventory_gets_one_sentence(data, damage):
     folder = Path(pipeline.prepare(data)["folder"])
-    (folder / "report.json").write_text(damage)
+    whole = (folder / "report.json").read_text()
+    (folder / "report.json").write_text(damage(whole))
+    assert damage(whole) != whole
     with pytest.raises(UserError, match=f"report.json is damaged .*; delete {folder}, and it is prepared anew"):
         pipeline.prepare(data)
 

@@ -1,4 +1,5 @@
 import shutil
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -94,6 +95,38 @@ def test_missing_pixels_are_a_damage_that_is_named(tmp_path):
     file.unlink()
     with pytest.raises(UserError, match="train_00 in .* is damaged .*No such file"):
         source[0]
+
+
+@pytest.mark.parametrize("key", ["image", "label"])
+def test_damaged_pixels_are_named_when_a_process_first_reads_them(tmp_path, key):
+    source = opened(write_tree(tmp_path), "decoded", "train")
+    file, size = Path(source.folder) / storage.PIXELS, 24 * 32
+    content = bytearray(file.read_bytes())
+    content[4 * size + (7 if key == "image" else 3 * size + 7)] ^= 4
+    file.write_bytes(content)
+    assert source[0]["name"] == "train_00"
+    with pytest.raises(UserError, match=f"train_01 in .* is damaged .the pixels of its {key} are not those that were"):
+        source[1]
+
+
+def test_decoded_pixels_of_earlier_versions_are_read(tmp_path, monkeypatch):
+    """Their records have no checksums."""
+    data = write_tree(tmp_path)
+    features, append = storage.features, storage.writing
+    without = lambda entries: {key: x for key, x in entries.items() if not key.endswith("checksum")}  # noqa: E731
+
+    @contextmanager
+    def writing(*arguments):
+        with append(*arguments) as write:
+            yield lambda *sample: without(write(*sample))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "features", lambda form: without(features(form)))
+        patch.setattr(storage, "writing", writing)
+        opened(data, "decoded", "train")
+    source = pipeline.open_split(data, "train")
+    assert storage.CHECKSUMS["image"] not in source.records[0]
+    np.testing.assert_array_equal(source[2]["image"][1:], 2)
 
 
 def test_the_disk_space_is_known_beforehand(tmp_path):

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from PIL import Image
 
 from configs import cityscapes
 from ovenet_jax.data import pipeline
@@ -19,11 +20,11 @@ from tests.trees import write_cityscapes
 
 
 def test_all_labelled_samples_of_a_data_set_are_prepared_once(tmp_path):
-    labels = pipeline.label_files(write_cityscapes(tmp_path))
+    labels = pipeline.labelled_samples(write_cityscapes(tmp_path))
     prepare_samples(labels, CITYSCAPES, "classes", tmp_path / "boundaries")
-    assert {file.stem for file in (tmp_path / "boundaries").iterdir()} == labels.keys()
+    assert {file.stem for file in (tmp_path / "boundaries").iterdir()} == {sample.name for sample in labels}
     assert len(labels) == 3 + 2  # those of train and val
-    name, file = list(labels.items())[1]
+    name, _, file, _ = labels[1]
     label = CITYSCAPES.train_ids()[cv2.imread(str(file), -1)]
     written = tmp_path / f"boundaries/{name}.png"
     assert_array_equal(read_ground_truth(written), ground_truth.of_classes(label))
@@ -36,10 +37,10 @@ def test_all_labelled_samples_of_a_data_set_are_prepared_once(tmp_path):
 
 def test_instance_maps_are_found_beside_the_labels(tmp_path):
     data = write_cityscapes(tmp_path)
-    labels = pipeline.label_files(data)
+    labels = pipeline.labelled_samples(data)
     ids = np.full((24, 48), 7, np.uint16)
     ids[4:12, 4:12] = 26001
-    name, file = next(iter(labels.items()))
+    name, _, file, _ = labels[0]
     beside = str(file).replace("labelIds", "instanceIds")
     cv2.imwrite(beside, ids)
     prepare_samples(labels, CITYSCAPES, "instances", tmp_path / "boundaries")
@@ -48,9 +49,9 @@ def test_instance_maps_are_found_beside_the_labels(tmp_path):
 
 
 def test_a_data_set_without_instance_maps_is_refused_and_nothing_is_kept(tmp_path):
-    labels = pipeline.label_files(write_cityscapes(tmp_path))
-    for file in list(labels.values())[1:3]:
-        Path(str(file).replace("labelIds", "instanceIds")).unlink()
+    labels = pipeline.labelled_samples(write_cityscapes(tmp_path))
+    for sample in labels[1:3]:
+        Path(str(sample.label).replace("labelIds", "instanceIds")).unlink()
     with pytest.raises(
         UserError, match="(?s)2 of 5 labels have no boundaries of instances.*bochum.*there is no instance map.*ulm"
     ):
@@ -59,7 +60,7 @@ def test_a_data_set_without_instance_maps_is_refused_and_nothing_is_kept(tmp_pat
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
-    labels = pipeline.label_files(write_cityscapes(tmp_path))
+    labels = pipeline.labelled_samples(write_cityscapes(tmp_path))
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file/prepared cannot be written .*another --config.data.prepared"):
         prepare_samples(labels, CITYSCAPES, "classes", tmp_path / "file" / "prepared" / "boundaries")
@@ -69,7 +70,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 def test_labels_are_boundaries_of_what_the_config_says(tmp_path, regions):
     config = cityscapes.get_config("segfix_w48" if regions == "classes" else "segfix_w48_instance")
     config.data.update(write_cityscapes(tmp_path))
-    label_file, *_ = pipeline.label_files(config.data).values()
+    label_file = pipeline.labelled_samples(config.data)[0].label
     rows, columns = np.indices((24, 48))
     label, ids = (np.where(rows > 9, 7, 0).astype(np.uint8), np.where(columns > 20, 26001, 26002).astype(np.uint16))
     cv2.imwrite(str(label_file), label)
@@ -102,3 +103,27 @@ def test_unknown_regions_are_refused(tmp_path):
     config.data.regions = "objects"
     with pytest.raises(UserError, match="config.data.regions is 'objects'; choose one of classes, instances"):
         task_of(config).prepare()
+
+
+@pytest.mark.parametrize("regions", ["classes", "instances"])
+def test_boundaries_stay_aligned_with_an_image_that_its_exif_turns(tmp_path, regions):
+    config = cityscapes.get_config("segfix_w48" if regions == "classes" else "segfix_w48_instance")
+    config.data.update(write_cityscapes(tmp_path))
+    sample = pipeline.labelled_samples(config.data)[0]
+    ids = np.zeros((24, 48), np.uint8)
+    ids[3:12, :20] = 26
+    for file in (sample.label, str(sample.label).replace("labelIds", "instanceIds")):
+        cv2.imwrite(str(file), ids)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(sample.image).save(sample.image, exif=exif)
+    task_of(config).prepare()
+    source = task_of(config).open_training()
+    assert source[0]["image"].shape == (48, 24, 3)
+    truth = read_ground_truth(source.folder / f"boundaries_of_{regions}/{sample.name}.png")
+    turned = np.rot90(ids, -1)
+    if regions == "classes":
+        expected = ground_truth.of_classes(CITYSCAPES.train_ids()[turned])
+    else:
+        expected = ground_truth.of_instances(turned, sum(CITYSCAPES.ids, ()))
+    assert_array_equal(truth, expected)
