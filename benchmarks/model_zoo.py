@@ -277,7 +277,7 @@ def operations(network: nnx.Module, size: tuple[int, int]) -> int:
     up attention's last turn.
     """
     image = jax.ShapeDtypeStruct((1, *size, 3), np.float32)
-    with mock.patch.object(attention, "QUERIES", math.inf):  # all in one turn
+    with mock.patch.object(attention, "QUERIES", math.inf):  # all in one chunk
         return _operations(jax.make_jaxpr(network)(image))
 
 

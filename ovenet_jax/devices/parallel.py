@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ovenet_jax.errors import UserError
-from ovenet_jax.models.layers import as_it_comes
+from ovenet_jax.models.layers import keep_layout
 
 
 def create_mesh(devices: Sequence[jax.Device] | None = None, sizes: Sequence[int] = (0, 1)) -> Mesh:
@@ -73,7 +73,7 @@ def row_layout(mesh: Mesh) -> LayOut:
     """
     rows = mesh.shape["rows"]
     if rows == 1:
-        return as_it_comes
+        return keep_layout
 
     def lay_out(x: jax.Array, reach: int = 0, stride: int = 1) -> jax.Array:
         each, rest = divmod(x.shape[1], rows * stride)

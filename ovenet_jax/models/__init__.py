@@ -1,1 +1,1 @@
-"""The networks: pure functions of arrays and parameters; no config (but for zoo.py), data set, mesh or loss."""
+"""The networks: pure functions of arrays and parameters, without data set, mesh or loss. Only zoo.py reads configs."""

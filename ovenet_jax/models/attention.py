@@ -14,48 +14,48 @@ from ovenet_jax.models.layers import Conv, ConvNormAct, InitialValues, at_least_
 
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
-QUERIES = 512  # that attend at a time: a map of N pixels never holds more than 512 x N scores
+QUERIES = 512  # queries per chunk: attention in a map of N pixels holds at most 512 x N scores in memory
 
 
 def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """softmax(q k^T / sqrt(D)) v among all pixels: maps [B, H, W, D], [B, H, W, D], [B, H, W, C] -> [B, H, W, C].
 
-    Exact at any size. More than QUERIES pixels attend in turns, and the backward pass computes the scores of each turn
-    again, so that memory grows with N, not with N^2 (Rabe and Staats, "Self-attention Does Not Need O(n^2) Memory",
-    2021). `jax.nn.dot_product_attention` is no alternative: it wants D = C, its XLA form holds all N^2 scores, and its
-    cuDNN form takes 16-bit types alone and at most 128 channels, 256 from Hopper on.
+    Exact at any size. More than QUERIES queries are processed in chunks, whose scores the backward pass recomputes, so
+    that memory grows with N, not with N^2 (Rabe and Staats, "Self-attention Does Not Need O(n^2) Memory", 2021).
+    `jax.nn.dot_product_attention` does not fit: it needs D = C, its XLA version stores all N^2 scores, and its cuDNN
+    version supports only 16-bit types and at most 128 channels, 256 from Hopper on.
     """
     shape = value.shape
     query, key, value = (x.reshape(shape[0], -1, x.shape[-1]) for x in (query, key, value))
     batch, count, features = query.shape
-    turns = math.ceil(count / QUERIES)  # of equally many queries
-    if turns <= 1:
+    chunks = math.ceil(count / QUERIES)  # of equal size
+    if chunks <= 1:
         return softmax_attention(query, key, value).reshape(shape)
-    queries = jnp.pad(query, ((0, 0), (0, -count % turns), (0, 0)))
-    queries = queries.reshape(batch, turns, -1, features).swapaxes(0, 1)
-    # In float32, because the gradients of keys and values are summed over the turns.
+    queries = jnp.pad(query, ((0, 0), (0, -count % chunks), (0, 0)))
+    queries = queries.reshape(batch, chunks, -1, features).swapaxes(0, 1)
+    # In float32, because the gradients of keys and values are summed over the chunks.
     wide_key, wide_value = map(at_least_float32, (key, value))
 
-    def turn(queries: jax.Array) -> jax.Array:
+    def attend_chunk(queries: jax.Array) -> jax.Array:
         return softmax_attention(queries, wide_key.astype(key.dtype), wide_value.astype(value.dtype))
 
-    context = jax.lax.map(jax.checkpoint(turn, prevent_cse=False), queries)
+    context = jax.lax.map(jax.checkpoint(attend_chunk, prevent_cse=False), queries)
     return context.swapaxes(0, 1).reshape(batch, -1, shape[-1])[:, :count].reshape(shape)
 
 
 def softmax_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """The formula as it stands: [B, Q, D], [B, N, D], [B, N, C] -> [B, Q, C]; its softmax is in float32 at least."""
+    """Plain softmax attention, [B, Q, D], [B, N, D], [B, N, C] -> [B, Q, C]; its softmax is in float32 at least."""
     scores = at_least_float32(jnp.einsum("bqd,bnd->bqn", query, key)) * key.shape[-1] ** -0.5
     weights = jax.nn.softmax(scores, axis=-1)
     return jnp.einsum("bqn,bnc->bqc", weights.astype(value.dtype), value)
 
 
 class SelfAttention(nnx.Module):
-    """Queries, keys and values by 1x1 convolutions, attention, and a projection: [B, H, W, C] -> the same.
+    """Queries, keys and values by 1x1 convolutions, attention, and an output projection: [B, H, W, C] -> the same.
 
-    Queries and keys pass two layers (convolution, BatchNorm, activation); in OCNet's `first_release` one, the same for
-    both. The projection is a convolution that starts at 0, so that the context adds nothing at first; or, without any
-    biases, such a layer (`project_with_norm`). `options` are those of its layers: init, and activation.
+    Queries and keys pass two ConvNormActs each; in OCNet's `first_release` they share a single one. The output
+    projection is a convolution initialised with 0, so that the context adds nothing at first, or with
+    `project_with_norm` a ConvNormAct (then no layer has a bias). `options`: further arguments of the ConvNormActs.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class SelfAttention(nnx.Module):
                     parameter.set_value(np.zeros(parameter.shape, np.float32))
 
     def __call__(self, x: jax.Array, attend: Attend = attend) -> jax.Array:
-        """`attend` decides who attends to whom: by default every pixel of a map to all."""
+        """`attend` decides which pixels attend to which: by default every pixel of a map to all of them."""
         key = chain(self.key, x)
         query = key if self.query is None else chain(self.query, x)
         return self.output(attend(query, key, self.value(x)))

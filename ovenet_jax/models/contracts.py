@@ -1,6 +1,6 @@
-"""What the parts of a network give one another: a backbone features to a head, a head scores, a network its output.
+"""Interfaces between the parts of a network: backbone -> features, head -> scores, network -> output.
 
-Whatever has these attributes and methods fits; there is nothing to inherit from.
+They are Protocols: a class with these attributes and methods fits without inheriting from them.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ Stages = Sequence[Any]  # the maps after stages 1 to 4: one [B, h, w, C] each, o
 
 
 class Features(NamedTuple):
-    """What a backbone gives to a head, [B, h, w, C] each: `main`, and `aux` for an auxiliary head."""
+    """The output of a backbone and input of a head, [B, h, w, C] each: `main`, and `aux` for an auxiliary head."""
 
     aux: jax.Array
     main: jax.Array
@@ -29,7 +29,7 @@ class Logits(NamedTuple):
 
     @property
     def predictions(self) -> dict[str, jax.Array]:
-        """As an `Output`."""
+        """See Output.predictions."""
         return {"main": self.main}
 
     @property
@@ -38,7 +38,7 @@ class Logits(NamedTuple):
 
 
 class Backbone(Protocol):
-    """Image [B, H, W, 3] -> the maps after stages 1 to 4, which its other methods read.
+    """Image [B, H, W, 3] -> feature maps after stages 1 to 4, the input of its other methods.
 
     width, aux_width: channels of its features, `main` and `aux`.
     """
@@ -49,32 +49,32 @@ class Backbone(Protocol):
     def __call__(self, image: jax.Array, /) -> Stages: ...
 
     def features(self, stages: Any, /) -> Features:
-        """What heads read, [B, h, w, aux_width] and [B, h, w, width]."""
+        """The input of heads, [B, h, w, aux_width] and [B, h, w, width]."""
 
     def last(self, stages: Any, /) -> jax.Array:
-        """What the offset head reads of the stages of an offset trunk: [B, h, w, width]."""
+        """The input of the offset head, from the outputs of an offset trunk: [B, h, w, width]."""
 
     def offset_trunk(self, branch: int, modules: Sequence[int], /, *, init: InitialValues) -> Callable[[Any], Stages]:
-        """A second copy of stages `branch` (2, 3 or 4) to 4: the maps after the stage before -> those after each.
+        """A second copy of stages `branch` (2, 3 or 4) to 4: output of stage branch - 1 -> outputs of copied stages.
 
-        modules: how many of each stage's modules, or blocks, it has.
+        modules: number of modules (ResNet: blocks) of each copied stage.
 
-        Raises ValueError: numbers that no copy can have.
+        Raises ValueError: an invalid number of modules.
         """
 
 
 class Head(Protocol):
     """Features -> Logits. `rngs`, whose stream is "dropout", is given in training only.
 
-    Its constructor takes by name what it needs of `in_features` (the backbone's width), `num_classes`, `align_corners`,
-    `init` and the classifiers `aux` and `classifier`, see models/zoo.py; all else are the entries of config.model.head.
+    The constructor may take `in_features` (the backbone's width), `num_classes`, `align_corners`, `init` and the
+    classifiers `aux` and `classifier` by keyword; its other parameters come from config.model.head (models/zoo.py).
     """
 
     def __call__(self, features: Features, rngs: nnx.Rngs | None = None, /) -> Logits: ...
 
 
 class Output(Protocol):
-    """What a network says of images [B, H, W, 3], at its stride."""
+    """A network's output for images [B, H, W, 3], at the network's stride."""
 
     @property
     def predictions(self) -> dict[str, jax.Array]:
@@ -82,4 +82,4 @@ class Output(Protocol):
 
     @property
     def answer(self) -> str:
-        """The name of the prediction that is the network's answer; the others are parts of it."""
+        """The name of the final prediction; the others are intermediate."""

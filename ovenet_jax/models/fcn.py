@@ -13,7 +13,7 @@ class PixelClassifier(nnx.Module):
     """Convolution, BatchNorm, activation, dropout of channels, 1x1 convolution: [B, H, W, in] -> [B, H, W, out].
 
     Also the auxiliary head of the OCNet series (OCR's soft object regions), and OVeNet's offset head.
-    `hidden_features` 0: as many as come in.
+    `hidden_features` 0: the same number as `in_features`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""HRNet (HRNetV2): four resolutions in parallel, exchanged again and again.
+"""HRNet (HRNetV2): four parallel resolutions with repeated fusion.
 
 Source: Wang et al., "Deep High-Resolution Representation Learning for Visual Recognition", TPAMI 2020.
 Attribute paths follow the published state dicts (`stage4.0.branches.1.0.conv1`).
@@ -17,9 +17,9 @@ from ovenet_jax.models.layers import ConvNormAct, InitialValues, chain, relu, re
 
 
 class Stage(NamedTuple):
-    """`modules` exchange modules with `blocks` residual blocks on each branch; `widths`: channels per branch.
+    """`modules`: number of exchange modules; `blocks`: residual blocks per branch; `widths`: channels per branch.
 
-    The blocks are basic ones, or with `bottlenecks` those of ResNet, of a quarter of the branch's channels inside.
+    Blocks are BasicBlocks, or with `bottlenecks` Bottlenecks with a quarter of the branch's channels inside.
     """
 
     modules: int
@@ -58,9 +58,9 @@ class Bottleneck(nnx.Module):
 
 
 class ExchangeModule(nnx.Module):
-    """Residual blocks on every branch, then every branch receives the sum of all, brought to its resolution.
+    """Residual blocks on every branch, then every branch receives the sum of all branches at its resolution.
 
-    fuse_layers[i][j] brings branch j to branch i: None for i = j, a 1x1 convolution (then upsampling) from a
+    fuse_layers[i][j] converts branch j for branch i: None for i = j, a 1x1 convolution (then upsampling) from a
     coarser branch, i - j strided 3x3 convolutions from a finer one.
     """
 
@@ -77,10 +77,10 @@ class ExchangeModule(nnx.Module):
 
     def __call__(self, maps: list[jax.Array]) -> list[jax.Array]:
         maps = [chain(blocks, x) for blocks, x in zip(self.branches, maps, strict=True)]
-        every = range(len(maps))
-        return [relu(reduce(jnp.add, [self._bring(i, j, maps) for j in every])) for i in every]
+        indices = range(len(maps))
+        return [relu(reduce(jnp.add, [self._fuse_input(i, j, maps) for j in indices])) for i in indices]
 
-    def _bring(self, i: int, j: int, maps: list[jax.Array]) -> jax.Array:
+    def _fuse_input(self, i: int, j: int, maps: list[jax.Array]) -> jax.Array:
         layer = self.fuse_layers[i][j]
         if j > i:
             return resize_bilinear(layer(maps[j]), maps[i].shape[1:3], align_corners=self.align_corners)
@@ -97,11 +97,11 @@ def _fuse_layer(widths: Sequence[int], i: int, j: int, init: InitialValues):
 
 
 class Trunk(nnx.Module):
-    """The transitions and `stages` up to stage 4, each with one branch more than the maps before it.
+    """The transitions and `stages` up to stage 4; each stage has one branch more than its input.
 
-    HRNet runs one from stage 2; OVeNet's offset trunk is a second one that starts at the split.
-    `in_widths` are the widths of the maps of the stage before. With the attribute `rematerialise` an exchange module
-    keeps only the maps that enter it for the backward pass.
+    HRNet has one from stage 2 on; OVeNet's offset trunk is a second one, from stage `branch` on.
+    `in_widths`: channels per branch of its input. With the attribute `rematerialise` only the inputs of exchange
+    modules are stored for the backward pass.
     """
 
     def __init__(self, in_widths: Sequence[int], stages: Sequence[Stage], *, align_corners: bool, init: InitialValues):
@@ -129,10 +129,10 @@ class Trunk(nnx.Module):
 
 
 def _transition(in_widths: Sequence[int], widths: Sequence[int], init: InitialValues) -> nnx.List:
-    """Per branch: None where the map passes, a 3x3 where its width changes, a strided one for the new branch.
+    """Per branch: None (identity), a 3x3 convolution if the width changes, a strided 3x3 for the new branch.
 
-    In the thesis's code all of them read the last map: the same where it is the branch's own or the branch is new, and
-    of the wrong width anywhere else, so every network that code can run is made here alike.
+    The code of OVeNet's thesis predecessor applies all of them to the last map. That fails unless they are for the
+    last branch or the new one, so the networks which that code can run are the same here.
     """
     pairs = zip(in_widths, widths, strict=False)
     layers = [None if old == width else ConvNormAct(old, width, 3, init=init) for old, width in pairs]
@@ -142,13 +142,13 @@ def _transition(in_widths: Sequence[int], widths: Sequence[int], init: InitialVa
 class HRNet(nnx.Module):
     """The backbone: a stem to stride 4, `layer1` of bottlenecks, then the trunk of stages 2 to 4.
 
-    `layer1`: its blocks and their width, (4, 64) in all published W18 to W64 but the small forms.
+    `layer1`: number of its blocks and their width, (4, 64) in all published W18 to W64 except the small ones.
     `stages`: stages 2, 3 and 4. Published W48: widths 48, 96, 192, 384; modules 1, 4, 3; 4 blocks.
-    With the attribute `rematerialise` layer1's blocks, too, keep only what enters them for the backward pass.
+    With the attribute `rematerialise` only the inputs of layer1's blocks are stored for the backward pass.
 
-    Without `layer1` (None) it is the double-resolution form of SegFix, "hrnet2x": a stem to stride 2 and, from stage 1
-    on, four `stages` with one branch more. Published 2x20: bottlenecks of 128 and 256 channels, then widths 20 to 320;
-    modules 1, 1, 4, 3; 4 blocks.
+    `layer1` None: the double-resolution network of SegFix, "hrnet2x", with a stem to stride 2 and `stages` 1 to 4 of
+    one branch more each. Published 2x20: bottlenecks of 128 and 256 channels, then widths 20 to 320; modules 1, 1, 4,
+    3; 4 blocks.
     """
 
     def __init__(
@@ -177,7 +177,8 @@ class HRNet(nnx.Module):
         self.width = self.aux_width = sum(stages[-1].widths)
 
     def __call__(self, image: jax.Array) -> list[list[jax.Array]]:
-        """Image [B, H, W, 3] -> the maps after stages 1 to 4, each from stride 4 or 2 down: [B, H / 4, W / 4, C] ..."""
+        """Image [B, H, W, 3] -> the maps after each of stages 1 to 4, finest first: [B, H / 4, W / 4, C] (hrnet2x: H /
+        2) ..."""
         with jax.named_scope("stage1"):
             x = self.conv1(image)
             if not self.double_resolution:
@@ -185,13 +186,13 @@ class HRNet(nnx.Module):
         return self.trunk([x]) if self.double_resolution else [[x], *self.trunk([x])]
 
     def last(self, stages: Sequence[list[jax.Array]]) -> jax.Array:
-        """All branches of the last stage, at the first one's size: [B, H / 4, W / 4, sum of the widths]."""
+        """All branches of the last stage at the size of the finest, concatenated: [B, H / 4, W / 4, sum of widths]."""
         size = stages[-1][0].shape[1:3]
         resized = [resize_bilinear(x, size, align_corners=self.align_corners) for x in stages[-1]]
         return jnp.concatenate(resized, axis=-1)
 
     def features(self, stages: Sequence[list[jax.Array]]) -> Features:
-        """Of an auxiliary head the same."""
+        """The same features for the head and an auxiliary head."""
         last = self.last(stages)
         return Features(aux=last, main=last)
 

@@ -21,7 +21,7 @@ class InterlacedAttention(nnx.Module):
     """[B, H, W, C] -> context [B, H, W, C]. `block` (P, Q): the map is cut in blocks of P x Q pixels.
 
     First the pixels at the same place of all blocks attend to each other (long range), then those of one block (short
-    range). A map that does not divide is padded with zeros, which take part. `options`: others of SelfAttention.
+    range). Other sizes are padded with zeros, which take part. `options`: further arguments of SelfAttention.
     """
 
     def __init__(self, features: int, *, block: tuple[int, int], **options: Any):
@@ -47,7 +47,7 @@ class InterlacedAttention(nnx.Module):
 
 
 class ISA(nnx.Module):
-    """Features -> Logits. Several `factors` (blocks, in pixels of the map): their contexts stand side by side."""
+    """Features -> Logits. `factors`: sizes of blocks in pixels of the map; contexts of several are concatenated."""
 
     def __init__(
         self,

@@ -1,10 +1,10 @@
 """The layers every network is made of: Conv, BatchNorm, ConvNormAct, resize_bilinear.
 
 All maps are channels-last, [B, H, W, C]. A layer computes in the type of its input (parameters are cast to
-it), so the type of the image decides the precision of the whole network. Where that is bfloat16, these are
-float32 all the same: parameters, BatchNorm's statistics and arithmetic, every softmax, and all that follows the
-scores, offsets and confidences. Initial values are drawn on the host from the `InitialValues` that each constructor
-is handed: the same for any number of devices, and nothing is compiled to make them.
+it), so the type of the image decides the precision of the whole network. Even with bfloat16 these stay float32:
+parameters, BatchNorm's statistics and arithmetic, every softmax, and everything after scores, offsets and
+confidences. Initial values are drawn on the host by the `InitialValues` that each constructor takes: the same for
+any number of devices, and without compilation.
 """
 
 import math
@@ -26,16 +26,16 @@ Maps = TypeVar("Maps", jax.Array, list[jax.Array])
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
-    """`x` in float32, or as it is where it is finer."""
+    """`x` as float32, or unchanged if its type is wider."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class InitialValues:
-    """Draws the initial values of convolutions, one after the other, from `seed`.
+    """Draws the initial values of convolutions, one after another, from `seed`.
 
     Kernels of a backbone are N(0, 0.001^2) as published, for training from ImageNet weights; with `he` they are
-    N(0, 2 / fan_in), which trains faster from nothing. Heads keep PyTorch's default, U(-b, b) with
-    b = 1 / sqrt(fan_in), which biases always have.
+    N(0, 2 / fan_in), which trains faster without pretrained weights. Kernels of heads and all biases have PyTorch's
+    default, U(-b, b) with b = 1 / sqrt(fan_in).
     """
 
     def __init__(self, seed: int, *, he: bool):
@@ -56,17 +56,17 @@ class InitialValues:
 def relu(x: jax.Array) -> jax.Array:
     """max(x, 0) with a gradient of 0 at 0; NaN stays NaN, and lets gradients through. All as PyTorch.
 
-    A choice between two arrays, not a maximum as jax.nn.relu: on CPUs XLA computes the latter, and all that leads to
-    it, again for everything that reads it, and takes about twice the time for a step: docs/performance.md.
+    `jnp.where` instead of jax.nn.relu's maximum: on CPUs XLA recomputes the maximum and its inputs for every consumer,
+    which about doubles the time of a step (docs/performance.md).
     """
     return jnp.where(x <= 0, 0, x)
 
 
-def as_it_comes(x: jax.Array, reach: int = 0, stride: int = 1) -> jax.Array:  # noqa: ARG001
-    """The `lay_out` of layers whose maps stay on the devices where they are.
+def keep_layout(x: jax.Array, reach: int = 0, stride: int = 1) -> jax.Array:  # noqa: ARG001
+    """Returns `x`: the default `lay_out` of layers, without a sharding constraint.
 
-    Where the rows of images are split over devices, `model.set_attributes(lay_out=...)` says by another function how
-    each map [B, H, W, C] lies on them for a layer that reads `reach` rows beyond its own, by `stride`.
+    If image rows are sharded, `model.set_attributes(lay_out=...)` installs a function that constrains the sharding of
+    each map [B, H, W, C], given how many rows the layer reads beyond its own (`reach`) and its `stride`.
     """
     return x
 
@@ -96,7 +96,7 @@ class Conv(nnx.Module):
         self.bias: nnx.Param[Any] | None = nnx.Param(init.default((out_features,), fan_in)) if bias else None
         self.stride = stride
         self.dilation = dilation
-        self.lay_out = as_it_comes
+        self.lay_out = keep_layout
 
     def __call__(self, x: jax.Array) -> jax.Array:
         padding = self.dilation * (self.kernel.shape[0] // 2)
@@ -156,34 +156,34 @@ def _normalised(
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _normalised_by_batch(
-    x: jax.Array, near: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
+    x: jax.Array, shift: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """x [B, H, W, C] normalised by its own statistics, mean and biased variance [C], which pass no gradient on.
+    """x [B, H, W, C] normalised by its own mean and biased variance, and these two, [C], which pass no gradient on.
 
-    The gradient is that which JAX would derive, with both of its sums in one pass over `x` and the gradient of the
-    result: what a map costs is to be read (docs/performance.md). In reverse mode alone.
+    The gradient is the one that JAX would derive, with both of its sums in one pass over `x` and the gradient of the
+    result, because reading maps takes most of the time (docs/performance.md). Reverse mode only.
     """
-    mean, var = _batch_statistics(x, near)
+    mean, var = _batch_statistics(x, shift)
     return _normalised(x, mean, var, scale, bias, eps), mean, var
 
 
-def _batch_statistics(x: jax.Array, near: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance [C], in one pass over a bfloat16 map and two over finer ones.
+def _batch_statistics(x: jax.Array, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance [C], in one pass over a bfloat16 map and two over wider types.
 
-    In one pass the variance is a difference of squares about `near`, the running mean, in float32: off by about
-    (mean - near)^2 / 10^7. That does no harm in bfloat16, where deviations below a 256th of the mean do not exist.
+    One pass subtracts squares of deviations from `shift`, the running mean, in float32. The variance's error of about
+    (mean - shift)^2 / 10^7 is negligible for bfloat16, which rounds away deviations below a 256th of the mean.
     """
     values = at_least_float32(x)
     if x.dtype != jnp.bfloat16:
         return jnp.mean(values, (0, 1, 2)), jnp.var(values, (0, 1, 2))
-    deviation = values - near
+    deviation = values - shift
     mean, square = _sums(deviation, jnp.square(deviation)) / _pixels(x)
-    return near + mean, jnp.maximum(square - jnp.square(mean), 0)
+    return shift + mean, jnp.maximum(square - jnp.square(mean), 0)
 
 
 def _sums(*maps: jax.Array) -> jax.Array:
-    """Of each [B, H, W, C] over all but the channels, [len(maps), C], by two kernels on a GPU and one message between
-    devices, however many maps there are: rows by themselves, and all rows of all maps."""
+    """The sums of maps [B, H, W, C] over all axes but the channels, [len(maps), C]: by two GPU kernels (each row, then
+    all rows) and one all-reduce between devices for all maps together."""
     return jnp.stack([jnp.sum(x, 2) for x in maps]).sum((1, 2))
 
 
@@ -191,18 +191,18 @@ def _pixels(x: jax.Array) -> int:
     return x.size // x.shape[-1]
 
 
-def _normalise_by_batch(x, near, scale, bias, eps):
-    y, mean, var = _normalised_by_batch(x, near, scale, bias, eps)
+def _normalise_by_batch(x, shift, scale, bias, eps):
+    y, mean, var = _normalised_by_batch(x, shift, scale, bias, eps)
     return (y, mean, var), (x, mean, jax.lax.rsqrt(var + eps), scale)
 
 
-def _gradients_by_batch(eps, kept, gradients):  # noqa: ARG001
-    x, mean, by_deviation, scale = kept
+def _gradients_by_batch(eps, residuals, gradients):  # noqa: ARG001
+    x, mean, inv_std, scale = residuals
     gradient, deviation = at_least_float32(gradients[0]), x - mean
-    to_bias, along = _sums(gradient, gradient * deviation)
-    to_x = gradient - to_bias / _pixels(x) - deviation * (jnp.square(by_deviation) * along / _pixels(x))
-    to_x = (scale * by_deviation * to_x).astype(x.dtype)
-    return to_x, None, (along * by_deviation).astype(scale.dtype), to_bias.astype(scale.dtype)
+    grad_bias, product = _sums(gradient, gradient * deviation)
+    grad_x = gradient - grad_bias / _pixels(x) - deviation * (jnp.square(inv_std) * product / _pixels(x))
+    grad_x = (scale * inv_std * grad_x).astype(x.dtype)
+    return grad_x, None, (product * inv_std).astype(scale.dtype), grad_bias.astype(scale.dtype)
 
 
 _normalised_by_batch.defvjp(_normalise_by_batch, _gradients_by_batch)
@@ -231,8 +231,8 @@ class ConvNormAct(nnx.Module):
 
 
 class AtrousPyramid(nnx.Module):
-    """A 1x1 and, per dilation, a dilated 3x3 convolution, side by side: [B, H, W, in] -> [B, H, W, (1 + dilations) *
-    features]. Of ASP-OC and ASP-OCR (ASPP: Chen et al., DeepLabv3, 2017). `layer`: more arguments of ConvNormAct."""
+    """A 1x1 and, per dilation, a dilated 3x3 convolution, concatenated: [B, H, W, in] -> [B, H, W, (1 + dilations) *
+    features]. Used by ASP-OC and ASP-OCR (ASPP: Chen et al., DeepLabv3, 2017). `layer`: options of ConvNormAct."""
 
     def __init__(self, in_features: int, features: int, dilations: Iterable[int], **layer: Any):
         branch: Callable[..., ConvNormAct] = partial(ConvNormAct, in_features, features, in_head=True, **layer)
@@ -243,9 +243,9 @@ class AtrousPyramid(nnx.Module):
 
 
 def chain(layers: Iterable[Callable[[Maps], Maps]], x: Maps, *, rematerialise: bool = False) -> Maps:
-    """A map, or several, through one layer after the other.
+    """Applies layers one after another to a map, or to a list of maps.
 
-    With `rematerialise` the backward pass finds only what goes into each layer, and computes what was inside again.
+    With `rematerialise` only the inputs of layers are stored; the backward pass recomputes the rest (jax.checkpoint).
     """
     for layer in layers:
         x = _rematerialised(layer, x) if rematerialise else layer(x)
@@ -272,11 +272,10 @@ def resize_bilinear(x: jax.Array, size: tuple[int, ...], *, align_corners: bool)
 
 
 def _weighted(x: jax.Array, matrix: np.ndarray, axis: int) -> jax.Array:
-    """The product of a constant `matrix` [target, source], most of it 0, and `x` along one axis of its four.
+    """The product of a constant sparse `matrix` [target, source] and `x` along one axis of its four.
 
-    CPUs are faster with the product as it is. On GPUs cuBLAS takes as long for one of float32 as for a convolution, and
-    wants the map transposed; there each pixel is the sum of the few that its row of the matrix names, and its gradient
-    the same of the transposed matrix.
+    On CPUs it is a dense product. On GPUs a float32 product takes as long as a convolution and needs the map
+    transposed, so each pixel is a weighted sum of its few neighbours instead. The gradient uses the transposed matrix.
     """
 
     def weighted(matrix: np.ndarray, _: tuple, x: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""What a network is fed of an image: a part of the network, since it was trained so."""
+"""Input normalisation: a part of the network, because its weights depend on it."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class Normalisation(NamedTuple):
-    """(image / divisor - mean) / std per channel: what a network is fed of an RGB image.
+    """(image / divisor - mean) / std per channel: the input of a network for an RGB image.
 
-    `bgr`: it is fed blue, green, red, and `mean` and `std` are in that order.
+    `bgr`: its channels are blue, green, red, and `mean` and `std` are in that order.
     """
 
     mean: tuple[float, float, float]
@@ -24,13 +24,12 @@ class Normalisation(NamedTuple):
 
     @classmethod
     def from_config(cls, settings: "ConfigDict") -> "Normalisation":
-        """From `config.model.input`. Raises UserError: numbers that are not one per channel, or that nothing can be
-        divided by."""
+        """From `config.model.input`. Raises UserError: not one number per channel, or a std or divisor of 0."""
         mean, std = tuple(settings.mean), tuple(settings.std)
         if (len(mean), len(std)) != (3, 3) or 0 in (settings.divisor, *std):
             raise UserError(
-                f"config.model.input: mean {mean} and std {std} must be three numbers each, one per channel, and no "
-                f"std and not the divisor ({settings.divisor}) may be 0."
+                f"config.model.input: mean {mean} and std {std} must be three numbers each, one per channel; std and "
+                f"divisor ({settings.divisor}) must not be 0."
             )
         return cls(mean, std, settings.divisor, settings.bgr)
 

@@ -2,7 +2,7 @@
 or beside an atrous pyramid (ASP-OC).
 
 Source: Yuan et al., "OCNet: Object Context for Semantic Segmentation", IJCV 2021. Two published codes: openseg's, and
-the authors' first release, in which queries and keys are one.
+the authors' first release, in which queries and keys share one layer.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from ovenet_jax.models.layers import (
 
 
 def at_half_resolution(context: SelfAttention, x: jax.Array, *, align_corners: bool) -> jax.Array:
-    """The context among the maxima of 2x2 pixels, brought back to the size of `x`; a side of one pixel stays."""
+    """Attention on the 2x2 max-pooled map, upsampled to the size of `x`; a side of one pixel is not pooled."""
     height, width = x.shape[1:3]
     window = min(2, height), min(2, width)
     pooled = nnx.max_pool(x, window, strides=window)
@@ -37,7 +37,7 @@ def at_half_resolution(context: SelfAttention, x: jax.Array, *, align_corners: b
 
 
 class BaseOC(nnx.Module):
-    """Every pixel attends to all: Features -> Logits. `half`: among 2x2 pixels, a sixteenth of the work."""
+    """Every pixel attends to all: Features -> Logits. `half`: on the 2x2 max-pooled map, 1/16 of the work."""
 
     def __init__(
         self,
@@ -79,9 +79,9 @@ class BaseOC(nnx.Module):
 
 
 class PyramidOC(nnx.Module):
-    """Pixels attend to those of their block, the map being cut in 1x1, 2x2, 3x3 and 6x6: Features -> Logits.
+    """Pixels attend to those of their block, with the map cut into 1x1, 2x2, 3x3 and 6x6 blocks: Features -> Logits.
 
-    Published with the first release only: queries and keys are one, and BatchNorm after the 3x3 has no activation.
+    Published in the first release only: queries and keys share one layer, and no activation follows the 3x3.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class PyramidOC(nnx.Module):
 
 
 def attend_in_blocks(query: jax.Array, key: jax.Array, value: jax.Array, *, size: int) -> jax.Array:
-    """Attention inside each of size x size blocks of maps [B, H, W, ...]; the last row and column take what remains.
+    """Attention inside each of size x size blocks of maps [B, H, W, ...]; the last ones also take the remaining pixels.
 
     Blocks of one shape are computed together: there are at most four shapes.
 
@@ -153,7 +153,7 @@ def attend_in_blocks(query: jax.Array, key: jax.Array, value: jax.Array, *, size
 
 
 def _runs(length: int, size: int) -> list[tuple[slice, int]]:
-    """Neighbouring blocks of one length, and how many they are."""
+    """Slices of neighbouring blocks of equal length, each with their number."""
     if length % size == 0:
         return [(slice(length), size)]
     last = length // size * (size - 1)
@@ -193,7 +193,7 @@ class ASPOC(nnx.Module):
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))
         self.classifier = conv(mid_features, num_classes, 1)
         self.align_corners = align_corners
-        # After the attention: a BatchNorm and activation alone in openseg.
+        # After the attention: only BatchNorm and activation in openseg.
         self.context_conv = conv(branch_features, branch_features, 1) if first_release else None
         self.context_norm = BatchNorm(branch_features)
         self.activation = activation

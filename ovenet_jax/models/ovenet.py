@@ -12,12 +12,12 @@ from flax import nnx
 
 from ovenet_jax.models.contracts import Backbone, Head, Logits
 from ovenet_jax.models.fcn import PixelClassifier
-from ovenet_jax.models.layers import InitialValues, as_it_comes, at_least_float32, relu
+from ovenet_jax.models.layers import InitialValues, at_least_float32, keep_layout, relu
 from ovenet_jax.models.sampling import sample, seed_positions
 
 
 class OVeNetOutput(NamedTuple):
-    """What OVeNet says of an image, all at the network's stride.
+    """OVeNet's output for an image, all at the network's stride.
 
     `initial` is S_i, `seed` S_s (S_i read at the seeds), `fused` S_f = (1 - F) S_i + F S_s. `offset`
     [B, h, w, 2], x first, in normalised coordinates (2 is a whole side); `confidence` F [B, h, w, 1] in (0, 1).
@@ -31,7 +31,7 @@ class OVeNetOutput(NamedTuple):
 
     @property
     def predictions(self) -> dict[str, jax.Array]:
-        """As an `Output`."""
+        """See Output.predictions."""
         return {"initial": self.initial.main, "seed": self.seed.main, "fused": self.fused.main}
 
     @property
@@ -65,12 +65,12 @@ class OffsetHead(nnx.Module):
 class OVeNet(nnx.Module):
     """A base segmentor, an offset trunk that leaves its backbone before stage `branch`, and their fusion.
 
-    Published with HRNet and OCR; with HRNet's plain head it is the network of the thesis that came before. A backbone's
-    stages are HRNet's, or the four layers of a ResNet; `modules`: exchange modules, or blocks, of the trunk's.
-    `refinement`: how often offsets are prolonged by the offset found at their seed (iterative refinement).
+    Published with HRNet and OCR. HRNet's plain head makes it the network of the preceding thesis.
+    `modules`: number of exchange modules (ResNet: blocks) for each stage (ResNet: layer) of the offset trunk.
+    `refinement`: number of iterations of offset += offset at the seed (iterative refinement).
     `grid_align_corners` True is the method; False reproduces runs of the published code on PyTorch >= 1.3.
-    `logits` False: S_i's main map is turned into probabilities before it is sampled and fused.
-    `default_init` False: the offset head's kernels start like the backbone's, as in the thesis.
+    `logits` False: S_i's main scores are turned into probabilities before sampling and fusion.
+    `default_init` False: the offset head's kernels are initialised like the backbone's, as in the thesis.
     """
 
     def __init__(
@@ -91,8 +91,8 @@ class OVeNet(nnx.Module):
         self.head = head
         if branch not in (2, 3, 4) or len(modules) != 5 - branch:
             raise ValueError(
-                f"branch is 2, 3 or 4, with one number of modules per stage from there to stage 4; got {branch} and "
-                f"{modules}"
+                f"branch must be 2, 3 or 4 and modules must have one entry per stage from branch to 4; got {branch} "
+                f"and {modules}"
             )
         self.offset_trunk = backbone.offset_trunk(branch, modules, init=init)
         self.offset_head = OffsetHead(backbone.width, threshold, in_head=default_init, init=init)
@@ -100,7 +100,7 @@ class OVeNet(nnx.Module):
         self.refinement = refinement
         self.grid_align_corners = grid_align_corners
         self.logits = logits
-        self.lay_out = as_it_comes
+        self.lay_out = keep_layout
 
     def __call__(self, image: jax.Array, rngs: nnx.Rngs | None = None) -> OVeNetOutput:
         """Image [B, H, W, 3] -> OVeNetOutput at the backbone's stride; `rngs` (stream "dropout") in training only."""

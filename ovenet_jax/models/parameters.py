@@ -1,7 +1,7 @@
 """A model's arrays by name: one flat dict for the parameters, one for the BatchNorm statistics.
 
 A name is the attribute path, "backbone.trunk.stage4.0.branches.1.0.conv1.conv.kernel". Checkpoints, imported
-weights, optimizer groups and messages all speak of arrays by these names.
+weights, optimizer groups and messages all use these names.
 """
 
 from collections.abc import Mapping

@@ -30,9 +30,9 @@ def dilated_layers(
 ) -> tuple[Layer, ...]:
     """The four layers of a ResNet whose last ones keep the resolution of `output_stride` (8 or 16).
 
-    Where a layer has lost its stride its 3x3s are dilated by 2, and by 4 after another one; layer 4's also by
-    `multi_grid`, a factor per block. `half_dilation`: the block that had the stride takes half of it (openseg), else
-    all (OCNet's first release).
+    Each removed stride doubles the dilation of the 3x3 convolutions from there on; those of layer 4 are also multiplied
+    by `multi_grid`, a factor per block. `half_dilation`: the first block of a layer without its stride has half the
+    dilation (openseg), else the whole (OCNet's first release).
 
     Raises ValueError: another output stride, or not one factor for each block of layer 4.
     """
@@ -45,20 +45,20 @@ def dilated_layers(
     layers, total, dilation = [], 4, 1
     factors = [*((1,) * count for count in blocks[:3]), multi_grid]
     for width, stride, own_factors in zip(widths, (1, 2, 2, 2), factors, strict=True):
-        lost = total * stride > output_stride
-        stride, dilation = (1, 2 * dilation) if lost else (stride, dilation)
+        dilate = total * stride > output_stride
+        stride, dilation = (1, 2 * dilation) if dilate else (stride, dilation)
         total *= stride
         dilations = [dilation * factor for factor in own_factors]
-        if lost and half_dilation:
+        if dilate and half_dilation:
             dilations[0] //= 2
         layers.append(Layer(width, stride, tuple(dilations)))
     return tuple(layers)
 
 
 class Layers(nnx.Module):
-    """Layers `first` (1 to 4) to 4: [B, H, W, in] -> the maps after each of them.
+    """The last len(layers) of ResNet's layers 1 to 4: [B, H, W, in] -> the maps after each of them.
 
-    With the attribute `rematerialise` a block keeps only the map that enters it for the backward pass.
+    With the attribute `rematerialise` only the inputs of blocks are stored for the backward pass.
     """
 
     def __init__(self, in_features: int, layers: Sequence[Layer], *, init: InitialValues):
@@ -81,9 +81,10 @@ class Layers(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """The backbone: 3x3 convolutions of the widths `stem` (one: a single 7x7), max pooling to stride 4, four layers.
+    """The backbone: a stem, max pooling to stride 4, and four layers.
 
-    Published: stem 64, 64, 128; ResNet-101 has 3, 4, 23, 3 blocks of widths 64 to 512, ResNet-50 6 for 23.
+    `stem`: channels of its 3x3 convolutions, published 64, 64, 128; a single entry means one 7x7 convolution.
+    Published: ResNet-101 has 3, 4, 23, 3 blocks of widths 64 to 512, ResNet-50 6 instead of 23.
     """
 
     def __init__(self, layers: Sequence[Layer], *, stem: Sequence[int], init: InitialValues):
@@ -108,12 +109,12 @@ class ResNet(nnx.Module):
         return Features(aux=layers[2], main=layers[3])
 
     def offset_trunk(self, branch: int, modules: Sequence[int], *, init: InitialValues) -> Layers:
-        """Of the first `modules` blocks of each."""
+        """Copies the first `modules` blocks of each layer."""
         copies = []
         for layer, count in zip(self.layers[branch - 1 :], modules, strict=True):
             blocks = len(layer.dilations)
             if not 1 <= count <= blocks:
-                raise ValueError(f"a copy of a layer of {blocks} blocks has from 1 to as many, not {count}")
+                raise ValueError(f"a layer of {blocks} blocks cannot give a copy of {count}; choose 1 to {blocks}")
             copies.append(layer._replace(dilations=layer.dilations[:count]))
         return Layers(4 * self.layers[branch - 2].width, copies, init=init)
 

@@ -20,7 +20,7 @@ def pixel_grid(height: int, width: int, dtype=jnp.float32) -> jax.Array:
 def seed_positions(offset: jax.Array) -> jax.Array:
     """The pixels that `offset` [B, H, W, 2] points to, [B, H, W, 2], clipped to the map.
 
-    Where, not clip: at the very border PyTorch's clamp passes the whole gradient, jnp.clip half of it.
+    Uses jnp.where: exactly at the border PyTorch's clamp passes the whole gradient, jnp.clip half of it.
     """
     _, height, width, _ = offset.shape
     position = pixel_grid(height, width, dtype=offset.dtype) + offset
@@ -34,7 +34,7 @@ def sample(
     """Reads `values` [B, H, W, C] at `positions` [B, h, w, 2] -> [B, h, w, C]: the seed gather.
 
     PyTorch's `grid_sample` in value and gradient. `align_corners` False takes [-1, 1] as the outer edges of
-    the map: what code of the years of PyTorch 1.1 does on a newer PyTorch. `padding` "border" repeats the
+    the map, as code written for PyTorch 1.1 does on newer versions. `padding` "border" repeats the
     edge, with no gradient for positions on or beyond it; "zeros" counts everything outside as 0. `order` 1 is
     bilinear, 0 nearest (a tie goes to the even pixel).
     Source: OVeNet, seed prediction; values and gradients compared with those of PyTorch 2.13.
@@ -62,7 +62,7 @@ def _read(values: jax.Array, row: jax.Array, column: jax.Array, *, order: int, m
 def _read_bilinear(values: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
     """_read inside the map, with the gradient that JAX would derive, several times faster and in far less memory.
 
-    In reverse mode alone: jax.jvp and what stands on it are refused.
+    Reverse mode only: forward mode (jax.jvp) raises an error.
     """
     return _read(values, row, column, order=1, mode="nearest")
 
@@ -70,10 +70,10 @@ def _read_bilinear(values: jax.Array, row: jax.Array, column: jax.Array) -> jax.
 def _gradients_of_one_image(
     inputs: tuple[jax.Array, jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Those of `inputs`, values [H, W, C], row and column [h, w], given the `gradient` [h, w, C] of what was read.
+    """The gradients of `inputs`, values [H, W, C], row and column [h, w], from the output's `gradient` [h, w, C].
 
-    A position's four neighbours take turns, each with one scatter of C-vectors into the same sum, so that memory is
-    wanted for one of them at a time.
+    The four neighbours of the positions are scattered one after another into the same sum, so that memory for only one
+    of them is needed.
     """
     values, row, column = inputs
     height, width, channels = values.shape
@@ -82,23 +82,23 @@ def _gradients_of_one_image(
     top, left = jnp.floor(row), jnp.floor(column)
     down, right = row - top, column - left  # the weights of the lower and of the right neighbours
 
-    def add_neighbours(to_pixels, step):
+    def add_neighbours(grad_pixels, step):
         step_y, step_x = step
         y = jnp.minimum(top.astype(jnp.int32) + step_y, height - 1)
         x = jnp.minimum(left.astype(jnp.int32) + step_x, width - 1)
         index = y * width + x
         weight = jnp.where(step_y, down, 1 - down) * jnp.where(step_x, right, 1 - right)
-        to_weight = jnp.sum(pixels[index] * gradient, axis=-1)
-        return to_pixels.at[index].add(weight[..., None] * gradient), to_weight
+        grad_weight = jnp.sum(pixels[index] * gradient, axis=-1)
+        return grad_pixels.at[index].add(weight[..., None] * gradient), grad_weight
 
     steps = (jnp.array([0, 0, 1, 1]), jnp.array([0, 1, 0, 1]))  # y, x
-    to_pixels, (upper_left, upper_right, lower_left, lower_right) = jax.lax.scan(
+    grad_pixels, (upper_left, upper_right, lower_left, lower_right) = jax.lax.scan(
         add_neighbours, jnp.zeros_like(pixels), steps
     )
-    to_row = (1 - right) * (lower_left - upper_left) + right * (lower_right - upper_right)
-    to_column = (1 - down) * (upper_right - upper_left) + down * (lower_right - lower_left)
-    to_values = to_pixels.reshape(values.shape)
-    return to_values.astype(values.dtype), to_row.astype(row.dtype), to_column.astype(column.dtype)
+    grad_row = (1 - right) * (lower_left - upper_left) + right * (lower_right - upper_right)
+    grad_column = (1 - down) * (upper_right - upper_left) + down * (lower_right - lower_left)
+    grad_values = grad_pixels.reshape(values.shape)
+    return grad_values.astype(values.dtype), grad_row.astype(row.dtype), grad_column.astype(column.dtype)
 
 
 _read_bilinear.defvjp(lambda *inputs: (_read_bilinear(*inputs), inputs), jax.vmap(_gradients_of_one_image))

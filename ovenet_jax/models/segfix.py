@@ -22,8 +22,8 @@ class SegFixOutput(NamedTuple):
 
     @property
     def predictions(self) -> dict[str, jax.Array]:
-        """As an `Output`, [B, h, w, 1 + D]: how much more probable interior is than boundary, then the directions'
-        scores. They may be resized and averaged as they are, as published; `offset_classes` says what they mean.
+        """See Output.predictions; [B, h, w, 1 + D]: P(interior) - P(boundary), then the logits of the directions.
+        These scores can be resized and averaged, as published; `offset_classes` decodes them.
         """
         probability = jax.nn.softmax(self.boundary, axis=-1)
         interior = probability[..., :1] - probability[..., 1:]
@@ -40,7 +40,7 @@ def offset_classes(scores: jax.Array) -> jax.Array:
 
 
 def offset_probabilities(scores: jax.Array) -> jax.Array:
-    """That of interior, then of each direction at a boundary, of the scores of `predictions`: [..., 1 + D]."""
+    """P(interior), then P(boundary) * P(direction), from the scores of `SegFixOutput.predictions`: [..., 1 + D]."""
     boundary = (1 - scores[..., :1]) / 2
     return jnp.concatenate([1 - boundary, boundary * jax.nn.softmax(scores[..., 1:], axis=-1)], axis=-1)
 

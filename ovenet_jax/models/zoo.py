@@ -33,7 +33,7 @@ HEADS: dict[str, type] = {
     "asp_oc": ASPOC,
     "isa": ISA,
 }
-NUMBERS = {  # entries of config.model that are whole numbers: what each of them is for, and how many; None: any
+INTEGER_SEQUENCES = {  # in config.model: the meaning of one entry, and the number of entries (None: any)
     "backbone.modules": ("of stages 2, 3 and 4, like (1, 4, 3)", 3),
     "backbone.blocks": ("layer, like (3, 4, 23, 3)", 4),
     "backbone.widths": ("layer, like (64, 128, 256, 512)", 4),
@@ -51,8 +51,8 @@ def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
 
     In evaluation mode; `model.train()` turns on batch statistics and dropout.
 
-    Raises UserError: an unknown backbone or head, one with the keys of another, a value that it cannot have, an offset
-    branch that does not fit, or SegFix with other classes than its own.
+    Raises UserError: an unknown backbone or head, missing or unused keys, an invalid value, offset branch or number of
+    SegFix classes.
     """
     init = InitialValues(seed, he=model.backbone.he_init)
     backbone = _create_backbone(model, init)
@@ -64,7 +64,7 @@ def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
     else:
         given |= {"head": _create_head(model, backbone, init)}
         if has_offsets(model):
-            network = _sound("offset", OVeNet, **_options("offset", model.offset, OVeNet.__init__, **given))
+            network = _create_checked("offset", OVeNet, **_options("offset", model.offset, OVeNet.__init__, **given))
         else:
             network = Segmentor(backbone, given["head"])
     network.set_attributes(BatchNorm, momentum=model.norm_momentum)
@@ -83,13 +83,13 @@ def has_offsets(model: "ConfigDict") -> bool:
 
 
 def directions_of(model: "ConfigDict") -> int:
-    """How many directions the SegFix `config.model` tells apart: its classes are no offset, and one in each direction.
-    Raises UserError: other classes than a SegFix can have."""
+    """The number of directions of the SegFix `config.model`, num_classes - 1: class 0 is no offset.
+    Raises UserError: a number of classes that SegFix does not support."""
     directions = model.num_classes - 1
     if directions not in COUNTS:
         raise UserError(
-            f"config.model.num_classes is {model.num_classes}; of a SegFix it is 1 more than its directions, which are "
-            f"{', '.join(map(str, COUNTS))}."
+            f"config.model.num_classes is {model.num_classes}; for SegFix it must be 1 + its number of directions: "
+            f"{', '.join(str(1 + count) for count in COUNTS)}."
         )
     return directions
 
@@ -112,7 +112,7 @@ def _create_hrnet(
     align_corners: bool,
     init: InitialValues,
 ) -> HRNet:
-    """In the double-resolution form, "hrnet2x", stage 1 takes the place of `layer1`, and each has one branch more."""
+    """In the double-resolution form, "hrnet2x", stage 1 replaces `layer1`, and each stage has one branch more."""
     twice = name == "hrnet2x"
     widths = tuple(width * 2**branch for branch in range(5))  # each branch is twice as wide as the one before
     branches = (3, 4, 5) if twice else (2, 3, 4)
@@ -138,7 +138,7 @@ def _create_resnet(
     init: InitialValues,
 ) -> ResNet:
     dilated = {"output_stride": output_stride, "multi_grid": multi_grid, "half_dilation": half_dilation}
-    layers = _sound("backbone", dilated_layers, blocks, widths, **dilated)
+    layers = _create_checked("backbone", dilated_layers, blocks, widths, **dilated)
     return ResNet(layers, stem=stem, init=init)
 
 
@@ -163,42 +163,42 @@ def _create_head(model: "ConfigDict", backbone: Backbone, init: InitialValues) -
     return kind(**options)
 
 
-def _sound(key: str, create: Callable, *given: Any, **options: Any) -> Any:
-    """What `create` makes of these. Raises UserError where it says that their values cannot be."""
+def _create_checked(key: str, create: Callable, *given: Any, **options: Any) -> Any:
+    """The result of `create`, whose ValueErrors become UserErrors about config.model.<key>."""
     try:
         return create(*given, **options)
     except ValueError as error:
         raise UserError(f"config.model.{key}: {error}.") from error
 
 
-def _options(key: str, settings: "ConfigDict", create: Callable, **given: Any) -> dict[str, Any]:
-    """The arguments of `create` by name: what it takes of `given`, and else the entries of config.model.<key>, of which
-    lists, as a config read from JSON holds them, become tuples. Raises UserError: these are entries of something else,
-    or an unknown activation."""
-    taken = {name: x for name, x in signature(create).parameters.items() if name != "self"}
-    needed = {name for name, x in taken.items() if x.default is x.empty} - given.keys()
-    present = set(settings) - {"name", "he_init"}  # which are read elsewhere
-    missing, unused = sorted(needed - present), sorted(present - (taken.keys() - given.keys()))
+def _options(key: str, settings: "ConfigDict", create: Callable, **fixed: Any) -> dict[str, Any]:
+    """The keyword arguments of `create`: those of `fixed` that it accepts, and the entries of config.model.<key>, with
+    lists (of a config read from JSON) as tuples. Raises UserError: missing or unused entries, invalid integers or an
+    unknown activation."""
+    accepted = {name: x for name, x in signature(create).parameters.items() if name != "self"}
+    needed = {name for name, x in accepted.items() if x.default is x.empty} - fixed.keys()
+    present = set(settings) - {"name", "he_init"}  # these two are read elsewhere
+    missing, unused = sorted(needed - present), sorted(present - (accepted.keys() - fixed.keys()))
     faults = [f"lacks {', '.join(missing)}"] if missing else []
-    faults += [f"has no use for {', '.join(unused)}"] if unused else []
+    faults += [f"does not use {', '.join(unused)}"] if unused else []
     if faults:
-        of_this_name = f" of the name {settings.name!r}" if "name" in settings else ""
+        name = f" (name {settings.name!r})" if "name" in settings else ""
         raise UserError(
-            f"config.model.{key}{of_this_name} {' and '.join(faults)}; choose a whole network by the config's variant "
+            f"config.model.{key}{name} {' and '.join(faults)}; choose a whole network by the config's variant "
             f"instead, --config=configs/FILE.py:HEAD_BACKBONE."
         )
-    options = {name: settings[name] for name in settings if name in taken}
+    options = {name: settings[name] for name in settings if name in accepted}
     options = {name: tuple(x) if isinstance(x, list) else x for name, x in options.items()}
     for name, value in options.items():
-        each, count = NUMBERS.get(f"{key}.{name}", ("", None))
-        if each and taken[name].annotation is not int and not _are_numbers(value, count):
+        each, count = INTEGER_SEQUENCES.get(f"{key}.{name}", ("", None))
+        if each and accepted[name].annotation is not int and not _are_numbers(value, count):
             raise UserError(
                 f"config.model.{key}.{name} is {value!r}; it must be {count or 'one or more'} whole numbers of at "
                 f"least 1, one for each {each}."
             )
     if "activation" in options:
         options["activation"] = _named(f"{key}.activation", settings.activation, ACTIVATIONS)
-    return options | {name: value for name, value in given.items() if name in taken}
+    return options | {name: value for name, value in fixed.items() if name in accepted}
 
 
 def _named(key: str, name: str, known: dict[str, Any]) -> Any:

@@ -21,7 +21,7 @@ from ovenet_jax.models import parameters
 from ovenet_jax.models.attention import SelfAttention
 from ovenet_jax.models.contracts import Features
 from ovenet_jax.models.isa import ISA
-from ovenet_jax.models.layers import Conv, ConvNormAct, InitialValues, as_it_comes, resize_bilinear
+from ovenet_jax.models.layers import Conv, ConvNormAct, InitialValues, keep_layout, resize_bilinear
 from ovenet_jax.models.ocnet import ASPOC, BaseOC, PyramidOC
 from ovenet_jax.models.ocr import ASPOCR
 from ovenet_jax.models.resnet import ResNet, dilated_layers
@@ -127,7 +127,7 @@ def test_normalised_and_resized_as_on_gpus_with_the_right_gradients(sizes, heigh
     with jax.enable_x64(True):
         params = jax.tree.map(np.float64, params)
         x = np.random.default_rng(0).standard_normal((8, height, 4, 8))
-        expected = gradients(x, as_it_comes)
+        expected = gradients(x, keep_layout)
         split = height % mesh.shape["rows"] == 0
         sharding = parallel.rows_sharded(mesh) if split else parallel.batch_sharded(mesh)
         result = gradients(jax.device_put(x, sharding), parallel.row_layout(mesh))

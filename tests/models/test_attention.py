@@ -91,7 +91,7 @@ def planned_memory(height, width):
 def test_memory_grows_with_the_number_of_pixels_not_with_its_square():
     pixels = 64 * 128
     memory, doubled = planned_memory(64, 128), planned_memory(128, 128)
-    assert memory < 8 * QUERIES * pixels * 4 < pixels**2 * 4  # a few times the scores of a turn; all scores
+    assert memory < 8 * QUERIES * pixels * 4 < pixels**2 * 4  # a few times the scores of a chunk; all scores
     assert doubled < 2.1 * memory
 
 

@@ -158,9 +158,9 @@ NAMES = "choose a whole network by the config's variant instead, --config=config
     ("head", "change", "sentence"),
     [
         ("isa", {"name": "isaa"}, "config.model.head.name is 'isaa'; known: 'fcn', .*'pyramid_oc', 'asp_oc', 'isa'"),
-        ("ocr", {"name": "isa"}, f"head of the name 'isa' lacks factors and has no use for bias; {NAMES}"),
-        ("base_oc", {"name": "fcn"}, "head of the name 'fcn' lacks classifier and has no use for activation, .*, half"),
-        ("fcn", {"name": "ocr"}, "head of the name 'ocr' lacks activation, .* and has no use for classifier"),
+        ("ocr", {"name": "isa"}, rf"head \(name 'isa'\) lacks factors and does not use bias; {NAMES}"),
+        ("base_oc", {"name": "fcn"}, r"head \(name 'fcn'\) lacks classifier and does not use activation, .*, half"),
+        ("fcn", {"name": "ocr"}, r"head \(name 'ocr'\) lacks activation, .* and does not use classifier"),
         ("isa", {"activation": "gelu"}, "head.activation is 'gelu'; known: 'relu', 'leaky_relu', 'none'"),
         ("isa", {"aux": {"activation": "gelu"}}, "head.aux.activation is 'gelu'; known: 'relu'"),
         ("fcn", {"classifier": {"activation": "gelu"}}, "head.classifier.activation is 'gelu'; known: 'relu'"),
@@ -188,7 +188,7 @@ def test_a_head_that_cannot_be_is_named(tiny_model, head, change, sentence):
 
 def test_ocr_without_its_auxiliary_head_is_named(tiny_model):
     del tiny_model.head.aux
-    with pytest.raises(UserError, match="config.model.head of the name 'ocr' lacks aux; choose"):
+    with pytest.raises(UserError, match=r"config.model.head \(name 'ocr'\) lacks aux; choose"):
         create_model(tiny_model)
 
 

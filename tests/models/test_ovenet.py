@@ -168,8 +168,8 @@ def test_region_features_are_means_under_the_soft_regions():
             {"backbone": {"modules": (1, 1)}},
             r"config.model.backbone.modules is \(1, 1\); it must be 3 whole numbers .* each of stages 2, 3 and 4",
         ),
-        ({"offset": {"branch": 5}}, "config.model.offset: branch is 2, 3 or 4"),
-        ({"offset": {"modules": (1, 1)}}, "one number of modules per stage from there to stage 4; got 4 and"),
+        ({"offset": {"branch": 5}}, "config.model.offset: branch must be 2, 3 or 4"),
+        ({"offset": {"modules": (1, 1)}}, "modules must have one entry per stage from branch to 4; got 4 and"),
     ],
 )
 def test_a_model_that_cannot_be_is_named(tiny_model, change, sentence):

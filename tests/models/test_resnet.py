@@ -125,10 +125,10 @@ def test_ovenet_copies_the_last_layer(resnet_model):
         ({"backbone": {"stem": ()}}, r"config.model.backbone.stem is \(\); it must be one or more"),
         (
             {"backbone": {"name": "hrnet"}},
-            "config.model.backbone of the name 'hrnet' lacks layer1_blocks, .*, width and has no use for .*, stem, "
+            r"config.model.backbone \(name 'hrnet'\) lacks layer1_blocks, .*, width and does not use .*, stem, "
             "widths; choose a whole network by the config's variant instead, --config=configs/FILE.py:HEAD_BACKBONE",
         ),
-        ({"offset": {"modules": (3,)}}, "config.model.offset: a copy of a layer of 2 blocks has from 1 to as many"),
+        ({"offset": {"modules": (3,)}}, "offset: a layer of 2 blocks cannot give a copy of 3; choose 1 to 2"),
     ],
 )
 def test_a_resnet_that_cannot_be_is_named(resnet_model, change, sentence):

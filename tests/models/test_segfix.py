@@ -89,5 +89,5 @@ def test_what_a_segfix_cannot_have_is_named():
         task_of(config).create_loss()
     config.model.num_classes = 11
     for use in (lambda: create_model(config.model), lambda: task_of(config).classes):
-        with pytest.raises(UserError, match="num_classes is 11; of a SegFix it is 1 more than its directions"):
+        with pytest.raises(UserError, match="num_classes is 11; for SegFix .* number of directions: 5, 9, 17, 33"):
             use()
