@@ -19,7 +19,7 @@ BINS = 20  # of probabilities
 
 
 class Curves:
-    """An `Observer` of counts, see `counted`: "distance <prediction>", where classes are regions that have boundaries;
+    """An `Observer` of counts, see below: "distance <prediction>", where classes are regions that have boundaries;
     "probability" of the answer; and, where a pass saw whole images, "confidence" of OVeNet's seeds."""
 
     def __init__(self, evaluator: Evaluator):
@@ -59,28 +59,26 @@ def distance_bins(label: np.ndarray) -> np.ndarray:
     return bins[np.minimum(distance, DISTANCES[-1]).astype(np.uint8)]
 
 
-def counted(index: jax.Array, value: jax.Array, right: jax.Array, counts: jax.Array, length: int) -> jax.Array:
-    """float32 [length, 3]: in each bin how many there are, the sum of their `value`, and how many are `right`.
-
-    index: int, value: float, right and counts (whether it counts at all): bool, all of one shape.
-    """
-    among = counts.ravel() & (
-        index.ravel() == jnp.arange(length, dtype=index.dtype)[:, None]
-    )  # for so few bins faster than a scatter
-    sums = among.sum(-1), jnp.where(among, value.ravel(), 0).sum(-1), (among & right.ravel()).sum(-1)
-    return jnp.stack([x.astype(jnp.float32) for x in sums], axis=-1)
-
-
 def by_distance(class_map: jax.Array, label: jax.Array, bins: jax.Array) -> jax.Array:
-    """Of class maps, labels and `distance_bins` [B, H, W]: see `counted`; the value is 0."""
-    zero = jnp.zeros(label.shape, jnp.float32)
-    return counted(bins, zero, class_map == label, label != IGNORE, len(DISTANCES) + 1)
+    """Per bin of `distance_bins` the number of pixels, 0, and the number of correct ones: int32 [bins, 3].
+
+    class_map, label, bins: uint8 [H, W].
+    """
+    count = len(DISTANCES) + 1
+    cell = jnp.where(label == IGNORE, 2 * count, 2 * bins.astype(jnp.int32) + (class_map == label))
+    wrong, right = jnp.bincount(cell.ravel(), length=2 * count + 1)[:-1].reshape(count, 2).T
+    return jnp.stack([wrong + right, jnp.zeros_like(right), right], axis=-1)
 
 
-def by_probability(probability: jax.Array, right: jax.Array, counts: jax.Array) -> jax.Array:
-    """Of probabilities and whether what they speak of is so: see `counted`."""
+def by_probability(probability: jax.Array, correct: jax.Array, valid: jax.Array) -> jax.Array:
+    """Per bin the number of probabilities, their sum, and the number of correct ones: float32 [BINS, 3].
+
+    correct, valid: whether the predicted event is true, and whether it is counted; bool, all of one shape.
+    """
     index = jnp.clip((probability * BINS).astype(jnp.int32), 0, BINS - 1)
-    return counted(index, probability, right, counts, BINS)
+    among = valid.ravel() & (index.ravel() == jnp.arange(BINS)[:, None])
+    sums = among.sum(-1), jnp.where(among, probability.ravel(), 0).sum(-1), (among & correct.ravel()).sum(-1)
+    return jnp.stack([x.astype(jnp.float32) for x in sums], axis=-1)
 
 
 _by_distance = jax.jit(jax.vmap(by_distance))  # of each image

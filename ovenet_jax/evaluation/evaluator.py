@@ -1,7 +1,7 @@
 """A network over the evaluation split, under the config's test protocol."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial, reduce
 from threading import Event
@@ -47,7 +47,7 @@ class Observer(Protocol):
         """Starts it on the devices."""
 
     def found(self, samples: list[dict], measured: Any, /) -> Evaluation:
-        """What it is, of `measured` when it has been fetched."""
+        """What it is, of `measured` when it has been fetched, and of samples that have their "miou" by then."""
 
 
 class Evaluator:
@@ -87,11 +87,10 @@ class Evaluator:
         with self.samples(mine, self.config.data.workers) as read:
             title = f"evaluating {self.config.data.eval_split}"
             bar = tqdm(read, title, len(mine), unit=" images", mininterval=1, leave=False)
-            for samples, segmentation in self.inference.over(bar, params, statistics):
+            for batch in self.batches(bar, params, statistics):
                 if interrupted and interrupted.is_set():
                     break
-                batch = self._batch(samples, segmentation)
-                pending.append((samples, [one.measure(batch) for one in observers]))
+                pending.append((batch.samples, [one.measure(batch) for one in observers]))
                 if len(pending) > PENDING:
                     total = fetched()
         while pending:
@@ -106,6 +105,11 @@ class Evaluator:
         """Some of the split, for a `with`."""
         short_side = self.config.eval.short_side
         return pipeline.samples(self.source, indices, short_side=short_side, workers=workers)
+
+    def batches(self, samples: Iterable[dict], params: Arrays, statistics: Arrays) -> Iterator[Batch]:
+        """Some of the split as the network sees it."""
+        for of_batch, segmentation in self.inference.over(samples, params, statistics):
+            yield self._batch(of_batch, segmentation)
 
     def _batch(self, samples: list[dict], segmentation: Segmentation) -> Batch:
         rows, *canvas, _ = segmentation.prediction.shape
@@ -141,7 +145,8 @@ class _Scores:
         def of_image(row: int, sample: dict) -> Evaluation:
             matrices = {name: counts[row].astype(np.int64) for name, counts in in_order(measured).items()}
             *_, answer = matrices.values()
-            score = ImageScore(int(sample["index"]), sample["name"], class_scores(answer)["miou_present"])
+            sample["miou"] = class_scores(answer)["miou_present"]
+            score = ImageScore(int(sample["index"]), sample["name"], sample["miou"])
             return Evaluation({sample["group"]: matrices}, [score])
 
         return reduce(Evaluation.plus, map(of_image, range(len(samples)), samples))

@@ -1,6 +1,6 @@
 """A checkpoint evaluated, and reported on: at the end of a training, and whenever it is asked for."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from threading import Event
 from typing import NamedTuple
@@ -11,8 +11,8 @@ from ovenet_jax import files
 from ovenet_jax.devices import parallel
 from ovenet_jax.evaluation import report, run_page
 from ovenet_jax.evaluation.curves import Curves
-from ovenet_jax.evaluation.evaluator import Evaluator
-from ovenet_jax.evaluation.inspection import Inspected, inspect, picture
+from ovenet_jax.evaluation.evaluator import Evaluator, Observer
+from ovenet_jax.evaluation.inspection import Inspected, Shown, inspect, picture
 from ovenet_jax.evaluation.results import Evaluation
 from ovenet_jax.evaluation.suspects import Suspects
 from ovenet_jax.models.parameters import Arrays
@@ -34,7 +34,8 @@ def evaluate_checkpoint(
     evaluator: Evaluator, folder: Path, interrupted: Event | None = None, anew: bool = True
 ) -> bool:
     """Evaluates as `evaluated`, and reports on it, unless interrupted. Returns whether it came to its end."""
-    result = evaluated(evaluator, folder, interrupted, anew)
+    shown = Shown(evaluator)
+    result = evaluated(evaluator, folder, interrupted, anew, (shown,))
     if result is None:
         return False
     if jax.process_index() == 0:
@@ -42,7 +43,8 @@ def evaluate_checkpoint(
         config, classes = evaluator.config, evaluator.task.classes
         worst = evaluation.worst(config.eval.worst)
         groups = {"panels": evaluator.shown, "worst": [image.number for image in worst]}
-        inspected = inspected_of(result, sum(groups.values(), []))
+        missing = set(sum(groups.values(), [])) - shown.kept.keys()
+        inspected = shown.kept | inspected_of(result, missing)
         pictures = {i: picture(one, classes) for i, one in inspected.items()}
         panels = {kind: {inspected[i].name: pictures[i] for i in group} for kind, group in groups.items()}
         with files.writing(target, "--workdir"):
@@ -58,11 +60,15 @@ def inspected_of(result: Evaluated, indices: Iterable[int]) -> dict[int, Inspect
 
 
 def evaluated(
-    evaluator: Evaluator, folder: Path, interrupted: Event | None = None, anew: bool = True
+    evaluator: Evaluator,
+    folder: Path,
+    interrupted: Event | None = None,
+    anew: bool = True,
+    observers: Sequence[Observer] = (),
 ) -> Evaluated | None:
     """Evaluates the checkpoint of `folder` that config.eval.checkpoint names; None if interrupted meanwhile.
 
-    anew: also where there is a report on just that; else its numbers are taken from there.
+    anew: also where there is a report on just that; else its numbers are taken from there, and observers see nothing.
     """
     config = evaluator.config
     split, protocol = config.data.eval_split, evaluator.inference.protocol
@@ -75,5 +81,5 @@ def evaluated(
     if not all(parallel.gather(evaluation is not None)):
         images = f"{len(evaluator.source)} images, {protocol}"
         parallel.say(f"Evaluating step {network.step} of {folder} on {split}: {images}.")
-        evaluation = evaluator.run(*arrays, interrupted, (Curves(evaluator), Suspects(evaluator)))
+        evaluation = evaluator.run(*arrays, interrupted, (Curves(evaluator), Suspects(evaluator), *observers))
     return None if evaluation is None else Evaluated(evaluator, arrays, what, target, evaluation)

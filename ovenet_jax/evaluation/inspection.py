@@ -1,19 +1,22 @@
 """What a network says of single images of a split: for panels, and for the seed inspector of a report."""
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Container, Mapping
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from ovenet_jax.data.labels import Labels
-from ovenet_jax.evaluation.evaluator import Evaluator
+from ovenet_jax.evaluation.evaluator import Batch, Evaluator
 from ovenet_jax.evaluation.grid import Grid
 from ovenet_jax.evaluation.inference import STRIDE, Segmentation
 from ovenet_jax.evaluation.panel import panel
+from ovenet_jax.evaluation.results import Evaluation
 from ovenet_jax.models.parameters import Arrays
-from ovenet_jax.models.predictions import TITLES, Ranking, ranking
+from ovenet_jax.models.predictions import TITLES, Ranking, in_order, ranking
 from ovenet_jax.supervision.task import Task
 
 RANKS = 3  # classes kept per pixel, the most probable ones
@@ -40,34 +43,84 @@ class Inspected(NamedTuple):
     score: float | None = None
 
 
+class Shown:
+    """An `Observer` that keeps what a report shows: `kept`, by their numbers, the images of panels and the worst, of
+    those that this process evaluates."""
+
+    def __init__(self, evaluator: Evaluator):
+        self._evaluator = evaluator
+        self._explained = deque[tuple[Batch, Any]]()
+        self._worst: list[tuple[float, int]] = []
+        self.kept: dict[int, Inspected] = {}
+
+    def measure(self, batch: Batch) -> None:
+        self._explained.append(_explained(self._evaluator, batch))
+
+    def found(self, samples: list[dict], _: None) -> Evaluation:
+        scored = [(sample["miou"], int(sample["index"])) for sample in samples if sample["miou"] is not None]
+        self._worst = sorted([*self._worst, *scored])[: self._evaluator.config.eval.worst]
+        wanted = {*self._evaluator.shown, *(number for _, number in self._worst)}
+        self.kept |= _inspected(self._evaluator, *self._explained.popleft(), wanted)
+        self.kept = {number: one for number, one in self.kept.items() if number in wanted}
+        return Evaluation()
+
+
 def inspect(
     evaluator: Evaluator, params: Arrays, statistics: Arrays, scores: Mapping[int, float | None]
 ) -> dict[int, Inspected]:
     """The images of the split that have `scores`; on this process alone."""
-    model = evaluator.config.model
-    found = {}
+    found: dict[int, Inspected] = {}
     with evaluator.samples(sorted(scores)) as read:
-        for samples, segmentation in evaluator.inference.over(read, params, statistics):
-            maps, rankings, confidence, offset = jax.device_get(_explained(segmentation, task=evaluator.task))
-            for row, sample in enumerate(samples):
-                height, width = sample["label"].shape
-                grid = Grid.of(segmentation, (height, width), model.align_corners)
-                own = np.s_[row, :, :]
-                if segmentation.logits is not None:
-                    own = np.s_[row, : -(-height // STRIDE), : -(-width // STRIDE)]
-                found[sample["index"]] = Inspected(
-                    sample["name"],
-                    sample["image"],
-                    sample["label"],
-                    {name: Ranking(*(x[own] for x in rankings[name])) for name in segmentation.scores},
-                    grid,
-                    None if offset is None else seeds(offset[row], model.offset.grid_align_corners),
-                    None if confidence is None else confidence[own],
-                    {name: maps[name][row, :height, :width] for name in segmentation.scores},
-                    None if offset is None else offset[row],
-                    scores[sample["index"]],
-                )
+        scored = (sample | {"miou": scores[sample["index"]]} for sample in read)
+        for batch in evaluator.batches(scored, params, statistics):
+            found |= _inspected(evaluator, *_explained(evaluator, batch), scores)
     return found
+
+
+def _explained(evaluator: Evaluator, batch: Batch) -> tuple[Batch, Any]:
+    """A batch without its scores, which take memory, and what is said of it, see `_said`, on the devices."""
+    said = batch.class_maps, *_said(batch.segmentation, task=evaluator.task)
+    return batch._replace(segmentation=replace(batch.segmentation, scores={})), said
+
+
+def _inspected(evaluator: Evaluator, batch: Batch, explained: Any, wanted: Container[int]) -> dict[int, Inspected]:
+    """The images of a batch whose numbers are `wanted`."""
+    found = {}
+    rows = [row for row, sample in enumerate(batch.samples) if sample["index"] in wanted]
+    fetched = jax.device_get(explained) if rows else None
+    for row in rows:
+        sample = batch.samples[row]
+        class_maps, rankings, confidence, offset = jax.tree.map(lambda x, row=row: x[row].copy(), fetched)
+        height, width = sample["label"].shape
+        own = np.s_[:, :]
+        if batch.segmentation.logits is not None:
+            own = np.s_[: -(-height // STRIDE), : -(-width // STRIDE)]
+        found[int(sample["index"])] = Inspected(
+            sample["name"],
+            sample["image"],
+            sample["label"],
+            {name: Ranking(*(x[own] for x in ranking)) for name, ranking in in_order(rankings).items()},
+            batch.grids[row],
+            None if offset is None else seeds(offset, evaluator.config.model.offset.grid_align_corners),
+            None if confidence is None else confidence[own],
+            {name: x[:height, :width] for name, x in in_order(class_maps).items()},
+            offset,
+            sample["miou"],
+        )
+    return found
+
+
+@partial(jax.jit, static_argnames="task")
+def _said(segmentation: Segmentation, *, task: Task) -> tuple[dict[str, Ranking], jax.Array | None, jax.Array | None]:
+    """At the pixels of maps the most probable classes, how sure OVeNet is of its seeds, or a SegFix of a boundary, and
+    offsets."""
+    rankings = {
+        name: ranking(task.probabilities(x, segmentation.logits), task.class_map(x), RANKS)
+        for name, x in segmentation.maps.items()
+    }
+    confidence = segmentation.confidence
+    sure = task.boundary(segmentation.maps[segmentation.answer]) if confidence is None else confidence[..., 0]
+    return rankings, sure, segmentation.offset
 
 
 def panels(evaluator: Evaluator, params: Arrays, statistics: Arrays) -> dict[str, np.ndarray]:
@@ -90,19 +143,3 @@ def seeds(offset: np.ndarray, align_corners: bool) -> np.ndarray:
     position = np.clip(own * (2 / np.maximum(1, size - 1)) - 1 + offset, -1, 1)
     pixel = (position + 1) / 2 * (size - 1) if align_corners else (position + 1) / 2 * size - 0.5
     return np.clip(pixel, 0, size - 1) - own
-
-
-@partial(jax.jit, static_argnames="task")
-def _explained(
-    segmentation: Segmentation, *, task: Task
-) -> tuple[dict[str, jax.Array], dict[str, Ranking], jax.Array | None, jax.Array | None]:
-    """Class maps; at the pixels of maps the most probable classes, how sure OVeNet is of its seeds, or a SegFix of a
-    boundary, and offsets."""
-    rankings = {
-        name: ranking(task.probabilities(x, segmentation.logits), task.class_map(x), RANKS)
-        for name, x in segmentation.maps.items()
-    }
-    confidence = segmentation.confidence
-    sure = task.boundary(segmentation.maps[segmentation.answer]) if confidence is None else confidence[..., 0]
-    class_maps = {name: task.class_map(x) for name, x in segmentation.scores.items()}
-    return class_maps, rankings, sure, segmentation.offset
