@@ -164,8 +164,9 @@ def loss_of(network: nnx.Module) -> Callable[..., dict[str, jax.Array]]:
             grid_align_corners=True,
             align_corners=True,
         )
-    return lambda output, label, among: {
-        "total": segmentation_loss(output, label, aux_weight=AUX_WEIGHT, among=among, align_corners=True)
+    options = {"aux_weight": AUX_WEIGHT, "align_corners": True}
+    return lambda output, label, batch_labels: {
+        "total": segmentation_loss(output, label, batch_labels=batch_labels, **options)
     }
 
 

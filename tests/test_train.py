@@ -256,7 +256,7 @@ def test_a_model_for_another_number_of_classes_than_the_data_has_is_named(run, t
         ("accumulate", 2, "config.accumulate is 2, but a SegFix's loss weights classes by their share"),
         ("eval.segfix", "runs/other", "config.eval.segfix refines in --mode=evaluate; leave it out of the training"),
         ("data.regions", "objects", "config.data.regions is 'objects'; choose one of classes, instances"),
-        ("data.regions", None, "config.data has no regions, whose boundaries a SegFix learns"),
+        ("data.regions", None, "config.data.regions is missing; choose a SegFix variant"),
     ],
 )  # fmt: skip
 def test_what_a_segfix_cannot_be_trained_with_is_named(segfix, tmp_path, key, value, message):

@@ -1,1 +1,1 @@
-"""Devices: the mesh and how arrays are sharded over it, their memory, and the environment libraries read."""
+"""Devices: the mesh and how arrays are sharded over it, their memory, and environment variables for libraries."""

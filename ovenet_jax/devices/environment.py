@@ -1,4 +1,4 @@
-"""What libraries read in the environment, which has to be there before they are used. Imports none of them."""
+"""Sets environment variables that libraries read on import, and therefore imports none of them."""
 
 import grp
 import os
@@ -12,30 +12,30 @@ from ovenet_jax.errors import UserError
 
 EIGEN = "--xla_cpu_experimental_ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
-# XLA ends a process whose flags it does not know.
+# XLA aborts on unknown flags, so `xla_takes` tries them in a process of their own.
 READ_FLAGS = "from jaxlib import _jax; _jax.CompileOptions()"
 
 
 def prepare(deterministic: bool = False) -> None:
-    """For main.py: what the environment does not say yet, and `convolve_by_eigen`.
+    """For main.py: sets the variables that are not set yet, and calls `convolve_by_eigen`.
 
-    deterministic: GPUs compute the same bits every time. By default they add some numbers in an order left to chance,
-    and convolve in the way that was fastest when tried.
+    deterministic: bit-identical results on GPUs. By default some of their sums have no fixed order, and autotuning
+    chooses the convolution algorithms.
     """
-    _number_users()
+    _name_users_by_number()
     caches = os.path.expanduser(os.environ.get("XDG_CACHE_HOME", "~/.cache"))  # noqa: PTH111  pathlib's raises
-    if not caches.startswith("~"):  # as it does for a user without a home, in a container
+    if not caches.startswith("~"):  # it does for users without a home directory (containers)
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(caches) / "ovenet_jax" / "xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow writes summaries: it has nothing to say
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only: TensorFlow just writes summaries
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     convolve_by_eigen()
     if deterministic and not _add_flag(DETERMINISTIC):
         raise UserError(f"XLA_FLAGS names a file: write {DETERMINISTIC} there instead of config.deterministic.")
 
 
-def _number_users() -> None:
-    """In containers users may have no name: their number is one then, for libraries that ask who owns a file."""
+def _name_users_by_number() -> None:
+    """Names users and groups without a name (containers) by their id, for libraries that look up owners of files."""
     getpwuid, getgrgid = pwd.getpwuid, grp.getgrgid
 
     def user(uid: int) -> pwd.struct_passwd:
@@ -52,19 +52,18 @@ def _number_users() -> None:
 
 
 def convolve_by_eigen() -> None:
-    """On CPUs XLA convolves by Eigen and leaves the rest to YNNPACK, unless XLA_FLAGS says otherwise.
+    """Makes XLA use Eigen instead of YNNPACK for convolutions on CPUs, and YNNPACK for the rest.
 
-    XLA would give convolutions to YNNPACK as well, which takes up to ten times as long for the gradients of wide
-    kernels (docs/performance.md); YNNPACK's sums are faster and more exact than XLA's. Nothing changes on GPUs, or
-    where this jaxlib does not know the flag. To have YNNPACK's convolutions back, name their type with a + in
-    XLA_FLAGS; where that names a file it is left alone.
+    The gradients of wide kernels take up to ten times as long in YNNPACK (docs/performance.md), whose sums are faster
+    and more exact than XLA's. No effect on GPUs, if this jaxlib does not know the flag, or if XLA_FLAGS names a file.
+    For YNNPACK's convolutions add the same flag with + instead of - to XLA_FLAGS.
     """
     if EIGEN not in os.environ.get("XLA_FLAGS", "") and xla_takes(EIGEN):
         _add_flag(EIGEN)
 
 
 def _add_flag(flag: str) -> bool:
-    """Whether it could be added: XLA_FLAGS may name a file. XLA heeds flags in their order, the user's last."""
+    """Puts the flag before the user's own, which therefore take precedence. False if XLA_FLAGS names a file."""
     given = os.environ.get("XLA_FLAGS", "").strip()
     if given and not given.startswith("-"):
         return False
@@ -73,7 +72,7 @@ def _add_flag(flag: str) -> bool:
 
 
 def xla_takes(flag: str) -> bool:
-    """Whether this jaxlib knows the flag and its value; asked in a process of its own, which takes 0.3 s."""
+    """Whether this jaxlib knows the flag and its value; found in a process of its own, which takes 0.3 s."""
     variables = {**os.environ, "XLA_FLAGS": flag}
     asked = subprocess.run([sys.executable, "-c", READ_FLAGS], env=variables, capture_output=True)
     return asked.returncode == 0

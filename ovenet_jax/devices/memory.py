@@ -1,4 +1,4 @@
-"""Too little memory on the devices: said in one sentence, with what helps."""
+"""Turns out-of-memory errors of devices into UserErrors that name remedies."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ EVALUATION_MEMORY = "lower config.eval.images_per_device, config.eval.window or 
 
 @contextmanager
 def enough_memory(remedy: str) -> Iterator[None]:
-    """Raises UserError with the `remedy` where the devices' memory does not suffice for what is done meanwhile."""
+    """Context manager: raises UserError with the `remedy` if device memory runs out inside the `with`."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:

@@ -1,4 +1,4 @@
-"""The device mesh, how arrays lie on it, and what processes tell each other."""
+"""The device mesh, how arrays are sharded over it, and communication between processes."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,8 +18,8 @@ from ovenet_jax.models.layers import keep_layout
 def create_mesh(devices: Sequence[jax.Device] | None = None, sizes: Sequence[int] = (0, 1)) -> Mesh:
     """These devices (default: all of all processes) as a mesh ('data', 'rows') of `sizes`, as config.mesh gives them.
 
-    A batch is split over 'data' and the rows of each image over 'rows'; 'data' 0: as many as there are. Images stay
-    within a process. Raises UserError where the devices do not make such a mesh.
+    A batch is split over 'data' and the rows of each image over 'rows'; 'data' 0: all remaining devices. The rows of
+    one image never span processes. Raises UserError if the devices cannot form this mesh.
     """
     devices = jax.devices() if devices is None else devices
     written = f"config.mesh={tuple(sizes)}"
@@ -39,10 +39,10 @@ def create_mesh(devices: Sequence[jax.Device] | None = None, sizes: Sequence[int
 
 
 def local_mesh(sizes: Sequence[int]) -> Mesh:
-    """This process's own devices, as many of them as config.mesh says sharing the rows of an image. Raises UserError
+    """The mesh of this process's own devices, with `sizes[1]` of them sharing the rows of an image. Raises UserError
     as `create_mesh` does."""
-    sound = len(sizes) == 2 and sizes[0] >= 0  # else they are named as they are
-    return create_mesh(jax.local_devices(), (0, sizes[1]) if sound else sizes)
+    valid = len(sizes) == 2 and sizes[0] >= 0  # otherwise create_mesh reports the invalid sizes
+    return create_mesh(jax.local_devices(), (0, sizes[1]) if valid else sizes)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -60,16 +60,16 @@ def rows_sharded(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data", "rows"))
 
 
-# Of a map [B, H, W, C] that a layer reads, `reach` rows beyond its own, by `stride`: on which devices it lies.
+# (map [B, H, W, C], reach, stride) -> the map with a sharding constraint: see models/layers.py, keep_layout.
 LayOut = Callable[..., jax.Array]
 
 
 def row_layout(mesh: Mesh) -> LayOut:
-    """What the attribute `lay_out` of a model's layers has to be where its images are split over `mesh`.
+    """The value of a model's attribute `lay_out` when its images are split over `mesh`.
 
-    Maps are split over 'rows' where every device gets as many rows, two at least after the layer's stride, and finds
-    what it reads of others with its neighbours; all others are whole on each device of the row. XLA's partitioner (jax
-    0.10.2) gives wrong gradients, without a word, for convolutions from or to maps with less than two rows per device.
+    Maps are sharded over 'rows' if every device gets the same number of rows, at least two after the layer's stride,
+    and needs rows of its neighbours only; otherwise they are replicated over 'rows'. XLA's partitioner (jax 0.10.2)
+    silently computes wrong gradients for convolutions from or to maps with less than two rows per device.
     """
     rows = mesh.shape["rows"]
     if rows == 1:
@@ -91,7 +91,7 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
 
 
 def replicated_shapes(mesh: Mesh, tree: Any) -> Any:
-    """What `replicate` would make, as shapes to compile for."""
+    """The shapes and shardings of `replicate`'s result, for compilation."""
     described = partial(jax.ShapeDtypeStruct, sharding=replicated(mesh))
     return jax.tree.map(lambda x: described(x.shape, x.dtype), tree)
 
@@ -109,9 +109,9 @@ def check_divisible(mesh: Mesh, batch_size: int, height: int) -> None:
         groups = f"{data} devices" if rows == 1 else f"{data} times {rows} devices"
         wanted = f"a multiple of {data}, for example --config.batch_size={-(-batch_size // data) * data}"
         raise UserError(f"config.batch_size={batch_size} cannot be split over {groups}; choose {wanted}.")
-    # The maps at strides 4 and 8 have to be split; coarser ones are where they can be.
+    # The maps at strides 4 and 8 must be split over 'rows'; coarser ones are split if possible.
     if rows > 1 and height % (16 * rows):
-        fault = f"{height}, cannot be split over {rows} devices, as config.mesh wants"
+        fault = f"{height}, cannot be split over {rows} devices, as config.mesh requires"
         raise UserError(f"The height of config.augment.crop, {fault}; choose a multiple of {16 * rows}.")
 
 
@@ -126,8 +126,8 @@ def to_local(mesh: Mesh, tree: Any) -> Any:
 
 
 def gather(value: Any) -> list[Any]:
-    """What each process holds (numbers, strings, lists, dicts with string keys), on all of them in their order; arrays
-    may come as lists."""
+    """All-gathers a value of numbers, strings, lists and dicts with string keys: the values of all processes, in their
+    order. Arrays become lists if there are several processes."""
     if jax.process_count() == 1:
         return [value]
     data = np.frombuffer(json.dumps(value, default=np.ndarray.tolist).encode(), np.uint8)
@@ -138,32 +138,32 @@ def gather(value: Any) -> list[Any]:
 
 @contextmanager
 def all_or_none() -> Iterator[None]:
-    """Raises UserError in every process where what each does meanwhile, by itself, fails so in any of them."""
+    """Context manager: a UserError raised inside the `with` in one process is raised in all of them."""
     own: tuple[str, int] | None = None
     try:
         yield
     except UserError as error:
         own = str(error), error.exit_code
-    told = gather(own)
+    errors = gather(own)
     if own:
         raise UserError(*own)
-    for index, other in enumerate(told):
+    for index, other in enumerate(errors):
         if other:
             text, exit_code = other
             raise UserError(f"Process {index} says: {text}", exit_code)
 
 
 def first_of(text: str) -> str:
-    """What the first process has to say that has anything; "" if none has."""
+    """The first non-empty `text` in the order of processes, or ""."""
     return next(filter(None, gather(text)), "")
 
 
 def barrier() -> None:
-    """Waits until every process has come here."""
+    """Waits until every process has called it."""
     gather(None)
 
 
 def say(text: str) -> None:
-    """Prints `text` at once, for all processes that have the same to say."""
+    """Prints `text` on process 0 only, and flushes."""
     if jax.process_index() == 0:
         print(text, flush=True)

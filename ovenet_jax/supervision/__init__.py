@@ -1,1 +1,1 @@
-"""What a network learns, the classes of a data set or their boundaries: its labels, losses, measures and scores."""
+"""Tasks (the classes of a data set, or their boundaries): labels, losses and metrics."""

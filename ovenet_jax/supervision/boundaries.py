@@ -1,4 +1,4 @@
-"""What a SegFix learns: where boundaries are, and in which direction the interior lies."""
+"""The task of SegFix: where boundaries are, and in which direction the interior lies."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -24,7 +24,7 @@ from ovenet_jax.supervision.measures import class_scores, offset_measures, offse
 
 
 class Boundaries:
-    """A task like `Classes`: the boundaries of what config.data.regions says; classes are offsets away from them."""
+    """A task like `Classes`: boundaries of classes or instances (config.data.regions); its classes are directions."""
 
     group = 1
     of_regions = False
@@ -61,10 +61,7 @@ class Boundaries:
     def _regions(self) -> str:
         data = self._config.data
         if "regions" not in data:
-            raise UserError(
-                "config.data has no regions, whose boundaries a SegFix learns; choose a variant of the config that is "
-                "one."
-            )
+            raise UserError("config.data.regions is missing; choose a SegFix variant of the config.")
         if data.regions not in REGIONS:
             raise UserError(f"config.data.regions is {data.regions!r}; choose one of {', '.join(REGIONS)}.")
         return data.regions
@@ -84,12 +81,12 @@ class Boundaries:
             raise UserError("config.eval.segfix refines classes, but this network finds boundaries; leave it out.")
         if self._config.eval.sum != "logits":
             raise UserError(
-                f"config.eval.sum is {self._config.eval.sum!r}; a SegFix's scores add up as they are, so it must be "
-                f"'logits'."
+                f"config.eval.sum is {self._config.eval.sum!r}; for SegFix, whose scores are added unchanged, it must "
+                f"be 'logits'."
             )
 
     def create_loss(self) -> Loss:
-        """It weights classes by their rarity in the batch."""
+        """The loss of SegFix, which weights classes by their rarity in the batch."""
         if self._config.loss.class_weights or self._config.loss.ohem.on:
             raise UserError("config.loss.class_weights and config.loss.ohem are not for SegFix; leave them out.")
         align_corners = self._config.model.align_corners

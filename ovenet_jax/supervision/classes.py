@@ -1,4 +1,4 @@
-"""What most networks learn: the classes of their data set, and OVeNet besides how sure its seeds are."""
+"""The task of most networks: the classes of a data set. OVeNet also learns the confidence of its seeds."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,11 +23,11 @@ from ovenet_jax.supervision.measures import class_measures, class_scores, most_p
 
 
 class Classes:
-    """A task, that is all that depends on what a network learns: here the classes of the data set of `config.data`, or
-    those that the network has `learned`.
+    """A task bundles everything that depends on what a network predicts: here the classes of the data set of
+    `config.data`, or those that the network has `learned`.
 
-    of_regions: whether its classes are regions of the image. gives_offsets: whether answers come with offsets to other
-    pixels.
+    of_regions: whether its classes label regions of the image (not SegFix's offsets). gives_offsets: whether
+    predictions include offsets to other pixels.
     """
 
     of_regions = True
@@ -41,19 +41,19 @@ class Classes:
 
     @property
     def group(self) -> int:
-        """How many neighbouring images of a batch the loss takes together."""
+        """The number of neighbouring images of a batch that OHEM ranks together; 1 without OHEM."""
         ohem = self._config.loss.ohem
         return ohem.group if ohem.on else 1
 
     @cached_property
     def classes(self) -> Labels:
-        """The K classes of the network's answer. Raises UserError: an unknown data set, or one whose class table cannot
-        be read; other classes than it can have."""
+        """The K classes that the network predicts. Raises UserError: an unknown data set, an unreadable class table, or
+        an unsupported number of classes."""
         return self._learned or pipeline.classes(self._config.data)
 
     def prepare(self) -> dict:
-        """Prepares what is learned, unless it is there already; returns the inventory of `pipeline.prepare`. Raises
-        UserError: every fault of the source files at once; what the data set does not have."""
+        """Prepares the data set if needed, and returns the inventory of `pipeline.prepare`. Raises UserError: all
+        faults of the source files at once, or missing parts of the data set."""
         return pipeline.prepare(self._config.data)
 
     def open_training(self) -> Source:
@@ -70,7 +70,7 @@ class Classes:
         return split
 
     def check_micro_batches(self, devices: int) -> None:
-        """Raises UserError where the batch cannot be split into micro-batches, and these evenly over the devices."""
+        """Raises UserError if the batch cannot be split evenly into micro-batches, and these over the devices."""
         accumulate, batch_size = self._config.accumulate, self._config.batch_size
         least = accumulate * devices * self.group
         if accumulate > 1 and batch_size % least:
@@ -82,11 +82,10 @@ class Classes:
             )
 
     def check_test(self) -> None:
-        """Raises UserError for values of config.eval that do not go with the network's answers: here there are none."""
+        """Raises UserError for values of config.eval that do not fit the task; here all of them do."""
 
     def create_loss(self) -> Loss:
-        """What `config.loss` says, for the outputs of `config.model`. Raises UserError: settings that the loss cannot
-        have."""
+        """The loss of `config.loss` for outputs of `config.model`. Raises UserError: invalid settings of the loss."""
         loss, model = self._config.loss, self._config.model
         weights = tuple(loss.class_weights)
         if weights and len(weights) != model.num_classes:
@@ -106,7 +105,7 @@ class Classes:
             softmax = ohem.softmax_again or not probabilities
             options["ohem"] = Ohem(ohem.threshold, ohem.keep, ohem.group, softmax, ohem.aux_over_all)
         if not self.gives_offsets:
-            return lambda output, label, among=None: {"total": segmentation_loss(output, label, among=among, **options)}
+            return lambda output, label, **labels: {"total": segmentation_loss(output, label, **labels, **options)}
         return partial(
             ovenet_loss,
             confidence_weight=loss.confidence_weight,
@@ -116,29 +115,29 @@ class Classes:
         )
 
     def measure(self, output: Any, label: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
-        """How right an output is: scalars by name. `label` [B, H, W]; `labels` [A, B, H, W] of all micro-batches, over
-        which the mean of these scalars is that of the batch."""
+        """Training metrics of an output, scalars by name. `label` [B, H, W]; `labels` [A, B, H, W]: those of all
+        micro-batches, so that the mean of a metric over micro-batches is its value for the whole batch."""
         return class_measures(output, label, labels, align_corners=self._config.model.align_corners)
 
     def probabilities(self, scores: jax.Array, logits: bool | None = None) -> jax.Array:
-        """Of the classes, [..., K] -> the same. logits: whether the scores are, or probabilities already; None: as
-        the network's are."""
+        """Class probabilities of scores, [..., K] -> the same. logits: whether the scores are logits, else they are
+        probabilities; None: whichever the network outputs."""
         if logits is None:
             logits = self._config.model.get("offset", {}).get("logits", True)
         return jax.nn.softmax(scores, axis=-1) if logits else scores
 
     def boundary(self, _scores: jax.Array) -> jax.Array | None:
-        """The probability of a boundary, [..., K] -> [...], where that is what is learned."""
+        """The probability of a boundary, [..., K] -> [...], for SegFix; None for other networks."""
         return None
 
     def predicts(self) -> tuple[str, ...]:
-        """What --mode=predict writes of each image besides overlays: "label_maps", "offsets". Raises UserError:
-        config.predict wants what the network does not give."""
+        """The outputs of --mode=predict besides overlays: "label_maps", "offsets". Raises UserError: config.predict
+        selects an output that the network does not have."""
         form, wanted = self._config.predict.form, self._config.predict.offsets
         if form != "png":
             raise UserError(
-                f"config.predict.form is {form!r}, which is for a SegFix's offsets; an OVeNet's have a confidence, "
-                f"which only 'png' holds."
+                f"config.predict.form is {form!r}, which is only for SegFix; the confidence of OVeNet's offsets needs "
+                f"'png'."
             )
         if wanted and not self.gives_offsets:
             raise UserError("config.predict.offsets needs a network with offsets; leave it out.")
@@ -151,17 +150,16 @@ class Classes:
         offset: np.ndarray | None,
         confidence: np.ndarray | None,
     ) -> list[Offsets]:
-        """Of images of these sizes (H, W), which pixel each pixel's label may be read at; where `gives_offsets`.
+        """For images of these sizes (H, W): offsets from each pixel to the pixel whose label it may take. Only if
+        `gives_offsets`.
 
-        class_map: of the answer, uint8 [B, H, W], each image at the top left. offset, confidence: OVeNet's, of the
-        whole images.
-
-        Raises UserError: there are none of the whole images.
+        class_map: the prediction, uint8 [B, H, W], each image at the top left. offset, confidence: OVeNet's, from a
+        pass over the whole images. Raises UserError: there was no such pass.
         """
         if offset is None or confidence is None:
             raise UserError(
-                "Offsets are those of a pass over the whole image, of which config.eval.scales and windows leave none; "
-                "add the scale 1."
+                "Offsets need a pass over the whole image, which config.eval.scales and config.eval.windows exclude; "
+                "add scale 1."
             )
         model, found = self._config.model, []
         for size, *maps in zip(sizes, offset, confidence, strict=False):
@@ -171,16 +169,16 @@ class Classes:
 
 
 def _numbered_as(learned: Labels, split: Source) -> Source:
-    """The split with labels in the order of the `learned` classes, by name; says so. Raises UserError: it has
-    others."""
+    """The split with its labels mapped by name to the `learned` classes; prints a note. Raises UserError: the split has
+    other classes."""
     others = [name for name in split.classes.names if name not in learned.names]
     if others:
         raise UserError(
-            f"The network has not learned the classes {', '.join(map(repr, others[:5]))} of {split.identity['name']}, "
-            f"but {', '.join(map(repr, learned.names[:5]))}{' ...' if len(learned.names) > 5 else ''}; train on these "
-            f"data, with --config.init.base to begin from it."
+            f"The network was not trained on the classes {', '.join(map(repr, others[:5]))} of "
+            f"{split.identity['name']} (it knows {', '.join(map(repr, learned.names[:5]))}"
+            f"{', ...' if len(learned.names) > 5 else ''}); train on this data set with --config.init.base=<this run>."
         )
-    print("Note: the data have these classes in another order or number than the run; they are matched by name.")
+    print("Note: the data set has these classes in another order or number than the run; they are matched by name.")
     table = split.classes.numbers_in(learned)
     return replace(split, classes=learned, stored=split.classes, relabel=partial(_renumbered, table=table))
 
@@ -190,7 +188,7 @@ def _renumbered(sample: dict, table: np.ndarray) -> np.ndarray:
 
 
 def check_tested(split: Source, config: ConfigDict) -> None:
-    """Raises UserError where a network cannot be tested on the split: it has no labels, or other classes."""
+    """Raises UserError if the network cannot be tested on the split: no labels, or another number of classes."""
     data, count = config.data, len(split.classes.names)
     if not split.has_labels:
         raise UserError(
@@ -205,7 +203,7 @@ def check_tested(split: Source, config: ConfigDict) -> None:
 
 
 def _resized(x: np.ndarray, size: tuple[int, int], align_corners: bool) -> np.ndarray:
-    """`resize_bilinear` of one map [h, w, C], with nothing to compile for its size."""
+    """`resize_bilinear` of one map [h, w, C] in numpy, which avoids a compilation for each size."""
     for axis, target in enumerate(size):
         left, right, weight = interpolation_weights(x.shape[axis], target, align_corners)
         weight = np.expand_dims(weight.astype(np.float32), tuple({0, 1, 2} - {axis}))

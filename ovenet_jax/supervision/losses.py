@@ -1,8 +1,8 @@
 """The published losses as pure functions of arrays.
 
 Labels are [B, H, W] integers with `IGNORE` where nothing is known; logits [B, h, w, K] are resized to the label's
-size first. A mean over no pixel is 0 (the published code yields NaN there; the thesis's leaves out an S_s that is NaN,
-which is the same).
+size first. The mean over zero pixels is 0. (There the published code gives NaN; the thesis code then drops the term of
+S_s, with the same effect.)
 """
 
 from collections.abc import Callable, Sequence
@@ -19,16 +19,16 @@ from ovenet_jax.models.ovenet import OVeNetOutput
 from ovenet_jax.models.sampling import pixel_grid, sample
 from ovenet_jax.models.segfix import SegFixOutput
 
-# (output, label, among=None) -> terms, of which "total" is to become less
+# (output, label, batch_labels=None) -> terms, of which "total" is minimised
 Loss = Callable[..., dict[str, jax.Array]]
 
 
 class Ohem(NamedTuple):
-    """Online hard example mining: at least `keep` pixels, and all that are less probable than `threshold`.
+    """Online hard example mining: at least `keep` pixels, and all whose true-class probability is below `threshold`.
 
-    Ranked within each group of `group` images: the published code ranks within the 2 images of one GPU. `softmax`
-    False: the scores are probabilities and are ranked as they are (the thesis's form). `aux_over_all`: the auxiliary
-    term, which mines nothing, is divided by the number of all pixels instead of the summed weights of the valid ones
+    Pixels are ranked within each group of `group` images; the published code ranks within the 2 images of one GPU.
+    `softmax` False: the scores are probabilities and are ranked without softmax (thesis). `aux_over_all`: the auxiliary
+    loss (without OHEM) is divided by the number of all pixels instead of the summed weights of the valid ones
     (HRNet-OCR and OVeNet; not openseg and OCNet).
     """
 
@@ -45,17 +45,17 @@ def cross_entropy(
     *,
     class_weights: Sequence[float] | jax.Array | None = None,
     align_corners: bool,
-    among: jax.Array | None = None,
+    batch_labels: jax.Array | None = None,
 ) -> jax.Array:
     """Mean over the valid pixels, weighted by the weight of their class (divided by the summed weights).
 
-    `among`: labels [A, B, H, W] of all parts of a batch, of which `label` is one. The divisor is then the mean of the
-    parts' summed weights, so that the mean of the parts' losses is the loss of the whole batch.
+    `batch_labels`: labels [A, B, H, W] of all micro-batches, one of which is `label`. The divisor is then the mean of
+    the micro-batches' summed weights, so that the mean of their losses is the loss of the whole batch.
     """
     loss, weight, _ = pixel_losses(logits, label, class_weights, align_corners)
-    if among is None:
+    if batch_labels is None:
         return _ratio(loss.sum(), weight.sum())
-    return _ratio(loss.sum(), _weight(among, class_weights, loss.dtype).sum() / among.shape[0])
+    return _ratio(loss.sum(), _weight(batch_labels, class_weights, loss.dtype).sum() / batch_labels.shape[0])
 
 
 def ohem_cross_entropy(
@@ -67,7 +67,7 @@ def ohem_cross_entropy(
     align_corners: bool,
 ) -> jax.Array:
     """Mean (by count) of the class-weighted losses of the hard pixels, averaged over the groups of images. Raises
-    ValueError: the batch is no multiple of the group."""
+    ValueError: the batch size is not a multiple of the group size."""
     loss, _, probability = pixel_losses(logits, label, class_weights, align_corners, softmax=ohem.softmax)
     groups, rest = divmod(label.shape[0], ohem.group)
     if rest:
@@ -83,7 +83,7 @@ def ohem_cross_entropy(
 
 
 def ohem_bound(probability: jax.Array, valid: jax.Array, ohem: Ohem) -> tuple[jax.Array, jax.Array]:
-    """The true class's probability at rank `keep` of the valid pixels, and the bound hard pixels lie strictly below."""
+    """The true class's probability at rank `keep` of the valid pixels, and the bound strictly above hard pixels."""
     ranked = jnp.sort(jnp.where(valid, probability, jnp.inf), axis=None)
     at_keep = ranked[jnp.clip(valid.sum() - 1, 0, max(ohem.keep, 1))]
     return at_keep, jnp.maximum(at_keep, ohem.threshold)
@@ -97,15 +97,15 @@ def segmentation_loss(
     class_weights: Sequence[float] | None = None,
     ohem: Ohem | None = None,
     align_corners: bool,
-    among: jax.Array | None = None,
+    batch_labels: jax.Array | None = None,
 ) -> jax.Array:
     """L(S) = aux_weight * L(aux) + L(main). Source: the criteria of HRNet-OCR, OVeNet and openseg.
 
-    `among`: see cross_entropy; every other mean is over as many pixels, or groups of images, in each part of a batch.
+    `batch_labels`: see cross_entropy; the other means are over equally many pixels or groups in every micro-batch.
     """
     options: dict[str, Any] = {"class_weights": class_weights, "align_corners": align_corners}
     if ohem is None:
-        main = cross_entropy(logits.main, label, among=among, **options)
+        main = cross_entropy(logits.main, label, batch_labels=batch_labels, **options)
     else:
         main = ohem_cross_entropy(logits.main, label, ohem, **options)
     if logits.aux is None:
@@ -113,7 +113,7 @@ def segmentation_loss(
     if ohem is not None and ohem.aux_over_all:
         aux = pixel_losses(logits.aux, label, **options)[0].mean()
     else:
-        aux = cross_entropy(logits.aux, label, among=among, **options)
+        aux = cross_entropy(logits.aux, label, batch_labels=batch_labels, **options)
     return aux_weight * aux + main
 
 
@@ -123,9 +123,9 @@ def confidence_loss(
     """Supervises F by whether a pixel and its seed carry the same label: mean of -log(F), or -log(1 - F), over pixels.
 
     offset [B, h, w, 2] and confidence [B, h, w, 1] are resized to the label's size, never with aligned corners;
-    labels are read nearest. Published: ignored pixels take part as class 0, on both sides; with
-    `include_ignored` False pairs with an ignored pixel count 0 (the divisor stays H * W). The published sum over the
-    2 images of a GPU is this mean times 2.
+    labels are read nearest. As published, ignored pixels count as class 0, as pixel and as seed; with
+    `include_ignored` False pairs with an ignored pixel have no loss (the divisor stays H * W). The published sum over
+    the 2 images of a GPU is this mean times 2.
     """
     _, height, width = label.shape
     size = height, width
@@ -157,8 +157,8 @@ def ovenet_loss(
     """
     parts = ("initial", "seed", "fused")
     terms = {name: segmentation_loss(getattr(output, name), label, **options) for name in parts}
-    quirks = {"grid_align_corners": grid_align_corners, "include_ignored": include_ignored}
-    confidence = confidence_loss(output.offset, output.confidence, label, **quirks)
+    settings = {"grid_align_corners": grid_align_corners, "include_ignored": include_ignored}
+    confidence = confidence_loss(output.offset, output.confidence, label, **settings)
     terms["confidence"] = confidence_weight * confidence
     total = 0.5 * terms["initial"] + 0.5 * terms["seed"] + terms["fused"] + terms["confidence"]
     return {**terms, "total": total}
@@ -169,9 +169,8 @@ def segfix_loss(
 ) -> dict[str, jax.Array]:
     """SegFix's terms and their sum. Source: openseg's SegFix loss.
 
-    boundary (1 near one, 0 in the interior) and direction are labels. Both are cross entropies whose class weights are
-    1 minus the class's share in the batch; that of the direction counts only where a boundary is predicted, true or
-    not.
+    boundary (1 near one, 0 in the interior) and direction are labels. Both terms are cross entropies, with class
+    weights of 1 minus the class's share in the batch; the direction's counts only pixels predicted as boundary.
     Returns scalars: boundary, direction, total.
     """
     resize = partial(resize_bilinear, size=boundary.shape[1:3], align_corners=align_corners)

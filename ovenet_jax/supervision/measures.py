@@ -1,4 +1,4 @@
-"""How right predictions are: measures of a batch in training, and scores of confusion matrices."""
+"""Metrics of training batches, and of confusion matrices."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +16,7 @@ from ovenet_jax.models.ovenet import OVeNetOutput
 from ovenet_jax.models.segfix import SegFixOutput, offset_classes
 from ovenet_jax.segfix.labels import boundary_and_direction
 
-MEANS = {  # of the scores below, and what they are called
+MEANS = {  # the means among the metrics of `class_scores` and `offset_scores`, with their titles
     "miou": "mIoU, all classes",
     "miou_present": "mIoU, official",
     "pixel_accuracy": "pixel accuracy",
@@ -25,7 +25,7 @@ MEANS = {  # of the scores below, and what they are called
     "direction_accuracy": "direction accuracy",
 }
 
-# Of an output, its label, and the labels of all micro-batches.
+# (output, label [B, H, W], labels [A, B, H, W] of all micro-batches) -> scalars by name
 Measure = Callable[[Any, jax.Array, jax.Array], dict[str, jax.Array]]
 
 
@@ -37,7 +37,7 @@ def most_probable(scores: jax.Array) -> jax.Array:
 def class_measures(output: Output, label: jax.Array, labels: jax.Array, *, align_corners: bool) -> dict[str, jax.Array]:
     """Pixel accuracy of each prediction; for OVeNet also mean confidence, and mean offset length in label pixels.
 
-    `labels` [A, B, H, W] are those of all micro-batches: the mean of their measures is that of the batch.
+    `labels` [A, B, H, W]: of all micro-batches, so that the mean over them is the value of the whole batch.
     """
     valid_pixels = jnp.maximum((labels != IGNORE).sum(), 1) / labels.shape[0]
     resize = partial(resize_bilinear, size=label.shape[1:3], align_corners=align_corners)
@@ -54,7 +54,7 @@ def class_measures(output: Output, label: jax.Array, labels: jax.Array, *, align
 
 
 def offset_measures(output: SegFixOutput, label: jax.Array, *, align_corners: bool) -> dict[str, jax.Array]:
-    """The scores of a SegFix's offsets, as `offset_scores`, of a batch of training classes [B, H, W]."""
+    """The metrics of `offset_scores` for SegFix's output and a batch of training classes [B, H, W]."""
     boundary, direction = boundary_and_direction(label, output.direction.shape[-1])
     scores = resize_bilinear(output.predictions[output.answer], label.shape[1:3], align_corners=align_corners)
     offset_class = offset_classes(scores)
@@ -68,19 +68,19 @@ def offset_measures(output: SegFixOutput, label: jax.Array, *, align_corners: bo
 
 
 def confusion_matrix(label: jax.Array, class_map: jax.Array, num_classes: int) -> jax.Array:
-    """Pixel counts int32 [K, K] of arrays of one shape: rows true classes, columns predicted ones; ignored pixels count
-    nowhere. A cell overflows at 2^31 pixels."""
+    """Pixel counts int32 [K, K] of arrays of one shape: rows true classes, columns predicted ones; ignored pixels are
+    not counted. A cell overflows at 2^31 pixels."""
     cell = label.astype(jnp.int32) * num_classes + class_map
-    cell = jnp.where(label == IGNORE, num_classes**2, cell)  # one cell too many, and dropped
+    cell = jnp.where(label == IGNORE, num_classes**2, cell)  # an extra cell, dropped below
     return jnp.bincount(cell.ravel(), length=num_classes**2 + 1)[:-1].reshape(num_classes, num_classes)
 
 
 def class_scores(matrix: np.ndarray) -> dict[str, Any]:
-    """Scores of a confusion matrix [K, K].
+    """Metrics of a confusion matrix [K, K].
 
     iou [K] = tp / (true + predicted - tp), accuracy [K] = tp / true, both 0 for a class that never occurs.
-    miou, mean_accuracy: published means over all K classes. miou_present: over the classes that occur, in truth or
-    prediction, as Cityscapes' official evaluator takes it. pixel_accuracy. These are None where nothing is labelled.
+    miou, mean_accuracy: means over all K classes, as in the papers. miou_present: over the classes that occur in label
+    or prediction, as in Cityscapes' official evaluator. pixel_accuracy. These are None if no pixel is labelled.
     """
     matrix = np.asarray(matrix, np.float64)
     correct, iou = np.diag(matrix), class_iou(matrix)
@@ -94,10 +94,10 @@ def class_scores(matrix: np.ndarray) -> dict[str, Any]:
 
 
 def offset_scores(matrix: np.ndarray) -> dict[str, float]:
-    """Scores of a confusion matrix [1 + D, 1 + D] of SegFix's offsets, of which class 0 is none.
+    """Metrics of a confusion matrix [1 + D, 1 + D] of SegFix's offsets; class 0 is no offset.
 
-    boundary_f: of all pixels near a boundary 2 * found / (true + predicted), the harmonic mean of precision and recall.
-    direction_accuracy: of those found, the share with the right direction.
+    boundary_f: 2 * tp / (true + predicted) of boundary pixels, the harmonic mean of precision and recall.
+    direction_accuracy: the share of true positives with the right direction.
     """
     matrix = np.asarray(matrix, np.float64)
     found, right = matrix[1:, 1:].sum(), np.trace(matrix[1:, 1:])

@@ -1,4 +1,4 @@
-"""What a network learns, chosen here: the classes of its data set or, of a SegFix, their boundaries."""
+"""Chooses the task of a config: the classes of its data set, or for SegFix their boundaries."""
 
 from ml_collections import ConfigDict
 
@@ -7,14 +7,14 @@ from ovenet_jax.models.zoo import is_segfix
 from ovenet_jax.supervision.boundaries import Boundaries
 from ovenet_jax.supervision.classes import Classes
 
-Task = Classes | Boundaries  # the former says what both have
+Task = Classes | Boundaries  # Classes documents the common interface
 
 
 def task_of(config: ConfigDict, classes: Labels | None = None) -> Task:
-    """What the network of `config.model` learns of `config.data`.
+    """The task of the network of `config.model` on `config.data`.
 
-    classes: that it has learned, where they may be others than the data's. Where config.model.num_classes is open, it
-    is set to their number.
+    classes: those that the network has learned, if they may differ from the data set's. If config.model.num_classes is
+    None, it is set to their number.
     """
     if is_segfix(config.model):
         return Boundaries(config)

@@ -64,7 +64,7 @@ def train_step(
         image, label, dropout_key = micro_batch
         image = normalisation(image).astype(precision)
         (terms, output, statistics), more = loss_and_gradients(
-            graphdef, params, statistics, image, label, partial(loss, among=labels), dropout_key, frozen
+            graphdef, params, statistics, image, label, partial(loss, batch_labels=labels), dropout_key, frozen
         )
         measured = {f"loss_{name}": value for name, value in terms.items()}
         with jax.named_scope("measures"):

@@ -176,11 +176,11 @@ def test_predictions_that_a_network_cannot_make_are_named(runs):
     (config, folder), (segfix_config, segfix) = runs
     for network, changes, message in (
         (runs[0], {"predict.form": "npy"}, "config.predict.form is 'npy'; known: png, mat"),
-        (runs[0], {"predict.form": "mat"}, "config.predict.form is 'mat', which is for a SegFix's offsets"),
+        (runs[0], {"predict.form": "mat"}, "config.predict.form is 'mat', which is only for SegFix"),
         (runs[1], {"predict.offsets": True}, "config.predict.offsets is not for SegFix, which writes its own"),
         (runs[1], {"mesh": (2,)}, r"config.mesh=\(2,\) must be \(data, rows\)"),
         (runs[0], {"eval.segfix": "runs/segfix"}, "config.eval.segfix refines in --mode=evaluate; leave it out"),
-        (runs[1], {"eval.sum": "exp"}, "config.eval.sum is 'exp'; a SegFix's scores add up as they are"),
+        (runs[1], {"eval.sum": "exp"}, "config.eval.sum is 'exp'; for SegFix, .* must be 'logits'"),
     ):  # fmt: skip
         changed = network[0].copy_and_resolve_references()
         changed.update_from_flattened_dict(changes)

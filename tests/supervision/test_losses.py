@@ -38,7 +38,7 @@ def test_the_mean_over_parts_of_a_batch_is_the_loss_of_the_batch():
     labels = jnp.asarray([[[[0, 1], [1, 0]]], [[[255, 255], [255, 255]]], [[[1, 255], [255, 255]]]])
     options = {"class_weights": (3.0, 1.0), "align_corners": True}
     whole = cross_entropy(logits[:, 0], labels[:, 0], **options)
-    parts = [cross_entropy(x, y, among=labels, **options) for x, y in zip(logits, labels, strict=True)]
+    parts = [cross_entropy(x, y, batch_labels=labels, **options) for x, y in zip(logits, labels, strict=True)]
     assert_allclose(np.mean(parts), whole, rtol=1e-6)
 
 
