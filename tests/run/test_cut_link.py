@@ -1,0 +1,82 @@
+"""Two processes on hosts of their own (network namespaces) train together, and the link between them is cut.
+
+Needs root and `ip`: python -m pytest -m slow tests/run/test_cut_link.py -s
+"""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.camvid_tree import write_tree
+from tests.places import ROOT
+from tests.test_main import arguments
+
+HOSTS = ("ovenet-test-0", "ovenet-test-1")
+ADDRESSES = ("10.231.0.1", "10.231.0.2")
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+@pytest.fixture
+def hosts() -> Iterator[None]:
+    """Two network namespaces with a cable between them, in each of which this machine's name is its own address."""
+    files = [Path("/etc/netns") / host / "hosts" for host in HOSTS]
+    try:
+        for host, address, file in zip(HOSTS, ADDRESSES, files, strict=True):
+            ip("netns", "add", host)
+            file.parent.mkdir(parents=True)
+            file.write_text(f"127.0.0.1 localhost\n{address} {socket.gethostname()}\n")
+        ends = [["netns", host, "name", "cable"] for host in HOSTS]
+        ip("link", "add", *ends[0], "type", "veth", "peer", *ends[1])
+        for host, address in zip(HOSTS, ADDRESSES, strict=True):
+            ip("-n", host, "addr", "add", f"{address}/24", "dev", "cable")
+            for device in ("lo", "cable"):
+                ip("-n", host, "link", "set", device, "up")
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no network namespaces here: {error}")
+    try:
+        yield
+    finally:
+        for host, file in zip(HOSTS, files, strict=True):
+            ip("netns", "del", host)
+            shutil.rmtree(file.parent)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("hosts")
+def test_both_sides_of_a_cut_link_say_so_within_half_a_minute(tmp_path):
+    write_tree(tmp_path, counts={"train": 8, "val": 3, "test": 1})
+    command = arguments(tmp_path, "run", "--config.evaluate_every=100000", steps=100_000)
+    processes = []
+    for index, host in enumerate(HOSTS):
+        meeting = [f"--coordinator={ADDRESSES[0]}:7000", "--processes=2", f"--process={index}"]
+        within = ["ip", "netns", "exec", host, sys.executable, "main.py", *command, *meeting]
+        processes.append(
+            subprocess.Popen(within, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
+    try:
+        for line in processes[0].stdout:
+            if line.startswith("step 5/"):
+                break
+        else:
+            pytest.fail(processes[0].communicate()[1][-3000:])
+        ip("-n", HOSTS[0], "link", "set", "cable", "down")
+        cut = time.monotonic()
+        for index, process in enumerate(processes):
+            errors = process.communicate(timeout=60)[1]
+            seconds = time.monotonic() - cut
+            print(f"process {index}: {seconds:.1f} s after the cut, exit code {process.returncode}: {errors}")
+            assert process.returncode == 75
+            assert f"Error: Process {1 - index} is lost (" in errors
+            assert "Traceback" not in errors
+    finally:
+        for process in processes:
+            process.kill()
