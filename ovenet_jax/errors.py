@@ -1,24 +1,25 @@
-"""What the user can mend, what the machine does to a command, how it is said, and how a command ends."""
+"""User errors, faults of the machine (disk, memory ...), their messages, and exit codes."""
 
 import contextlib
 import errno
 import io
 import os
 import re
+import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from threading import Event
 from typing import Any, TextIO
 
-# Done. Something was named and left out. The user can mend it. Interrupted: the same command goes on (EX_TEMPFAIL).
+# Done; some inputs named and left out; user error; interrupted: the same command goes on (EX_TEMPFAIL).
 EXIT_DONE, EXIT_INCOMPLETE, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 75
 
 FAULTS_SHOWN = 20
 
-came_to_its_end = Event()  # the command of `run`
+came_to_its_end = Event()  # set when the command of `run` has finished
 
-# What the machine does, and what helps: by the number of a system's error, or of the signal that ended a data worker.
+# Messages by errno, and by the signal that ended a data worker.
 DISK = "the disk is full; free space"
 OPEN_FILES = "too many files are open; raise the limit by `ulimit -n 65536`, or lower --config.data.workers"
 MEMORY = "the machine's memory is used up; lower --config.data.workers or --config.batch_size"
@@ -27,9 +28,9 @@ PROCESSES = "no more processes or threads may be started; raise `ulimit -u`, or 
 CAUSES = {
     errno.ENOSPC: DISK,
     errno.EDQUOT: f"the quota is used up: {DISK}",
-    errno.EROFS: "the file system can only be read; see why it was mounted so",
-    errno.EIO: "a disk does not answer any more; look into the system's log",
-    errno.ESTALE: "the file server has lost a file; see that it runs",
+    errno.EROFS: "the file system is read-only; check how it is mounted",
+    errno.EIO: "a disk has failed to read or write; check the system's log",
+    errno.ESTALE: "the file server has lost a file (stale handle); check that it runs",
     errno.EMFILE: OPEN_FILES,
     errno.ENFILE: OPEN_FILES,
     errno.ENOMEM: MEMORY,
@@ -51,22 +52,24 @@ class UserError(Exception):
 
 
 def cause_of(error: BaseException) -> str:
-    """What the machine has done and what helps, where that is why a command fails; "" where it is something else."""
-    said = str(error)
-    if isinstance(error, OSError):
-        cause, place = CAUSES.get(error.errno or 0, ""), str(error.filename or "")
+    """The message for a fault of the machine, also where `error` was raised while that was handled; "" for others."""
+    message = str(error)
+    marked = re.search(r"os_error_code='(\d+)'", message)  # by TensorStore
+    number = int(marked[1]) if marked else getattr(error, "errno", None)
+    place = str(getattr(error, "filename", None) or "")
+    if cause := CAUSES.get(number or 0):
         if cause == DISK and "/dev/shm" in place:
             cause = SHARED_MEMORY
-        return f"{place}: {cause}" if cause and place else cause
+        return f"{place}: {cause}" if place else cause
     if isinstance(error, MemoryError):
         return MEMORY
-    if isinstance(error, RuntimeError) and "start new thread" in said:
+    if isinstance(error, RuntimeError) and "start new thread" in message:
         return PROCESSES
-    if ended := re.search(r"Worker process was terminated .* exit code (-?\d+)", said):  # grain's
-        number = -int(ended[1])
-        helps = SIGNALS.get(number, f"if that was for want of memory: {MEMORY}; or: {SHARED_MEMORY}")
-        return f"a process that reads data was ended ({'exit code' if number < 0 else 'signal'} {abs(number)}): {helps}"
-    return ""
+    if ended := re.search(r"Worker process was terminated .* exit code (-?\d+)", message):  # grain's
+        code = int(ended[1])
+        helps = SIGNALS.get(-code, f"probably, {MEMORY}; or {SHARED_MEMORY}")
+        return f"a process that reads data was ended ({'signal' if code < 0 else 'exit code'} {abs(code)}): {helps}"
+    return cause_of(error.__context__) if error.__context__ else ""
 
 
 class _Output(io.FileIO):
@@ -96,7 +99,11 @@ def _lasting(stream: TextIO) -> TextIO:
 
 
 def run(command: Callable[[], int | None]) -> int:
-    """Runs a command that returns its exit code, None for 0; says what the user can mend, and how it ended."""
+    """Runs a command that returns its exit code, None for 0; prints user errors and faults of the machine. Returns the
+    exit code. It may open as many files as the system allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # of systems that set a limit of their own
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores the second
             signal.signal(number, signal.default_int_handler)

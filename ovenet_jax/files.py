@@ -1,8 +1,8 @@
-"""The one way to write and read our own files: whole or not at all, and on the disk before they are found.
+"""Writes our own files atomically, and reads them checked.
 
-A file or folder is made beside its place, under a hidden name that ends in `.incomplete`, flushed to the disk and
-renamed; then the folder it stands in is flushed. Whoever looks, after whatever sudden end, finds all of the old or all
-of the new. What goes wrong is an OSError that names the file.
+A file or folder is written next to its target, under a hidden name that ends in `.incomplete`, flushed to the disk and
+renamed; then its parent folder is flushed. After a crash the old content is there or the new. Errors are OSErrors that
+name the file.
 """
 
 import errno
@@ -27,7 +27,7 @@ def write(file: Path, content: str | bytes) -> None:
     unfinished = incomplete(file, f".{os.getpid()}")
     try:
         make_folder(file.parent)
-        unfinished.unlink(missing_ok=True)  # of one that was killed
+        unfinished.unlink(missing_ok=True)  # left by a killed process
         with unfinished.open("xb") as opened:
             opened.write(content.encode() if isinstance(content, str) else content)
             opened.flush()
@@ -47,7 +47,7 @@ def write_json(file: Path, content: Any) -> None:
 
 
 def to_json(content: Any, indent: int | None = None) -> str:
-    """As JSON, which has no NaN and no infinity: null in their place."""
+    """To JSON, with null for NaN and infinity."""
     return json.dumps(finite(content), indent=indent, allow_nan=False)
 
 
@@ -69,20 +69,20 @@ def make_folder(folder: Path) -> None:
 
 
 def incomplete(path: Path, writer: str = "") -> Path:
-    """Where the content of `path` is written until it is complete, the same in all processes that name no `writer`:
-    beside it, under a name that is never too long and no other path's."""
+    """Where the content of `path` is written until it is complete: next to it, under a unique name of bounded length,
+    the same in all processes that name no `writer`."""
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
     return path.with_name(f".{path.name[:40]}.{digest}{writer}.incomplete")
 
 
 @contextmanager
 def new_folder(folder: Path, option: str) -> Iterator[Path]:
-    """Where to write what becomes `folder` at the end, unless it is left empty; work that fails or is interrupted
-    leaves nothing. Raises UserError where `folder`, which the flag `option` chooses, exists or cannot be written."""
+    """Yields a temporary folder that is renamed to `folder` at the end (unless it is empty), and removed on failure.
+    Raises UserError where `folder`, which the flag `option` chooses, exists or cannot be written."""
     refuse_existing(folder, option)
     unfinished = incomplete(folder)
     with writing(folder, option):
-        clear(unfinished)  # of one that was killed
+        clear(unfinished)  # left by a killed process
         try:
             make_folder(unfinished)
             yield unfinished
@@ -95,7 +95,7 @@ def new_folder(folder: Path, option: str) -> Iterator[Path]:
 
 
 def clear(folder: Path) -> None:
-    """Removes `folder`, or a link in its place, and not what that leads to."""
+    """Removes `folder`; of a link only the link itself."""
     if folder.is_symlink():
         folder.unlink()
     shutil.rmtree(folder, ignore_errors=True)
@@ -108,13 +108,13 @@ def refuse_existing(folder: Path, option: str) -> None:
         raise UserError(f"{folder} exists already and is not overwritten; {helps}.")
 
 
-OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # wherever is written
+OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # whatever the path
 
 
 @contextmanager
 def writing(place: Path, option: str) -> Iterator[None]:
-    """Raises UserError where what is done meanwhile cannot be written at `place`, which the flag `option` chooses, or
-    meets a file elsewhere that cannot be used."""
+    """Turns an OSError in the `with` into a UserError: that `place`, which the flag `option` chooses, cannot be
+    written, or that another file cannot be used."""
     try:
         yield
     except OSError as error:
@@ -131,13 +131,13 @@ def writing(place: Path, option: str) -> Iterator[None]:
 
 
 def flush_all(folder: Path) -> None:
-    """Has the disk keep all that stands in `folder` by now, whoever wrote it."""
+    """Flushes everything in `folder` to the disk (fsync)."""
     for path in (*folder.rglob("*"), folder):
         flush(path)
 
 
 def flush(path: Path) -> None:
-    """Has the disk keep the content of a file, or which names there are in a folder."""
+    """Flushes a file, or the names in a folder, to the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -149,7 +149,7 @@ def flush(path: Path) -> None:
 
 
 def is_inside(name: str) -> bool:
-    """Whether a path of this name under a folder is in it."""
+    """Whether `name` is a relative path that stays inside its folder."""
     path = PurePath(name)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
@@ -165,8 +165,8 @@ def at_home(path: str) -> str:
 
 # ---- reading ----
 
-# What JSON must be: a type (float: any number); a dict of the keys that must be there and the form of what each holds,
-# or {str: form} for any keys; or a list of the one form of its elements.
+# A JSON schema: a type (float: any number), {key: schema} for required keys, {str: schema} for any keys, or [schema]
+# for lists.
 Form = type | Mapping[Any, "Form"] | Sequence["Form"]
 
 KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", float: "a number"}
@@ -185,7 +185,7 @@ def read_json(file: Path, form: Form, remedy: str) -> Any:
 
 
 def parse_json(data: str | bytes, form: Form) -> Any:
-    """What these characters hold. Raises ValueError where that is no JSON, or none of this `form`."""
+    """The content of JSON. Raises ValueError for other text, or JSON of another `form`."""
     try:
         content = json.loads(data)
     except RecursionError:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 
 def aligned(rows: Sequence[Sequence[object] | None], width: int = 0) -> str:
-    """The lines of a table: the first column to the left, the others to the right, two spaces apart at least and each
-    at least `width` wide; None is a rule."""
+    """The lines of a table: the first column left-aligned, the others right-aligned, at least `width` wide and at least
+    two spaces apart; None is a horizontal rule."""
     cells = [[str(cell) for cell in row] if row else None for row in rows]
     longest = [max(map(len, column)) for column in zip(*filter(None, cells), strict=True)]
     first, widths = longest[0], [max(width, 2 + length) for length in longest[1:]]
@@ -15,5 +15,5 @@ def aligned(rows: Sequence[Sequence[object] | None], width: int = 0) -> str:
 
 
 def percent(share: float | None) -> str:
-    """With two decimals; "-" for none or nan."""
+    """`share` in percent with two decimals; "-" for None or NaN."""
     return "-" if share is None or math.isnan(share) else f"{100 * share:.2f}"

@@ -46,7 +46,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
     Returns whether all is done: False after one of interruption.SIGNALS, with the state saved.
 
     Raises:
-      UserError: what the user can mend in config, data or folder; a loss that is not finite; too little memory.
+      UserError: invalid config, data or folder; a loss that is not finite; too little memory.
     """
     with parallel.all_or_none():
         task, classes = task_of(config), pipeline.classes(config.data)
@@ -95,7 +95,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
 
 @contextmanager
 def _claimed(folder: Path, config: ConfigDict, trained_on: identity.Identity) -> Iterator[None]:
-    """Meanwhile `folder` is this training's alone. Raises UserError where it is another's."""
+    """Locks `folder` for this training in the body of the `with`. Raises UserError where another has it."""
     with ExitStack() as stack:
         with parallel.all_or_none():
             if jax.process_index() == 0:
@@ -109,7 +109,7 @@ def _claimed(folder: Path, config: ConfigDict, trained_on: identity.Identity) ->
 
 
 def _checked_mesh(config: ConfigDict, task: Task) -> Mesh:
-    """The devices that train. Raises UserError for values that no training can have, or none on these devices."""
+    """The mesh to train on. Raises UserError for values that no training can have, or none on these devices."""
     check_config(config)
     check_settings(config.eval)
     if config.eval.segfix:
@@ -122,10 +122,9 @@ def _checked_mesh(config: ConfigDict, task: Task) -> Mesh:
 
 @dataclass
 class _Run:
-    """A training under way, from the latest checkpoint on: `state` is that after `step` steps, packed.
+    """A running training, from the latest checkpoint on; `state` (packed) is the state after `step` steps.
 
-    A step that is to be evaluated is saved first and scored afterwards: what ends the process meanwhile costs no
-    step, and the next start evaluates.
+    A checkpoint is saved before its evaluation, so that an interruption loses no step and the next start evaluates it.
     """
 
     config: ConfigDict
@@ -166,9 +165,9 @@ class _Run:
         self._agreement = Agreement(self.mesh, self.interrupted)
 
     def to_the_end(self) -> bool:
-        """Goes on to the last step or an interruption, and saves. Whether all steps are done and evaluated.
+        """Trains until the last step or an interruption, and saves. Returns whether all steps are done and evaluated.
 
-        What the machine does to this process alone costs no step either, where it needs no other process to save.
+        After a fault of the machine (memory, open files ...) a process that trains alone saves, too.
         """
         try:
             # A new run is evaluated before its first step: there is something to improve on, and faults show early.
@@ -209,7 +208,7 @@ class _Run:
         self.reporter.collect(self.step, measures, finite, waiting)
 
     def _report_and_save(self) -> None:
-        """What is due after this step."""
+        """Reports and saves where that is due after this step."""
         if self._is_due(self.config.report_every):
             self._finite_watch.check()
             self.reporter.report(self.step)
@@ -223,7 +222,7 @@ class _Run:
         self.checkpoints.save(self.packing.by_name(self.mesh, self.state), self.reporter.collected)
 
     def _evaluate(self) -> bool:
-        """Whether it came to its end."""
+        """Evaluates, and returns whether that was not interrupted."""
         params, statistics = self.packing.by_name(self.mesh, self.state.evaluated)
         evaluation = self.evaluator.run(params, statistics, self.interrupted)
         if evaluation is None:

@@ -58,7 +58,7 @@ ENDED = "Worker process was terminated unexpectedly with exit code {}. Search th
         (RuntimeError("can't start new thread"), "no more processes or threads may be started; raise `ulimit -u`"),
         (RuntimeError(ENDED.format(-9)), "a process that reads data was ended (signal 9): the machine's memory"),
         (RuntimeError(ENDED.format(-7)), "a process that reads data was ended (signal 7): /dev/shm is full"),
-        (RuntimeError(ENDED.format(1)), "a process that reads data was ended (exit code 1): if that was for want"),
+        (RuntimeError(ENDED.format(1)), "a process that reads data was ended (exit code 1): probably, the machine"),
     ],
 )  # fmt: skip
 def test_what_the_machine_does_is_told_with_what_helps(error, said, capsys):
@@ -67,9 +67,27 @@ def test_what_the_machine_does_is_told_with_what_helps(error, said, capsys):
     assert f"Error: {said}" in capsys.readouterr().err
 
 
+def test_the_cause_is_found_behind_what_it_leads_to():
+    """As when grain cannot start a process, and fails to end it."""
+    with pytest.raises(AssertionError) as failure:
+        try:
+            raise OSError(errno.EMFILE, "Too many open files")
+        finally:
+            raise AssertionError("can only join a started process")
+    assert cause_of(failure.value).startswith("too many files are open")
+    assert cause_of(ValueError("Error writing [os_error_code='28']")) == "the disk is full; free space"
+
+
 @pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file"), RuntimeError("a bug"), ValueError()])
 def test_other_errors_are_not_the_machines(error):
     assert cause_of(error) == ""
+
+
+def test_a_command_may_open_as_many_files_as_the_system_allows():
+    code = "import resource as r; from ovenet_jax import errors; r.setrlimit(r.RLIMIT_NOFILE, (64, 128)); "
+    code += "errors.run(lambda: print(r.getrlimit(r.RLIMIT_NOFILE)))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout == "(128, 128)\n"
 
 
 PRINTS = "import sys; from ovenet_jax import errors; sys.exit(errors.run(lambda: print('x' * 10_000) or print('y')))"

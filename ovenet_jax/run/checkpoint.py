@@ -44,7 +44,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, read_only: bool = False):
-        self.folder, self._saving = folder, 0
+        self.folder, self._saving, self._failure = folder, 0, ""
         if read_only and not folder.is_dir():
             raise UserError(f"{folder} does not exist; train first, or check --workdir.")
         if not read_only:
@@ -106,8 +106,8 @@ class Checkpoints:
         latest = self.latest_step()
         if latest != step:
             goes_on = "starts anew" if latest is None else f"goes on from checkpoint {latest}"
-            remedy = f"free space, and the same command {goes_on}"
-            raise UserError(f"Step {step} could not be saved in {self.folder}; {remedy}.", EXIT_INTERRUPTED)
+            fault = f"Step {step} could not be saved in {self.folder} ({self._failure})"
+            raise UserError(f"{fault}; after that the same command {goes_on}.", EXIT_INTERRUPTED)
 
     def close(self) -> None:
         """Waits for a save under way, but for no other process, which may have gone on when this one fails."""
@@ -121,7 +121,7 @@ class Checkpoints:
         needed = sum(x.nbytes for x in jax.tree.leaves(items))
         free = min(parallel.gather(shutil.disk_usage(self.folder).free))
         if free < needed:  # a sentence instead of Orbax's thousand lines
-            self._give_up(f"{needed >> 20} MiB are needed and {free >> 20} MiB free")
+            self._give_up(f"{needed >> 20} MiB are needed and {free >> 20} MiB are free: free space")
         else:
             args = ocp.args.Composite(**{name: ocp.args.PyTreeSave(item) for name, item in items.items()})
             self._attempt(lambda: self._manager.save(step, args=args, force=True))
@@ -132,13 +132,14 @@ class Checkpoints:
             self._give_up(error)
 
     def _give_up(self, error: str) -> None:
+        self._failure = error
         parallel.say(self._not_saved(error))
         _failure_of(self._manager.close)
         self._manager = self._open()  # cleans away the half of it
 
     def _not_saved(self, error: str) -> str:
-        remedy = "free space; the next checkpoint is tried as planned"
-        return f"Warning: step {self._saving} could not be saved in {self.folder} ({error}); {remedy}."
+        fault = f"step {self._saving} could not be saved in {self.folder} ({error})"
+        return f"Warning: {fault}; the next checkpoint is tried as planned."
 
     def _seal(self) -> None:
         """Writes checksums before Orbax renames the finished step; in a background thread of one process."""
@@ -165,7 +166,7 @@ class Checkpoints:
 
         if jax.process_index() == 0 and (error := _failure_of(write)):
             fault = f"the mIoU of step {step} could not be written in {self.folder} ({error})"
-            parallel.say(f"Warning: {fault}, so it cannot become the best; free space.")
+            parallel.say(f"Warning: {fault}, so it cannot become the best.")
         parallel.barrier()
         self._manager.reload()
 
@@ -356,10 +357,8 @@ def _failure_of(act: Callable[[], Any]) -> str:
     """Why `act` could not write, as the disk is full or not writable, in any thread of Orbax; "" if it could."""
     try:
         act()
-    except OSError as error:
-        return error.strerror or str(error)
     except Exception as error:
-        if "os_error_code" not in str(error):  # TensorStore's mark of an OS error
+        if not isinstance(error, OSError) and "os_error_code" not in str(error):  # TensorStore's mark of one
             raise
-        return str(error)[-200:]
+        return cause_of(error) or getattr(error, "strerror", None) or str(error)[-200:]
     return ""

@@ -59,9 +59,7 @@ def test_both_sides_of_a_cut_link_say_so_within_half_a_minute(tmp_path):
     for index, host in enumerate(HOSTS):
         meeting = [f"--coordinator={ADDRESSES[0]}:7000", "--processes=2", f"--process={index}"]
         within = ["ip", "netns", "exec", host, sys.executable, "main.py", *command, *meeting]
-        processes.append(
-            subprocess.Popen(within, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        )
+        processes.append(subprocess.Popen(within, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     try:
         for line in processes[0].stdout:
             if line.startswith("step 5/"):

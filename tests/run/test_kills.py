@@ -1,6 +1,8 @@
 """SIGKILL at any moment: the next start goes on, and the end is that of a run that nothing has hit, bit for bit."""
 
 import json
+import multiprocessing
+import os
 import random
 import re
 import shutil
@@ -8,11 +10,30 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from contextlib import closing
+from itertools import count
 from pathlib import Path
 
+import cv2
+import jax
 import pytest
+from absl import flags, logging
+from ml_collections import ConfigDict
 
+import ovenet_jax
+from ovenet_jax.data import pipeline
+from ovenet_jax.errors import UserError
+from ovenet_jax.evaluate import evaluate
+from ovenet_jax.import_weights import import_weights
+from ovenet_jax.predict import predict
+from ovenet_jax.run import workdir
+from ovenet_jax.run.checkpoint import Checkpoints
+from ovenet_jax.train import train
+from tests import tiny_step
 from tests.places import ROOT
+from tests.published_keys import published
+from tests.test_import import arrays_of, assert_same, trained, write_pth
 from tests.tiny_run import assert_same_end, tiny_config
 
 
@@ -78,30 +99,141 @@ def step_resumed(out):
     return resumed and int(resumed[1])
 
 
+# ---- forty kills of each mode: python -m pytest -m slow tests/run/test_kills.py -s ----
+
+
+def in_a_process_of_its_own(mode: str, config: dict, folder: Path, source: Path | None) -> None:
+    sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    sys.modules["clu.metric_writers"] = None
+    jax.config.update("jax_num_cpu_devices", 1)
+    flags.FLAGS.mark_as_parsed()
+    logging.set_verbosity(logging.ERROR)
+    given = ConfigDict(config)
+    if mode == "training":
+        train(given, folder)
+    elif mode == "evaluation":
+        evaluate(given, folder)
+    elif mode == "preparation":
+        pipeline.prepare(given.data)
+    elif mode == "import":
+        import_weights(given, source, folder)
+    else:
+        predict(given, folder, None)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> tuple[ConfigDict, Path]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    file, whole, _ = whole_run(folder, steps=30, report_every=7, evaluate_every=15, checkpoint_every=2)
+    return ConfigDict(json.loads(file.read_text())), whole
+
+
+def training(undisturbed, folder):
+    def state() -> str:
+        step = newest_checkpoint(folder)
+        if step:
+            with closing(Checkpoints(folder / "checkpoints", read_only=True)) as checkpoints:
+                assert checkpoints.latest_step() == step
+        if not (folder / "evaluation/val/report.json").exists():
+            return f"step {step}"
+        assert_same_end(undisturbed[1], folder, 30)
+        return "new"
+
+    return undisturbed[0], None, state
+
+
+def evaluation(undisturbed, folder):
+    shutil.copytree(undisturbed[1], folder)
+    expected = json.loads((folder / "evaluation/val/report.json").read_text())
+    shutil.rmtree(folder / "evaluation")
+
+    def state() -> str:
+        report = folder / "evaluation/val/report.json"
+        if not report.exists():
+            return "old"
+        assert json.loads(report.read_text()) | {"made": 0} == expected | {"made": 0}
+        return "new"
+
+    return undisturbed[0], None, state
+
+
+def preparation(undisturbed, folder):
+    config = undisturbed[0].copy_and_resolve_references()
+    config.data.prepared = str(folder)
+
+    def state() -> str:
+        try:
+            sources = [pipeline.open_split(config.data, split) for split in ("train", "val", "test")]
+        except UserError as refusal:
+            assert "is not prepared" in str(refusal)  # noqa: PT017
+            return "old"
+        assert [len([source[i] for i in range(len(source))]) for source in sources] == [9, 3, 1]
+        return "new"
+
+    return config, None, state
+
+
+def importing(_, folder):
+    pytest.importorskip("torch")
+    model = tiny_step.tiny_model()
+    config = ConfigDict({"name": "tiny", "seed": 0, "model": model, "data": {"name": "toy_streets"}})
+    arrays = trained(model)
+    source = write_pth(folder.parent / "weights.pth", published(arrays, model))
+
+    def state() -> str:
+        if not workdir.has_checkpoint(folder):
+            return "old"
+        assert_same(arrays_of(ovenet_jax.load_model(folder)), arrays)
+        return "new"
+
+    return config, source, state
+
+
+def prediction(undisturbed, folder):
+    shutil.copytree(undisturbed[1], folder)
+    config = undisturbed[0].copy_and_resolve_references()
+    config.data.test_split = "val"
+
+    def state() -> str:
+        target = folder / "predictions/val"
+        if not target.exists():
+            return "old"
+        pictures = [path for path in target.rglob("*.*") if cv2.imread(str(path)) is not None]
+        assert len(pictures) == len(list(target.rglob("*.*"))) >= 7
+        return "new"
+
+    return config, None, state
+
+
+BEGINNINGS = {"training": training, "evaluation": evaluation, "preparation": preparation}
+BEGINNINGS |= {"import": importing, "prediction": prediction}
+
+
 @pytest.mark.slow
-def test_fifty_kills(tmp_path):
-    """A quarter of an hour: python -m pytest -m slow tests/run/test_kills.py -s"""
-    file, whole, steps = whole_run(tmp_path, steps=100, report_every=7, evaluate_every=25, checkpoint_every=2)
-    moments = random.Random(0)
-    folder = tmp_path / "killed"
-    kills = 0
-    while kills < 50:
-        saved = newest_checkpoint(folder)
-        process = start(file, folder)
-        if moments.random() < 0.8:  # in a save, or shortly after
-            until_saving(folder, process, complete=moments.randrange(4))
-            time.sleep(moments.uniform(0, 0.5))
-        else:  # while it starts
-            time.sleep(moments.uniform(0, 8))
-        process.kill()
-        out, error = process.communicate()
-        assert process.returncode in (0, -signal.SIGKILL), error[-2000:]
-        if process.returncode == 0:
-            assert_same_end(whole, folder, steps)
-            shutil.rmtree(folder)
-            continue
-        kills += 1
-        assert step_resumed(out) in (None, saved)
-        print(f"kill {kills}: this start went on from step {step_resumed(out)}", flush=True)
-    run_to_the_end(file, folder)
-    assert_same_end(whole, folder, steps)
+@pytest.mark.parametrize("mode", BEGINNINGS)
+def test_forty_kills(mode, undisturbed, tmp_path):
+    """Each leaves the old state or the new one, and the same command goes on."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.run.test_kills"])
+    moments, found, kills, seconds = random.Random(0), Counter(), 0, None
+    for attempt in count():
+        folder = tmp_path / str(attempt)
+        config, source, state = BEGINNINGS[mode](undisturbed, folder)
+        while True:
+            began = time.monotonic()
+            process = context.Process(target=in_a_process_of_its_own, args=(mode, config.to_dict(), folder, source))
+            process.start()
+            process.join(moments.uniform(0, seconds) if seconds and kills < 40 else None)
+            process.kill()
+            process.join()
+            assert process.exitcode in (0, -signal.SIGKILL)
+            if process.exitcode == 0:
+                break
+            kills += 1
+            found[state()] += 1
+        assert state() == "new"
+        seconds = seconds or time.monotonic() - began
+        shutil.rmtree(folder)
+        if kills == 40:
+            break
+    print(f"{mode}: {kills} kills, {dict(found)}, {attempt} ends, {seconds:.1f} s undisturbed")
