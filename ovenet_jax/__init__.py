@@ -1,9 +1,9 @@
 """OVeNet, HRNet and OCR semantic segmentation in JAX and Flax.
 
-    load(workdir)                the best network of a training or an import, to be called: .predict(image)
+    load(workdir)                a Predictor with the best checkpoint of a training or an import: .predict(image)
     create_model(config.model)   a network with its initial values
-    load_model(workdir)          the best network of a finished or running training
-    load_normalisation(workdir)  what makes of images the input of that network
+    load_model(workdir)          the network of that checkpoint as a Flax module
+    load_normalisation(workdir)  the input normalisation of that network
 
 All are imported on first use: the input pipeline's worker processes import this package and must stay without jax.
 """
@@ -12,16 +12,16 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 
-_ROOMS = {
+_LAZY_IMPORTS = {
     "load": "ovenet_jax.evaluation.predictor",
     "create_model": "ovenet_jax.models.zoo",
     "load_model": "ovenet_jax.run.network",
     "load_normalisation": "ovenet_jax.run.network",
 }
-__all__ = list(_ROOMS)
+__all__ = list(_LAZY_IMPORTS)
 
 
 def __getattr__(name: str):
-    if name not in _ROOMS:
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module 'ovenet_jax' has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(_ROOMS[name]), name)
+    return getattr(import_module(_LAZY_IMPORTS[name]), name)

@@ -33,7 +33,7 @@ from ovenet_jax.training.checks import check_config
 from ovenet_jax.training.compilation import batch_shapes, compile_step, counting, jit_step
 from ovenet_jax.training.health import FiniteWatch, Pace, Step, watchdog
 from ovenet_jax.training.packing import Packing
-from ovenet_jax.training.reporter import Reporter, nothing_collected
+from ovenet_jax.training.reporter import Reporter, empty_averages
 from ovenet_jax.training.step import frozen_parts
 from ovenet_jax.weights import starting_point
 
@@ -79,7 +79,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
             packed = parallel.replicated_shapes(mesh, jax.eval_shape(packing.pack, state))
             compiled = compile_step(step_function, packed, *batch_shapes(config, mesh))
             _, measures = compiled.out_info
-            empty = nothing_collected(mesh, [name for name in measures if name != "finite"])
+            empty = empty_averages(mesh, [name for name in measures if name != "finite"])
             with closing(Reporter(config, folder, schedule, compilations, empty)) as reporter:
                 around = source, evaluator, reporter, checkpoints, interrupted
                 run = _Run(config, folder, mesh, state, packing, compiled, *around)

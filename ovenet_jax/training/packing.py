@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from ovenet_jax.devices import parallel
 from ovenet_jax.run.state import TrainState
 
-TOGETHER = 128  # arrays per vector; XLA concatenates more in two passes
+ARRAYS_PER_VECTOR = 128  # XLA concatenates more in two passes
 
 
 class Packing:
@@ -23,15 +23,15 @@ class Packing:
     """
 
     def __init__(self, state: TrainState, platform: str):
-        self._kernel_axes, together = ((0, 1, 2, 3), 1) if platform == "cpu" else ((3, 0, 1, 2), TOGETHER)
+        self._kernel_axes, count = ((0, 1, 2, 3), 1) if platform == "cpu" else ((3, 0, 1, 2), ARRAYS_PER_VECTOR)
         self._shapes = {name: x.shape for name, x in (state.params | state.statistics).items()}
         kinds: dict[str, list[str]] = defaultdict(list)
         for name in sorted(self._shapes):
             kinds[f"{name.partition('.')[0]}.{name.rpartition('.')[2]}"].append(name)
         self._members = {
-            f"{kind}.{first // together}": names[first : first + together]
+            f"{kind}.{first // count}": names[first : first + count]
             for kind, names in kinds.items()
-            for first in range(0, len(names), together)
+            for first in range(0, len(names), count)
         }
 
     def pack(self, tree: Any) -> Any:

@@ -23,11 +23,11 @@ from ovenet_jax.supervision.task import task_of
 from ovenet_jax.tables import percent
 from ovenet_jax.training.compilation import Compilations
 
-OF_OFFSETS = ("boundary_f", "direction_accuracy")
-WATCHED = ("miou", "pixel_accuracy", *OF_OFFSETS)  # of validation
+OFFSET_METRICS = ("boundary_f", "direction_accuracy")
+VALIDATION_METRICS = ("miou", "pixel_accuracy", *OFFSET_METRICS)
 
 
-def nothing_collected(mesh: Mesh, measures: list[str]) -> clu.metrics.Collection:
+def empty_averages(mesh: Mesh, measures: list[str]) -> clu.metrics.Collection:
     """An empty collection of averages of these measures and of the learning rate, on all devices."""
     averages = {name: clu.metrics.Average.from_output(name) for name in (*measures, "learning_rate")}
     collection = clu.metrics.Collection.create(**averages)
@@ -94,14 +94,14 @@ class Reporter:
             self._summaries.scalars(step, values)
 
     def report_evaluation(self, step: int, evaluation: Evaluation, panels: Callable[[], dict[str, np.ndarray]]) -> None:
-        """mIoU and pixel accuracy of each prediction, and the panels, which are made on process 0 alone."""
+        """mIoU and pixel accuracy of each prediction, and the panels, which only process 0 makes."""
         if self._summaries:
             results = {name: self._task.scores_of(matrix) for name, matrix in evaluation.matrices.items()}
-            pairs = [(f"eval_{key}_{name}", x.get(key)) for name, x in results.items() for key in WATCHED]
+            pairs = [(f"eval_{key}_{name}", x.get(key)) for name, x in results.items() for key in VALIDATION_METRICS]
             values = {name: value for name, value in pairs if value is not None}
             answer = results[evaluation.answer]
             shown = [f"{TITLES[name]} {percent(result['miou'])}" for name, result in results.items()]
-            shown += [f"{MEANS[key]} {100 * answer[key]:.2f}" for key in OF_OFFSETS if key in answer]
+            shown += [f"{MEANS[key]} {100 * answer[key]:.2f}" for key in OFFSET_METRICS if key in answer]
             print(f"step {step}/{self._config.steps}  mIoU [%]: {'  '.join(shown)}", flush=True)
             pictures = panels()
             self._summaries.pictures(step, pictures)

@@ -19,7 +19,7 @@ from ovenet_jax.training.packing import Packing
 
 
 def frozen_parts(freeze_base: bool) -> tuple[str, ...]:
-    """The parts of an OVeNet that training leaves as they are."""
+    """The parts of an OVeNet that training does not change."""
     return ("backbone", "head") if freeze_base else ()
 
 
@@ -45,8 +45,8 @@ def train_step(
 
     loss, measure: functions of an output, its label, and the labels [A, B, H, W] of all micro-batches; see
       supervision/task.py.
-    frozen: parts of the network ("backbone", "head") that stay as they are, parameters and statistics.
-    precision: what the network computes in; the state, losses and measures are float32 all the same.
+    frozen: parts of the network ("backbone", "head") whose parameters and statistics do not change.
+    precision: the network's type; the state, losses and measures stay float32.
     accumulate: number of micro-batches for gradient accumulation. Each has BatchNorm statistics and dropout of its
       own; the running statistics are updated after each.
     group: neighbouring images that stay in one micro-batch, since their pixels are ranked together (OHEM).
@@ -63,20 +63,20 @@ def train_step(
         gradients, statistics = total
         image, label, dropout_key = micro_batch
         image = normalisation(image).astype(precision)
-        (terms, output, statistics), more = loss_and_gradients(
+        (terms, output, statistics), added = loss_and_gradients(
             graphdef, params, statistics, image, label, partial(loss, batch_labels=labels), dropout_key, frozen
         )
         measured = {f"loss_{name}": value for name, value in terms.items()}
         with jax.named_scope("measures"):
             measured |= measure(output, label, labels)
-        return (jax.tree.map(jnp.add, gradients, more), statistics), measured
+        return (jax.tree.map(jnp.add, gradients, added), statistics), measured
 
-    nothing = jax.tree.map(jnp.zeros_like, without(params, frozen)), statistics
+    initial = jax.tree.map(jnp.zeros_like, without(params, frozen)), statistics
     micro_batches = images, labels, dropout_keys
     if accumulate == 1:  # without a loop, in which XLA convolves fourteen times slower on a CPU
-        (gradients, statistics), measured = add_micro_batch(nothing, jax.tree.map(lambda x: x[0], micro_batches))
+        (gradients, statistics), measured = add_micro_batch(initial, jax.tree.map(lambda x: x[0], micro_batches))
     else:
-        (gradients, statistics), measured = jax.lax.scan(add_micro_batch, nothing, micro_batches)
+        (gradients, statistics), measured = jax.lax.scan(add_micro_batch, initial, micro_batches)
     with jax.named_scope("optimizer"):
         if packing:
             gradients, statistics = packing.pack((gradients, statistics))

@@ -11,7 +11,7 @@ from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run.state import TrainState, init_state
 from ovenet_jax.supervision.task import task_of
 from ovenet_jax.training.optimizer import create_optimizer
-from ovenet_jax.training.packing import TOGETHER, Packing
+from ovenet_jax.training.packing import ARRAYS_PER_VECTOR, Packing
 from ovenet_jax.training.step import train_step
 from tests.imagenet import NORMALISATION
 from tests.tiny_step import batch, config, small_model
@@ -63,8 +63,8 @@ def test_some_parts_are_packed_by_themselves():
 
 
 def test_many_arrays_are_spread_over_vectors():
-    arrays = {f"head.{i}.bias": np.full(1, i) for i in range(TOGETHER + 2)}
-    assert [x.size for x in packing_of(arrays).pack(arrays).values()] == [TOGETHER, 2]
+    arrays = {f"head.{i}.bias": np.full(1, i) for i in range(ARRAYS_PER_VECTOR + 2)}
+    assert [x.size for x in packing_of(arrays).pack(arrays).values()] == [ARRAYS_PER_VECTOR, 2]
 
 
 def test_what_was_unpacked_stays_when_a_step_overwrites_the_vectors():

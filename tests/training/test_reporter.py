@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovenet_jax.devices import parallel
-from ovenet_jax.training.reporter import nothing_collected
+from ovenet_jax.training.reporter import empty_averages
 
 
 def test_training_metrics_average_over_the_steps_that_count():
-    collected = nothing_collected(parallel.create_mesh(), ["loss_total"])
+    collected = empty_averages(parallel.create_mesh(), ["loss_total"])
 
     @jax.jit
     def add(collected, loss, counts):
