@@ -4,6 +4,7 @@
 # make gpu-program GPU_PROGRAM="--config=..."   what a GPU would do in a training step, without a GPU
 # make gpu-program-test   whether that is as it is meant to be
 # make lint   checks style and types
+# make docs   the pages of docs/ as a site, build/site
 # make slow-test   the tests that take minutes each
 # make clean   removes the environment and what tools left
 PYTHON ?= python3
@@ -15,9 +16,10 @@ RUN := $(VENV)/bin/python
 # release to release.
 GPU_PYTHON ?= python3.12
 GPU_VENV ?= .venv-gpu-program
+DOCS_VENV ?= .venv-docs
 GPU_JAX := 0.11.2
 
-.PHONY: help demo test browser-test slow-test gpu-program gpu-program-test lint clean
+.PHONY: help demo test browser-test slow-test gpu-program gpu-program-test lint docs clean
 
 demo: $(VENV)/installed
 	$(RUN) main.py --config=configs/demo.py
@@ -45,6 +47,9 @@ lint: $(VENV)/tests-installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+docs: $(DOCS_VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build -q --strict
+
 $(VENV)/installed: requirements.txt requirements-tensorboard.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install -q -r requirements.txt -r requirements-tensorboard.txt
@@ -64,5 +69,10 @@ $(GPU_VENV)/installed: requirements.txt
 	$(GPU_VENV)/bin/pip install -q --no-deps jax-cuda13-plugin==$(GPU_JAX) jax-cuda13-pjrt==$(GPU_JAX)
 	touch $@
 
+$(DOCS_VENV)/installed: requirements-docs.txt
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/pip install -q -r requirements-docs.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(GPU_VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(GPU_VENV) $(DOCS_VENV) .cache build .mypy_cache .pytest_cache .ruff_cache

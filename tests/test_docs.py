@@ -1,0 +1,35 @@
+"""The pages name what the program has, and the README's links lead somewhere. `make docs` checks all other links."""
+
+import re
+
+import pytest
+
+import main
+from ovenet_jax.devices.memory import EVALUATION_MEMORY, TRAINING_MEMORY
+from ovenet_jax.errors import CAUSES, SIGNALS
+from tests.config_files import FILES
+from tests.places import ROOT
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text()
+
+
+@pytest.mark.parametrize("cause", sorted({*CAUSES.values(), *SIGNALS.values(), TRAINING_MEMORY, EVALUATION_MEMORY}))
+def test_troubleshooting_has_every_cause(cause):
+    assert cause in page("troubleshooting.md")
+
+
+def test_pages_have_every_mode_and_config():
+    assert [mode for mode in main.MODES if f"| `{mode}` |" not in page("training.md")] == []
+    names = [file.__name__.rpartition(".")[-1] for file in FILES]
+    assert [name for name in names if f"`{name}`" not in page("data.md")] == []
+
+
+def test_the_readmes_links_lead_to_files():
+    links = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert len(links) > 10 and [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_tutorial_is_kept_without_outputs():
+    assert not re.search(r'"outputs": \[\s*[^\]\s]|"execution_count": \d', page("tutorial.ipynb"))
