@@ -1,4 +1,4 @@
-"""Several runs side by side: `comparison.html` and `comparison.json`, from their evaluations on one split."""
+"""Compares several runs on one split: `comparison.html` and `comparison.json`."""
 
 import json
 from pathlib import Path
@@ -12,40 +12,39 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation import comparison
 from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.evaluation.final import Evaluated, evaluated, inspected_of
-from ovenet_jax.models import parameters
-from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run import identity, workdir
+from ovenet_jax.run.network import restore_network
 from ovenet_jax.supervision.task import task_of
 
 SHOWN_GROUPS = 4  # side by side
 ALIKE = "only runs of the same classes can be compared"
-ONLY_SEED = ("seed", "name", *workdir.FREE_KEYS)  # runs that differ in nothing else are seeds of one config
+ONLY_SEED = ("seed", "name", *workdir.FREE_KEYS)  # runs that differ only in these are repetitions of one config
 
 
 def compare(config: ConfigDict, source: str | None, folder: Path) -> None:
     """Compares the runs in the folders that `source` names, separated by commas, on config.data.eval_split.
 
-    Each is evaluated with its own model and the test protocol of config.eval, or its report on just that is read.
-    Writes `folder`/comparison.
+    Each is evaluated with its own model and the test protocol of config.eval, or an existing report of the same
+    evaluation is read. Writes `folder`/comparison.
 
     Raises:
-      UserError: fewer than two runs; what is no run, of other data, classes or images than the first.
+      UserError: fewer than two runs; a folder without a run, or runs with other data, classes or images than the first.
     """
     folders = [Path(name.strip()) for name in (source or "").split(",") if name.strip()]
     if len(folders) < 2:
-        raise UserError("--mode=compare wants at least two runs: --source=DIR,DIR,... with their workdirs.")
+        raise UserError("--mode=compare needs at least two runs: --source=DIR,DIR,... with their workdirs.")
     with parallel.all_or_none():
         task = task_of(config)
         configs = [_config_of(run, config) for run in folders]
         task.prepare()
     results: list[Evaluated] = []
     for run, own in zip(folders, configs, strict=True):
-        graphdef, *_ = parameters.split(create_model(own.model))
-        evaluator = Evaluator(own, graphdef, identity.classes_of(run))
+        network = restore_network(own.model, run, own.eval.checkpoint)
+        evaluator = Evaluator(own, network.graphdef, identity.classes_of(run))
         if results and evaluator.task.classes.names != results[0].evaluator.task.classes.names:
             others = f"{run} was trained on other classes than {folders[0]}, or in another order"
             raise UserError(f"{others}, and {ALIKE}.")
-        result = evaluated(evaluator, run, anew=False)
+        result = evaluated(evaluator, network, run, anew=False)
         assert result is not None  # nothing interrupts it
         results.append(result)
     if jax.process_index() > 0:
@@ -78,7 +77,7 @@ def compare(config: ConfigDict, source: str | None, folder: Path) -> None:
 
 
 def _config_of(run: Path, config: ConfigDict) -> ConfigDict:
-    """The run's own, with the data and test protocol of `config`."""
+    """The run's config, with the data and test protocol of `config`."""
     own = workdir.config_of(run)
     if own.data.name != config.data.name or own.model.num_classes != config.model.num_classes:
         there, here = (f"{c.data.name!r} with {c.model.num_classes}" for c in (own, config))

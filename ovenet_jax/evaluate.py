@@ -1,4 +1,4 @@
-"""A trained network over a split, under the config's test protocol."""
+"""Evaluates a trained network on a split."""
 
 from pathlib import Path
 
@@ -8,20 +8,19 @@ from ovenet_jax.devices import parallel
 from ovenet_jax.evaluation import refinement
 from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.evaluation.final import evaluate_checkpoint
-from ovenet_jax.models import parameters
-from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run import identity, workdir
+from ovenet_jax.run.network import restore_network
 from ovenet_jax.supervision.task import task_of
 
 
 def evaluate(config: ConfigDict, folder: Path, anew: bool = True) -> None:
     """Restores a checkpoint of the run or import in `folder`, evaluates it, prints the table, saves the report.
 
-    anew: False takes numbers that are there already, and writes table, pictures and page again.
-    With config.eval.segfix it is evaluated before and after refinement, see refinement.py.
+    anew: False reuses an existing evaluation and only writes the report again. With config.eval.segfix the network is
+    evaluated before and after refinement, see refinement.py.
 
     Raises:
-      UserError: the folder holds no run or no checkpoint, or one of another model; what no test can have.
+      UserError: the folder holds no run or no checkpoint, or one of another model; invalid config.eval.
     """
     with parallel.all_or_none():
         classes = identity.classes_of(folder)
@@ -31,5 +30,5 @@ def evaluate(config: ConfigDict, folder: Path, anew: bool = True) -> None:
     if config.eval.segfix:
         refinement.evaluate_refined(config, folder)
         return
-    graphdef, *_ = parameters.split(create_model(config.model))
-    evaluate_checkpoint(Evaluator(config, graphdef, classes), folder, anew=anew)
+    network = restore_network(config.model, folder, config.eval.checkpoint)
+    evaluate_checkpoint(Evaluator(config, network.graphdef, classes), network, folder, anew=anew)

@@ -1,4 +1,4 @@
-"""Label maps and overlays of images without labels, a folder's or a test split's for its server; and offset maps."""
+"""Writes label maps, overlays and offsets of a folder of images or a test split."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,6 @@ from ovenet_jax.data.walk import Note, counted, said
 from ovenet_jax.devices import parallel
 from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
 from ovenet_jax.errors import UserError, listed
-from ovenet_jax.evaluation.colours import overlay
 from ovenet_jax.evaluation.drawing import MARGIN, bordered
 from ovenet_jax.evaluation.legend import legend
 from ovenet_jax.evaluation.predictor import Prediction, Predictor, known_classes
@@ -37,17 +36,17 @@ FORMS = ("png", "mat")  # of offset files
 def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | None = None) -> bool:
     """Writes `out`, or `folder`/predictions/<name>: label_maps/<image>.png, overlays/<image>.jpg and legend.png.
 
-    Of the image `source`, or all under that folder, or of config.data.test_split, whose label maps are what its test
-    server takes: 8-bit PNGs named like the images, in the ids of config.predict.ids. Images are read as they are,
-    without the resizing of validation images that config.eval.short_side asks for. With config.predict.offsets also an
-    OVeNet's offsets/<image>.png; a SegFix writes these, or .mat as config.predict.form says, instead of label maps. The
-    folder appears when all is written and checked.
+    Predicts the image `source`, or all images under that folder, or config.data.test_split, whose label maps are those
+    its test server expects: 8-bit PNGs named like the images, in the ids of config.predict.ids. Images are not resized
+    by config.eval.short_side, which is for validation. config.predict.offsets adds OVeNet's offsets/<image>.png; a
+    SegFix writes only these, or .mat for config.predict.form, and no label maps. The folder appears when everything is
+    written and checked.
 
     Returns whether every image could be read; the others are named and skipped.
 
     Raises:
-      UserError: no images, predictions that exist already, no checkpoint, or one of another model; what no test can
-        have, and what cannot be written.
+      UserError: no images, predictions that exist already, no checkpoint, or one of another model; invalid config.eval;
+        a folder that cannot be written.
     """
     if config.eval.segfix:
         helps = "leave it out, and refine the written files with python -m ovenet_jax.segfix.refine"
@@ -61,7 +60,7 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
             name = config.data.test_split
             images: pipeline.Samples = pipeline.open_split(config.data, name)
             if learned and (others := identity.differences(learned, pipeline.classes(config.data))):
-                parallel.say(f"Note: {others[0]}; what is written are classes and ids of the run.")
+                parallel.say(f"Note: {others[0]}; the run's classes and ids are written.")
         else:
             images, name = ImageFolder(source), source.stem if source.is_file() else source.resolve().name
             for line in images.left_out:
@@ -82,7 +81,7 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
         written = _write_all(images, predictor, parts, config.data.workers)
         unreadable, wrong, notes = (list(chain(*parallel.gather(found))) for found in written)
         if wrong:
-            raise UserError(f"{len(wrong)} files are not as they should be: {wrong[0]}; is the disk full?")
+            raise UserError(f"{len(wrong)} files differ from what was written: {wrong[0]}; is the disk full?")
         if first:
             names = bordered(legend(classes, range(len(classes.names))), MARGIN)
             write_picture(files.incomplete(target) / "legend.png", names)
@@ -93,7 +92,7 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
             print(f"Note: {line}")
         if unreadable:
             count = f"{len(unreadable)} of {len(images)} images"
-            print(f"Left out: {count}, which cannot be read:{listed(unreadable)}")
+            print(f"Skipped {count}, which cannot be read:{listed(unreadable)}")
     return not unreadable
 
 
@@ -101,8 +100,7 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
 def _write_all(
     images: pipeline.Samples, predictor: Predictor, parts: Sequence["_Part"], workers: int
 ) -> tuple[list[str], list[str], list[Note]]:
-    """Writes this process's share; returns what is wrong with images, and with files that are read again, and what is
-    to be said of images."""
+    """Writes this process's share; returns the faults of unreadable images and of written files, and notes."""
     unreadable: list[str] = []
     notes: list[Note] = []
     mine = range(jax.process_index(), len(images), jax.process_count())
@@ -123,7 +121,7 @@ def _write_all(
 
 
 def _readable(samples: Iterable[dict], faults: list[str], notes: list[Note]) -> Iterator[dict]:
-    """The samples that hold an image; what is wrong with the others goes to `faults`, what is to be said to `notes`."""
+    """The samples with an image; faults of the others go to `faults`, notes to `notes`."""
     for sample in samples:
         if "fault" in sample:
             faults.append(sample["fault"])
@@ -137,7 +135,7 @@ def _readable(samples: Iterable[dict], faults: list[str], notes: list[Note]) -> 
 
 
 class _Part(NamedTuple):
-    """A folder with a file for each image. fault_of: of its path and the image's size, what is wrong with it."""
+    """A folder with a file for each image. fault_of(path, size of the image): the fault of a written file, or None."""
 
     folder: Path
     suffix: str
@@ -154,21 +152,13 @@ def _parts(config: ConfigDict, task: Task, classes: Labels, target: Path) -> lis
     ids = tables[config.predict.ids]()  # of the files, by train id
     allowed = set(ids[: len(classes.names)].tolist())
 
-    def write_label_map(file: Path, found: Prediction) -> None:
-        write_picture(file, ids[found.label_map])
-
-    def write_overlay(file: Path, found: Prediction) -> None:
-        write_picture(file, overlay(found.image, found.label_map, classes))
-
-    def write_offset_file(file: Path, found: Any) -> None:
-        write_offsets(file, found.offsets)
-
+    label_maps = partial(fault_of, allowed=allowed)
     kinds = {
-        "label_maps": _Part(target / "label_maps", "png", write_label_map, partial(fault_of, allowed=allowed)),
-        "offsets": _Part(target / "offsets", config.predict.form, write_offset_file, _fault_of_offsets),
+        "label_maps": ("png", lambda file, found: write_picture(file, ids[found.label_map]), label_maps),
+        "offsets": (config.predict.form, lambda file, found: write_offsets(file, found.offsets), _fault_of_offsets),
+        "overlays": ("jpg", lambda file, found: write_picture(file, found.overlay()), lambda *_: None),  # for people
     }
-    overlays = _Part(target / "overlays", "jpg", write_overlay, lambda _file, _size: None)  # for people
-    return [*(kinds[name] for name in task.predicts()), overlays]
+    return [_Part(target / name, *kinds[name]) for name in (*task.predicts(), "overlays")]
 
 
 def _fault_of_offsets(file: Path, size: Any) -> str | None:

@@ -26,6 +26,7 @@ from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.run.interruption import Agreement, interruption
+from ovenet_jax.run.network import restore_network
 from ovenet_jax.run.state import TrainState, init_state
 from ovenet_jax.supervision.task import Task, task_of
 from ovenet_jax.training import optimizer as optimizers
@@ -86,7 +87,8 @@ def train(config: ConfigDict, folder: Path) -> bool:
                 finished = run.to_the_end()
         checkpoints.check_saved(run.step)
         if finished:
-            finished = evaluate_checkpoint(evaluator, folder, interrupted)
+            network = restore_network(config.model, folder, config.eval.checkpoint)
+            finished = evaluate_checkpoint(evaluator, network, folder, interrupted)
     parallel.say(f"Compiled: {compilations}.")
     if not finished:
         parallel.say(f"Interrupted at step {run.step}, which is saved; the same command goes on from there.")

@@ -313,5 +313,5 @@ def test_an_image_left_out_of_a_prediction_shows_in_the_exit_code(folder):
     (images / "broken.jpg").write_bytes(b"no image")
     result = command_line.run(*arguments(folder, "run", "--mode=predict", f"--source={images}"))
     assert result.returncode == 1, result.stderr
-    assert "Left out: 1 of 2 images, which cannot be read:" in result.stdout
+    assert "Skipped 1 of 2 images, which cannot be read:" in result.stdout
     assert (folder / "run" / "predictions" / "images" / "label_maps" / "good.png").exists()

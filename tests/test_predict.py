@@ -135,7 +135,7 @@ def test_an_unreadable_image_is_named_and_left_out(city, pictures, capsys):
     assert not predict(config, folder, pictures)
     output = capsys.readouterr().out
     assert "Written and checked: 3 label maps" in output
-    assert "Left out: 1 of 4 images" in output
+    assert "Skipped 1 of 4 images" in output
     assert "pictures/broken.png: does not decode as an image" in output
     (folder / "predictions" / "pictures").rename(folder / "left-out")
 
@@ -147,7 +147,7 @@ def test_a_model_of_other_classes_writes_their_numbers(tmp_path, pictures, capsy
     assert predict(config, folder, pictures)
     assert "the model has 5 classes, cityscapes 19; the maps hold 0 to 4" in capsys.readouterr().out
     assert read(folder / "predictions" / "pictures" / "label_maps" / "b.png").max() < 5
-    with pytest.raises(UserError, match="num_classes=5, but cityscapes has 19 classes; its test files need"):
+    with pytest.raises(UserError, match="num_classes=5, but cityscapes has 19 classes; files for its test server need"):
         predict(config, folder, None)
 
 

@@ -1,6 +1,6 @@
-"""Runs compared: means and intervals over seeds, paired differences over images; numbers, and the page of them.
+"""Comparison of runs: intervals over repetitions, paired differences over images, and the HTML page.
 
-An interval is Student's, of 95 %, around a mean of independent values: seeds, or images.
+Intervals are Student's t confidence intervals of 95 % of a mean over independent runs (random seeds) or images.
 """
 
 import math
@@ -23,7 +23,7 @@ LEVEL = 0.95
 
 
 def interval(values: Sequence[float]) -> dict[str, float | None]:
-    """{"mean", "margin"}: mean plus or minus margin is the interval; no margin of a single value."""
+    """{"mean", "margin"}: the interval is mean plus or minus margin, which is None for a single value."""
     found = np.asarray(values, np.float64)
     if len(found) < 2:
         return {"mean": float(found.mean()) if len(found) else None, "margin": None}
@@ -32,10 +32,8 @@ def interval(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def numbers(groups: Mapping[str, Sequence[Evaluation]], classes: Labels) -> dict:
-    """Of each group of seeds IoU per class and mIoU of the answer; of all but the first the paired differences to it.
-
-    Raises:
-      UserError: runs were evaluated on other images.
+    """Per group of runs that differ in their random seed: IoU per class and mIoU of the final prediction; for all but
+    the first group also the paired differences from the first. Raises UserError if runs were evaluated on other images.
     """
     first = next(iter(groups.values()))[0]
     for title, evaluations in groups.items():
@@ -62,7 +60,7 @@ def numbers(groups: Mapping[str, Sequence[Evaluation]], classes: Labels) -> dict
 
 
 def image_scores(evaluations: Sequence[Evaluation]) -> np.ndarray:
-    """The mean mIoU over seeds of each image, nan where nothing is labelled."""
+    """Each image's mIoU, averaged over random seeds; nan where nothing is labelled."""
     values = [[np.nan if image.miou is None else image.miou for image in one.images] for one in evaluations]
     return np.mean(np.array(values, np.float64), axis=0)
 
@@ -82,7 +80,7 @@ def page(
     classes: Labels,
     split: str,
 ) -> str:
-    """The page of `numbers`. views: of each group that is shown the same images; logs: its runs' metrics.jsonl."""
+    """The page of `numbers`. views: per group the same inspected images; logs: the metrics.jsonl of its runs."""
     groups, differences = found["groups"], found["differences"]
     first, *others = groups
     means = [(title, group["runs"], group["miou"], differences.get(title)) for title, group in groups.items()]
@@ -94,7 +92,8 @@ def page(
     columns = [("class", "class"), *((title, "share") for title in groups)]
     columns += [(f"difference, {title}", "difference") for title in others]
     about_means = [("network", "text"), ("runs", "text"), ("mIoU [%]", "share")]
-    over_images = f"To {first}, over the images; intervals are of {100 * LEVEL:.0f} %, over seeds or images."
+    level = f"{100 * LEVEL:.0f} % confidence intervals over random seeds or images"
+    over_images = f"Differences are to {first}, paired over the images; {level}."
     images = list(zip(*views.values(), strict=True))
     return html(
         Page(
@@ -115,7 +114,7 @@ def page(
 
 
 def _learning_sections(logs: Mapping[str, Sequence[Path]]) -> Iterator[Section]:
-    """Of each run the total loss and the answer's mIoU, under the title of its group."""
+    """Total loss and final mIoU of each run, named after its group."""
     for title, unit, prefix in LEARNED:
         lines = [
             {**line, "name": group}

@@ -12,7 +12,7 @@ from ovenet_jax.evaluation.drawing import FAINT_INK, FONT, INK, RULE, fonts_for,
 
 ABSENT = np.array((222, 222, 222)) / 255
 BARS_WIDTH = 200  # pixels
-LEGIBLE = 40  # pixels of a cell that holds a text
+LEGIBLE = 40  # pixels, the smallest cell that shows its number
 
 
 def confusion_picture(matrix: np.ndarray, classes: Labels) -> np.ndarray:
@@ -20,11 +20,8 @@ def confusion_picture(matrix: np.ndarray, classes: Labels) -> np.ndarray:
 
     A row shows where the pixels of one true class went, in percent, with the class's IoU at its right; rows of
     classes without a true pixel are grey. mIoU is the mean over all K classes, absent ones counting 0.
-    Raises ValueError for a matrix of another shape.
     """
     number = len(classes.names)
-    if matrix.shape != (number, number):
-        raise ValueError(f"the confusion matrix is {list(matrix.shape)}; expected {[number, number]}")
     true = matrix.sum(axis=1)
     share = matrix / np.maximum(true, 1)[:, None]
     iou = np.nan_to_num(class_iou(np.asarray(matrix, np.float64)))

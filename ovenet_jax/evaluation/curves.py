@@ -1,4 +1,4 @@
-"""Where a network is right, and whether it knows: counts over a split that add up, by distance and by probability."""
+"""Accuracy by distance to class boundaries, and calibration: counts of each image, which can be summed."""
 
 from functools import partial
 
@@ -14,13 +14,13 @@ from ovenet_jax.evaluation.results import Evaluation
 from ovenet_jax.models import sampling
 from ovenet_jax.supervision.task import Task
 
-DISTANCES = (1, 2, 4, 8, 16, 32, 64)  # pixels to the nearest boundary between classes, upper ends; and beyond
+DISTANCES = (1, 2, 4, 8, 16, 32, 64)  # upper bin edges in pixels; a last bin holds the rest
 BINS = 20  # of probabilities
 
 
 class Curves:
-    """An `Observer` of counts, see below: "distance <prediction>", where classes are regions that have boundaries;
-    "probability" of the answer; and, where a pass saw whole images, "confidence" of OVeNet's seeds."""
+    """An `Observer` of bins, see below: "distance <prediction>" (not for SegFix), "probability" of the final
+    prediction, and "confidence" of OVeNet's seeds (only with passes over whole images)."""
 
     def __init__(self, evaluator: Evaluator):
         self._task = evaluator.task
@@ -42,9 +42,9 @@ class Curves:
 
 
 def distance_bins(label: np.ndarray) -> np.ndarray:
-    """Of each pixel of `label` [H, W] the index of its distance in DISTANCES: uint8 [H, W].
+    """Per pixel of `label` [H, W] the bin of its distance to the nearest boundary pixel: uint8 [H, W].
 
-    The distance is to the nearest pixel that touches one of another class; ignored pixels are no class.
+    A boundary pixel has a 4-neighbour of another class; ignored pixels make no boundary.
     """
     touching = np.zeros(label.shape, bool)
     for ahead, behind in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
@@ -88,7 +88,7 @@ _by_distance = jax.jit(jax.vmap(by_distance))  # of each image
 def _by_probability(
     segmentation: Segmentation, label: jax.Array, *, task: Task, align_corners: bool
 ) -> dict[str, jax.Array]:
-    """The curves by probability of each image; label: [B, h, w] at the network's pixels."""
+    """ "probability" and "confidence" of each image; label: [B, h, w] at the network's resolution."""
     scores = segmentation.maps[segmentation.answer]
     answer = task.class_map(scores)
     shares = task.probabilities(scores, segmentation.logits)

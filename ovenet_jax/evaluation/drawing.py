@@ -1,4 +1,4 @@
-"""Pictures made of texts and of other pictures: uint8 RGB [h, w, 3] on white, each as large as what is in it.
+"""Composes text and pictures into pictures: uint8 RGB [h, w, 3] on white, sized to their content.
 
 Texts are written by matplotlib's Agg renderer: no display, no pyplot.
 """
@@ -19,10 +19,7 @@ INK, FAINT_INK, RULE = "#1c1c1c", "#5c5c5c", "#b8b8b8"
 
 
 def arranged(rows: Sequence[Sequence[np.ndarray]], down: int = GAP, across: int = GAP) -> np.ndarray:
-    """Pictures on a grid whose rows and columns are as large as what is in them, each at the top left of its cell.
-
-    down, across: pixels between rows and columns.
-    """
+    """Pictures on a grid, each at the top left of its cell. down, across: pixels between rows and columns."""
     heights = [max(len(picture) for picture in row) for row in rows]
     columns = zip_longest(*rows, fillvalue=np.empty((0, 0)))
     widths = [max(picture.shape[1] for picture in column) for column in columns]
@@ -37,7 +34,7 @@ def arranged(rows: Sequence[Sequence[np.ndarray]], down: int = GAP, across: int 
 
 
 def bordered(picture: np.ndarray, width: int, shade: int = 255) -> np.ndarray:
-    """With `width` more pixels on each side, white or grey."""
+    """The picture with a white or grey border of `width` pixels."""
     return np.pad(picture, ((width, width), (width, width), (0, 0)), constant_values=shade)
 
 
@@ -51,12 +48,12 @@ def text(words: str, color: str = INK, size: int = FONT, weight: str = "normal")
 
 
 def width_of(words: str, font: FontProperties) -> int:
-    """In pixels."""
+    """The width of a text in pixels."""
     return 1 + math.ceil(RendererAgg(1, 1, 72).get_text_width_height_descent(words, font, ismath=False)[0])
 
 
 def shown_names(names: Sequence[str]) -> list[str]:
-    """Class names as they are shown; of those that no font of this machine can write the number."""
+    """Class names, shortened if they are long; "class <k>" for names that no installed font can write."""
     short = (name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…" for name in names)
     return [f"class {k}" if fonts_for(name)[1] else name for k, name in enumerate(short)]
 
@@ -70,7 +67,7 @@ def fonts_for(words: str) -> tuple[list[str], set[str]]:
     for font in sorted(fontManager.ttflist, key=lambda font: (font.name != own, font.name)):
         if not missing:
             break
-        if font.name.startswith("Last Resort"):  # which has a box for each
+        if font.name.startswith("Last Resort"):  # draws a box for each character
             continue
         here = missing & _characters(font.fname)
         found += [font.name] if here and font.name != own else []

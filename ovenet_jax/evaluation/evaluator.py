@@ -1,4 +1,4 @@
-"""A network over the evaluation split, under the config's test protocol."""
+"""Runs a network over the evaluation split with the config's test protocol."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,12 +25,15 @@ from ovenet_jax.models.predictions import in_order
 from ovenet_jax.supervision.measures import class_scores, confusion_matrix
 from ovenet_jax.supervision.task import Task, task_of
 
-PENDING = 2  # batches whose measures are not fetched yet: the devices work ahead
+PENDING = 2  # batches whose results are not fetched yet, so that the devices work ahead
 
 
 class Batch(NamedTuple):
-    """Samples, what the network says of them, also as class maps uint8 [B, H, W], and their labels, likewise, ignored
-    outside the images; labels [B, h, w] at the pixels of maps, and where these lie in each image."""
+    """Samples and the network's output for them.
+
+    class_maps, label: uint8 [B, H, W], the latter IGNORE outside the images. network_label: the label at the network's
+    resolution, uint8 [B, h, w]. grids: the position of the network's pixels in each image.
+    """
 
     samples: list[dict]
     segmentation: Segmentation
@@ -41,21 +44,21 @@ class Batch(NamedTuple):
 
 
 class Observer(Protocol):
-    """What is to be found out in an evaluation, batch by batch."""
+    """A measurement made during an evaluation, batch by batch."""
 
     def measure(self, batch: Batch, /) -> Any:
-        """Starts it on the devices."""
+        """Starts the computation on the devices."""
 
     def found(self, samples: list[dict], measured: Any, /) -> Evaluation:
-        """What it is, of `measured` when it has been fetched, and of samples that have their "miou" by then."""
+        """Turns `measured`, now fetched, into an evaluation of these samples, which have their "miou" by then."""
 
 
 class Evaluator:
     """Runs a network of one structure over the evaluation split; compiles once, however often it runs.
 
-    Process i of n takes images i, i + n, ... through its own devices, in its own time; at the end all add up.
+    Process i of n evaluates images i, i + n, ... independently; the results are summed at the end.
 
-    classes: that the network has learned, where they may be others than the data's. answer_only: see `Inference`.
+    classes: the network's, where they may differ from the data set's. answer_only: see `Inference`.
     """
 
     def __init__(
@@ -68,13 +71,13 @@ class Evaluator:
         self.inference = Inference.from_config(config, graphdef, self.task.classes, answer_only)
         self._scores = _Scores(config.model.num_classes)
         spread = np.linspace(0, len(self.source) - 1, config.eval.panels, dtype=int)
-        self.shown = sorted(set(spread.tolist()))  # of which there are panels
+        self.shown = sorted(set(spread.tolist()))  # the images with panels
 
     @enough_memory(EVALUATION_MEMORY)
     def run(
         self, params: Arrays, statistics: Arrays, interrupted: Event | None = None, observers: Sequence[Observer] = ()
     ) -> Evaluation | None:
-        """Evaluates replicated arrays over the whole split, every image once; None if interrupted meanwhile."""
+        """Evaluates replicated arrays on the whole split, every image once; None if interrupted."""
         observers = [self._scores, *observers]
         total, pending = Evaluation(), deque[tuple[list[dict], list]]()
 
@@ -102,12 +105,12 @@ class Evaluator:
         return merged(map(Evaluation.from_json, parts), images=len(self.source))
 
     def samples(self, indices: Sequence[int], workers: int = 0) -> AbstractContextManager[Iterator[dict]]:
-        """Some of the split, for a `with`."""
+        """A context manager over the samples at `indices` of the split."""
         short_side = self.config.eval.short_side
         return pipeline.samples(self.source, indices, short_side=short_side, workers=workers)
 
     def batches(self, samples: Iterable[dict], params: Arrays, statistics: Arrays) -> Iterator[Batch]:
-        """Some of the split as the network sees it."""
+        """Samples of the split in batches, with the network's output."""
         for of_batch, segmentation in self.inference.over(samples, params, statistics):
             yield self._batch(of_batch, segmentation)
 
@@ -133,7 +136,7 @@ class Evaluator:
 
 
 class _Scores:
-    """An `Observer`: confusion matrices, and the score of each image."""
+    """An `Observer` of confusion matrices and the score of each image."""
 
     def __init__(self, num_classes: int):
         self._count = jax.jit(jax.vmap(partial(confusion_matrix, num_classes=num_classes)))

@@ -1,4 +1,4 @@
-"""A checkpoint evaluated, and reported on: at the end of a training, and whenever it is asked for."""
+"""Evaluates a checkpoint and writes its report, after training or with --mode=evaluate."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,27 +15,25 @@ from ovenet_jax.evaluation.evaluator import Evaluator, Observer
 from ovenet_jax.evaluation.inspection import Inspected, Shown, inspect, picture
 from ovenet_jax.evaluation.results import Evaluation
 from ovenet_jax.evaluation.suspects import Suspects
-from ovenet_jax.models.parameters import Arrays
-from ovenet_jax.run.network import restore_network
+from ovenet_jax.run.network import Network
 
 
 class Evaluated(NamedTuple):
-    """A checkpoint evaluated: by whom, its arrays, what of it (split, step and settings), the report's folder, and the
-    result."""
+    """A checkpoint and its evaluation. what: split, data, step and settings; target: the report's folder."""
 
     evaluator: Evaluator
-    arrays: tuple[Arrays, Arrays]
+    network: Network
     what: dict
     target: Path
     evaluation: Evaluation
 
 
 def evaluate_checkpoint(
-    evaluator: Evaluator, folder: Path, interrupted: Event | None = None, anew: bool = True
+    evaluator: Evaluator, network: Network, folder: Path, interrupted: Event | None = None, anew: bool = True
 ) -> bool:
-    """Evaluates as `evaluated`, and reports on it, unless interrupted. Returns whether it came to its end."""
+    """Evaluates a checkpoint as `evaluated` does and writes the report. Returns False if interrupted."""
     shown = Shown(evaluator)
-    result = evaluated(evaluator, folder, interrupted, anew, (shown,))
+    result = evaluated(evaluator, network, folder, interrupted, anew, (shown,))
     if result is None:
         return False
     if jax.process_index() == 0:
@@ -54,26 +52,26 @@ def evaluate_checkpoint(
 
 
 def inspected_of(result: Evaluated, indices: Iterable[int]) -> dict[int, Inspected]:
-    """Images of its split, with their scores; on this process alone."""
-    scores = {image.number: image.miou for image in result.evaluation.images}
-    return inspect(result.evaluator, *result.arrays, {index: scores[index] for index in indices})
+    """Runs the network on these images of the split, on this process only."""
+    scores, network = {image.number: image.miou for image in result.evaluation.images}, result.network
+    wanted = {index: scores[index] for index in indices}
+    return inspect(result.evaluator, network.params, network.statistics, wanted)
 
 
 def evaluated(
     evaluator: Evaluator,
+    network: Network,
     folder: Path,
     interrupted: Event | None = None,
     anew: bool = True,
     observers: Sequence[Observer] = (),
 ) -> Evaluated | None:
-    """Evaluates the checkpoint of `folder` that config.eval.checkpoint names; None if interrupted meanwhile.
+    """Evaluates a checkpoint of `folder`; None if interrupted.
 
-    anew: also where there is a report on just that; else its numbers are taken from there, and observers see nothing.
+    anew: False takes the numbers of an existing report with the same `what`; then observers see nothing.
     """
     config = evaluator.config
     split, protocol = config.data.eval_split, evaluator.inference.protocol
-    network = restore_network(config.model, folder, config.eval.checkpoint)
-    arrays = network.params, network.statistics
     what = {"split": split, "step": network.step, "eval": config.eval.to_dict(), "data": evaluator.source.identity}
     with files.writing(folder, "--workdir"):
         target = report.new_folder(folder / "evaluation", split + protocol.suffix, what)
@@ -81,5 +79,6 @@ def evaluated(
     if not all(parallel.gather(evaluation is not None)):
         images = f"{len(evaluator.source)} images, {protocol}"
         parallel.say(f"Evaluating step {network.step} of {folder} on {split}: {images}.")
-        evaluation = evaluator.run(*arrays, interrupted, (Curves(evaluator), Suspects(evaluator), *observers))
-    return None if evaluation is None else Evaluated(evaluator, arrays, what, target, evaluation)
+        observers = Curves(evaluator), Suspects(evaluator), *observers
+        evaluation = evaluator.run(network.params, network.statistics, interrupted, observers)
+    return None if evaluation is None else Evaluated(evaluator, network, what, target, evaluation)

@@ -1,4 +1,4 @@
-"""Where the pixels of a network's maps lie in an image."""
+"""The position of a network's pixels in an image."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,24 +9,22 @@ from ovenet_jax.evaluation.inference import STRIDE, Segmentation
 
 
 class Grid(NamedTuple):
-    """The centre of the network's first pixel, and the distance of its pixels, (x, y) in pixels of the image.
-
-    The centre of the image's first pixel is (0, 0).
-    """
+    """origin: the centre of the network's first pixel; spacing: the distance between its pixels; both (x, y) in pixels
+    of the image, the centre of whose first pixel is (0, 0)."""
 
     origin: tuple[float, float]
     spacing: tuple[float, float]
 
     @classmethod
     def of(cls, segmentation: Segmentation, image: Sequence[int], align_corners: bool) -> "Grid":
-        """Of its maps, for an image of size (H, W)."""
+        """The grid of a segmentation's maps for an image of size (H, W)."""
         if segmentation.logits is not None:  # no pass saw the whole image
             return cls((0.0, 0.0), (float(STRIDE), float(STRIDE)))
         return cls.over(image, segmentation.maps[segmentation.answer].shape[1:3], align_corners)
 
     @classmethod
     def over(cls, image: Sequence[int], network: Sequence[int], align_corners: bool) -> "Grid":
-        """Of a map of size `network` (h, w) that covers an `image` (H, W), its corner pixels on the image's or not."""
+        """The grid of a map of size `network` (h, w) that covers an `image` (H, W), with aligned corners or not."""
         (height, width), (rows, columns) = image, network
         if align_corners:
             return cls((0.0, 0.0), ((width - 1) / max(1, columns - 1), (height - 1) / max(1, rows - 1)))
@@ -34,7 +32,7 @@ class Grid(NamedTuple):
         return cls(((x - 1) / 2, (y - 1) / 2), (x, y))
 
     def read(self, image: np.ndarray, network: Sequence[int]) -> np.ndarray:
-        """The pixels of `image` [H, W] that are nearest to those of the network [h, w]."""
+        """`image` [H, W] sampled at the network's pixels [h, w], nearest."""
         axes = zip(self.origin[::-1], self.spacing[::-1], network, image.shape, strict=True)
         nearest = (
             np.clip(np.floor(origin + spacing * np.arange(count) + 0.5), 0, side - 1).astype(int)

@@ -1,4 +1,4 @@
-"""From images to class scores at their own size, by a test protocol."""
+"""Computes class scores of images at their own size with a test protocol."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,26 +26,27 @@ from ovenet_jax.models.predictions import in_order
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-WAITING = 4
-STRIDE = 4  # of maps where no pass saw the whole image
-MOST_SHAPES = 64
+WAITING = 4  # batches
+STRIDE = 4  # of maps without a pass over the whole image
+MOST_SHAPES = 64  # of canvases, compiled at the same time
 SAFE = 60.0  # exp of such logits can be added up in float32
 LEAST = float(np.finfo(np.float32).min)
 
-# Of a pixel its sums of exp(logits) [..., K], and the logarithm [..., 1] of what they are to be multiplied with.
+# A running log-sum-exp per pixel: the sums of exp(logits - m) [..., K], and m [..., 1].
 Sums = tuple[jax.Array, jax.Array]
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Segmentation:
-    """What the protocol says of B images on a canvas (H, W); each image lies at its top left.
+    """The output for B images on a canvas (H, W), each at its top left.
 
-    scores: float32 [B, H, W, K] by name (see TITLES), the sum over all passes of exp(logits), or of the logits. Where
-    a pixel's largest logit is beyond +-SAFE its sums are divided by one number, so that they are finite and not all 0.
-    answer: the name of the network's answer. maps: the scores [B, h, w, K] by name of the largest pass over the whole
-    image, at its own stride, with an OVeNet's offset and confidence; where there is none, the mean over all passes, at
-    every STRIDE-th pixel of the canvas. logits: whether such means are logits, or probabilities; else None.
+    scores: float32 [B, H, W, K] by name (see TITLES), the sum over all passes of exp(logits), or of the logits. The
+    sums of pixels with logits beyond +-SAFE have a common factor, so that they are finite and not all 0.
+    answer: the name of the final prediction ("fused" for OVeNet). maps: scores [B, h, w, K] by name of the largest pass
+    over the whole image, at the network's resolution, with OVeNet's offset and confidence. Without such a pass: the
+    mean over passes at every STRIDE-th pixel of the canvas; logits then says whether these are logits or probabilities,
+    otherwise it is None.
     """
 
     scores: dict[str, jax.Array]
@@ -57,31 +58,27 @@ class Segmentation:
 
     @property
     def prediction(self) -> jax.Array:
-        """The scores of the answer."""
+        """The scores of the final prediction."""
         return self.scores[self.answer]
 
 
 class Inference:
     """Runs a network of one structure over images, on the devices of `mesh`, `rows` images at a time.
 
-    The network compiles once for each distinct size of a pass; what cuts passes and adds them up, quickly, for each
-    pair of a canvas and a pass. `precision`: what the network computes in; scores are float32. `flip_pairs`: classes
-    that change places in a mirror, like left and right arm. With `answer_only` all other predictions are left out; as
-    the program is another one then, the answer is the same up to rounding.
+    The network compiles once per size of a pass; cutting and adding passes, which compiles fast, once per canvas and
+    size of a pass. `precision`: the network's compute type; scores are float32. `flip_pairs`: classes that are
+    exchanged by mirroring, like left and right arm. `answer_only` leaves out all predictions but the final one, which
+    is then the same up to rounding, because the program is another one.
 
-    A pass is done by three jitted functions: `read` cuts it and its mirror image, `forward` runs the network on either,
-    `add` adds its scores up.
+    A pass takes three jitted functions: `read` cuts it and its mirror image, `forward` runs the network on each, `add`
+    adds its scores.
     """
 
     @classmethod
     def from_config(
         cls, config: "ConfigDict", graphdef: nnx.GraphDef, classes: Labels, answer_only: bool = False
     ) -> "Inference":
-        """As config.eval says, for images of these classes, on this process's own devices.
-
-        Raises:
-          UserError: settings that no test can have.
-        """
+        """From config.eval, for this process's own devices. Raises UserError: invalid settings."""
         return cls(
             graphdef,
             Protocol.from_config(config.eval),
@@ -108,8 +105,8 @@ class Inference:
         answer_only: bool = False,
     ):
         self.rows = images_per_device * mesh.shape["data"]
-        self.pass_sizes: set[tuple[int, int]] = set()  # that the network has been compiled for
-        self.shapes: set[tuple[int, int]] = set()  # of canvases that something has been compiled for
+        self.pass_sizes: set[tuple[int, int]] = set()  # the network is compiled for
+        self.shapes: set[tuple[int, int]] = set()  # of canvases with compiled programs
         self.protocol = protocol
         self._align_corners = align_corners
         self.mesh = mesh
@@ -129,17 +126,14 @@ class Inference:
     def over(
         self, samples: Iterable[dict], params: Arrays, statistics: Arrays
     ) -> Iterator[tuple[list[dict], Segmentation]]:
-        """In batches: samples, and what the protocol says of their "image". The arrays may be those of all processes,
-        replicated."""
+        """In batches: samples, and the output for their "image". The arrays may be replicated over all processes."""
         params, statistics = parallel.to_local(self.mesh, (params, statistics))
         for batch in self.in_batches(samples):
             yield batch, self(params, statistics, [sample["image"] for sample in batch])
 
     def in_batches(self, samples: Iterable[dict]) -> Iterator[list[dict]]:
-        """Samples whose images can be run together, `rows` at a time; fewer at the end.
-
-        Where sizes hardly repeat, no more than WAITING times `rows` samples are held back for others like them.
-        """
+        """Samples whose images can be run together, `rows` at a time, fewer at the end. At most WAITING * rows samples
+        wait for others of the same shapes."""
         waiting: dict[tuple, list[dict]] = defaultdict(list)
         for sample in samples:
             alike = shapes(sample["image"].shape[:2], self.protocol, self._align_corners)
@@ -152,12 +146,12 @@ class Inference:
         yield from waiting.values()
 
     def __call__(self, params: Arrays, statistics: Arrays, images: Sequence[np.ndarray]) -> Segmentation:
-        """At most `rows` images uint8 [h, w, 3] that `in_batches` has put together; blank ones fill the rest."""
+        """At most `rows` images uint8 [h, w, 3] of one batch of `in_batches`; blank images are added."""
         images = [*images, *[np.zeros_like(images[0])] * (self.rows - len(images))]
         canvas = canvas_size(images[0].shape[:2], self.protocol)
         pixels = self._put(np.stack([on_canvas(image, canvas, 0) for image in images]))
         self.shapes.add(canvas)
-        if len(self.shapes) > MOST_SHAPES:  # what is compiled takes memory
+        if len(self.shapes) > MOST_SHAPES:  # compiled programs take memory
             self.shapes = {canvas}
             for function in (self.read, self.forward, self.add):
                 function.clear_cache()  # type: ignore[attr-defined]
@@ -212,7 +206,7 @@ def _forward(
     answer_only: bool,
     lay_out: parallel.LayOut,
 ) -> Segmentation:
-    """What the network, with its stored BatchNorm statistics, says of a normalised image, at its stride."""
+    """The network's output for normalised images, at its stride, with its stored BatchNorm statistics."""
     model = parameters.merge(graphdef, params, statistics)
     model.eval()
     model.set_attributes(lay_out=lay_out)
@@ -220,9 +214,8 @@ def _forward(
     scores = output.predictions
     if answer_only:
         scores = {output.answer: scores[output.answer]}
-    if isinstance(output, OVeNetOutput):
-        return Segmentation(scores, output.answer, {}, output.offset, output.confidence)
-    return Segmentation(scores, output.answer, {}, None, None)
+    trunk = (output.offset, output.confidence) if isinstance(output, OVeNetOutput) else (None, None)
+    return Segmentation(scores, output.answer, {}, *trunk)
 
 
 def _add(
@@ -258,7 +251,7 @@ def _add(
 
 
 def _exchanged(logits: jax.Array, pairs: tuple[tuple[int, int], ...]) -> jax.Array:
-    """`logits` [..., K] with the two classes of each pair in each other's place."""
+    """`logits` [..., K] with the two classes of each pair exchanged."""
     if not pairs:
         return logits
     order = np.arange(logits.shape[-1])
@@ -268,7 +261,7 @@ def _exchanged(logits: jax.Array, pairs: tuple[tuple[int, int], ...]) -> jax.Arr
 
 
 def _interpolate(x: jax.Array, taps: tuple[Taps, Taps]) -> jax.Array:
-    """[B, H, W, C] -> [B, h, w, C], each image by its own taps for rows and columns (arrays [B, 2, n])."""
+    """[B, H, W, C] -> [B, h, w, C], each image with its own taps of rows and columns (arrays [B, 2, n])."""
 
     def along_rows(x: jax.Array, taps: Taps) -> jax.Array:
         return sum(w[:, None, None] * x[i] for i, w in zip(taps.indices, taps.weights, strict=True))
@@ -280,7 +273,7 @@ def _interpolate(x: jax.Array, taps: tuple[Taps, Taps]) -> jax.Array:
 
 
 def _interpolate_sums(sums: jax.Array, factor: jax.Array, taps: tuple[Taps, Taps]) -> Sums:
-    """`_interpolate` of sums, whose factors are made one for each pixel that comes out."""
+    """`_interpolate` for sums with factors: rescales source pixels to a common factor per output pixel."""
 
     def along_rows(x: jax.Array, factor: jax.Array, taps: Taps) -> Sums:
         factors = jnp.where(taps.weights[..., None, None] > 0, factor[taps.indices], LEAST)

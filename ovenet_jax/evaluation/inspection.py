@@ -1,4 +1,4 @@
-"""What a network says of single images of a split: for panels, and for the seed inspector of a report."""
+"""The network's output for single images of a split: for panels and the seed inspector of a report."""
 
 from collections import deque
 from collections.abc import Container, Mapping
@@ -23,12 +23,12 @@ RANKS = 3  # classes kept per pixel, the most probable ones
 
 
 class Inspected(NamedTuple):
-    """An image and what a network says of it.
+    """An image and the network's output for it.
 
-    image: uint8 [H, W, 3]. label: uint8 [H, W], 255 for ignored, or None. rankings: by prediction, the model's answer
-    last, each [h, w, at most RANKS]; their pixels lie on `grid`. seed: float32 [h, w, 2], how many of the network's
-    pixels its seed lies to the right and below, or None. confidence: float32 [h, w], or None; a SegFix's is that of a
-    boundary. class_maps: uint8 [H, W] by prediction. offset: OVeNet's, [h, w, 2], or None. score: mIoU, or None.
+    image: uint8 [H, W, 3]. label: uint8 [H, W], 255 for ignored, or None. rankings: by prediction, the final one last,
+    each [h, w, at most RANKS], at the pixels of `grid`. seed: float32 [h, w, 2], the offset (x, y) to the seed in
+    network pixels, or None. confidence: float32 [h, w], or None; for SegFix the probability of a boundary.
+    class_maps: uint8 [H, W] by prediction. offset: OVeNet's, [h, w, 2], or None. score: mIoU, or None.
     """
 
     name: str
@@ -44,8 +44,10 @@ class Inspected(NamedTuple):
 
 
 class Shown:
-    """An `Observer` that keeps what a report shows: `kept`, by their numbers, the images of panels and the worst, of
-    those that this process evaluates."""
+    """An `Observer` that keeps the images a report shows, those with panels and the worst, of this process's share.
+
+    kept: by number.
+    """
 
     def __init__(self, evaluator: Evaluator):
         self._evaluator = evaluator
@@ -68,7 +70,7 @@ class Shown:
 def inspect(
     evaluator: Evaluator, params: Arrays, statistics: Arrays, scores: Mapping[int, float | None]
 ) -> dict[int, Inspected]:
-    """The images of the split that have `scores`; on this process alone."""
+    """Runs the network on the images of the split with `scores`, on this process only."""
     found: dict[int, Inspected] = {}
     with evaluator.samples(sorted(scores)) as read:
         scored = (sample | {"miou": scores[sample["index"]]} for sample in read)
@@ -78,9 +80,9 @@ def inspect(
 
 
 def _explained(evaluator: Evaluator, batch: Batch) -> tuple[Batch, Any]:
-    """A batch without its scores, which take memory, and what is said of it, see `_said`, on the devices."""
-    said = batch.class_maps, *_said(batch.segmentation, task=evaluator.task)
-    return batch._replace(segmentation=replace(batch.segmentation, scores={})), said
+    """A batch without its scores, which take memory, and on the devices its class maps and what `_read_off` gives."""
+    explained = batch.class_maps, *_read_off(batch.segmentation, task=evaluator.task)
+    return batch._replace(segmentation=replace(batch.segmentation, scores={})), explained
 
 
 def _inspected(evaluator: Evaluator, batch: Batch, explained: Any, wanted: Container[int]) -> dict[int, Inspected]:
@@ -111,9 +113,10 @@ def _inspected(evaluator: Evaluator, batch: Batch, explained: Any, wanted: Conta
 
 
 @partial(jax.jit, static_argnames="task")
-def _said(segmentation: Segmentation, *, task: Task) -> tuple[dict[str, Ranking], jax.Array | None, jax.Array | None]:
-    """At the pixels of maps the most probable classes, how sure OVeNet is of its seeds, or a SegFix of a boundary, and
-    offsets."""
+def _read_off(
+    segmentation: Segmentation, *, task: Task
+) -> tuple[dict[str, Ranking], jax.Array | None, jax.Array | None]:
+    """At the network's pixels: the most probable classes, OVeNet's confidence or SegFix's boundary, and offsets."""
     rankings = {
         name: ranking(task.probabilities(x, segmentation.logits), task.class_map(x), RANKS)
         for name, x in segmentation.maps.items()
@@ -124,20 +127,20 @@ def _said(segmentation: Segmentation, *, task: Task) -> tuple[dict[str, Ranking]
 
 
 def panels(evaluator: Evaluator, params: Arrays, statistics: Arrays) -> dict[str, np.ndarray]:
-    """Of the images that the evaluator shows, by name; on this process alone."""
+    """Panels of the evaluator's images with panels, by name; on this process only."""
     found = inspect(evaluator, params, statistics, dict.fromkeys(evaluator.shown))
     return {one.name: picture(one, evaluator.task.classes) for one in found.values()}
 
 
 def picture(inspected: Inspected, classes: Labels) -> np.ndarray:
-    """As a panel."""
+    """Draws the panel."""
     maps = {TITLES[name]: class_map for name, class_map in inspected.class_maps.items()}
     confidence = None if inspected.offset is None else inspected.confidence
     return panel(inspected.image, inspected.label, maps, inspected.offset, confidence, classes)
 
 
 def seeds(offset: np.ndarray, align_corners: bool) -> np.ndarray:
-    """Inspected.seed of OVeNet's offsets [h, w, 2]. align_corners: as the network samples its scores."""
+    """Offsets to seeds in network pixels from normalised ones, [h, w, 2]. align_corners: as in the seed gather."""
     size = np.array(offset.shape[1::-1])
     own = np.stack(np.meshgrid(*map(np.arange, size)), axis=-1)
     position = np.clip(own * (2 / np.maximum(1, size - 1)) - 1 + offset, -1, 1)

@@ -10,7 +10,7 @@ from ovenet_jax.evaluation.drawing import GAP, arranged, bordered, shown_names, 
 
 
 def legend(classes: Labels, present: Sequence[int], width: int = 900) -> np.ndarray:
-    """Of the `present` train ids, 255 for ignored, uint8 [h, w, 3]: in as few lines as fit into `width` pixels."""
+    """A legend of the `present` train ids (255: ignored), uint8 [h, w, 3], in as few lines as fit `width` pixels."""
     names = [*shown_names(classes.names), *["ignored"] * 256]
     colors = label_colors(np.array(present, int), classes)
     entries = [

@@ -1,9 +1,8 @@
-"""What the seed inspector of a report is to know of images, packed to travel inside the page.
+"""Packs images and maps for the seed inspector into the page of a report.
 
-All maps are kept at the network's own resolution. A packed map is a plane of integers: probabilities in steps of
-1 / `levels`, seeds in `parts` of a network's pixel. What neighbours foretell is subtracted, so that deflate finds
-little left; the page adds it again. An image that would take more than its share of the page is packed in coarser
-steps, and the page says which.
+All maps keep the network's own resolution. A packed map is a plane of integers: probabilities in steps of 1 / `levels`,
+seeds in steps of 1 / `parts` of a network pixel. Prediction residuals are stored, which deflate compresses well; the
+page reverses this. An image that would exceed its share of the page is packed in coarser steps, which the page names.
 """
 
 import base64
@@ -17,8 +16,8 @@ import numpy as np
 
 from ovenet_jax.evaluation.inspection import RANKS, Inspected
 
-MOST_PIXELS = 2**21  # of a picture, as many as 1024x2048 has; larger ones are reduced
-# Of a probability, of a network's pixel, and how many of these become one; the finest first.
+MOST_PIXELS = 2**21  # of a picture, 1024x2048; larger ones are reduced
+# Steps of a probability, steps of a network pixel, and the stride of pixels; the finest first.
 STEPS = (
     (1000, 64, 1), (200, 16, 1), (100, 8, 1), (50, 4, 1), (25, 4, 1), (25, 4, 2), (25, 4, 4), (25, 4, 8)
 )  # fmt: skip
@@ -27,15 +26,15 @@ PICTURE_SHARE = 0.4  # of an image's bytes
 
 
 class Packed(NamedTuple):
-    """What the page has to know of an image before it opens it, and arrays by their names, base64 of zlib's format."""
+    """described: metadata of an image; data: arrays by name, zlib in base64."""
 
     described: dict
     data: dict[str, str]
 
 
 def packed(views: Sequence[Inspected], most_bytes: int) -> Packed:
-    """One image as one or more networks see it, in at most about `most_bytes`: "picture", "label" if there is one, and
-    "maps-0" and so on of its views."""
+    """One image and the outputs of one or more networks in at most about `most_bytes`: "picture", "label" if there is
+    one, and "maps-0", "maps-1" ... of its views."""
     name, image, label, *_ = views[0]
     height, width = image.shape[:2]
     stride = math.ceil(math.sqrt(height * width / MOST_PIXELS))
@@ -71,7 +70,7 @@ def packed(views: Sequence[Inspected], most_bytes: int) -> Packed:
 
 
 def _picture(image: np.ndarray, stride: int, most_bytes: float) -> str:
-    """WebP, in the best quality that fits."""
+    """A WebP in the best quality that fits, in base64."""
     size = [-(-side // stride) for side in image.shape[1::-1]]
     shown = cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
     for quality in QUALITIES:
@@ -83,11 +82,8 @@ def _picture(image: np.ndarray, stride: int, most_bytes: float) -> str:
 
 
 def _planes(inspected: Inspected, every: int, levels: int, parts: int) -> Iterator[np.ndarray]:
-    """int32 [h, w]: of each prediction RANKS planes of classes, then what the first, the first two ... leave of all
-    probability; then F and the seed's x and y, where there are such.
-
-    A class that has no probability left is not read.
-    """
+    """int32 [h, w]: per prediction RANKS planes of classes, then RANKS planes of 1 minus the sum of their probabilities
+    so far; then confidence and the seed's x and y, if present. The page skips classes of probability 0."""
     own = np.s_[::every, ::every]
     for ranking in inspected.rankings.values():
         missing = [(0, 0), (0, 0), (0, RANKS - ranking.classes.shape[-1])]  # where classes are fewer
@@ -105,7 +101,7 @@ def _planes(inspected: Inspected, every: int, levels: int, parts: int) -> Iterat
 
 
 def _surprising(plane: np.ndarray) -> np.ndarray:
-    """Less what the pixels at the left, above and between them foretell: the median edge detector of LOCO-I.
+    """The residual of LOCO-I's predictor, the median edge detector of the left, upper and upper left pixel.
 
     Source: Weinberger, Seroussi and Sapiro, "The LOCO-I lossless image compression algorithm", 2000.
     """
@@ -115,7 +111,7 @@ def _surprising(plane: np.ndarray) -> np.ndarray:
 
 
 def _as_bytes(plane: np.ndarray) -> bytes:
-    """The lower bytes of all pixels, then the higher ones; even numbers are positive, odd ones negative."""
+    """Zigzag-encoded uint16: the low bytes of all pixels, then the high bytes."""
     unsigned = (plane << 1 ^ plane >> 31).astype("<u2")
     return unsigned.reshape(-1, 1).view(np.uint8).T.tobytes()
 

@@ -1,4 +1,4 @@
-"""A report as one HTML file: the seed inspector, tables and charts, and all that they need; nothing is fetched."""
+"""A report as one HTML file: seed inspector, tables and charts with all their resources; it loads nothing else."""
 
 import base64
 import zlib
@@ -29,11 +29,11 @@ FOR_THE_REST = 600_000  # of a page besides images and plotly
 class Section(NamedTuple):
     """A part of a page, with a table, charts, or facts.
 
-    columns: (title, kind) of the table's, and rows, with a value for each. Kinds are "text"; "class", a train id;
-    "share", shown in percent: a number, an interval of comparison.py, or None; "difference" of two shares, with a bar;
-    and "pixel", what a link to the inspector says, of which "image" is the name of one.
-    charts: by name, what report.js draws: {"lines": ...} or {"confusion": ...}. facts, and folded ones that are shown
-    when asked for: (name, value).
+    columns: (title, kind); rows: one value per column. Kinds are "text"; "class", a train id; "share", shown in
+    percent: a number, an interval of comparison.py, or None; "difference" of two shares, with a bar; and "pixel", a
+    link to the inspector: a dict with "image" (its name), "layer", "x" and "y".
+    charts: what report.js draws, by name: {"lines": ...} or {"counts": ...}. facts, folded (collapsed at first): (name,
+    value).
     """
 
     title: str
@@ -46,10 +46,10 @@ class Section(NamedTuple):
 
 
 class Page(NamedTuple):
-    """All that a report shows.
+    """The content of a report.
 
-    headline: shares by their titles. images: of each image one view per run, in the order of `runs`; notes: what is
-    said of an image in the list.
+    headline: (title, share). images: per image one view for each of `runs`; notes: text after each image's name in the
+    list.
     """
 
     title: str

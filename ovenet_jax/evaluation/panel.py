@@ -13,7 +13,7 @@ from ovenet_jax.evaluation.legend import legend
 
 TILES_WIDTH, TILE_MAX_HEIGHT = 1900, 720  # pixels
 ARROW_SPACING = 30
-RIGHT_NOW, WRONG_NOW = (0, 158, 115), (213, 74, 0)  # green and red that colour-blind readers tell apart
+FIXED, BROKEN = (0, 158, 115), (213, 74, 0)  # green and red that colour-blind readers can distinguish
 
 
 def panel(
@@ -26,27 +26,19 @@ def panel(
 ) -> np.ndarray:
     """One sample as one picture, uint8 [h, w, 3], about 1600 to 2200 pixels wide.
 
-    Above: input, offsets, confidence, truth; below, each under what makes it: initial, seed and fused prediction
-    and what fusion changed. Up to four tiles stand in one row. The legend names the classes that occur.
+    Above: input, offsets, confidence, truth; below them the initial, seed and fused prediction and what fusion
+    changed. Up to four tiles stand in one row. The legend names the classes that occur.
 
     Args:
         image: uint8 [H, W, 3], RGB.
-        label: [H, W] train ids with 255 for ignored, or None: then no truth and no accuracies.
+        label: [H, W] train ids with 255 for ignored; None: no tile of the truth, and no accuracies.
         predictions: title -> [H, W] train ids. The first counts as the initial one, the last as the fused one.
         offset: [h, w, 2], x first, any resolution, normalised: [-1, 1] spans the centres of the corner pixels,
             so 2 is a whole side. None where the model has none.
-        confidence: [h, w, 1] or [h, w] in [0, 1], any resolution: the share of the seed prediction in the fused
-            one; or None.
+        confidence: [h, w] in [0, 1], any resolution: the weight of the seed prediction in the fused one; or None.
 
-    Raises:
-        ValueError: ids whose size is not the image's or that are outside the table; offsets or confidences of
-            another shape or not finite.
+    Raises ValueError: ids outside the table; offsets or confidences that are not finite.
     """
-    truth = {} if label is None else {"label": label}
-    for title, ids in {**predictions, **truth}.items():
-        if ids.shape != image.shape[:2]:
-            raise ValueError(f"{title} is {list(ids.shape)}; expected the image's size, {list(image.shape[:2])}")
-
     compared = label if len(predictions) > 1 else None
     above = sum(part is not None for part in (image, offset, confidence, label))
     below = len(predictions) + (compared is not None)
@@ -67,7 +59,8 @@ def panel(
         tiles.append(_changed_tile(small, compared, initial, fused))
 
     picture = arranged([tiles] if columns == len(tiles) else [tiles[:above], tiles[above:]])
-    present = sorted(set().union(*(np.unique(ids).tolist() for ids in [*truth.values(), *predictions.values()])))
+    shown = [*predictions.values(), *([] if label is None else [label])]
+    present = sorted(set().union(*(np.unique(ids).tolist() for ids in shown)))
     if present:
         picture = arranged([[picture], [legend(classes, present, picture.shape[1])]])
     return bordered(picture, MARGIN)
@@ -77,7 +70,7 @@ def panel(
 
 
 def _tile(picture: np.ndarray, title: str, *notes: np.ndarray, key: np.ndarray | None = None) -> np.ndarray:
-    """A picture as it is, under its title, over what explains it."""
+    """A picture with a title above and a key below."""
     caption = arranged([[text(title, weight="bold"), *notes]])
     parts = [caption, bordered(picture, 1, shade=184), *([] if key is None else [key])]
     return arranged([[part] for part in parts], down=4)
@@ -94,14 +87,14 @@ def _prediction_tile(
 
 
 def _changed_tile(image: np.ndarray, label: np.ndarray, initial: np.ndarray, fused: np.ndarray) -> np.ndarray:
-    """Green where fusion mended the initial prediction, red where it broke it, over a faded `image` of tile size."""
+    """Green where fusion corrected the initial prediction, red where it broke it, over a faded `image` of tile size."""
     valid = label != IGNORE
-    right_now = valid & (fused == label) & (initial != label)
-    wrong_now = valid & (fused != label) & (initial == label)
+    fixed = valid & (fused == label) & (initial != label)
+    broken = valid & (fused != label) & (initial == label)
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     picture = np.repeat((170 + 0.3 * gray).astype(np.uint8)[..., None], 3, axis=-1)
     notes = []
-    for changed, color, sign in ((right_now, RIGHT_NOW, "+"), (wrong_now, WRONG_NOW, "−")):
+    for changed, color, sign in ((fixed, FIXED, "+"), (broken, BROKEN, "−")):
         picture[_resize_nearest(changed.astype(np.uint8), image.shape[:2]) > 0] = color
         share = 100 * changed.sum() / max(1, valid.sum())
         notes.append(text(f"{sign}{share:.1f} %", f"#{bytes(color).hex()}"))
@@ -109,8 +102,8 @@ def _changed_tile(image: np.ndarray, label: np.ndarray, initial: np.ndarray, fus
 
 
 def _offset_tile(offset: np.ndarray, image_size: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """Colours and sparse arrows from pixels to their seeds, over the wheel."""
-    offset = _checked_map("offset", offset, channels=2)
+    """Colours and sparse arrows from pixels to their seeds, with the colour wheel as key."""
+    offset = _checked_map("offset", offset)
     height, width = image_size
     shift = offset * np.array([(width - 1) / 2, (height - 1) / 2], np.float32)
     length = np.hypot(shift[..., 0], shift[..., 1])
@@ -128,14 +121,14 @@ def _offset_tile(offset: np.ndarray, image_size: tuple[int, int], size: tuple[in
     across = np.linspace(-1, 1, 4 * 72, dtype=np.float32)
     disc = np.stack(np.meshgrid(across, across), axis=-1)
     wheel = np.where(np.hypot(*disc.T)[..., None] > 1, np.uint8(255), offset_colors(disc, 1.0))
-    said = [[text("hue: where the seed lies")], [text(f"full colour: {longest:.3g} px away")]]
+    said = [[text("hue: where the seed lies")], [text(f"full saturation: {longest:.3g} px")]]
     key = arranged([[cv2.resize(wheel, (72, 72), interpolation=cv2.INTER_AREA), arranged(said, down=4)]])
     return _tile(picture, "offsets", text(f"mean {length.mean():.3g} px", FAINT_INK), key=key)
 
 
 def _confidence_tile(confidence: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The seed prediction's share in the fused one, over its scale."""
-    confidence = _checked_map("confidence", confidence, channels=1)
+    """The weight of the seed prediction in the fused one, with its scale as key."""
+    confidence = _checked_map("confidence", confidence)
     colormap = matplotlib.colormaps["viridis"]
     picture = colormap(_resize_map(confidence, size), bytes=True)[..., :3]
     scale = colormap(np.tile(np.linspace(0, 1, size[1]), (20, 1)), bytes=True)[..., :3]
@@ -171,12 +164,9 @@ def _resize_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.remap(values, *np.meshgrid(x, y), cv2.INTER_LINEAR)
 
 
-def _checked_map(name: str, values: np.ndarray, channels: int) -> np.ndarray:
-    """float32 [h, w, channels]; one channel may come without its axis."""
+def _checked_map(name: str, values: np.ndarray) -> np.ndarray:
+    """float32, of the same shape."""
     values = np.asarray(values, np.float32)
-    values = values[..., None] if channels == 1 and values.ndim == 2 else values
-    if values.ndim != 3 or values.shape[2] != channels:
-        raise ValueError(f"{name} is {list(values.shape)}; expected [h, w, {channels}]")
     if not np.isfinite(values).all():
-        raise ValueError(f"{name} holds values that are not finite; nothing can be drawn from it")
+        raise ValueError(f"{name} holds values that are not finite, which cannot be drawn")
     return values

@@ -1,4 +1,4 @@
-"""A trained network as a function: images of any origin -> what it says of them, by a run's own test protocol."""
+"""A trained network as a function from images to predictions, with the test protocol of its run."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,43 +28,40 @@ from ovenet_jax.supervision.task import Task, task_of
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a network says of one image.
+    """The prediction for one image.
 
-    image: uint8 RGB [H, W, 3]. label_map: uint8 [H, W], the number of each pixel's class; of a SegFix, of its offset.
+    image: uint8 RGB [H, W, 3]. label_map: uint8 [H, W], the index of each pixel's class (SegFix: of its offset).
     """
 
     image: np.ndarray
     label_map: np.ndarray
     predictor: "Predictor"
-    trunk: list[np.ndarray | None]  # an OVeNet's offset and confidence, as the network gives them
+    trunk: list[np.ndarray | None]  # OVeNet's offset and confidence, at the network's resolution
 
     @property
     def classes(self) -> Labels:
-        """Their `names` and `colors`."""
+        """The class table, with `names` and `colors`."""
         return self.predictor.classes
 
     @property
     def offsets(self) -> Offsets | None:
-        """`offset` in pixels, (row, column), [H, W, 2], to the pixel whose label is read, and an OVeNet's `confidence`
-        in it, float32 [H, W]; None of a network without.
-
-        Raises:
-          UserError: no pass of the test protocol sees the whole image.
-        """
+        """`offset` in pixels, (row, column), [H, W, 2], to the pixel whose label is read, and OVeNet's `confidence`,
+        float32 [H, W]; None for networks without offsets. Raises UserError: the test protocol has no pass over the
+        whole image."""
         task, maps = self.predictor.task, [None if x is None else x[None] for x in self.trunk]
         if not task.gives_offsets:
             return None
         return task.offsets([self.label_map.shape], self.label_map[None], *maps)[0]
 
     def scores(self) -> dict[str, np.ndarray]:
-        """Of each class, float32 [H, W, K], as the passes of the test add them up; of an OVeNet's "initial" S_i, "seed"
-        S_s and "fused" S_f. Computed by each call."""
+        """The summed scores of the classes, float32 [H, W, K], by prediction ("initial" S_i, "seed" S_s and "fused" S_f
+        for OVeNet). Each call computes them again."""
         (height, width), network = self.image.shape[:2], self.predictor.network
         over = self.predictor.parts.over([{"image": self.image}], network.params, network.statistics)
         return {name: np.asarray(x[0, :height, :width]) for name, x in next(over)[1].scores.items()}
 
     def overlay(self) -> np.ndarray:
-        """The image under the colours of its classes, uint8 RGB [H, W, 3]."""
+        """The image blended with the colours of its classes, uint8 RGB [H, W, 3]."""
         return overlay(self.image, self.label_map, self.classes)
 
     def _repr_png_(self) -> bytes:
@@ -80,18 +77,17 @@ class Predictor:
 
     @cached_property
     def parts(self) -> Inference:
-        """Of all predictions, the answer's parts too."""
+        """The inference of all predictions, not only the final one."""
         return Inference.from_config(self._config, self.network.graphdef, self.classes)
 
     def predict(self, images: Any) -> Any:
-        """An image -> its `Prediction`; a list of images, of any sizes, -> a list. Each pixel's class is that which
-        --mode=predict writes.
+        """An image -> its `Prediction`; a list of images of any sizes -> a list. Results equal those of --mode=predict.
 
-        An image is a path, a PIL image, or an array, uint8 RGB [H, W, 3] or grey [H, W]. A size that the network has
-        not met is compiled for; where there are many, config.eval.bucket of the run makes few of them.
+        An image is a path, a PIL image, or an array, uint8 RGB [H, W, 3] or grey [H, W]. New image sizes are compiled
+        for; config.eval.bucket of the run reduces their number.
 
         Raises:
-          UserError: something else, an image that --mode=predict would not read, or too little memory.
+          UserError: not an image, one that --mode=predict cannot read either, or too little memory.
         """
         alone = not isinstance(images, list | tuple)
         given = [images] if alone else images
@@ -102,7 +98,7 @@ class Predictor:
         return found[names[0]] if alone else [found[name] for name in names]
 
     def over(self, samples: Iterable[dict]) -> Iterator[list[tuple[dict, Prediction]]]:
-        """In batches: samples, and the prediction for their "image"."""
+        """In batches: samples, each with the prediction for its "image"."""
         for batch, segmentation in self.inference.over(samples, self.network.params, self.network.statistics):
             maps, *trunk = jax.device_get(
                 (self.task.class_map(segmentation.prediction), segmentation.offset, segmentation.confidence)
@@ -116,7 +112,7 @@ class Predictor:
 
 
 def pixels(image: Any, name: str) -> np.ndarray:
-    """What `Predictor.predict` takes -> uint8 RGB [H, W, 3]. Raises UserError, which calls it by its path or `name`."""
+    """Any image that `Predictor.predict` takes -> uint8 RGB [H, W, 3]. `name` is used in errors."""
     try:
         if isinstance(image, str | PathLike):
             name = str(image)
@@ -141,12 +137,12 @@ def pixels(image: Any, name: str) -> np.ndarray:
 
 
 def load(folder: str | Path, checkpoint: str = "best") -> Predictor:
-    """The "best" or "latest" network of the run or import in `folder`, to be called on this process's devices.
+    """The "best" or "latest" network of the run or import in `folder`, to run on this process's devices.
 
     Raises:
       UserError: the folder holds neither, or no checkpoint.
     """
-    environment.convolve_by_eigen()  # as main.py, so that no sum is another
+    environment.convolve_by_eigen()  # as in main.py, for the same bits
     folder = Path(files.at_home(str(folder)))
     with keys_of(folder):
         config = workdir.config_of(folder)
@@ -158,11 +154,11 @@ def load(folder: str | Path, checkpoint: str = "best") -> Predictor:
 
 
 def known_classes(config: ConfigDict, task: Task, any_count: bool) -> Labels:
-    """The class table of what is predicted, or one that only counts where the model has another number of classes."""
+    """The class table of predictions; with `any_count` numbered classes if the model has another number of them."""
     count = config.model.num_classes
     try:
         classes = task.classes
-    except UserError as error:  # of the data set, which predicting images of another folder does not need
+    except UserError as error:  # the data set is missing; images of another folder can be predicted without it
         if not any_count:
             raise
         print(f"Note: no class names are known ({error}) The maps hold 0 to {count - 1}.")
@@ -171,8 +167,8 @@ def known_classes(config: ConfigDict, task: Task, any_count: bool) -> Labels:
         return classes
     if not any_count:
         raise UserError(
-            f"config.model.num_classes={count}, but {config.data.name} has {len(classes.names)} classes; its test "
-            f"files need a model of its own classes."
+            f"config.model.num_classes={count}, but {config.data.name} has {len(classes.names)} classes; files for its "
+            f"test server need the data set's own classes."
         )
     print(
         f"Note: the model has {count} classes, {config.data.name} {len(classes.names)}; the maps hold 0 to {count - 1}."

@@ -1,8 +1,8 @@
 """The published test protocols as geometry: which parts of an image go through the network, and where they count.
 
 An image is resized to each scale, one side to base_size * scale, and run whole or in windows. The class scores of all
-passes are brought back to the image's own size and summed. Here all of that is numpy on the sizes alone; `inference.py`
-does it to pixels. Source: the test code of HRNet, HRNet-OCR and OVeNet, and of openseg.
+passes are brought back to the image's own size and summed. This module computes only the geometry, in numpy;
+`inference.py` applies it. Source: the test code of HRNet, HRNet-OCR and OVeNet, and of openseg.
 """
 
 import math
@@ -36,13 +36,12 @@ class Protocol(NamedTuple):
     side: which side of the image is base_size * scale, "long" or "short". base_size 0: both keep their own length at
     scale 1.
     sum: what the passes add up, "exp" of the logits, or the "logits" (openseg, SegFix).
-    bucket: 1, or a number that the other sides of passes are rounded to multiples of, so that a data set of
-    varying image sizes needs few shapes: of short sides at most 2 * base_size * scale / bucket for each scale up to 1.
-    Windows of the full size are never touched by it. Images lie on canvases whose sides are multiples of
-    CANVAS_BUCKETS buckets.
+    bucket: the side that base_size leaves free is rounded to a multiple of this (1: not), so that fewer shapes are
+    compiled: with side "long" at most 2 * base_size * scale / bucket for each scale up to 1. Full-size windows are
+    unaffected. Images lie on canvases whose sides are multiples of CANVAS_BUCKETS buckets.
     keep_shape: False makes every image a square of base_size * scale, as published for LIP.
-    parts_align_corners: of the last resize of S_i and S_s; None: as the network. Published visualisation of ADE20K:
-    False, where S_f has True.
+    parts_align_corners: align_corners of the last resize of S_i and S_s; None: as for S_f. The published visualisation
+    of ADE20K uses False for them and True for S_f.
     """
 
     base_size: int
@@ -109,7 +108,7 @@ def _scales(settings) -> tuple:
 
 
 class Taps(NamedTuple):
-    """One axis of a bilinear read of n pixels: target[i] = sum over t of weights[t, i] * source[indices[t, i]]."""
+    """Bilinear interpolation along one axis: target[i] = sum over t of weights[t, i] * source[indices[t, i]]."""
 
     indices: np.ndarray  # int32 [2, n]
     weights: np.ndarray  # float32 [2, n]
@@ -118,9 +117,9 @@ class Taps(NamedTuple):
 class Pass(NamedTuple):
     """One run of the network, on a window of the image at one scale.
 
-    size: (h, w) of the network's input. read: rows and columns of the image -> that window; black outside the image.
-    write, write_parts: rows and columns of the window -> the image, where it counts, for the answer and for S_i, S_s;
-    overlapping windows share their weight. scale: the window's, `whole`: whether it holds the whole image.
+    size: (h, w) of the network's input. read: taps of rows and columns that cut the window from the image; black
+    outside of it. write, write_parts: taps that place its scores in the image, of the final prediction and of S_i, S_s;
+    overlapping windows share the weight. scale: of the window; whole: whether it holds the whole image.
     """
 
     size: tuple[int, int]
@@ -132,7 +131,7 @@ class Pass(NamedTuple):
 
 
 def canvas_size(size: tuple[int, int], protocol: Protocol) -> tuple[int, int]:
-    """The size (H, W) that an image is padded to, so that few sizes occur; its own where the bucket is 1."""
+    """The size (H, W) of an image's canvas: multiples of CANVAS_BUCKETS * bucket, or its own size for bucket 1."""
     return padded_size(size, 1 if protocol.bucket == 1 else CANVAS_BUCKETS * protocol.bucket)
 
 
@@ -159,10 +158,8 @@ def passes(size: tuple[int, int], protocol: Protocol, align_corners: bool) -> tu
 
 
 def _scaled(size: tuple[int, int], scale: float, protocol: Protocol) -> tuple[int, int]:
-    """(h, w) of the image at `scale`; a free side that the network would see as it is goes to its bucket.
-
-    It is resized to it: filled up with black instead, accuracy suffered far more (measured on CamVid).
-    """
+    """(h, w) of the image at `scale`. The side that base_size leaves free is rounded to its bucket by resizing; padding
+    with black cost far more accuracy (measured on CamVid)."""
     sides = {"short": min, "long": max}
     side = (protocol.base_size or sides[protocol.side](size)) * scale
     if not protocol.keep_shape:
@@ -231,7 +228,7 @@ def _taps(source: int, target: int, *, align_corners: bool) -> Taps:
 
 
 def _inside(taps: Taps, start: int, length: int, covered: np.ndarray) -> Taps:
-    """The share that one window has in a read of the whole axis, as a read of that window."""
+    """Taps of the whole axis restricted to one window, with weights divided by the number of overlapping windows."""
     indices = taps.indices - start
     inside = (indices >= 0) & (indices < length)
     weights = np.where(inside, taps.weights / covered[taps.indices], 0)
@@ -239,6 +236,6 @@ def _inside(taps: Taps, start: int, length: int, covered: np.ndarray) -> Taps:
 
 
 def _padded(taps: Taps, length: int) -> Taps:
-    """Filled up with reads of nothing."""
+    """Padded with taps of weight 0."""
     missing = ((0, 0), (0, length - taps.indices.shape[1]))
     return Taps(np.pad(taps.indices, missing), np.pad(taps.weights, missing))

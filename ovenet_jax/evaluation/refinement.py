@@ -1,7 +1,7 @@
-"""Label maps refined where another network's offsets point to, on the device; and what that is worth on a split.
+"""Refines label maps with another network's offsets, on the device, and measures the gain on a split.
 
-The offsets are a SegFix's, or an OVeNet's where it is sure of its seeds. Nothing is written but a report;
-`python -m ovenet_jax.segfix.refine` does the same to files.
+Offsets come from a SegFix, or from an OVeNet where its confidence is above one half. Only a report is written;
+`python -m ovenet_jax.segfix.refine` refines files.
 """
 
 from collections.abc import Sequence
@@ -33,8 +33,8 @@ from ovenet_jax.supervision.task import task_of
 def refined_maps(label: jax.Array, offset: jax.Array, size: jax.Array) -> jax.Array:
     """`label` [B, H, W] read at `offset` [B, H, W, 2], (row, column) in pixels: uint8 [B, H, W].
 
-    Each image lies at the top left and has its `size` [B, 2]; positions beyond it are at its edge. Numbers are
-    interpolated and rounded, as segfix/shift.py does it.
+    Each image lies at the top left and has its `size` [B, 2], to which positions are clipped. Train ids are
+    interpolated bilinearly and rounded, as in segfix/shift.py.
     """
     height, width = label.shape[1:]
     own = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), axis=-1)
@@ -48,12 +48,11 @@ def refined_maps(label: jax.Array, offset: jax.Array, size: jax.Array) -> jax.Ar
 
 
 def evaluate_refined(config: ConfigDict, folder: Path) -> None:
-    """Scores the class maps of the network in `folder` before and after refinement by that in config.eval.segfix, the
-    workdir of a SegFix or an OVeNet. Prints the scores of segfix/scores.py and writes them as report.json.
+    """Scores the class maps of the network in `folder` before and after refinement with the network of the workdir
+    config.eval.segfix, a SegFix or an OVeNet. Prints the scores of segfix/scores.py and writes them as report.json.
 
     Raises:
-      UserError: no checkpoint, or one of another model; a network whose maps are no classes, or one without offsets,
-        where there must be.
+      UserError: no checkpoint, or one of another model; a network without class maps, or a refiner without offsets.
     """
     network = restore_network(config.model, folder, config.eval.checkpoint)
     evaluator = Evaluator(config, network.graphdef, identity.classes_of(folder), answer_only=True)
@@ -67,8 +66,8 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
         "data": evaluator.source.identity,
     }
     parallel.say(
-        f"Refining what step {network.step} of {folder} says of {split} by {refiner.name}: {len(evaluator.source)} "
-        f"images, {protocol}."
+        f"Refining predictions of {folder}, step {network.step}, on {split} with {refiner.name}: "
+        f"{len(evaluator.source)} images, {protocol}."
     )
     observer = Refinement(config.model.num_classes, refiner)
     evaluation = evaluator.run(network.params, network.statistics, observers=[observer])
@@ -87,8 +86,8 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
 
 
 class Refiner:
-    """The network in the workdir config.eval.segfix, tested as its own config says: a SegFix, whose offsets have the
-    published scale, or an OVeNet, whose seeds count where its confidence is above one half."""
+    """The network of the workdir config.eval.segfix, run with its own config: a SegFix, whose offsets are scaled as
+    published, or an OVeNet, whose seeds are used where its confidence is above one half."""
 
     def __init__(self, config: ConfigDict):
         folder = Path(config.eval.segfix)
@@ -109,7 +108,7 @@ class Refiner:
         self._arrays = network.params, network.statistics
 
     def offsets(self, samples: Sequence[dict]) -> list[np.ndarray]:
-        """Of each sample, (row, column) in pixels to read the label of each pixel at, [H, W, 2]."""
+        """Per sample the offsets (row, column) in pixels to the pixels whose labels are read, [H, W, 2]."""
         found: dict[int, np.ndarray] = {}
         numbered = [sample | {"row": row} for row, sample in enumerate(samples)]
         for batch, segmentation in self._inference.over(numbered, *self._arrays):
@@ -148,11 +147,11 @@ class Refinement:
 
 
 def as_sums(scores: Scores) -> dict[str, np.ndarray]:
-    """As an evaluation holds them."""
+    """The scores as `Evaluation.sums`."""
     return {f"leaf {i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(scores))}
 
 
 def scores_in(evaluation: Evaluation) -> Scores:
-    """Back again."""
+    """The inverse of `as_sums`."""
     leaves, structure = jax.tree.flatten(no_scores(1))
     return jax.tree.unflatten(structure, [evaluation.sums[f"leaf {i}"] for i in range(len(leaves))])

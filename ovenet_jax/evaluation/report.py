@@ -1,4 +1,4 @@
-"""What an evaluation leaves to read: the table, its JSON, the confusion matrix and panels."""
+"""Writes and reads the report of an evaluation: table, JSON, confusion matrix and panels."""
 
 import itertools
 import json
@@ -26,7 +26,7 @@ VERSIONS = ("jax", "jaxlib", "flax", "numpy")
 
 
 def new_folder(parent: Path, name: str, what: Mapping) -> Path:
-    """`parent`/`name`, or with a number where that holds a report on something else than `what` says."""
+    """`parent`/`name`, numbered if that holds a report on something other than `what`."""
     numbered = (parent / f"{name}_{number}" for number in itertools.count(2))
     folder = next(f for f in itertools.chain([parent / name], numbered) if _may_hold(f, what))
     files.make_folder(folder)
@@ -54,7 +54,7 @@ def write(
 ) -> None:
     """Prints the table; writes report.json, confusion.png and one folder for each kind of panels.
 
-    what: of which split, data, step and settings the report is; JSON-like.
+    what: split, data, step and settings, JSON-like.
     """
     matrices = evaluation.matrices
     print(table(matrices, task))
@@ -82,15 +82,15 @@ def write(
 
 
 def read(folder: Path) -> Evaluation | None:
-    """The evaluation that `folder` has a report on, or None; one that is damaged is said and counts as none."""
+    """The evaluation whose report is in `folder`; None if there is none, and with a warning if it is damaged."""
     file = folder / "report.json"
     if not file.exists():
         return None
     try:
         content = files.parse_json(file.read_bytes(), {"what": dict})
-        return _as_evaluation(content) if "answer" in content else None  # older ones have none
+        return _as_evaluation(content) if "answer" in content else None  # earlier versions wrote none
     except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
-        parallel.say(f"Warning: {file} is damaged ({error!r}); it is made anew.")
+        parallel.say(f"Warning: {file} is damaged ({error!r}); it will be replaced.")
         return None
 
 
@@ -121,7 +121,7 @@ def write_panels(panels: Mapping[str, np.ndarray], folder: Path) -> None:
 
 
 def table(matrices: Mapping[str, np.ndarray], task: Task) -> str:
-    """IoU per class and the means of each prediction side by side, in percent."""
+    """IoU per class, and means, in percent: a column for each prediction."""
     results = [task.scores_of(matrix) for matrix in matrices.values()]
     rows: list[list[str] | None] = [["IoU [%]", *(TITLES[name] for name in matrices)]]
     shown = [r["iou"] if r["miou"] is not None else [None] * len(task.classes.names) for r in results]
@@ -140,7 +140,7 @@ def group_table(groups: Mapping[str, Mapping[str, np.ndarray]]) -> str:
 
 
 def _results(matrices: Mapping[str, np.ndarray], task: Task) -> dict:
-    """Scores and counts of each prediction, by class name; fit for JSON."""
+    """Scores and counts of each prediction, by class name; can be written as JSON."""
     content = {}
     for name, matrix in matrices.items():
         result = task.scores_of(matrix)

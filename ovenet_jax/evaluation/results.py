@@ -1,4 +1,4 @@
-"""What an evaluation finds. That of several parts of a split adds up to that of the whole."""
+"""Evaluation results. The results of parts of a split can be summed."""
 
 from collections.abc import Iterable, Mapping
 from functools import reduce
@@ -11,7 +11,7 @@ from ovenet_jax.supervision.measures import class_scores
 
 
 class ImageScore(NamedTuple):
-    """The answer's mIoU on the image of this number in its split, over the classes that occur in it; None where nothing
+    """mIoU of the final prediction on image `number` of the split, over the classes that occur in it; None if nothing
     is labelled."""
 
     number: int
@@ -20,9 +20,9 @@ class ImageScore(NamedTuple):
 
 
 class Region(NamedTuple):
-    """A connected component of the label `given`, of which the network says it is `seen`.
+    """A connected component of label `given`, most of whose pixels the network predicts as `seen`.
 
-    pixels: of the network. x, y: the position in the image, in pixels, of the pixel in its middle. score: 0 to 1.
+    pixels: its size at the network's resolution. x, y: a central pixel's position in the image. score: 0 to 1.
     """
 
     given: int
@@ -34,7 +34,7 @@ class Region(NamedTuple):
 
 
 class Suspect(NamedTuple):
-    """The image `number` of the split, its score, and its least believed regions, see suspects.py."""
+    """Image `number` of the split, its score and its regions with the lowest scores, see suspects.py."""
 
     number: int
     score: float
@@ -42,9 +42,12 @@ class Suspect(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Confusion matrices int64 [K, K] by group (ACDC's condition, else "") and prediction, the network's answer last;
-    the score of each image; and what observers find: arrays that add up, by name, like the curves of curves.py, and
-    the suspects of suspects.py. made: when and with which versions, where it is read from a report."""
+    """The result of evaluating a split.
+
+    groups: confusion matrices int64 [K, K] by group (ACDC's condition, else "") and prediction, the final one last.
+    images: the score of each image. sums, suspects: results of observers; sums are arrays by name, like the bins of
+    curves.py, which are added. made: date and versions, if it was read from a report.
+    """
 
     groups: dict[str, dict[str, np.ndarray]] = {}
     images: list[ImageScore] = []
@@ -54,17 +57,17 @@ class Evaluation(NamedTuple):
 
     @property
     def matrices(self) -> dict[str, np.ndarray]:
-        """Over all groups, by prediction."""
+        """Confusion matrices of all groups together, by prediction."""
         return reduce(_added, self.groups.values())
 
     @property
     def answer(self) -> str:
-        """The name of the network's answer."""
+        """The name of the final prediction."""
         return list(self.matrices)[-1]
 
     @property
     def miou(self) -> float | None:
-        """Of the answer, as published; None where nothing is labelled."""
+        """mIoU of the final prediction, over all classes as published; None if nothing is labelled."""
         return class_scores(self.matrices[self.answer])["miou"]
 
     def worst(self, count: int) -> list[ImageScore]:
@@ -73,12 +76,12 @@ class Evaluation(NamedTuple):
         return sorted(labelled, key=attrgetter("miou"))[:count]
 
     def plus(self, other: "Evaluation") -> "Evaluation":
-        """That of both parts."""
+        """The sum of two evaluations."""
         return Evaluation(*map(_added, self, other))
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Evaluation":
-        """Of its fields, arrays as lists."""
+        """From JSON, with arrays as lists."""
         groups = content["groups"].items()
         return cls(
             {group: {name: np.array(x, np.int64) for name, x in of.items()} for group, of in groups},
@@ -90,11 +93,8 @@ class Evaluation(NamedTuple):
 
 
 def merged(parts: Iterable[Evaluation], images: int) -> Evaluation:
-    """The parts of all processes as one, in the split's order.
-
-    Raises:
-      RuntimeError: they are not of `images` images, each once.
-    """
+    """The sum over all processes, in the split's order. Raises RuntimeError if not each of the images was evaluated
+    once."""
     total = reduce(Evaluation.plus, parts)
     if sorted(image.number for image in total.images) != list(range(images)):
         raise RuntimeError(f"{len(total.images)} images were evaluated instead of {images}, each once")
@@ -103,7 +103,7 @@ def merged(parts: Iterable[Evaluation], images: int) -> Evaluation:
 
 
 def _added(first: Any, second: Any) -> Any:
-    """The sum of arrays or lists, or of dicts of them, in which what only one of them has counts as it is."""
+    """The sum of arrays, lists, or dicts of them; keys of only one dict are kept."""
     if not isinstance(first, dict):
         return first + second
     both = {key: _added(first[key], second[key]) for key in first if key in second}

@@ -1,4 +1,4 @@
-"""What the report of a run shows: `report.html`, from an evaluation, the run's folder and some inspected images."""
+"""The content of `report.html`, from an evaluation, the run's folder and inspected images."""
 
 import importlib
 import math
@@ -23,7 +23,7 @@ from ovenet_jax.tables import percent
 
 SHORT = {"main": "IoU", "initial": "S_i", "seed": "S_s", "fused": "S_f", "offset": "IoU"}
 LISTED_IMAGES, LISTED_REGIONS = 200, 60
-LEARNED = (("Losses", "loss", "loss_"), ("mIoU in training", "mIoU", "eval_miou_"))  # title, unit, keys' beginning
+LEARNED = (("Losses", "loss", "loss_"), ("mIoU in training", "mIoU", "eval_miou_"))  # title, unit, prefix of keys
 
 
 def write(
@@ -65,7 +65,7 @@ def write(
 
 
 def class_section(matrices: Mapping[str, np.ndarray]) -> Section:
-    """IoU per class of each prediction; of several, what the last, the answer, adds to the first."""
+    """IoU per class of each prediction, and with several predictions the gain of the last over the first."""
     results = [class_scores(matrix) for matrix in matrices.values()]
     names, ious = [SHORT[name] for name in matrices], [result["iou"] for result in results]
     pixels = next(iter(matrices.values())).sum(1)
@@ -78,7 +78,7 @@ def class_section(matrices: Mapping[str, np.ndarray]) -> Section:
     values.append(results[-1]["accuracy"])
     if not pixels.sum():
         return Section("Classes", "No pixel is labelled, so there are no scores.", columns, [])
-    text = "Share of the pixels, IoU of each prediction and accuracy of the answer, in percent."
+    text = "Share of the pixels, IoU of each prediction and accuracy of the final one, in percent."
     return Section("Classes", text, columns, list(zip(*values, strict=True)))
 
 
@@ -93,30 +93,30 @@ def curve_sections(curves: Mapping[str, np.ndarray]) -> Iterator[Section]:
             lines.append({"name": title, "x": spans, "y": shares, "counts": counts[:, 0].tolist()})
     if lines:
         axes = {"x": "pixels to the nearest boundary between classes", "y": "accuracy", "shares": True}
-        text = "The share of pixels that are right, by how far from a boundary of the truth they lie."
+        text = "Pixel accuracy by distance to the nearest boundary of the truth."
         yield Section("Near boundaries", text, charts={"distance": {**axes, "lines": lines}})
 
     lines, errors = [], []
-    titles = {"probability": "probability of the answer", "confidence": "F, of one class at pixel and seed"}
+    titles = {"probability": "probability of the class", "confidence": "confidence F (pixel and seed have one class)"}
     for key, title in titles.items():
         if key in curves:
-            counts, said, right = curves[key][curves[key][:, 0] > 0].T
-            said, was = said / counts, right / counts
-            error = (np.abs(said - was) * counts).sum() / max(1, counts.sum())
+            counts, total, correct = curves[key][curves[key][:, 0] > 0].T
+            predicted, observed = total / counts, correct / counts
+            error = (np.abs(predicted - observed) * counts).sum() / max(1, counts.sum())
             errors.append(f"{title}: {100 * error:.2f} %")
-            line = {"x": said.tolist(), "y": was.tolist(), "counts": counts.tolist()}
+            line = {"x": predicted.tolist(), "y": observed.tolist(), "counts": counts.tolist()}
             lines.append({"name": title, **line})
     if lines:
         text = (
-            f"How often it was so, in {BINS} bins of what the network said at its own resolution. Expected calibration "
-            f"error: {'; '.join(errors)}."
+            f"Observed frequency by predicted probability, in {BINS} bins, at the network's resolution. Expected "
+            f"calibration error: {'; '.join(errors)}."
         )
-        chart = {"x": "said", "y": "was", "exact": True, "lines": lines}
+        chart = {"x": "predicted", "y": "observed", "exact": True, "lines": lines}
         yield Section("Calibration", text, charts={"calibration": chart})
 
 
 def learning_sections(file: Path) -> Iterator[Section]:
-    """Losses and validation scores over the steps; lines that cannot be read are counted."""
+    """Losses and validation scores by step, and the number of unreadable lines."""
     logged, damaged = logged_lines(file)
     note = f"Lines of {file.name} that cannot be read: {damaged}." if damaged else ""
     for title, unit, prefix in LEARNED:
@@ -125,7 +125,7 @@ def learning_sections(file: Path) -> Iterator[Section]:
 
 
 def logged_lines(file: Path) -> tuple[list[dict], int]:
-    """Of metrics.jsonl, and how many cannot be read."""
+    """The entries of metrics.jsonl, and the number of unreadable lines."""
     lines, damaged = [], 0
     for line in file.read_bytes().splitlines() if file.exists() else ():
         try:
@@ -136,7 +136,7 @@ def logged_lines(file: Path) -> tuple[list[dict], int]:
 
 
 def learning_lines(logged: Sequence[dict], prefix: str) -> list[dict]:
-    """Lines of a chart, of all keys that begin so; what is asked for most comes last."""
+    """One line of a chart per key with this prefix, the most important last."""
     order = [*TITLES, "total"]
     found = {key.removeprefix(prefix) for line in logged for key in line if key.startswith(prefix)}
     lines = []
@@ -149,7 +149,7 @@ def learning_lines(logged: Sequence[dict], prefix: str) -> list[dict]:
 
 
 def suspect_sections(evaluation: Evaluation) -> Iterator[Section]:
-    """Images and regions whose labels the network believes least."""
+    """The images and regions with the least probable labels."""
     if not evaluation.suspects:
         return
     names = {image.number: image.name for image in evaluation.images}
@@ -168,10 +168,10 @@ def suspect_sections(evaluation: Evaluation) -> Iterator[Section]:
     columns = [("image", "pixel"), ("label", "class"), ("network", "class"), ("at", "text")]
     columns += [("region", "share"), ("image's score", "share")]
     text = (
-        "Regions of one label by the mean probability that the network gives to it, and the softmin of that over their "
-        "image (Lad and Mueller, 2023), in percent; the least believed first."
+        "Regions of one label by the mean probability that the network gives to it, and the score of their image, the "
+        "softmin of that probability (Lad and Mueller, 2023), in percent; the lowest first."
     )
-    yield Section("Labels that look wrong", text if rows else "The network believes all regions.", columns, rows)
+    yield Section("Labels that look wrong", text if rows else "No region looks wrong.", columns, rows)
 
 
 def image_section(images: Sequence[ImageScore]) -> Section:
@@ -184,7 +184,7 @@ def image_section(images: Sequence[ImageScore]) -> Section:
 
 
 def run_section(what: Mapping, made: Mapping, config: ConfigDict, folder: Path) -> Section:
-    """What was run, with what: where the config is another than its default, or than it was in training."""
+    """Run, data and versions, and the config where it differs from its default or from training."""
     saved, default = workdir.read_config(folder) or config, published(config.name)
     versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
     facts = [
@@ -192,7 +192,7 @@ def run_section(what: Mapping, made: Mapping, config: ConfigDict, folder: Path) 
         ("data", f"{config.data.name}, split {what['split']}, digest {what['data']['digest'][:12]}"),
         ("step", str(what["step"])),
         ("versions", versions),
-        ("devices", made.get("devices", "-")),  # of those that an earlier version evaluated
+        ("devices", made.get("devices", "-")),  # earlier versions did not save them
     ]
     for key, usual, then in workdir.differences(default or saved, saved):
         facts.append((key, f"{then!r}; default of {config.name}: {usual!r}"))
@@ -204,7 +204,7 @@ def run_section(what: Mapping, made: Mapping, config: ConfigDict, folder: Path) 
 
 
 def published(name: str) -> ConfigDict | None:
-    """The config of this name, file and variant, in configs/; None of one that is not from there."""
+    """The config of this name, file and variant, in configs/; None if it is not from there."""
     file, _, variant = name.partition("-")
     try:
         return importlib.import_module(f"ovenet_jax.configs.{file}").get_config(variant)

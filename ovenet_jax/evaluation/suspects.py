@@ -1,8 +1,8 @@
-"""Labels that look wrong, by how little a network believes them.
+"""Finds probable label errors, by the network's probability of each label.
 
-An image's score is the softmin over its pixels of the probability that the network gives to their labels: few pixels
-that it does not believe at all pull it down. Source: Lad and Mueller, "Estimating label quality and errors in semantic
-segmentation data via any model", 2023. A region's, a connected component of one label, is the mean over its pixels.
+An image's score is the softmin over its pixels of the probability of their labels: a few pixels of low probability pull
+it down. Source: Lad and Mueller, "Estimating label quality and errors in semantic segmentation data via any model",
+2023. The score of a region, a connected component of one label, is the mean over its pixels.
 """
 
 from functools import partial
@@ -19,12 +19,12 @@ from ovenet_jax.evaluation.results import Evaluation, Region, Suspect
 from ovenet_jax.supervision.task import Task
 
 TEMPERATURE = 0.1  # of the softmin, as published
-SMALLEST = 8  # pixels of the network, of a region
-KEPT, DOUBTED = 3, 0.5  # regions of an image, at most so many and with a score below that
+SMALLEST = 8  # pixels of a region, at the network's resolution
+KEPT, DOUBTED = 3, 0.5  # at most KEPT regions of an image, with a score below DOUBTED
 
 
 class Suspects:
-    """An `Observer` of the least believed labels, where classes are regions."""
+    """An `Observer` of the least probable labels; finds none for SegFix."""
 
     def __init__(self, evaluator: Evaluator):
         self._task = evaluator.task
@@ -51,7 +51,7 @@ class Suspects:
 
 @partial(jax.jit, static_argnames="task")
 def _judged(segmentation: Segmentation, label: jax.Array, *, task: Task) -> tuple[jax.Array, jax.Array]:
-    """The probability of the label, float32, and the answer, uint8, [B, h, w]."""
+    """The probability of the label, float32 [B, h, w], and the final prediction, uint8 [B, h, w]."""
     scores = segmentation.maps[segmentation.answer]
     known = jnp.where(label == IGNORE, 0, label).astype(jnp.int32)
     shares = task.probabilities(scores, segmentation.logits)
@@ -59,7 +59,7 @@ def _judged(segmentation: Segmentation, label: jax.Array, *, task: Task) -> tupl
 
 
 def softmin(belief: np.ndarray) -> float | None:
-    """The score of an image, of the probabilities of the labels [n]; None where nothing is labelled."""
+    """An image's score from the probabilities of its labels [n]; None where nothing is labelled."""
     if not belief.size:
         return None
     weight = np.exp((1 - belief) / TEMPERATURE)
@@ -67,9 +67,9 @@ def softmin(belief: np.ndarray) -> float | None:
 
 
 def regions(label: np.ndarray, belief: np.ndarray, seen: np.ndarray) -> list[Region]:
-    """All regions of `label` with at least SMALLEST pixels, the least believed first; x and y are columns and rows.
+    """All regions of `label` with at least SMALLEST pixels, by rising score; x and y are columns and rows.
 
-    label, belief, seen: [h, w], what is given, the probability of that, and what the network says.
+    label, belief, seen: [h, w], the labels, their probability and the predicted classes.
     """
     found = []
     for given in np.setdiff1d(np.unique(label), IGNORE).tolist():

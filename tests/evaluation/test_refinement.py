@@ -166,7 +166,7 @@ def test_a_refiner_of_another_version_is_told_the_key_it_lacks(runs, tmp_path, p
     config = config.copy_and_resolve_references()
     config.eval.segfix = str(tmp_path)
     if part:
-        with pytest.raises(UserError, match=f"config.json is another version's: it has no key '{key}'; add it"):
+        with pytest.raises(UserError, match=f"config.json, of another version, has no key '{key}'; add it"):
             refinement.Refiner(config)
     else:  # devices are those of this evaluation
         assert refinement.Refiner(config).name == f"step 0 of {tmp_path}"

@@ -71,7 +71,7 @@ def test_calibration_error_is_the_mean_distance_from_what_was_said():
     counts[10] = 10, 5.2, 7  # said 0.52, was 0.7
     counts[19] = 30, 29.4, 29.4  # said 0.98, was 0.98
     (section,) = run_page.curve_sections({"probability": counts})
-    assert "probability of the answer: 4.50 %" in section.text
+    assert "probability of the class: 4.50 %" in section.text
     assert section.charts["calibration"]["lines"][0]["x"] == pytest.approx([0.52, 0.98])
 
 

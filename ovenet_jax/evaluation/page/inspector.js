@@ -100,12 +100,12 @@ class Inspector {
 
   keys() {
     const moved = this.image.label
-      ? [chip(RIGHT_NOW, "right now"), chip(WRONG_NOW, "wrong now"), chip(OTHER_NOW, "another wrong class")]
-      : [chip(OTHER_NOW, "another class")];
+      ? [chip(FIXED, "fixed"), chip(BROKEN, "broken"), chip(OTHER, "still wrong, another class")]
+      : [chip(OTHER, "another class")];
     return {
       classes: () => this.classKey(),
       changed: () => [...moved, chip(VEIL, "the same class")],
-      errors: () => [chip(WRONG_NOW, "wrong"), chip(VEIL, "right")],
+      errors: () => [chip(BROKEN, "wrong"), chip(VEIL, "right")],
       confidence: () => {
         const scale = `linear-gradient(to right, ${setup.scale.map((hex) => `#${hex}`).join(",")})`;
         const [least, most] = CONFIDENCE_ENDS;
@@ -118,7 +118,7 @@ class Inspector {
         });
         wheel.className = "wheel";
         const longest = longestOffset(this.image.views.find((view) => view.seed)).toPrecision(3);
-        return [wheel, `hue: where the seed lies; full colour: ${longest} px away`];
+        return [wheel, `hue: where the seed lies; full saturation: ${longest} px`];
       },
     };
   }

@@ -1,8 +1,8 @@
 // What can be shown of an image: layers, and their colours.
 
-const RIGHT_NOW = [0, 158, 115, 255];
-const WRONG_NOW = [213, 74, 0, 255];
-const OTHER_NOW = [64, 120, 240, 255];
+const FIXED = [0, 158, 115, 255];
+const BROKEN = [213, 74, 0, 255];
+const OTHER = [64, 120, 240, 255];
 const VEIL = [128, 128, 128, 110];
 const CLEAR = [0, 0, 0, 0];
 
@@ -46,7 +46,7 @@ const overImage = (image, canvas) => ({ canvas, rectangle: [0, 0, ...image.size]
 function changedLayer(image, maps) {
   const before = maps.rankings[maps.predictions[0]].classes[0];
   const after = maps.rankings[maps.answer].classes[0];
-  const colors = [CLEAR, RIGHT_NOW, WRONG_NOW, OTHER_NOW, VEIL].map(packedColor);
+  const colors = [CLEAR, FIXED, BROKEN, OTHER, VEIL].map(packedColor);
   if (!image.label) {
     return overMaps(maps, (i) => (before[i] === after[i] ? colors[4] : colors[3]));
   }
@@ -59,7 +59,7 @@ function changedLayer(image, maps) {
 
 function errorLayer(image, maps) {
   const answer = maps.rankings[maps.answer].classes[0];
-  const [clear, wrong, veil] = [CLEAR, WRONG_NOW, VEIL].map(packedColor);
+  const [clear, wrong, veil] = [CLEAR, BROKEN, VEIL].map(packedColor);
   return overTruth(image, maps, (truth, i) => (truth === IGNORED ? clear : answer[i] === truth ? veil : wrong));
 }
 

@@ -158,10 +158,10 @@ class Pane {
     const { levels, parts, spacing, seed, map_stride } = this.maps;
     const seeds = seed ? `, seeds of ${(spacing[0] / parts).toPrecision(2)} px` : "";
     const notes = [`Probabilities in steps of ${(100 / levels).toFixed(1)} %${seeds}.`];
-    const one = (of, stride) => `${of} one of ${stride} is shown in each direction.`;
-    if (map_stride > 1) notes.unshift(one("Of the network's pixels", map_stride));
-    if (image.stride > 1) notes.unshift(one(`Of the image's ${image.size.join(" x ")} pixels`, image.stride));
-    const lead = `Point at a pixel: ${seed ? "its seed, and what both are" : "what it is"} taken for. Click to keep it.`;
+    const one = (of, stride) => `In each direction one of ${stride} pixels of the ${of} is shown.`;
+    if (map_stride > 1) notes.unshift(one("network", map_stride));
+    if (image.stride > 1) notes.unshift(one(`image (${image.size.join(" x ")})`, image.stride));
+    const lead = `Point at a pixel to see its ${seed ? "seed and the predicted classes of both" : "classes"}. Click to keep it.`;
     return part("div", "hint", part("p", "", lead), ...notes.map((note) => part("p", "faint", note)));
   }
 

@@ -35,8 +35,8 @@ const plain = (name) => name.replaceAll("&", "&amp;").replaceAll("<", "&lt;").re
 const titled = (text, more = {}) => ({ title: { text }, ...more });
 
 /**
- * Lines [{name, x, y, counts}] over titled axes: x in order of appearance where it is text; `shares` makes y percent, of
- * as many pixels as `counts` says; `exact` makes x so, too, and adds the line on which they are equal.
+ * Lines [{name, x, y, counts}] over titled axes: x in order of appearance if it is text; `shares` shows y in percent, of
+ * `counts` pixels; `exact` shows x in percent, too, and adds the line on which x and y are equal.
  */
 function lineChart({ x, y, lines, shares, exact }) {
   const names = [...new Set(lines.map(({ name }) => name))];
@@ -48,7 +48,7 @@ function lineChart({ x, y, lines, shares, exact }) {
     line: { color: COLORS[names.indexOf(line.name) % COLORS.length] },
     mode: "lines+markers",
     customdata: line.counts,
-    hovertemplate: line.counts && `${exact ? "said %{x:.1%}, was " : ""}%{y:.2%} of %{customdata:,} pixels`,
+    hovertemplate: line.counts && `${exact ? "predicted %{x:.1%}, observed " : ""}%{y:.2%} of %{customdata:,} pixels`,
   }));
   const ends = { x: [0, 1], y: [0, 1], line: { color: COLORS.at(-1), dash: "dot" } };
   if (exact) data.push({ ...ends, name: "calibrated", mode: "lines", hoverinfo: "skip" });
