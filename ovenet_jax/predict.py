@@ -152,11 +152,14 @@ def _parts(config: ConfigDict, task: Task, classes: Labels, target: Path) -> lis
     ids = tables[config.predict.ids]()  # of the files, by train id
     allowed = set(ids[: len(classes.names)].tolist())
 
-    label_maps = partial(fault_of, allowed=allowed)
-    kinds = {
-        "label_maps": ("png", lambda file, found: write_picture(file, ids[found.label_map]), label_maps),
-        "offsets": (config.predict.form, lambda file, found: write_offsets(file, found.offsets), _fault_of_offsets),
-        "overlays": ("jpg", lambda file, found: write_picture(file, found.overlay()), lambda *_: None),  # for people
+    kinds: dict[str, tuple[str, Callable, Callable]] = {
+        "label_maps": (
+            "png",
+            lambda file, x: write_picture(file, ids[x.label_map]),
+            partial(fault_of, allowed=allowed),
+        ),
+        "offsets": (config.predict.form, lambda file, x: write_offsets(file, x.offsets), _fault_of_offsets),
+        "overlays": ("jpg", lambda file, x: write_picture(file, x.overlay()), lambda *_: None),  # for people
     }
     return [_Part(target / name, *kinds[name]) for name in (*task.predicts(), "overlays")]
 
