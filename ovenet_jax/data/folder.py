@@ -5,9 +5,10 @@ labels/**      PNGs of the same names in the same subfolders: one channel of lab
 classes.yaml   classes: [{name: road, color: [128, 64, 128], ids: [7, 8]}, ...]
                ignored: [0, 255]      label ids that belong to no class; may be left out
 
-Splits are the subfolders images/train, images/val and images/test, or the list files train.lst, val.lst and test.lst
-beside classes.yaml (see lists.py). Without either, all samples are in the split train, of which config.data selects
-parts: train_split="train[:90%]", eval_split="train[90%:]". The split test may have no labels.
+Splits are the subfolders images/train, images/val and images/test, or train/image and train/label, val/image etc., or
+the list files train.lst, val.lst and test.lst beside classes.yaml (see lists.py). Without any of these, all samples are
+in the split train, of which config.data selects parts: train_split="train[:90%]", eval_split="train[90%:]". The split
+test may have no labels.
 """
 
 import itertools
@@ -19,7 +20,7 @@ import yaml
 
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.data.lists import SPLITS
-from ovenet_jax.data.trees import Folders, Tree, each
+from ovenet_jax.data.trees import OPENSEG, Folders, Tree, each
 from ovenet_jax.errors import UserError
 
 NAME = "folder"
@@ -49,14 +50,15 @@ def tree(root: Path) -> Tree:
 def _splits(root: Path) -> dict[str, list[Folders]]:
     images = root / "images"
     found = each([split for split in SPLITS if (images / split).is_dir()], Folders("images/{}", "labels/{}"))
+    found = found or {split: pairs for split, pairs in OPENSEG.items() if (root / pairs[0].images).is_dir()}
     beside = sorted(path.name for path in images.glob("[!.]*") if path.name not in SPLITS)
     odd = beside if found else [name for name in beside if name in LOOK_ALIKES]
     if odd:
         raise UserError(
             f"{images} has {', '.join(odd[:5])}, not a split; move all images into its subfolders {', '.join(SPLITS)}."
         )
-    if "test" in found and not (root / "labels" / "test").is_dir():
-        found["test"] = [Folders("images/test", None)]
+    if "test" in found and not (root / str(found["test"][0].labels)).is_dir():
+        found["test"] = [found["test"][0]._replace(labels=None)]
     return found or {"train": [Folders("images", "labels")]}
 
 

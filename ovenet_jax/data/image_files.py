@@ -7,7 +7,6 @@ to 8-bit RGB without loss; prediction also accepts what Pillow reads.
 
 import io
 import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,9 +27,9 @@ PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 JPEG, JPEG_SCAN = b"\xff\xd8", b"\xff\xda"
 MAX_SCANS = 10  # scans of an image of MAX_PIXELS, each a pass over it; smaller images may have more
 PNG = b"\x89PNG\r\n\x1a\n"
-GREY, PALETTE = 0, 3  # PNG's colour types
+PALETTE = 3  # PNG's colour types
 WITH_ALPHA = (4, 6)
-CHANNELS = {GREY: 1, 2: 3, PALETTE: 1, 4: 2, 6: 4}
+CHANNELS = {0: 1, 2: 3, PALETTE: 1, 4: 2, 6: 4}
 JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the markers whose segment holds the size
 
 # Notes on files that were read in an unusual way.
@@ -105,7 +104,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def _png_header(data: bytes) -> Header:
-    kinds = [kind for kind, _ in _png_chunks(data)]
+    kinds = list(_png_chunks(data))
     if kinds[0] != b"IHDR" or kinds.count(b"IHDR") != 1:
         raise KeyError("no header, or two")
     width, height, depth, color = struct.unpack_from(">II2B", data, 16)
@@ -124,14 +123,14 @@ def _jpeg_header(data: bytes) -> Header:
     return Header((height, width), depth, channels)
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Each chunk up to the last: its kind, and the whole of it, that is length, kind, content and checksum."""
+def _png_chunks(data: bytes) -> Iterator[bytes]:
+    """The kind of each chunk up to the last."""
     at, kind = len(PNG), b""
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", data, at)
         if at + 12 + length > len(data) or (kind == b"IHDR" and length != 13):
             raise IndexError("it ends too early")  # a decoder that trusts the length would allocate memory for it
-        yield kind, data[at : at + 12 + length]
+        yield kind
         at += 12 + length
 
 
@@ -269,28 +268,25 @@ def read_label(data: bytes) -> Read:
     several = SEVERAL_IMAGES if header.several else ""
     if header.depth == 8 and not header.palette:
         return Read(decode_label(data), data, several)
-    values = _decode(_indices_as_grey(data) if header.palette else data, cv2.IMREAD_UNCHANGED)
-    if header.depth == 16:
-        note = DEEP_LABEL
+    if header.palette:
+        note, values = PALETTE_LABEL, _palette_indices(data)
+    elif header.depth == 16:
+        note, values = DEEP_LABEL, _decode(data, cv2.IMREAD_UNCHANGED)
         if values.max() > 255:
             raise ValueError(f"label value {values.max()}; ids end at 255")
-    else:
-        note = PALETTE_LABEL if header.palette else SHALLOW_LABEL
-        values = values // (255 // (2**header.depth - 1))  # OpenCV spreads them over 0 to 255
+    else:  # OpenCV spreads the values over 0 to 255
+        note, values = SHALLOW_LABEL, _decode(data, cv2.IMREAD_UNCHANGED) // (255 // (2**header.depth - 1))
     label = values.astype(np.uint8)
     return Read(label, encoded(label), "; ".join(filter(None, (note, several))))
 
 
-def _indices_as_grey(data: bytes) -> bytes:
-    """A palette PNG rewritten as a greyscale PNG of its indices; the compressed pixels stay the same."""
-    kept = [PNG]
-    for kind, chunk in _png_chunks(data):
-        if kind == b"IHDR":
-            header = chunk[4:17] + bytes([GREY]) + chunk[18:-4]
-            chunk = chunk[:4] + header + struct.pack(">I", zlib.crc32(header))
-        if kind not in (b"PLTE", b"tRNS"):
-            kept.append(chunk)
-    return b"".join(kept)
+def _palette_indices(data: bytes) -> np.ndarray:
+    """The pixels of a palette PNG as they are stored, uint8 [H, W]."""
+    try:
+        Image.open(io.BytesIO(data)).verify()  # the checksums of all chunks; after that nothing else can be read
+        return np.array(Image.open(io.BytesIO(data)))
+    except Exception as error:  # whatever a damaged file makes Pillow raise
+        raise ValueError("does not decode as an image") from error
 
 
 def decode_image(data: bytes) -> np.ndarray:

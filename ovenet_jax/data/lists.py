@@ -1,10 +1,10 @@
 """List files, which choose and order the samples of a data set.
 
 A list file is named after its split, train.lst, val.lst or test.lst, as HRNet publishes them: a line names an image and
-its label, relative to the root and separated by white space; test.lst may name only images. Further columns, which
-LIP's have, are not read. Lines may end as on Windows, since no path can hold a carriage return. A path that is
-absolute, climbs up by `..` or leads out of the root by a link is reported as a fault, and so is every other malformed
-line.
+its label, relative to the root and separated by white space; test.lst may name only images. Further columns are not
+read. LIP's lists are called trainList.txt, valList.txt or testvalList.txt, and their paths begin below two folders.
+Lines may end as on Windows, since no path can hold a carriage return. A path that is absolute, climbs up by `..` or
+leads out of the root by a link is reported as a fault, and so is every other malformed line.
 """
 
 from pathlib import Path, PurePath
@@ -20,21 +20,28 @@ def list_files(lists: Path) -> dict[str, Path]:
     Raises:
       UserError: there is none.
     """
-    files = {split: lists / f"{split}.lst" for split in SPLITS}
-    found = {split: file for split, file in files.items() if file.is_file()}
+    names = {split: (f"{split}.lst", f"{split}List.txt", f"test{split}List.txt") for split in SPLITS}
+    files = [(split, lists / name) for split in SPLITS for name in reversed(names[split])]
+    found = {split: file for split, file in files if file.is_file()}
     if not found:
-        names = ", ".join(file.name for file in files.values())
-        raise UserError(f"config.data.lists: {lists} has none of {names}; set it to the folder that has them.")
+        first = ", ".join(f"{split}.lst" for split in SPLITS)
+        raise UserError(f"config.data.lists: {lists} has none of {first}; set it to the folder that has them.")
     return found
 
 
-def read_list(file: Path, root: Path) -> tuple[list[tuple[Path, Path | None]], list[str]]:
-    """(image, label or None) of each valid line, and one sentence for each fault."""
+def read_list(
+    file: Path, root: Path, folders: tuple[str, str] = ("", "")
+) -> tuple[list[tuple[Path, Path | None]], list[str]]:
+    """(image, label or None) of each valid line, and one sentence for each fault. folders: those of images and labels
+    under the root, "" if paths begin at the root."""
     lines, faults = read_lines(file)
     images_alone = file.stem == "test" and all(len(columns) == 1 for columns in lines.values())
     pairs: list[tuple[Path, Path | None]] = []
     for number, columns in lines.items():
-        paths = columns[:1] if images_alone else columns[:2]
+        paths = [
+            path if PurePath(path).is_relative_to(folder) or not folder else f"{folder}/{path}"
+            for path, folder in zip(columns[: 1 if images_alone else 2], folders, strict=False)
+        ]
         odd = [fault for fault in (_fault_of(path, root) for path in paths) if fault]
         if not images_alone and len(paths) == 1:
             odd.append("one column instead of two, image and label")

@@ -75,6 +75,7 @@ LIP = Tree(
     splits=each(("train", "val"), Folders("TrainVal_images/{}_images", "TrainVal_parsing_annotations/{}_segmentations"))
     | {"test": [Folders("Testing_images/testing_images", None)]},
     official={"train": 30_462, "val": 10_000, "test": 10_000},
+    listed_in=("TrainVal_images", "TrainVal_parsing_annotations"),
 )
 
 # Of cocostuff-10k-v1.1.zip. Its annotations are <name>.mat, whose field S holds the ids 0 to 182; they are converted to

@@ -38,12 +38,16 @@ def each(splits: Sequence[str], *folders: Folders) -> dict[str, list[Folders]]:
     }
 
 
+OPENSEG = each(SPLITS, Folders("{}/image", "{}/label"))  # its layout of any data set
+
+
 class Tree(NamedTuple):
     """The layout of a data set under its root.
 
     layout: description of the root for error messages. splits: the folders of each split; one without labels may be
     missing. official: number of samples per split as published. lists: a folder of list files that come with it.
-    sample_name: from an image's path under the root; names must be unique.
+    listed_in: folders of images and labels, below which paths in its list files begin. sample_name: from an image's
+    path under the root; names must be unique.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Tree(NamedTuple):
     splits: Mapping[str, Sequence[Folders]]
     official: Mapping[str, int]
     lists: Path | None = None
+    listed_in: tuple[str, str] = ("", "")
     sample_name: Callable[[PurePath], str] = lambda path: path.stem
 
 
@@ -68,16 +73,20 @@ def find(tree: Tree, root: Path, lists: Path | None = None) -> DataSet:
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; data.root must be {tree.layout}")
-    folders, lists = _present(tree.splits, root), lists or tree.lists
+    folders, lists = _present(tree, root), lists or tree.lists
     if lists is None:
         found = {split: _paired(pairs, root) for split, pairs in folders.items()}
         unlabelled = {split for split, pairs in folders.items() if pairs[0].labels is None}
     else:
         group_of = {root / pair.images: pair.group for pairs in tree.splits.values() for pair in pairs}
-        found = {split: _listed(file, root, group_of) for split, file in list_files(lists).items()}
+        found = {split: _listed(file, root, tree.listed_in, group_of) for split, file in list_files(lists).items()}
+        if tree.official and "val" not in tree.splits and "val" in found and "test" not in found:
+            found["test"] = found.pop("val")  # as HRNet calls COCO-Stuff's
         unlabelled = {
             split for split, (files, *_) in found.items() if files and not any(label for _, label, _ in files)
         }
+    left_out = [note for *_, notes in found.values() for note in notes]
+    found = {split: of_split for split, of_split in found.items() if of_split[0] or of_split[1]}
     every = [files for of_split, *_ in found.values() for files in of_split]
     faults = [fault for _, odd, _ in found.values() for fault in odd]
     names = {image: tree.sample_name(image.relative_to(root)) for image, *_ in every}
@@ -95,17 +104,17 @@ def find(tree: Tree, root: Path, lists: Path | None = None) -> DataSet:
         splits={
             split: [Sample(names[files[0]], *files) for files in of_split] for split, (of_split, *_) in found.items()
         },
-        unlabelled=frozenset(unlabelled),
+        unlabelled=frozenset(unlabelled) & found.keys(),
         official=tree.official,
         faults=faults,
         digest=digest(tree.labels.ids, tree.labels.ignored_ids, counts, stats, faults),
         bytes_needed=cache(partial(_bytes_needed, every)),
-        left_out=[note for *_, notes in found.values() for note in notes],
+        left_out=left_out,
     )
 
 
-def _listed(file: Path, root: Path, group_of: Mapping[Path, str]) -> _Found:
-    pairs, faults = read_list(file, root)
+def _listed(file: Path, root: Path, folders: tuple[str, str], group_of: Mapping[Path, str]) -> _Found:
+    pairs, faults = read_list(file, root, folders)
     groups = [next((group_of[f] for f in image.parents if f in group_of), "") for image, _ in pairs]
     return [(*pair, group) for pair, group in zip(pairs, groups, strict=True)], faults, []
 
@@ -135,23 +144,25 @@ def _bytes_needed(samples: Sequence[_Files]) -> dict[str, int]:
 # ---- pairs of folders ----
 
 
-def _present(splits: Mapping[str, Sequence[Folders]], root: Path) -> dict[str, Sequence[Folders]]:
+def _present(tree: Tree, root: Path) -> dict[str, Sequence[Folders]]:
     """The splits that the root should have: in openseg's layout where that is found, else in the data set's own."""
-    labelled = [split for split, pairs in splits.items() if pairs[0].labels]
+    labelled = [split for split, pairs in tree.splits.items() if pairs[0].labels]
     present = {
         split: pairs
-        for split, pairs in splits.items()
+        for split, pairs in tree.splits.items()
         if split in labelled or any((root / pair.images).is_dir() for pair in pairs)
     }
-    if (root / "train/image").is_dir():
-        for split, there in zip(labelled, SPLITS, strict=False):
-            present[split] = [Folders(f"{there}/image", f"{there}/label")]
+    if tree.official and (root / "train/image").is_dir():
+        present |= {split: OPENSEG[there] for split, there in zip(labelled, OPENSEG, strict=False)}
     return present
 
 
 def _paired(pairs: Sequence[Folders], root: Path) -> _Found:
-    files, faults, left_out = zip(*(_pair(pair, root) for pair in pairs), strict=True)
-    return sum(files, []), sum(faults, []), sum(left_out, [])
+    """Of several pairs of folders, as of ACDC's conditions, those of which nothing is there are left out."""
+    there = [pair for pair in pairs if any((root / folder).exists() for folder in pair[:2] if folder)]
+    files, faults, left_out = zip(*(_pair(pair, root) for pair in there or pairs), strict=True)
+    absent = [("folders are not there and left out", str(root / pair.images)) for pair in pairs if pair not in there]
+    return sum(files, []), sum(faults, []), sum(left_out, absent if there else [])
 
 
 def _pair(pair: Folders, root: Path) -> _Found:
@@ -162,6 +173,8 @@ def _pair(pair: Folders, root: Path) -> _Found:
     images, left_out = _files(folders[0], pair.image_end, IMAGE_SUFFIXES)
     labels, others = _files(folders[1], pair.label_end, (".png",)) if pair.labels else ([], [])
     left_out += [note for note in others if PurePath(note[1]).stem.endswith(pair.label_end)]
+    if not (images or pair.labels):
+        return [], [], [*left_out, ("folders are empty and left out", str(folders[0]))]
     empty = [] if images else [f"{folders[0]}: no image in this folder"]
     if pair.labels and not labels:
         empty.append(f"{folders[1]}: no label PNG in this folder")
@@ -187,6 +200,6 @@ def _pair(pair: Folders, root: Path) -> _Found:
 
 def _files(folder: Path, end: str, suffixes: Sequence[str]) -> tuple[list[tuple[str, Path]], list[Note]]:
     """Key and path of each file, and notes about the others."""
-    found = walk(folder, suffixes, end)
-    keys = [path.relative_to(folder).with_suffix("").as_posix().removesuffix(end) for path in found.files]
-    return list(zip(keys, found.files, strict=True)), found.left_out
+    found, left_out = walk(folder, suffixes, end)
+    keys = [path.relative_to(folder).with_suffix("").as_posix().removesuffix(end) for path in found]
+    return list(zip(keys, found, strict=True)), left_out

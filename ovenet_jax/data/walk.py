@@ -7,36 +7,30 @@ are followed. Other files are counted and named.
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from ovenet_jax.errors import UserError
 
 Note = tuple[str, str]  # a message about files of one kind, and one of them
 
 
-class Found(NamedTuple):
-    """The files asked for, in the order of their paths, and a note for each of the others."""
-
-    files: list[Path]
-    left_out: list[Note]
-
-
-def walk(folder: Path, suffixes: Sequence[str], end: str = "") -> Found:
-    """The files under `folder` called *<end><suffix>, suffixes in small or capital letters.
+def walk(folder: Path, suffixes: Sequence[str], end: str = "") -> tuple[list[Path], list[Note]]:
+    """The files under `folder` called *<end><suffix>, suffixes in small or capital letters, in the order of their
+    paths; and a note for each of the others.
 
     Raises:
       UserError: a folder cannot be read, or a link points to one of its parent folders.
     """
-    found = Found([], [])
+    found: list[Path] = []
+    left_out: list[Note] = []
     for file in sorted(_files(folder, ())):
         if file.suffix.lower() not in suffixes:
             kind = f"files {file.suffix or 'without a suffix'} left out (only {', '.join(suffixes)} are read)"
-            found.left_out.append((kind, str(file)))
+            left_out.append((kind, str(file)))
         elif not file.stem.endswith(end):
-            found.left_out.append((f"files whose names do not end in {end} left out", str(file)))
+            left_out.append((f"files whose names do not end in {end} left out", str(file)))
         else:
-            found.files.append(file)
-    return found
+            found.append(file)
+    return found, left_out
 
 
 def _files(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:

@@ -3,9 +3,9 @@
 Per image and class: the outlines of the true and the predicted mask are one pixel wide; precision is the share of the
 predicted outline within `width` pixels of the true one, recall the share of the true one within `width` of the
 predicted one, F = 2 * precision * recall / (precision + recall). Ignored pixels are in neither mask. A class's score is
-its mean over images, not one of pooled pixels, and the score the mean over classes. An image in which a class has no
-outline, neither true nor predicted, counts 1 in the published scores, which so rise with the number of absent classes;
-`mean_present` leaves it out.
+its mean over images, not over pooled pixels; the total score is the mean over classes. The published scores count 1
+where a class has no outline, neither true nor predicted, so they rise with the number of absent classes; `mean_present`
+leaves these out.
 
 Source: Perazzi et al., "A benchmark dataset and evaluation methodology for video object segmentation", CVPR 2016, as
 taken up for Cityscapes by Takikawa et al., "Gated-SCNN", ICCV 2019, and SegFix (1, 3 and 5 pixels).
@@ -23,17 +23,17 @@ WIDTHS = (1, 3, 5)
 
 
 class BoundaryScores(NamedTuple):
-    """Of any number of images, to be added up with `+`.
+    """Boundary scores summed over images by `+`.
 
-    total: sum of F over the images in which a class has an outline, [W, K] for W widths. occurring: how many those are,
-    [K]. images: how many there are in all.
+    total: sum of F over the images in which a class has an outline, [W, K] for W widths. occurring: number of these
+    images, [K]. images: number of all images.
     """
 
     total: np.ndarray
     occurring: np.ndarray
     images: int
 
-    def __add__(self, other: "BoundaryScores") -> "BoundaryScores":  # type: ignore[override]  # tuples join
+    def __add__(self, other: "BoundaryScores") -> "BoundaryScores":  # type: ignore[override]  # tuples concatenate
         return BoundaryScores(*map(add, self, other))
 
     @property
@@ -67,19 +67,19 @@ def boundary_scores(label: np.ndarray, predicted: np.ndarray, num_classes: int) 
 
 
 def _box(label: np.ndarray, predicted: np.ndarray, class_id: int) -> tuple[slice, slice]:
-    """What a class covers in both, and a pixel around, where its outlines may lie."""
+    """The bounding box of a class in both maps, plus one pixel."""
     x, y, width, height = cv2.boundingRect(((label == class_id) | (predicted == class_id)).view(np.uint8))
     return slice(max(y - 1, 0), y + height + 1), slice(max(x - 1, 0), x + width + 1)
 
 
 def _outline(mask: np.ndarray) -> np.ndarray:
-    """The pixels that differ from that to the right, below, or right below: bool [H, W]."""
+    """The pixels that differ from their right, lower or lower right neighbour: bool [H, W]."""
     beside = np.pad(mask, ((0, 1), (0, 1)), "edge")
     return (mask != beside[:-1, 1:]) | (mask != beside[1:, :-1]) | (mask != beside[1:, 1:])
 
 
 def _f_score(true: np.ndarray, found: np.ndarray, width: int) -> float:
-    """Of two outlines, one of which is not empty; one that is empty is right and finds nothing: 0."""
+    """F of two outlines, which are not both empty; 0 if one is."""
     precision, recall = _share(found, near=true, width=width), _share(true, near=found, width=width)
     return 2 * precision * recall / max(precision + recall, 1e-12)
 

@@ -1,4 +1,4 @@
-"""What the commands of this folder share: how they work through files, what they leave, and how they end."""
+"""Shared parts of the commands in this folder: arguments, the loop over files, exit codes."""
 
 import argparse
 import os
@@ -25,7 +25,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser(module: str, description: str) -> argparse.ArgumentParser:
-    """With the arguments that all commands take."""
+    """A parser with the arguments that all commands take."""
     made = _Parser(
         prog=f"python -m {module}",
         description=description,
@@ -33,10 +33,10 @@ def parser(module: str, description: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     made.add_argument("--labels", type=folder, required=True, help="folder of label PNGs, and its subfolders")
-    made.add_argument("--out", type=folder, required=True, help="new folder for what is made of them")
-    made.add_argument("--dataset", help="whose ids the labels hold: a data set's name, or your classes.yaml")
-    made.add_argument("--ids", choices=(LABEL_IDS, TRAIN_IDS), default=LABEL_IDS, help="which ids these are")
-    made.add_argument("--workers", type=_count, default=CORES, help="cores to use (default: all)")
+    made.add_argument("--out", type=folder, required=True, help="new folder for the output")
+    made.add_argument("--dataset", help="class table of the labels: a data set's name, or your classes.yaml")
+    made.add_argument("--ids", choices=(LABEL_IDS, TRAIN_IDS), default=LABEL_IDS, help="kind of ids in the labels")
+    made.add_argument("--workers", type=number(1, 1024, int), default=CORES, help="cores to use (default: all)")
     return made
 
 
@@ -44,22 +44,16 @@ def folder(text: str) -> Path:
     return Path(files.at_home(text))
 
 
-def number(least: float, most: float) -> Callable[[str], float]:
+def number(least: float, most: float, kind: type = float) -> Callable[[str], float]:
     """The type of an argument that is a number from `least` to `most`."""
 
     def number_of(text: str) -> float:
         with suppress(ValueError):
-            if least <= float(text) <= most:  # nan is not
-                return float(text)
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from {least} to {most}")
+            if least <= kind(text) <= most:  # nan is not
+                return kind(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
 
     return number_of
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
-    return int(text)
 
 
 def run(
@@ -67,7 +61,7 @@ def run(
     arguments: Sequence[str] | None,
     command: Callable[[argparse.Namespace], Sequence[str]],
 ) -> int:
-    """Runs a command that returns its faults, with these arguments; says what it has to, and returns the exit code."""
+    """Runs a command that returns its faults, with these arguments; prints the faults and returns the exit code."""
 
     def faults_told() -> int:
         cv2.setNumThreads(1)  # there are as many workers as the user wants cores at work
@@ -82,7 +76,7 @@ def run(
 
 
 def each(work: Callable, items: Sequence, workers: int, title: str) -> Iterator:
-    """work(item) of all items in their order, by so many threads: what takes time is done outside of Python."""
+    """work(item) of all items in their order, by `workers` threads, since the work releases the GIL."""
     with ThreadPoolExecutor(workers) as threads:
         yield from tqdm(threads.map(work, items), title, len(items), unit=" files", mininterval=1)
 

@@ -14,8 +14,8 @@ COUNTS = (4, 8, 16, 32)  # of direction classes; published models have 8
 def offset_table(count: int) -> np.ndarray:
     """The offset of each of `count` direction classes, int8 [count, 2].
 
-    Clockwise from left, on the square around a pixel whose half side is 1 pixel, for 16 classes 2, for 32 classes 4.
-    Of 4 classes the offsets are diagonal: their class 0 is up and left.
+    Clockwise from left, on a square of half side 1 pixel (16 classes: 2, 32 classes: 4). With 4 classes the offsets are
+    diagonal, class 0 up and left.
     """
     step = 360 / count
     angles = np.radians(np.arange(count) * step - 180 + (step / 2 if count == 4 else 0))
@@ -35,9 +35,9 @@ def stored_angle(direction: np.ndarray) -> np.ndarray:
 
 
 def direction_classes(angle: np.ndarray, count: int = 8) -> np.ndarray:
-    """The class of each angle [...], int32, 0 to count - 1: that whose angle is nearest.
+    """The class of each angle [...], int32, 0 to count - 1: that with the nearest angle.
 
-    Half way it is the one counterclockwise. Of 4 classes, each is a quadrant with its first angle, not its last one.
+    Ties go counterclockwise. With 4 classes each is a quadrant, including its first angle.
     """
     turned = (angle + 180) / (360 / count)
     if count == 4:

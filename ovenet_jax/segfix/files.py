@@ -1,7 +1,7 @@
 """Offsets and ground truth as files: our own form, and the published one.
 
-Ours is a PNG of one grey channel that holds several maps of an image, each as large as that: lossless, as small as the
-published form, and one call of OpenCV or any other library reads it.
+Ours is a greyscale PNG of several maps, each of the image's size: lossless, as small as the published form, and read by
+one call of OpenCV or any other library.
 
 | holds | bits | maps |
 |---|---|---|
@@ -10,7 +10,7 @@ published form, and one call of OpenCV or any other library reads it.
 | seed offsets | 16 | rows + 32768, columns + 32768, in pixels, and confidence * 255, side by side |
 
 The published form is MATLAB's: `mat` [H, W, 2] (row, column) of offsets; `depth`, `dir_deg`, `deg_reduce` of the ground
-truth. Nothing in a file is executed; of a .mat the array `mat` alone is read.
+truth. Nothing in a file is executed; from a .mat only the array `mat` is read.
 """
 
 import contextlib
@@ -29,15 +29,15 @@ from ovenet_jax.segfix.ground_truth import GroundTruth
 from ovenet_jax.segfix.mat_file import read_array
 
 OFFSET_SUFFIXES = (".png", ".mat")
-FARTHEST = 2**15  # pixels
-SMALL = (cv2.IMWRITE_PNG_COMPRESSION, 6)  # OpenCV's default is faster, for twice the size and more
+MAX_OFFSET = 2**15  # pixels
+PNG_PARAMETERS = (cv2.IMWRITE_PNG_COMPRESSION, 6)  # OpenCV's default is faster, for twice the size and more
 
 
 class Offsets(NamedTuple):
     """offset: in pixels, (row, column), [H, W, 2]: integers, or float32 where a .mat holds fractions.
 
-    confidence: None of boundary offsets, which are 0 where nothing is to be refined and may be scaled. Of seed offsets
-    how surely the pixel there belongs to the same object, float32 [H, W], 0 to 1; what they point to is one pixel.
+    confidence: None for boundary offsets, which are 0 where nothing is refined and may be scaled. For seed offsets,
+    which point to one pixel: how surely that belongs to the same object, float32 [H, W], 0 to 1.
     """
 
     offset: np.ndarray
@@ -45,7 +45,7 @@ class Offsets(NamedTuple):
 
 
 def write_offsets(path: Path, offsets: Offsets) -> None:
-    """Writes whole offsets as .png, those of boundaries also as .mat. Raises ValueError: the form of the file does not
+    """Writes whole offsets as .png, those of boundaries also as .mat. Raises ValueError: this form cannot
     hold them; OSError: the file system refuses."""
     offset, confidence = offsets
     is_mat = path.suffix == ".mat"
@@ -61,12 +61,12 @@ def write_offsets(path: Path, offsets: Offsets) -> None:
     else:
         rows_columns = np.moveaxis(offset.astype(np.int32) - kind.min, -1, 0)
         sure = [] if confidence is None else [np.rint(confidence * 255)]
-        write_picture(path, np.hstack([*rows_columns, *sure]).astype(f"uint{kind.bits}"), SMALL)
+        write_picture(path, np.hstack([*rows_columns, *sure]).astype(f"uint{kind.bits}"), PNG_PARAMETERS)
 
 
 @contextlib.contextmanager
 def named(path: Path) -> Iterator[None]:
-    """For a `with`: what is found to be wrong meanwhile is said of the file `path`."""
+    """Context manager: adds the file's path to ValueErrors."""
     try:
         yield
     except ValueError as error:
@@ -74,7 +74,7 @@ def named(path: Path) -> Iterator[None]:
 
 
 def read_offsets(path: Path, size: tuple[int, int]) -> Offsets:
-    """Reads any offset file of an image of `size` (H, W); what it holds is told by its content. Raises ValueError: it
+    """Reads any offset file of an image of `size` (H, W); its kind is known by its content. Raises ValueError: it
     holds no offsets, or those of another size, or is damaged; OSError: the file system refuses."""
     with named(path):
         data = path.read_bytes()
@@ -94,7 +94,7 @@ def _png_offsets(data: bytes, size: tuple[int, int]) -> Offsets:
         return Offsets(np.moveaxis(np.stack(rows_columns).astype(np.int16) - 2**7, 0, -1))
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if picture is None or picture.dtype != np.uint16 or picture.ndim != 2:
-        raise ValueError("no PNG of one grey channel of 8 or 16 bits, in which offsets are kept")
+        raise ValueError("expected a greyscale PNG of offsets, of 8 or 16 bits")
     *rows_columns, confidence = np.split(picture, 3, axis=1)
     offset = np.moveaxis(np.stack(rows_columns).astype(np.int32) - 2**15, 0, -1)
     return Offsets(offset, confidence.astype(np.float32) / 255)
@@ -103,8 +103,8 @@ def _png_offsets(data: bytes, size: tuple[int, int]) -> Offsets:
 def _mat_offset(data: bytes, size: tuple[int, int]) -> np.ndarray:
     """Integers or float32 [H, W, 2], in MATLAB's order."""
     offset = read_array(data, "mat", (*size, 2))
-    if not (offset.min(initial=0) >= -FARTHEST and offset.max(initial=0) <= FARTHEST):  # nan is neither
-        raise ValueError(f"its field 'mat' holds other numbers than offsets of at most {FARTHEST} pixels")
+    if not (offset.min(initial=0) >= -MAX_OFFSET and offset.max(initial=0) <= MAX_OFFSET):  # nan is neither
+        raise ValueError(f"its field 'mat' has values beyond {MAX_OFFSET} pixels, or none")
     if offset.dtype.kind == "f":
         return offset.astype(np.float32 if np.any(offset % 1) else np.int32)
     return offset
@@ -115,7 +115,7 @@ def write_ground_truth(path: Path, truth: GroundTruth) -> None:
     if path.suffix == ".mat":
         _write_mat(path, {"depth": truth.distance, "dir_deg": truth.direction, "deg_reduce": 2})
     else:
-        write_picture(path, np.vstack(truth), SMALL)
+        write_picture(path, np.vstack(truth), PNG_PARAMETERS)
 
 
 def read_ground_truth(path: Path) -> GroundTruth:

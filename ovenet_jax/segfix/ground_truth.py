@@ -1,4 +1,4 @@
-"""How far every pixel is from the border of its region, and which way leads off it: SegFix's ground truth.
+"""Distance of every pixel to the border of its region, and the direction away from it: SegFix's ground truth.
 
 A region is the pixels of one class, or of one instance. What lies beyond the image is no border.
 
@@ -22,8 +22,8 @@ NO_REGION = -1
 
 
 class GroundTruth(NamedTuple):
-    """distance: to the region's border, whole pixels, 0 in no region. direction: away from the border, by the angle of
-    directions.py as (angle + 180) / 2; 90 where there is none. Both uint8 [H, W]."""
+    """distance: to the region's border, whole pixels, 0 outside regions. direction: the angle of directions.py away
+    from the border, stored as (angle + 180) / 2; 90 (angle 0) outside regions. Both uint8 [H, W]."""
 
     distance: np.ndarray
     direction: np.ndarray
@@ -51,8 +51,8 @@ def distance_and_gradient(regions: np.ndarray, metric: str = "euclidean") -> tup
     """Distance to the border of the own region, [H, W], and its gradient (row, column), [H, W, 2], both float32.
 
     regions: int32 [H, W], NO_REGION where there is none. A region that fills the image has no border: its distance is
-    MAX_DISTANCE and its gradient 0. The gradient is the response of `gradient_kernels` to the distances of this region
-    alone, which are 0 beyond it.
+    MAX_DISTANCE and its gradient 0. Gradients are responses of `gradient_kernels` to this region's distances, 0
+    beyond it.
     """
     distance = np.zeros(regions.shape, np.float32)
     gradient = np.zeros((*regions.shape, 2), np.float32)
@@ -62,7 +62,7 @@ def distance_and_gradient(regions: np.ndarray, metric: str = "euclidean") -> tup
             continue
         box = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
         inside = regions[box] == region
-        if inside.all():  # so far as the image goes
+        if inside.all():  # the region fills the image
             distance[box] = MAX_DISTANCE
             continue
         to_border = cv2.distanceTransform(inside.view(np.uint8), METRICS[metric], cv2.DIST_MASK_PRECISE)
@@ -74,8 +74,8 @@ def distance_and_gradient(regions: np.ndarray, metric: str = "euclidean") -> tup
 
 
 def gradient_kernels(size: int = 5) -> np.ndarray:
-    """Kernels along rows and along columns, float32 [2, size, size]: at (y, x) from their middle y, or x, over
-    y^2 + x^2."""
+    """Kernels along rows and along columns, float32 [2, size, size]: at (y, x) from the centre y / (y^2 + x^2) and
+    x / (y^2 + x^2)."""
     y, x = np.indices((size, size)) - size // 2
     squared = np.maximum(y**2 + x**2, 1)
     return np.stack([y / squared, x / squared]).astype(np.float32)

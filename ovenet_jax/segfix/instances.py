@@ -42,24 +42,24 @@ def read_list(file: Path) -> dict[str, int]:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A mask, bool [H, W]. Raises ValueError where it is none, OSError where it cannot be read."""
+    """A mask, bool [H, W]. Raises ValueError: not a mask; OSError: it cannot be read."""
     with named(path):
         return read_label(path.read_bytes()).array > 0
 
 
 def write_instances(file: Path, masks: Mapping[str, np.ndarray], folder: Path) -> None:
-    """Writes these masks, bool [H, W], into `folder`, and then their list, that of `file`."""
+    """Writes these masks, bool [H, W], into `folder`, and then a copy of their list `file`."""
     for path, mask in masks.items():
         write_picture(folder / path, 255 * mask.astype(np.uint8))
     files.write(folder / file.name, file.read_bytes())
 
 
 def check_ids(file: Path, label_ids: Iterable[int]) -> None:
-    """Raises ValueError where some of the label ids in `file` are none that Cityscapes' evaluation knows."""
+    """Raises ValueError for label ids in `file` that Cityscapes' evaluation does not know."""
     evaluation, _ = official_evaluation()
     unknown = sorted(set(label_ids) - evaluation.id2label.keys())
     if unknown:
-        raise ValueError(f"{file}: {', '.join(map(str, unknown))} are no label ids of Cityscapes")
+        raise ValueError(f"{file}: {', '.join(map(str, unknown))} are not label ids of Cityscapes")
 
 
 def average_precision(lists: Sequence[Path], truth: Sequence[Path], root: Path) -> tuple[float, float]:

@@ -17,13 +17,13 @@ from ovenet_jax.files import at_home
 from ovenet_jax.segfix.files import named
 
 LABEL_IDS, TRAIN_IDS = "label_ids", "train_ids"
-KINDS = (".png", ".mat", ".txt")  # of files, which may lie beside each other
+KINDS = (".png", ".mat", ".txt")  # of files that may share a folder and are not reported
 
 
 class Meaning(NamedTuple):
-    """What label maps hold: `ids` of `classes`, or numbers of which nothing is known but that IGNORE is no class.
+    """How label maps encode classes: by `ids` of `classes`; without these only IGNORE, no class, has a meaning.
 
-    ends: what a data set adds to a sample's name to name its image, its label and its instance map.
+    ends: of the file names of a data set's images, labels and instance maps.
     """
 
     classes: Labels | None = None
@@ -50,18 +50,17 @@ class Meaning(NamedTuple):
         class table; OSError: it cannot be read."""
         with named(path):
             label = read_label(path.read_bytes()).array
-            strange = np.ones(256, np.uint8)
-            strange[[*self._table.known_ids(), IGNORE]] = 0
-            unknown = label[cv2.LUT(label, strange).view(bool)]
-            if unknown.size:
-                values = ", ".join(map(str, np.unique(unknown)))
+            occurring = np.flatnonzero(np.bincount(label.ravel())).tolist()
+            unknown = sorted({*occurring} - self._table.known_ids() - {IGNORE})
+            if unknown:
+                values = ", ".join(map(str, unknown))
                 raise ValueError(f"values {values} are not among the {self.ids} of the class table")
         return label
 
 
 def meaning_of(data_set: str | None, ids: str) -> Meaning:
-    """What the ids of label maps mean that follow `data_set`: its name, a classes.yaml, or None if it is unknown.
-    Raises UserError: there is no such data set, or the file does not describe one."""
+    """The encoding of label maps of `data_set`: its name, a classes.yaml, or None if it is unknown. Raises UserError:
+    there is no such data set, or the file does not describe one."""
     if data_set is None:
         return Meaning()
     if data_set.endswith(".yaml"):
@@ -94,21 +93,21 @@ def read_instances(data: bytes) -> Read:
 
 
 def files_by_name(folder: Path, suffixes: Sequence[str], ends: Sequence[str] = (), only: str = "") -> dict[str, Path]:
-    """The files under `folder` by the names of their samples: path in the folder, without suffix and all of `ends`.
+    """The files under `folder` by their samples' names: path in the folder, without suffix and all of `ends`.
 
-    Where some end in `only`, the others beside them are left alone: Cityscapes' label maps lie among other PNGs. Files
-    of another kind are counted and named.
+    If some end in `only`, the others beside them are ignored: Cityscapes' label maps lie among other PNGs. Files of
+    another kind are counted and named.
 
     Raises UserError: no such folder, no such file in it, or two of the same name.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder.")
+        raise UserError(f"{folder} is not a folder.")
     found, others = walk(folder, suffixes)
     for line in said(counted(note for note in others if not note[1].endswith(KINDS))):
         print(f"Note: {line}")
     found = [path for path in found if path.stem.endswith(only)] or found
     if not found:
-        raise UserError(f"{folder} holds no file {' or '.join(suffixes)}; give a folder that does.")
+        raise UserError(f"{folder} has no file {' or '.join(suffixes)}; give a folder with such files.")
     files: dict[str, Path] = {}
     for path in found:
         name = path.relative_to(folder).with_suffix("").as_posix()
@@ -121,8 +120,8 @@ def files_by_name(folder: Path, suffixes: Sequence[str], ends: Sequence[str] = (
 
 
 def partners(files: Mapping[str, Path], others: Mapping[str, Path], what: str) -> Callable[[str], Path]:
-    """A function of the name of one of `files` to that of `others` with the same name, also where only one of both lies
-    in a subfolder. It raises ValueError where there is none, or several files by that name could be meant."""
+    """A function from the name of one of `files` to the one of `others` with that name, also if only one of both lies
+    in a subfolder. It raises ValueError if none or several match."""
     own, alike = _by_bare_name(files), _by_bare_name(others)
 
     def partner(name: str) -> Path:
@@ -134,8 +133,8 @@ def partners(files: Mapping[str, Path], others: Mapping[str, Path], what: str) -
             raise ValueError(f"{files[name]}: there is no {what} {name}")
         if len(own[bare]) > 1 or len(found) > 1:
             raise ValueError(
-                f"{files[name]}: it is not clear which {what} is its own, where {len(found)} of them and "
-                f"{len(own[bare])} to be refined are called {bare}; put both into the same subfolders"
+                f"{files[name]}: its {what} is ambiguous, where {len(found)} of them and {len(own[bare])} to be "
+                f"refined are called {bare}; put both into the same subfolders"
             )
         return others[found[0]]
 
@@ -143,7 +142,7 @@ def partners(files: Mapping[str, Path], others: Mapping[str, Path], what: str) -
 
 
 def _by_bare_name(names: Iterable[str]) -> defaultdict[str, list[str]]:
-    """The names by what is left of them without folders."""
+    """Names grouped by file name without folders."""
     alike = defaultdict(list)
     for name in names:
         alike[PurePath(name).name].append(name)

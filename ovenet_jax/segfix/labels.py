@@ -1,8 +1,7 @@
 """SegFix's ground truth as one class per pixel: it is cropped, mirrored, drawn and scored like any other label.
 
-In training a class says whether a pixel is near a boundary, and the direction, which counts wherever a boundary is
-predicted: of D directions, `direction` in the interior and D + `direction` near a boundary. What is tested are offsets:
-0 none, 1 + `direction` near a boundary.
+Training classes: `direction` in the interior, D + `direction` near a boundary, of D directions; the direction counts
+wherever a boundary is predicted. Evaluation classes are offsets: 0 none, 1 + `direction` near a boundary.
 """
 
 import colorsys
@@ -16,7 +15,7 @@ from ovenet_jax.segfix.directions import direction_classes, offset_table, stored
 if TYPE_CHECKING:
     from ovenet_jax.segfix.ground_truth import GroundTruth
 
-NEAR = 5  # pixels from a border, up to which it is near a boundary
+NEAR = 5  # largest distance from a border, in pixels, that counts as near a boundary
 NO_OFFSET_COLOR = (255, 255, 255)
 
 
@@ -31,7 +30,7 @@ def training_classes(directions: int) -> Labels:
 
 
 def evaluation_classes(directions: int) -> Labels:
-    """Classes 0 to D; their ids are the training classes."""
+    """Classes 0 to D; their label ids are the training classes."""
     return Labels(
         names=("none", *_names(directions)),
         colors=(NO_OFFSET_COLOR, *_colors(directions, saturation=1.0)),
@@ -56,8 +55,8 @@ def training_label(truth: "GroundTruth", ignored: np.ndarray, directions: int) -
 
 
 def boundary_and_direction(label, directions: int):
-    """What training classes [...] say, of numpy or jax: 1 near a boundary, else 0; and the direction. Both are IGNORE
-    where the label is."""
+    """Training classes [...], of numpy or jax, as boundary (1 near one, else 0) and direction; both are IGNORE where
+    the label is."""
     xp = label.__array_namespace__()
     known = label != IGNORE
     return xp.where(known, label // directions, IGNORE), xp.where(known, label % directions, IGNORE)

@@ -1,7 +1,7 @@
-"""One array of numbers out of a MATLAB 5 file, which anyone may have made.
+"""Reads one array of numbers from an untrusted MATLAB 5 file.
 
-SciPy's reader is compiled code that trusts the file: a single wrong byte can end the process (SciPy 1.17). Nothing here
-can do more than raise, and no more is unpacked than an array of the expected shape takes.
+SciPy's reader is compiled code that trusts the file: a single wrong byte can end the process (SciPy 1.17). This one
+only raises, and unpacks no more than an array of the expected shape.
 
 Source: "MAT-File Format", The MathWorks.
 """
@@ -19,7 +19,7 @@ TYPES = {
 }  # fmt: skip
 NUMERIC = range(6, 16)  # classes of arrays: double, single, and integers of 8 to 64 bits
 COMPLEX_OR_LOGICAL = 0x0A00  # flags of arrays
-HEAD = 1024  # bytes, more than what stands before an array's numbers: their kind, size and name
+HEAD = 1024  # upper bound of the bytes before an array's numbers: their kind, size and name
 
 
 def read_array(data: bytes, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -82,7 +82,7 @@ def _matrix(kind: int, content: bytes, name: str, shape: tuple[int, ...]) -> tup
         inflater = zlib.decompressobj()
         numbers = memoryview(inflater.decompress(content, 8 + _padded(end) + 1))[8:]
         if not inflater.eof:
-            raise IndexError("it goes on, or ends, where it should not")
+            raise IndexError("its compressed data have another length")
     if end > len(numbers):
         raise IndexError("it ends too early")
     return found, np.frombuffer(numbers, dtype, count, start).reshape(shape, order="F")

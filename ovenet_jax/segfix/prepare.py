@@ -1,8 +1,8 @@
 """SegFix's ground truth of a folder of label maps: python -m ovenet_jax.segfix.prepare --labels=DIR --out=DIR ...
 
 Writes a file per label map, of the same name in the same subfolder, in our form or, with --mat, in the published one.
-With --instances the folder holds instance maps as Cityscapes has them. A label map that is not sound is named and left
-out. Without --dataset, labels are train ids, of which 255 is no class.
+With --instances the folder holds instance maps as Cityscapes has them. A label map with a fault is named and left out.
+Without --dataset, labels are taken as train ids; 255 is no class.
 """
 
 import sys
@@ -20,14 +20,14 @@ from ovenet_jax.segfix.label_maps import files_by_name, meaning_of, read_instanc
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.parser("ovenet_jax.segfix.prepare", __doc__)
     parser.add_argument("--instances", action="store_true", help="the labels are instance maps")
-    parser.add_argument("--metric", choices=ground_truth.METRICS, default="euclidean", help="of distances")
+    parser.add_argument("--metric", choices=ground_truth.METRICS, default="euclidean", help="metric of distances")
     parser.add_argument("--mat", action="store_true", help="write MATLAB files, as published")
     return command.run(parser, arguments, prepare)
 
 
 def prepare(given: Namespace) -> list[str]:
     """Writes the ground truth of all label maps; returns one sentence for each that is left out. Raises UserError: no
-    label maps, the folder for them exists, or it cannot be written."""
+    label maps, or --out exists or cannot be written."""
     meaning = meaning_of(given.dataset, given.ids)
     maps = files_by_name(given.labels, (".png",), only=meaning.ends[2 if given.instances else 1])
     class_ids = sum((meaning.classes or CITYSCAPES).ids, ())

@@ -1,13 +1,13 @@
 """Refines label maps of any tool: python -m ovenet_jax.segfix.refine --labels=DIR --offsets=DIR --out=DIR ...
 
-Every label map is read where the offsets of the file of the same name point to: SegFix's, also the .mat files of its
-published archives, or OVeNet's seeds where they are sure. With --instances the folder holds instance predictions as
-Cityscapes takes them. With --truth, scores before and after are printed. What cannot be refined, or scored, is named
-and left out.
+Each pixel takes the label that its offset, in the offset file of the same name, points to: SegFix's offsets, also the
+.mat files of its published archives, or OVeNet's seeds where their confidence is above --threshold. With --instances
+the folder holds instance predictions as Cityscapes takes them. With --truth, scores before and after are printed. Files
+that cannot be refined or scored are named and left out.
 
-A pixel whose label does not move keeps its id, also that of no class. Without --dataset, labels are numbers, of which
-255 is no class. Between pixels (with a --scale that is not whole) they are averaged and rounded, as published: those of
-other classes may come out, if the map holds them.
+A pixel whose label does not move keeps its id, also one of no class. Without --dataset, labels are only numbers; 255 is
+no class. With a --scale that is not whole, labels are interpolated and rounded, as published, which can give other
+classes of the map.
 """
 
 import sys
@@ -38,10 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--offsets", type=command.folder, required=True, help="folder of offset files")
     add("--instances", action="store_true", help="the labels are lists and masks of instances")
-    add("--scale", type=command.number(-100, 100), help="of boundary offsets (default: 2, with --instances 1)")
-    sure = f"of the confidence of seeds (default: {SURE})"
+    add("--scale", type=command.number(-100, 100), help="factor of boundary offsets (default: 2, with --instances 1)")
+    sure = f"confidence above which seeds count (default: {SURE})"
     add("--threshold", type=command.number(0, 1), default=SURE, help=sure)
-    mixed = "mix labels as the published scripts do on PyTorch since 1.3, which is not what they mean"
+    mixed = "sample with align_corners=False, as the published scripts do by accident on PyTorch since 1.3"
     add("--outer_edges", action="store_true", help=mixed)
     add("--truth", type=command.folder, help="folder of true labels, of label ids or instances")
     return command.run(parser, arguments, refine)
@@ -53,8 +53,8 @@ def refine(given: Namespace) -> list[str]:
     Returns:
       one sentence for each label map, or list of instances, that is left out, or not scored.
 
-    Raises UserError: no labels or offsets, --out exists or cannot be written, truth without a class table, or of
-    instances of other classes than Cityscapes' or without Cityscapes' evaluation.
+    Raises UserError: no labels or offsets; --out exists or cannot be written; --truth without --dataset, or of
+    instances without Cityscapes' classes or evaluation.
     """
     faults: list[str] = []
     (_refine_instances if given.instances else _refine_label_maps)(given, faults)
@@ -68,9 +68,9 @@ def _refine_each(
     refined: Callable[[str, Path, Path], Callable[[], Any]],
     faults: list[str],
 ) -> Iterator[Any]:
-    """Yields what the scores of all files are made of, and adds to `faults` what is wrong.
+    """Yields the data of each file's scores, and adds to `faults`.
 
-    refined: writes the file of a name, refined, into a folder, and returns a function that finds what it is scored by.
+    refined(name, file, folder): writes the refined file, and returns a function that finds the data of its scores.
     """
 
     def outcome(item: tuple[str, Path]) -> tuple[bool, str, Any]:
@@ -152,7 +152,7 @@ def _refine_instances(given: Namespace, faults: list[str]) -> None:
     if given.truth:
         truth = files_by_name(given.truth, (".png",), ends, only=end)
         true_of = partners(list_of, truth, "true instance map")
-        instances.official_evaluation()  # or it is said at once that there is none
+        instances.official_evaluation()  # fails early where it is not installed
 
     def refined(name: str, file: Path, folder: Path) -> Callable[[], tuple[Path, Path]]:
         label_ids = instances.read_list(file)

@@ -36,8 +36,8 @@ def prepare_samples(samples: Sequence[Sample], classes: Labels, regions: str, ou
             faults = command.faults_of(write, samples, command.CORES, f"boundaries of {regions}")
             if faults:
                 raise UserError(
-                    f"{len(faults)} of {len(samples)} labels have no boundaries of {regions}, mend them or choose "
-                    f"another --config.data.regions:{listed(faults)}"
+                    f"{len(faults)} of {len(samples)} labels have no boundaries of {regions}; mend these files, or "
+                    f"choose another --config.data.regions:{listed(faults)}"
                 )
 
     once(out, out.parent, out.name, make)
@@ -61,14 +61,14 @@ REGIONS = {"classes": _of_classes, "instances": _of_instances}
 
 
 def with_boundaries(source: Source, truth: Path, directions: int, classes: Labels) -> Source:
-    """The split with boundaries for labels, from the folder `truth` of ground truth files. classes: those of
+    """The split with SegFix's classes as labels, from the folder `truth` of ground truth files. classes: those of
     segfix/labels.py, for training or for testing."""
     relabel = partial(_label, truth=truth, directions=directions, classes=classes)
     return replace(source, classes=classes, stored=source.classes, relabel=relabel)
 
 
 def _label(sample: dict, truth: Path, directions: int, classes: Labels) -> np.ndarray:
-    """Of a sample, in `classes`; ignored where the sample's own is. Raises UserError for damaged ground truth."""
+    """The label of a sample in `classes`; IGNORE where its own label is. Raises UserError for damaged ground truth."""
     try:
         found = read_ground_truth(truth / f"{sample['name']}.png")
     except (OSError, ValueError) as error:

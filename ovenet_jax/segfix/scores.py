@@ -15,25 +15,25 @@ COLUMNS = ("IoU", *(f"F at {width} px" for width in WIDTHS))
 
 
 class Scores(NamedTuple):
-    """Of any number of images, before and after. confusion: pixel counts int64 [2, K + 1, K + 1], rows true classes,
-    the last row and column no class."""
+    """Scores before and after refinement, summed over images by `+`. confusion: pixel counts int64 [2, K + 1, K + 1],
+    rows true classes; the last row and column count other ids."""
 
     confusion: np.ndarray
     before: BoundaryScores
     after: BoundaryScores
 
-    def __add__(self, other: "Scores") -> "Scores":  # type: ignore[override]  # tuples join
+    def __add__(self, other: "Scores") -> "Scores":  # type: ignore[override]  # tuples concatenate
         return Scores(*map(add, self, other))
 
 
 def no_scores(num_classes: int) -> Scores:
-    """Of no image."""
+    """Scores of no image."""
     none = BoundaryScores(np.zeros((len(WIDTHS), num_classes)), np.zeros(num_classes, np.int64), 0)
     return Scores(np.zeros((2, num_classes + 1, num_classes + 1), np.int64), none, none)
 
 
 def scores_of(true: np.ndarray, before: np.ndarray, after: np.ndarray, num_classes: int) -> Scores:
-    """Of one image's true label, and of its label before and after, uint8 train ids [H, W]."""
+    """Scores of one image: its true label, and its label before and after, uint8 train ids [H, W]."""
     confusion = np.stack([_confusion(true, label, num_classes) for label in (before, after)])
     return Scores(confusion, *(boundary_scores(true, label, num_classes) for label in (before, after)))
 

@@ -1,12 +1,11 @@
 """Maps read where offsets point to: the label of a pixel at a boundary is taken from inside of its object.
 
-A map is sampled bilinearly at position + offset, positions beyond the image at its edge, and what comes out is made a
-label again: numbers are rounded (a half to the even one), masks hold where they are above 0.5. With whole offsets that
-is the value of one pixel, so that only the pixels that move need be looked at, which is what is done.
+A map is sampled bilinearly at position + offset, clipped to the image. Ids are rounded (half to even), masks
+thresholded at 0.5. With whole offsets that is the value of one pixel, and only the pixels that move are processed.
 
 Source: the refinement scripts of SegFix's code. They normalise positions so that -1 and 1 are the centres of the outer
-pixels, which PyTorch's `grid_sample` took them for then; newer versions take them for the outer edges, which
-`align_corners` False reproduces: it mixes labels all over the image.
+pixels, as PyTorch's `grid_sample` did by default then. `align_corners` False reproduces newer versions, which take them
+for the outer edges: it mixes labels all over the image.
 """
 
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import numpy as np
 
 from ovenet_jax.data.labels import IGNORE
 
-SURE = 0.5  # seeds count whose confidence is above it
+SURE = 0.5  # seeds whose confidence is above it count
 Shift = Callable[[np.ndarray], np.ndarray]
 
 
@@ -44,13 +43,13 @@ def seed_offsets(offset: np.ndarray, align_corners: bool = True) -> np.ndarray:
 def seeds_where_sure(offset: np.ndarray, confidence: np.ndarray, threshold: float = SURE) -> np.ndarray:
     """Seed offsets [H, W, 2] where their confidence [H, W] is above `threshold`, and (0, 0) elsewhere.
 
-    Labels sampled by them are the seed's there, the pixel's own elsewhere: OVeNet's fusion with a confidence of 1 or 0.
+    Sampling labels by them is OVeNet's fusion with a confidence of 1 or 0: the seed's label there, else their own.
     """
     return np.where(confidence[..., None] > threshold, offset, 0)
 
 
 def refined_numbers(label: np.ndarray, shift: Shift) -> np.ndarray:
-    """Train ids, as numbers, uint8 [H, W], after `shift`. Between pixels, numbers of other classes may come out."""
+    """Train ids, uint8 [H, W], after `shift`. Between pixels, other classes may come out."""
     shifted = shift(label)
     return shifted if shifted.dtype == np.uint8 else np.rint(shifted).astype(np.uint8)
 
@@ -58,9 +57,8 @@ def refined_numbers(label: np.ndarray, shift: Shift) -> np.ndarray:
 def refined_ids(ids: np.ndarray, numbers: np.ndarray, shift: Shift) -> np.ndarray:
     """Label ids, uint8 [H, W], after `shift`. numbers: lookup table uint8 [256] from ids to train ids.
 
-    A pixel whose train id stays keeps its id. Another takes that of the pixel it is read at or, between pixels, one
-    that the map has for the mean of their train ids; where it has none, or void is among
-    them, the pixel keeps its own, too.
+    A pixel whose train id stays keeps its id. Others take the id of the pixel that they are read at or, between pixels,
+    an id that the map has for the rounded mean of train ids; they keep their own if there is none, or void among them.
     """
     own, shifted = numbers[ids], shift(ids)
     if shifted.dtype == np.uint8:

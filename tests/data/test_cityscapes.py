@@ -74,10 +74,13 @@ def test_without_its_folder_there_is_no_test_split(data):
         pipeline.open_split(data, "test")
 
 
-def test_an_empty_test_folder_is_a_fault(data):
-    (Path(data.root) / "leftImg8bit/test/berlin/berlin_000000_000019_leftImg8bit.png").unlink()
-    with pytest.raises(UserError, match="leftImg8bit/test: no image in this folder"):
-        pipeline.prepare(data)
+def test_an_empty_test_folder_is_left_out_and_named(data):
+    image = Path(data.root) / "leftImg8bit/test/berlin/berlin_000000_000019_leftImg8bit.png"
+    image.unlink()
+    (note,) = pipeline.prepare(data)["notes"]
+    assert note == {"note": "folders are empty and left out", "files": 1, "first": str(image.parents[1])}
+    with pytest.raises(UserError, match="cityscapes has no split 'test'; choose one of train, val"):
+        pipeline.open_split(data, "test")
 
 
 def test_all_faults_are_named_at_once_by_their_official_names(data):

@@ -45,6 +45,17 @@ def test_test_images_need_no_labels(tmp_path):
     assert not pipeline.open_split(data, "test").has_labels
 
 
+def test_splits_may_have_the_layout_of_openseg(tmp_path):
+    data = trees.write_folder(tmp_path, ("train", "test"))
+    for split in ("train", "test"):
+        for kind in ("image", "label") if split == "train" else ("image",):
+            (Path(data.root) / split).mkdir(exist_ok=True)
+            (Path(data.root) / f"{kind}s/{split}").rename(Path(data.root) / split / kind)
+    pipeline.prepare(data)
+    assert names(data, "train") == ["train/image/left/0001", "train/image/right/0001"]
+    assert not pipeline.open_split(data, "test").has_labels
+
+
 def test_without_splits_all_is_train_and_may_be_parted(tmp_path):
     data = trees.write_folder(tmp_path, ("a", "b"))
     pipeline.prepare(data)

@@ -129,3 +129,24 @@ def test_one_image_written_in_two_ways_is_a_fault(data):
     write(data, "train", f"{IMAGE} {LABEL}\n./{IMAGE} {LABEL}\n")
     with pytest.raises(UserError, match=f"line 2: ./{IMAGE} is in line 1 already"):
         pipeline.prepare(data)
+
+
+def test_the_lists_of_lip_name_files_in_two_folders(tmp_path):
+    data = trees.write_lip(tmp_path)
+    data.lists = str(tmp_path)
+    lines = {"trainList": "train_images/train100_7.jpg train_segmentations/train100_7.png reversed.png 3\n"}
+    lines["testvalList"] = "TrainVal_images/val_images/val101_6.jpg val_segmentations/val101_6.png\n"
+    for name, line in lines.items():
+        (tmp_path / f"{name}.txt").write_text(line)
+    pipeline.prepare(data)
+    assert (names(data, "train"), names(data, "val")) == (["train100_7"], ["val101_6"])
+
+
+def test_the_val_list_of_coco_stuff_is_its_split_test(tmp_path):
+    data = trees.write_coco_stuff(tmp_path)
+    data.lists = str(tmp_path)
+    for split, i in (("train", 0), ("val", 4)):
+        name = f"COCO_train2014_{i:012d}"
+        write(data, split, f"images/{name}.jpg annotations/{name}.png\n")
+    pipeline.prepare(data)
+    assert names(data, "test") == ["COCO_train2014_000000000004"]

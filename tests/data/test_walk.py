@@ -16,9 +16,9 @@ def folder(tmp_path):
 
 
 def test_hidden_names_are_left_alone_and_others_counted_and_named(folder):
-    found = walk(folder, (".png",))
-    assert found.files == [folder / "a/c.PNG", folder / "b.png"]
-    assert said(counted(found.left_out)) == [
+    found, left_out = walk(folder, (".png",))
+    assert found == [folder / "a/c.PNG", folder / "b.png"]
+    assert said(counted(left_out)) == [
         f"1 files without a suffix left out (only .png are read); the first: {folder}/README",
         f"2 files .bmp left out (only .png are read); the first: {folder}/a/d.bmp",
     ]
@@ -27,10 +27,10 @@ def test_hidden_names_are_left_alone_and_others_counted_and_named(folder):
 def test_files_without_the_end_are_named(folder):
     (folder / "x_label.png").touch()
     (folder / "x_label.json").touch()
-    found = walk(folder, (".png",), "_label")
-    assert found.files == [folder / "x_label.png"]
-    assert ("files whose names do not end in _label left out", f"{folder}/b.png") in found.left_out
-    assert f"{folder}/x_label.json" in [file for _, file in found.left_out]
+    found, left_out = walk(folder, (".png",), "_label")
+    assert found == [folder / "x_label.png"]
+    assert ("files whose names do not end in _label left out", f"{folder}/b.png") in left_out
+    assert f"{folder}/x_label.json" in [file for _, file in left_out]
 
 
 def test_links_to_folders_are_followed(folder):
@@ -38,7 +38,7 @@ def test_links_to_folders_are_followed(folder):
     elsewhere.mkdir()
     (elsewhere / "far.png").touch()
     (folder / "link").symlink_to(elsewhere)
-    assert folder / "link/far.png" in walk(folder, (".png",)).files
+    assert folder / "link/far.png" in walk(folder, (".png",))[0]
 
 
 @pytest.mark.parametrize("target", ["..", "../..", "."])

@@ -90,7 +90,7 @@ def test_a_wrong_argument_is_answered_with_what_would_be_right(tmp_path, capsys,
 
 def test_folders_without_labels_are_refused(tmp_path, capsys):
     assert run(tmp_path) == 2
-    assert "labels is no folder" in capsys.readouterr().err
+    assert "labels is not a folder" in capsys.readouterr().err
     (tmp_path / "labels").mkdir()
     assert run(tmp_path) == 2
-    assert "labels holds no file .png" in capsys.readouterr().err
+    assert "labels has no file .png" in capsys.readouterr().err

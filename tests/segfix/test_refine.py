@@ -231,7 +231,7 @@ def test_what_is_wrong_is_named_and_the_rest_is_written(folder, capsys):
     [
         (["--truth=labels"], "--truth needs to know the classes; name the data set by --dataset"),
         (["--truth=labels", "--instances"], "needs Cityscapes' classes; name them by --dataset=cityscapes"),
-        (["--offsets=nowhere"], "nowhere is no folder"),
+        (["--offsets=nowhere"], "nowhere is not a folder"),
     ],
 )
 def test_a_mistake_is_told_before_any_work(folder, capsys, arguments, message):
@@ -276,7 +276,7 @@ def test_files_of_one_name_in_several_folders_are_not_mixed_up(tmp_path, capsys,
         write_offsets(tmp_path / f"offsets/{name}.mat", Offsets(OFFSET))
     assert run(tmp_path) == 1
     told = capsys.readouterr()
-    assert f"it is not clear which offset file is its own, where {counts} are called x" in told.err
+    assert f"its offset file is ambiguous, where {counts} are called x" in told.err
     found = [file.relative_to(tmp_path / "out").as_posix() for file in tmp_path.glob("out/*/*")]
     assert found == [f"{name}.png" for name in refined]
 
@@ -353,7 +353,7 @@ def scored(tmp_path):
     [
         (lambda _: None, "_pred.txt: there is no true instance map x_000000_000002"),
         (lambda true: true[1:], "instanceIds.png: for 60x39 pixels, expected 60x40"),
-        (lambda true: true + np.uint16(40), "instanceIds.png: 47 are no label ids of Cityscapes"),
+        (lambda true: true + np.uint16(40), "instanceIds.png: 47 are not label ids of Cityscapes"),
         (lambda true: np.stack([true] * 3, -1), "instanceIds.png: does not decode as an instance map"),
         (lambda _: b"nothing", "instanceIds.png: does not decode as an image"),
     ],
@@ -382,7 +382,7 @@ def test_a_list_of_ids_that_cityscapes_has_not_is_refined_and_not_scored(scored,
     told = capsys.readouterr()
     assert "Written: 2 of 2 lists" in told.out
     assert "AP after: 100.00 %" in told.out
-    assert "000002_pred.txt: 77 are no label ids of Cityscapes; refined, but not scored" in told.err
+    assert "000002_pred.txt: 77 are not label ids of Cityscapes; refined, but not scored" in told.err
 
 
 @pytest.mark.parametrize(
