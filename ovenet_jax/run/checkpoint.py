@@ -1,12 +1,10 @@
 """Checkpoints of a run: the latest one to resume from, the best one by mIoU to evaluate."""
 
 import errno
-import logging
 import math
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from functools import cache, partial
 from operator import itemgetter
 from pathlib import Path
@@ -60,21 +58,15 @@ class Checkpoints:
         best = checkpoint_managers.BestN(
             get_metric_fn=itemgetter("miou"), n=1, reverse=False, keep_checkpoints_without_metrics=False
         )
-        handlers, logger = {item: _tree_handler() for item in ITEMS}, logging.getLogger("absl")
-        with ExitStack() as stack:
-            stack.callback(logger.setLevel, logger.level)
-            if read_only:  # Orbax would warn of it
-                logger.setLevel(logging.ERROR)
-            options = ocp.CheckpointManagerOptions(
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(2), best]),
-                cleanup_tmp_directories=not read_only,
-                read_only=read_only,
-                # made asynchronously, a directory that cannot be made would be waited for for minutes
-                async_options=ocp.AsyncOptions(
-                    post_finalization_callback=self._seal, create_directories_asynchronously=False
-                ),
-            )
-            return _Manager(self.folder.absolute(), item_handlers=handlers, options=options)
+        # made asynchronously, a directory that cannot be made would be waited for for minutes
+        saving = ocp.AsyncOptions(post_finalization_callback=self._seal, create_directories_asynchronously=False)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(2), best]),
+            cleanup_tmp_directories=not read_only,
+            async_options=saving,
+        )
+        handlers = {item: _tree_handler() for item in ITEMS}
+        return _Manager(self.folder.absolute(), item_handlers=handlers, options=options)
 
     # ---- saving ----
 
@@ -155,15 +147,8 @@ class Checkpoints:
         self.wait()
         if step not in self._steps():
             return
-
-        def write() -> None:  # as Orbax itself would
-            temporary = self.folder / str(step) / f"{SCORE}.tmp"
-            temporary.mkdir(exist_ok=True)
-            files.write_json(temporary / SCORE, {"miou": miou})
-            shutil.rmtree(temporary.with_name(SCORE), ignore_errors=True)  # a damaged one
-            temporary.replace(temporary.with_name(SCORE))
-            files.flush(temporary.parent)
-
+        file = self.folder / str(step) / SCORE / SCORE  # as Orbax itself would
+        write = partial(files.write_json, file, {"miou": miou})
         if jax.process_index() == 0 and (error := _failure_of(write)):
             fault = f"the mIoU of step {step} could not be written in {self.folder} ({error})"
             parallel.say(f"Warning: {fault}, so it cannot become the best.")
