@@ -76,22 +76,26 @@ def train(config: ConfigDict, folder: Path) -> bool:
         counting() as compilations,
         closing(Checkpoints(folder / "checkpoints")) as checkpoints,
     ):
-        with enough_memory(TRAINING_MEMORY):
-            packed = parallel.replicated_shapes(mesh, jax.eval_shape(packing.pack, state))
-            compiled = compile_step(step_function, packed, *batch_shapes(config, mesh))
-            _, measures = compiled.out_info
-            empty = empty_averages(mesh, [name for name in measures if name != "finite"])
-            with closing(Reporter(config, folder, schedule, compilations, empty)) as reporter:
-                around = source, evaluator, reporter, checkpoints, interrupted
-                run = _Run(config, folder, mesh, state, packing, compiled, *around)
-                finished = run.to_the_end()
-        checkpoints.check_saved(run.step)
+        step = config.steps
+        finished = checkpoints.latest_step() == step and checkpoints.is_scored(step)
+        if not finished:
+            with enough_memory(TRAINING_MEMORY):
+                packed = parallel.replicated_shapes(mesh, jax.eval_shape(packing.pack, state))
+                compiled = compile_step(step_function, packed, *batch_shapes(config, mesh))
+                _, measures = compiled.out_info
+                empty = empty_averages(mesh, [name for name in measures if name != "finite"])
+                reporter = Reporter(config, folder, schedule, compilations, empty, len(source))
+                with closing(reporter):
+                    around = source, evaluator, reporter, checkpoints, interrupted
+                    run = _Run(config, folder, mesh, state, packing, compiled, *around)
+                    finished, step = run.to_the_end(), run.step
+            checkpoints.check_saved(step)
         if finished:
             network = restore_network(config.model, folder, config.eval.checkpoint)
             finished = evaluate_checkpoint(evaluator, network, folder, interrupted)
     parallel.say(f"Compiled: {compilations}.")
     if not finished:
-        parallel.say(f"Interrupted at step {run.step}, which is saved; the same command goes on from there.")
+        parallel.say(f"Interrupted at step {step}, which is saved; the same command goes on from there.")
     return finished
 
 

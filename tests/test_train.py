@@ -112,11 +112,14 @@ def test_a_run_leaves_metrics_of_every_term(run):
     _, report, _, evaluation = lines
     terms = {f"loss_{name}" for name in ("initial", "seed", "fused", "confidence", "total")}
     accuracies = {f"accuracy_{name}" for name in ("initial", "seed", "fused")}
-    others = {"learning_rate", "confidence", "offset_length", "parameter_norm", "step"}
-    times = {"images_per_second", "seconds_waiting", "compilations", "compilation_seconds"}
+    others = {"epoch", "learning_rate", "confidence", "offset_length", "parameter_norm", "step"}
+    times = {"images_per_second", "seconds_waiting", "compilations", "compilation_seconds", "time"}
+    assert [line["epoch"] for line in lines] == [0, 8 / 9, 16 / 9, 16 / 9]
     assert report.keys() == terms | accuracies | others | times
     assert all(np.isfinite(list(report.values())))
     assert {"eval_miou_initial", "eval_miou_seed", "eval_miou_fused"} <= evaluation.keys()
+    ious = [value for key, value in evaluation.items() if key.startswith("eval_iou_")]
+    assert len(ious) == 11 and np.mean(ious) == pytest.approx(evaluation["eval_miou_fused"])
 
 
 def test_a_run_leaves_a_report_of_every_image_and_pixel(run):

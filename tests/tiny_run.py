@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from configs import camvid
 from tests.camvid_tree import write_tree
 
-TIMES = {"images_per_second", "seconds_waiting", "compilations", "compilation_seconds"}
+TIMES = {"images_per_second", "seconds_waiting", "compilations", "compilation_seconds", "time"}
 
 
 def tiny_config(folder: Path, **changes) -> ConfigDict:

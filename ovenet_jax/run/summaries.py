@@ -9,6 +9,8 @@ import numpy as np
 
 from ovenet_jax import files
 
+GROUPS = ("loss_", "accuracy_", "eval_")  # prefixes of measures
+
 
 class JsonLines:
     """JSON objects in a file, a line each. Lines of an earlier attempt stay if they are to `keep`.
@@ -76,12 +78,13 @@ class Summaries:
             return line["step"] < step or (line["step"] == step and not open_evaluation)
 
         self._lines = JsonLines(folder / "metrics.jsonl", keep)
-        self._tensorboard = _create_tensorboard_writer(folder / "tensorboard")
+        self._tensorboard = create_tensorboard_writer(folder / "tensorboard")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Appends one line {"step": step, ...}."""
+        """Appends one line {"step": step, ...}. TensorBoard groups them: eval_miou_fused is eval/miou_fused there."""
         self._lines.append({"step": step, **{key: float(value) for key, value in values.items()}})
-        self._on_tensorboard(lambda writer: writer.write_scalars(step, dict(values)))
+        tags = {key: key.replace("_", "/", 1) if key.startswith(GROUPS) else f"training/{key}" for key in values}
+        self._on_tensorboard(lambda writer: writer.write_scalars(step, {tags[key]: values[key] for key in values}))
 
     def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
         """uint8 [H, W, 3] RGB by name; for TensorBoard only."""
@@ -112,7 +115,7 @@ def _parsed(line: bytes) -> dict | None:
         return None
 
 
-def _create_tensorboard_writer(folder: Path):
+def create_tensorboard_writer(folder: Path):
     try:
         from clu import metric_writers  # imports TensorFlow
     except ImportError:

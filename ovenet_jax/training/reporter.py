@@ -47,9 +47,11 @@ class Reporter:
         schedule: optax.Schedule,
         compilations: Compilations,
         empty: clu.metrics.Collection,
+        images: int,
     ):
+        """images: how many make an epoch."""
         self.collected = self._empty = empty
-        self._config, self._folder, self._compilations = config, folder, compilations
+        self._config, self._folder, self._compilations, self._images = config, folder, compilations, images
         self._task = task_of(config)
         self._summaries: Summaries | None = None
 
@@ -91,15 +93,17 @@ class Reporter:
             waiting = f"(waiting for data: {values['seconds_waiting']:.3f} s per step)"
             loss = f"loss {values['loss_total']:.4f}"
             print(f"step {step}/{self._config.steps}  {loss}  {pace}  {waiting}", flush=True)
-            self._summaries.scalars(step, values)
+            self._summaries.scalars(step, self._moment(step) | values)
 
     def report_evaluation(self, step: int, evaluation: Evaluation, panels: Callable[[], dict[str, np.ndarray]]) -> None:
-        """mIoU and pixel accuracy of each prediction, and the panels, which only process 0 makes."""
+        """mIoU and pixel accuracy of each prediction, IoU of each class, and the panels, which only process 0 makes."""
         if self._summaries:
             results = {name: self._task.scores_of(matrix) for name, matrix in evaluation.matrices.items()}
             pairs = [(f"eval_{key}_{name}", x.get(key)) for name, x in results.items() for key in VALIDATION_METRICS]
             values = {name: value for name, value in pairs if value is not None}
             answer = results[evaluation.answer]
+            names = self._task.classes.names if answer["miou"] is not None else ()
+            values |= {f"eval_iou_{name}": iou for name, iou in zip(names, answer["iou"], strict=False)}
             shown = [f"{TITLES[name]} {percent(result['miou'])}" for name, result in results.items()]
             shown += [f"{MEANS[key]} {100 * answer[key]:.2f}" for key in OFFSET_METRICS if key in answer]
             print(f"step {step}/{self._config.steps}  mIoU [%]: {'  '.join(shown)}", flush=True)
@@ -109,8 +113,11 @@ class Reporter:
                 write_panels(pictures, self._folder / "panels" / f"step_{step:06d}")
             except OSError as error:
                 print(f"Warning: the panels of step {step} cannot be written ({error.strerror}); free space.")
-            self._summaries.scalars(step, values)
+            self._summaries.scalars(step, self._moment(step) | values)
         self._restart_clock(step)  # evaluating is not training time
+
+    def _moment(self, step: int) -> dict[str, float]:
+        return {"epoch": step * self._config.batch_size / self._images, "time": time.time()}
 
     def close(self) -> None:
         if self._summaries:

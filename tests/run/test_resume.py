@@ -59,7 +59,7 @@ def saved_steps(folder):
     return sorted(int(path.name) for path in (folder / "checkpoints").iterdir())
 
 
-def test_a_run_interrupted_anywhere_ends_as_the_uninterrupted_one(config, whole, tmp_path, monkeypatch):
+def test_a_run_interrupted_anywhere_ends_as_the_uninterrupted_one(config, whole, tmp_path, monkeypatch, capsys):
     """In every evaluation (before the first step, amid, of the last step, for the report) and in the first step; and
     where the machine has no memory for a batch, or no open files left for an evaluation, between two saves."""
     evaluate, collect, evaluations = Evaluator.run, Reporter.collect, itertools.count()
@@ -99,7 +99,10 @@ def test_a_run_interrupted_anywhere_ends_as_the_uninterrupted_one(config, whole,
     monkeypatch.setattr(Checkpoints, "restore_latest", restore_and_remember)
     monkeypatch.setattr(Reporter, "collect", collect_and_interrupt)
     faults = [("the machine's memory is used up", 5), ("too many files are open", 6)]
-    starts = [start() for _ in range(9)]
+    starts = [start() for _ in range(8)]
+    assert capsys.readouterr().out.count("Compiling the training step") == 8
+    starts.append(start())  # which has nothing left but the report
+    assert "Compiling" not in capsys.readouterr().out
     assert starts[:3] == [(False, 0), (False, 1), (False, 3)]
     assert starts[3:] == [faults[0], (False, 6), faults[1], (False, 6), (False, 6), (True, 6)]
     assert [line["step"] for line in metrics(tmp_path)] == [0, 3, 4, 6, 6]

@@ -1,5 +1,6 @@
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -73,6 +74,14 @@ def test_a_log_that_is_none_keeps_no_run_from_going_on(tmp_path, capsys):
 def test_what_is_not_finite_is_null(tmp_path):
     Summaries(tmp_path, 0).scalars(1, {"loss": float("nan"), "learning_rate": 0.1})
     assert lines(tmp_path) == [{"step": 1, "loss": None, "learning_rate": 0.1}]
+
+
+def test_tensorboard_groups_what_is_measured(tmp_path, monkeypatch):
+    written = {}
+    writer = SimpleNamespace(write_scalars=lambda _, values: written.update(values))
+    monkeypatch.setattr("ovenet_jax.run.summaries.create_tensorboard_writer", lambda _: writer)
+    Summaries(tmp_path, 0).scalars(1, {"loss_total": 1.0, "eval_miou_fused": 0.5, "images_per_second": 2.0})
+    assert written == {"loss/total": 1.0, "eval/miou_fused": 0.5, "training/images_per_second": 2.0}
 
 
 def test_a_full_disk_delays_lines_and_loses_none(tmp_path, monkeypatch, capsys):
