@@ -30,8 +30,12 @@ def watch(connections: Connections) -> None:
         connection.settimeout(SILENCE)
         Thread(target=_listen, args=(index, connections), daemon=True).start()
     Thread(target=_beat, args=(connections,), daemon=True).start()
-    atexit.register(_leave, connections)
     excepthook = sys.excepthook
+
+    @atexit.register
+    def leave() -> None:
+        if came_to_its_end.is_set():
+            _send(connections, DONE)
 
     def after_the_others(*error) -> None:
         """Waits, since a lost process makes collectives fail at once: `_listen` names it first and ends this one."""
@@ -45,11 +49,6 @@ def _beat(connections: Connections) -> None:
     while True:
         _send(connections, b"")
         time.sleep(BEAT)
-
-
-def _leave(connections: Connections) -> None:
-    if came_to_its_end.is_set():
-        _send(connections, DONE)
 
 
 def _send(connections: Connections, line: bytes) -> None:

@@ -48,19 +48,6 @@ class Place:
     devices: Sequence[int] | None = None
 
 
-@dataclass(frozen=True)
-class Visitor:
-    """Another process that has come to process 0."""
-
-    index: int
-    task: Digests
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    def has_left(self) -> bool:
-        return self.reader.at_eof() or self.writer.is_closing()
-
-
 def start(
     coordinator: str | None, count: int | None, index: int | None, timeout: float, task: Mapping[str, Any]
 ) -> None:
@@ -149,10 +136,10 @@ async def _receive_all(place: Place, address: Address, own: Digests, timeout: fl
     Connections that do not send within READ_SECONDS what only another process of this run would send are closed. A
     process that has ended meanwhile may come again.
     """
-    visitors: list[Visitor] = []
+    visitors: list[tuple[int, Digests, asyncio.StreamWriter]] = []
     settled, unidentified, refusal = asyncio.Event(), 0, ""
 
-    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal unidentified
         unidentified += 1
         try:
@@ -167,10 +154,13 @@ async def _receive_all(place: Place, address: Address, own: Digests, timeout: fl
             return
         finally:
             unidentified -= 1
-        visitors[:] = [visitor for visitor in visitors if not visitor.has_left()]
-        visitors.append(Visitor(index, task, reader, writer))
-        if len(visitors) == place.count - 1 or len({visitor.index for visitor in visitors}) < len(visitors):
+        visitors.append(visitor := (index, task, writer))
+        if len(visitors) == place.count - 1 or len({index for index, *_ in visitors}) < len(visitors):
             settled.set()
+        with suppress(OSError):
+            while await reader.read(LONGEST_LINE):  # until it ends
+                pass
+        visitors.remove(visitor)
 
     both = socket.has_dualstack_ipv6()  # all of this machine's addresses, as JAX does
     family = socket.AF_INET6 if both else socket.AF_INET
@@ -179,19 +169,19 @@ async def _receive_all(place: Place, address: Address, own: Digests, timeout: fl
     except OSError as error:
         fault = f"of the coordinator {place.coordinator} cannot be opened ({error.strerror or error})"
         raise UserError(f"Port {address[1]} {fault}; choose another.") from error
-    server = await asyncio.start_server(listen, sock=listener, limit=LONGEST_LINE)
+    server = await asyncio.start_server(receive, sock=listener, limit=LONGEST_LINE)
     with suppress(TimeoutError):
         await asyncio.wait_for(settled.wait(), timeout)
     server.close()
-    count_of = Counter(visitor.index for visitor in visitors)
+    count_of = Counter(index for index, *_ in visitors)
     if twice := [index for index, count in count_of.items() if count > 1]:
         refusal = f"Two processes have come as --process={twice[0]}; each needs a number of its own."
     elif absent := set(range(1, place.count)) - count_of.keys():
         refusal = f"Of {place.count} processes {_listed(absent)} did not come to the coordinator {place.coordinator}"
         refusal += " in time; see what they print, and start all of them."
-    tasks = {"0": own} | {str(visitor.index): visitor.task for visitor in visitors}
+    tasks = {"0": own} | {str(index): task for index, task, _ in visitors}
     answer = json.dumps({"refusal": refusal, "tasks": tasks})
-    connections = [(visitor.index, _taken_from(visitor.writer)) for visitor in visitors]
+    connections = [(index, _taken_from(writer)) for index, _, writer in visitors]
     for _, connection in connections:
         with suppress(OSError):
             connection.sendall(answer.encode() + b"\n")

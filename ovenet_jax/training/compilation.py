@@ -96,11 +96,8 @@ def batch_shapes(config: ConfigDict, mesh: Mesh) -> tuple[jax.ShapeDtypeStruct, 
 
 def compile_step(step_function: Any, *arguments: Any) -> jax.stages.Compiled:
     """The jitted training step, compiled for these arguments (arrays, or shapes and shardings); prints the time."""
-    chief = jax.process_index() == 0
-    if chief:
-        print("Compiling the training step ...", end=" ", flush=True)
+    parallel.say("Compiling the training step ...")
     began = time.monotonic()
     compiled = step_function.lower(*arguments).compile()
-    if chief:
-        print(f"{time.monotonic() - began:.0f} s", flush=True)
+    parallel.say(f"Compiled in {time.monotonic() - began:.0f} s.")
     return compiled

@@ -46,15 +46,12 @@ def create_optimizer(
     openseg). `warmup_steps`: steps in which the rate of all other parts grows to its full value (openseg); 0: none.
     """
 
-    def in_head(params):
-        return {name: name.startswith(HEADS) for name in params}
-
-    def elsewhere(params):
-        return {name: not name.startswith(HEADS) for name in params}
+    def masked(transformation: optax.GradientTransformation, heads: bool) -> optax.GradientTransformation:
+        return optax.masked(transformation, lambda params: {name: name.startswith(HEADS) == heads for name in params})
 
     steps = [optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum=momentum, nesterov=False)]
     if head_rate_multiplier != 1.0:
-        steps.append(optax.masked(optax.scale(head_rate_multiplier), in_head))
+        steps.append(masked(optax.scale(head_rate_multiplier), heads=True))
     if warmup_steps:
-        steps.append(optax.masked(optax.scale_by_schedule(warmup(warmup_steps)), elsewhere))
+        steps.append(masked(optax.scale_by_schedule(warmup(warmup_steps)), heads=False))
     return optax.chain(*steps)
