@@ -222,7 +222,7 @@ MISTAKES = {
     "augment.brightness": (-3, "config.augment.brightness is -3; it must be at least 0"),
     "augment.scale_range": ((2.0, 0.5), "config.augment.scale_range is .2.0, 0.5.; it must be .least, most."),
     "augment.brightness_share": (-1.0, "config.augment.brightness_share is -1.0; it is a share"),
-    "model.input.divisor": (0.0, "config.model.input: .* not the divisor .0.0. may be 0"),
+    "model.input.divisor": (0.0, "config.model.input: .* divisor .0.0. must not be 0"),
     "non_finite.policy": ("ignore", "config.non_finite.policy is 'ignore'; it must be 'stop' or 'skip'"),
     "non_finite.limit": (-1, "config.non_finite.limit is -1; it must be at least 0"),
     "augment.rare_class_crops": (3.0, "config.augment.rare_class_crops is 3.0; it is a share"),
