@@ -138,7 +138,7 @@ def test_what_cannot_refine_is_named(runs, tmp_path):
             reported(config, folder, other)
     with pytest.raises(UserError, match="this network finds boundaries; leave it out"):
         reported(segfix_config, segfix, segfix)
-    with pytest.raises(UserError, match="leave none; add the scale 1"):
+    with pytest.raises(UserError, match="a pass over the whole image, .*; add scale 1"):
         task_of(config).offsets([(8, 8)], np.zeros((1, 8, 8), np.uint8), None, None)
 
 
