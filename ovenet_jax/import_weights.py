@@ -15,7 +15,7 @@ from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.supervision.task import task_of
 from ovenet_jax.weights import starting_point, torch_weights
-from ovenet_jax.weights.published_heads import title_of_config, title_of_names
+from ovenet_jax.weights.published_heads import title_of_config
 from ovenet_jax.weights.published_names import describe, recognise, why_ignored
 
 
@@ -36,21 +36,21 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
     state_dict = torch_weights.read_pth(source)
     code_base = recognise(state_dict)
     ignored = {key: reason for key in state_dict if (reason := why_ignored(key))}
-    names = {key: code_base.rename(key) for key in state_dict if key not in ignored}
     _, params, statistics = parameters.split(create_model(config.model, config.seed))
     fresh: dict[str, Any] = params | statistics
     expected, form = fresh, "a whole network"
-    backbone_only = torch_weights.holds_backbone_only(names.values())
+    theirs = describe(state_dict, title := code_base.title_of(state_dict))
+    backbone_only = not title and "offsets" not in theirs
     if backbone_only:
         expected = {name: value for name, value in fresh.items() if name.startswith("backbone.")}
         form = "a backbone alone, as ImageNet weights are: the starting point of a training"
-    theirs = describe(names.values(), title_of_names(names.values()))
     ours = describe(expected, "" if backbone_only else title_of_config(config.model.head))
     if ours != theirs:
         what = f"the file holds {theirs}, and the config makes {ours}"
         helps = "choose the config's variant of the file's network"
         raise UserError(f"{source} does not fit the configured model: {what}; {helps}.")
-    in_place = sorted({names[key].partition(".")[0] for key in torch_weights.in_place_abn(state_dict)})
+    names = torch_weights.matched(expected, state_dict)
+    in_place = sorted({names[key].partition(".")[0] for key in torch_weights.in_place_abn(state_dict) if key in names})
     if not backbone_only:
         _check_activations(config.model.head, bool(set(in_place) - {"backbone", "offset_trunk"}), source)
         _compare_input(config.model.input, code_base.input or {}, f"{source}, of {code_base.title},")

@@ -69,7 +69,8 @@ def criteria(case: Case) -> dict[str, np.ndarray]:
         arrays[f"loss_{name}_train"] = _row(terms["terms"][name])
         arrays |= {f"grad_{name}.{k}": torch_layout(x) for k, x in gradients.items()}
         arrays |= {f"stats1.{k}": x for k, x in after.items()}
-    return {name: arrays[_our_name(name)] for name in case.outputs if _our_name(name) in arrays}
+    arrays = _published_names(arrays)
+    return {name: arrays[_plain_name(name)] for name in case.outputs if _plain_name(name) in arrays}
 
 
 def segfix_losses(case: Case) -> dict[str, np.ndarray]:
@@ -97,13 +98,13 @@ def segfix_losses(case: Case) -> dict[str, np.ndarray]:
 
 def training(case: Case) -> dict[str, np.ndarray]:
     """The case's steps, in the precision that the rule of each array asks for."""
-    single = _train(case, jnp.float32)
+    single = _published_names(_train(case, jnp.float32))
     with jax.enable_x64(True):
-        double = _train(case, jnp.float64)
+        double = _published_names(_train(case, jnp.float64))
     arrays = {}
     for name in case.outputs:
         results = double if case.rule(name).get("precision") == "float64" else single
-        value = results.get(_our_name(name.removesuffix("_f64")))
+        value = results.get(_plain_name(name.removesuffix("_f64")))
         if value is not None:
             arrays[name] = value
     return arrays
@@ -178,10 +179,19 @@ def _row(terms: dict[str, jax.Array]) -> np.ndarray:
     return np.asarray([terms[name] for name in TERMS])
 
 
-def _our_name(array: str) -> str:
-    """grad.model.<published key> -> grad.<our name>, whatever stands before ".model."; other names as they are."""
-    prefix, _, key = array.partition(".model.")
-    return f"{prefix}.{HRNET.rename(key)}" if key else array
+def _published_names(arrays: dict) -> dict:
+    """Arrays named <what>.<our name> under <what>.<published key, in its plain form>, too."""
+    found = dict(arrays)
+    for array, value in arrays.items():
+        what, _, name = array.partition(".")
+        found |= {f"{what}.{HRNET.key(name, title)}": value for title in HRNET.heads}
+    return found
+
+
+def _plain_name(array: str) -> str:
+    """grad.model.<published key> -> grad.<its plain form>, whatever stands before ".model."; others as they are."""
+    what, _, key = array.partition(".model.")
+    return f"{what}.{HRNET.plain(key)}" if key else array
 
 
 def _ohem_arrays(output, label: jax.Array, ohem: Ohem, align_corners: bool) -> dict[str, np.ndarray]:

@@ -1,72 +1,72 @@
-"""The published heads. Which one a network has is known from its config; of a state dict the names of its arrays tell.
+"""The published heads: which one a network has is known from its config, and how each code base names its parts."""
 
-A head that is none of these has a title of its own: two unknown heads are never taken for the same.
-"""
+from collections.abc import Mapping
+from typing import Any
 
-import re
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+# By their titles, the entries of config.model.head that tell a head from others.
+TITLES: dict[str, Mapping[str, Any]] = {
+    "a plain head": {"name": "fcn"},
+    "OCR in HRNet's own form": {"name": "ocr", "bias": False},
+    "OCR in openseg's form": {"name": "ocr", "bias": True},
+    "ASP-OCR": {"name": "asp_ocr"},
+    "Base-OC": {"name": "base_oc", "first_release": False},
+    "Base-OC of the first release": {"name": "base_oc", "first_release": True},
+    "Pyramid-OC": {"name": "pyramid_oc"},
+    "ASP-OC": {"name": "asp_oc", "first_release": False},
+    "ASP-OC of the first release": {"name": "asp_oc", "first_release": True},
+    "ISA": {"name": "isa"},
+    "boundaries and directions": {"name": "segfix"},
+}
+OPTIONAL = {"head.aux", "head.widening"}  # parts that some networks with such a head do without
 
-FIRST_RELEASE = {"attention.key", "attention.output", "attention.value", "classifier", "fusion", "pixels"}
-ATTENTION = FIRST_RELEASE | {"attention.query"}
-SEVERAL = {"classifier", "fusion", "pixels"}
-OPTIONAL = {"aux", "widening"}
-PART = re.compile(r"head\.(?:(attentions?\.)(?:\d+\.)?)?([a-z_]+)\.|(boundary_head|direction_head)\.")
-
-
-class Head(NamedTuple):
-    """A head and its entries in config.model.head that tell it from others.
-
-    parts: what its arrays belong to, those of OPTIONAL aside. has, lacks: patterns of names, one of which must be among
-    its arrays, or none, where the parts are those of another head, too.
-    """
-
-    title: str
-    config: Mapping[str, Any]
-    parts: set[str]
-    has: str = ""
-    lacks: str = ""
-
-
-PYRAMID = {"pyramid", "context_pixels", "context_norm"}
-SEPARATE, BIASED = r"value\.0\.", r"value\.0\.conv\.bias"  # what OCR's values have, OCNet's do not
-
-HEADS = (
-    Head("a plain head", {"name": "fcn"}, {"classifier"}, has=r"classifier\.hidden\."),
-    Head("OCR in HRNet's own form", {"name": "ocr", "bias": False}, ATTENTION, has=SEPARATE, lacks=BIASED),
-    Head("OCR in openseg's form", {"name": "ocr", "bias": True}, ATTENTION, has=BIASED),
-    Head("ASP-OCR", {"name": "asp_ocr"}, ATTENTION | {"pyramid"}, has=SEPARATE),
-    Head("Base-OC", {"name": "base_oc", "first_release": False}, ATTENTION, lacks=SEPARATE),
-    Head("Base-OC of the first release", {"name": "base_oc", "first_release": True}, FIRST_RELEASE),
-    Head("Pyramid-OC", {"name": "pyramid_oc"}, SEVERAL | {f"attentions.{x}" for x in ("key", "output", "value")}),
-    Head("ASP-OC", {"name": "asp_oc", "first_release": False}, ATTENTION | PYRAMID),
-    Head(
-        "ASP-OC of the first release",
-        {"name": "asp_oc", "first_release": True},
-        FIRST_RELEASE | PYRAMID | {"context_conv"},
-    ),
-    Head("ISA", {"name": "isa"}, SEVERAL | {"attentions.long_range", "attentions.short_range"}),
-    Head("boundaries and directions", {"name": "segfix"}, {"boundary_head", "direction_head"}),
-)
+Parts = dict[str, str]  # of a head: our name of each -> the published one
 
 
 def title_of_config(head: Mapping[str, Any]) -> str:
-    """The title of the head that `config.model.head` describes."""
-    for known in HEADS:
-        if all(head.get(key) == value for key, value in known.config.items()):
-            return known.title
+    """The title of the head that `config.model.head` describes. What is none of the published ones has a title of its
+    own: two unknown heads are never taken for the same."""
+    for title, entries in TITLES.items():
+        if all(head.get(key) == value for key, value in entries.items()):
+            return title
     return f"the head {head['name']!r}"
 
 
-def title_of_names(names: Iterable[str]) -> str:
-    """The title of the head whose arrays have these names; "" where none is of a head."""
-    part_of = {name: "".join(filter(None, match.groups())) for name in names if (match := PART.match(name))}
-    parts = set(part_of.values()) - OPTIONAL
+def _head(names: str, pyramid: str = "", **others: str) -> Parts:
+    """names: of classifier, auxiliary head, first convolution, attention and fusion, as many as there are; pyramid: of
+    what holds the branches of an atrous pyramid, conv2 to conv5."""
+    usual = dict(zip(("classifier", "aux", "pixels", "attention", "fusion"), names.split(), strict=False))
+    branches = {f"head.pyramid.branches.{i}": f"{pyramid}.conv{i + 2}" for i in range(4 if pyramid else 0)}
+    return {f"head.{part}": name for part, name in (usual | others).items()} | branches
 
-    def some(pattern: str) -> bool:
-        return any(re.search(pattern, name) for name in part_of)
 
-    for known in HEADS:
-        if parts == known.parts and some(known.has) and not (known.lacks and some(known.lacks)):
-            return known.title
-    return f"an unknown head ({', '.join(sorted(parts))})" if parts else ""
+# fmt: off
+HRNET = {
+    "a plain head": _head("last_layer"),
+    "OCR in HRNet's own form": _head("cls_head aux_head conv3x3_ocr ocr_distri_head.object_context_block "
+                                     "ocr_distri_head.conv_bn_dropout"),
+}
+OPENSEG = {
+    "a plain head": _head("cls_head dsn_head"),
+    "OCR in openseg's form": _head("head dsn_head conv_3x3 spatial_ocr_head.object_context_block "
+                                   "spatial_ocr_head.conv_bn_dropout"),
+    "ASP-OCR": _head("head dsn_head asp_ocr_head.context asp_ocr_head.context.2.object_context_block "
+                     "asp_ocr_head.conv_bn_dropout", pyramid="asp_ocr_head"),
+    "Base-OC": _head("cls dsn oc_module_pre oc_module.stages.0 oc_module.conv_bn_dropout"),
+    "ASP-OC": _head("cls dsn context context.2.context.2.stages.0 context.2.conv_bn_dropout", pyramid="context.2",
+                    context_pixels="context.2.context", context_norm="context.2.context.2.conv_bn_dropout.0"),
+    "ISA": _head("cls_head dsn_head isa_head", attentions="isa_head.2.stages", fusion="isa_head.2.conv_bn",
+                 widening="isa_head.2.up_conv"),
+    "boundaries and directions": {"boundary_head": "mask_head", "direction_head": "dir_head"},
+}
+OPENSEG_ON_HRNET = OPENSEG | {
+    "OCR in openseg's form": HRNET["OCR in HRNet's own form"] | {"head.pixels": "conv3x3"},
+    "ASP-OCR": OPENSEG["ASP-OCR"] | _head("cls_head aux_head"),
+}
+OCNET = {
+    "Base-OC of the first release": _head("cls dsn context context.2.stages.0 context.2.conv_bn_dropout"),
+    "ASP-OC of the first release": OPENSEG["ASP-OC"] | _head(
+        "", context_conv="context.2.context.2.conv_bn_dropout.0", context_norm="context.2.context.2.conv_bn_dropout.1"),
+    "Pyramid-OC": _head("cls dsn layer5", attentions="context.stages", fusion="context.conv_bn_dropout",
+                        widening="context.up_dr"),
+}
+# fmt: on

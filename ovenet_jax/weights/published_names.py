@@ -1,15 +1,18 @@
-"""State-dict keys of the published PyTorch code bases -> names of our arrays: one table of few rules for each.
+"""The names that PyTorch code bases give the arrays of their networks: one table of few rules for each.
 
-Nothing is guessed: which code base has written a state dict is told by its keys, and every key either has a name here
-or is ignored for a reason.
+Nothing is guessed: which code base has written a state dict is told by its keys, and every key either is that of an
+array of ours (`CodeBase.key`) or is ignored for a reason. Networks of one code base may hold a layer in one more
+sequence than others; keys are compared in their plain form, without those (`CodeBase.plain`).
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ovenet_jax.data import imagenet
+from ovenet_jax.weights import published_heads
+from ovenet_jax.weights.published_heads import OPTIONAL, Parts
 
 Rules = tuple[tuple[str, str], ...]
 
@@ -25,94 +28,50 @@ IGNORED = (
     (r"^loss\.criterion\.weight$", "class weights of the loss"),
 )
 
-# The tables: each rule is applied once, in this order; then come the parts of the heads.
-OFFSETS: Rules = (
-    (r"^(transition|stage|layer)(\d)_2\.", r"offset_trunk.\1\2."),  # `_2` marks the offset trunk
-    (r"^(aux_head_offset|offset_layer)\.", "offset_head.classifier."),
-)
-HRNET_BACKBONE: Rules = (
-    *OFFSETS,
-    (r"^(?:backbone\.)?(transition|stage)(\d)\.", r"backbone.trunk.\1\2."),
-    (r"^(?:backbone\.)?(conv1|bn1|conv2|bn2|layer1)\.", r"backbone.\1."),
+# Keys of the backbone and the offset trunk, in any code base.
+BACKBONE = r"(backbone|((conv|bn|transition|stage)\d|layer[1-4])(_2)?)\."
+
+PLAIN: Rules = (
+    (PREFIX, ""),
+    (r"^offset_layer\.", "aux_head_offset."),  # in the thesis
     # A new branch is a sequence of one step, itself a sequence.
-    (r"(transition\d\.\d)\.0\.(?=\d\.)", r"\1."),
+    (r"(transition\d(?:_2)?\.\d)\.0\.(?=\d\.)", r"\1."),
+    # A BatchNorm with its activation is a sequence of its own in the plain form of heads: conv 0, BN 1.0.
+    (r"^(?!backbone\.|stage|transition)(.*\.\d)\.0\.(?=[a-z_]+$)", r"\1."),
+    # Between the activation and the last convolution of a classifier may be dropout.
+    (r"^(\w*(?:head|dsn|last_layer)\w*)\.3\.(?=weight|bias)", r"\1.2."),
 )
-RESNET_BACKBONE: Rules = (
-    *OFFSETS,
-    (r"^(?:backbone\.)?(?:resinit\.)?((?:conv|bn)\d)\.", r"backbone.\1."),
-    (r"^(?:backbone\.)?(layer[1-4])\.", r"backbone.trunk.\1."),
+
+# From our names to keys: each rule is applied once, in this order.
+TRUNKS: Rules = ((r"^offset_trunk\.(\w+)\.", r"\1_2."), (r"^backbone\.trunk\.", "backbone."))
+BLOCKS: Rules = (
+    (r"\b(conv\d)\.conv\.", r"\1."),
+    (r"\bconv(\d)\.norm\.", r"bn\1."),
+    (r"\.conv\.", ".0."),
+    (r"\.norm\.", ".1."),
 )
-
-Parts = dict[str, str]  # of a head: our name of each -> the published one
-
-
-def _head(names: str, pyramid: str = "", **others: str) -> Parts:
-    """names: of classifier, auxiliary head, first convolution, attention and fusion, as many as there are; pyramid: of
-    what holds the branches of an atrous pyramid, conv2 to conv5."""
-    usual = dict(zip(("classifier", "aux", "pixels", "attention", "fusion"), names.split(), strict=False))
-    branches = {f"head.pyramid.branches.{i}": f"{pyramid}.conv{i + 2}" for i in range(4 if pyramid else 0)}
-    return {f"head.{part}": name for part, name in (usual | others).items()} | branches
-
-
-# The heads of each code base by their title in published_heads.py.
-# fmt: off
-HRNET_HEADS = {
-    "a plain head": _head("last_layer"),
-    "OCR in HRNet's own form": _head("cls_head aux_head conv3x3_ocr ocr_distri_head.object_context_block "
-                                     "ocr_distri_head.conv_bn_dropout"),
-}
-OPENSEG_HEADS = {
-    "a plain head": _head("cls_head dsn_head"),
-    "OCR in openseg's form": _head("head dsn_head conv_3x3 spatial_ocr_head.object_context_block "
-                                   "spatial_ocr_head.conv_bn_dropout"),
-    "ASP-OCR": _head("head dsn_head asp_ocr_head.context asp_ocr_head.context.2.object_context_block "
-                     "asp_ocr_head.conv_bn_dropout", pyramid="asp_ocr_head"),
-    "Base-OC": _head("cls dsn oc_module_pre oc_module.stages.0 oc_module.conv_bn_dropout"),
-    "ASP-OC": _head("cls dsn context context.2.context.2.stages.0 context.2.conv_bn_dropout", pyramid="context.2",
-                    context_pixels="context.2.context", context_norm="context.2.context.2.conv_bn_dropout.0"),
-    "ISA": _head("cls_head dsn_head isa_head", attentions="isa_head.2.stages", fusion="isa_head.2.conv_bn",
-                 widening="isa_head.2.up_conv"),
-    "boundaries and directions": {"boundary_head": "mask_head", "direction_head": "dir_head"},
-}
-OPENSEG_HRNET_HEADS = OPENSEG_HEADS | {
-    "OCR in openseg's form": HRNET_HEADS["OCR in HRNet's own form"] | {"head.pixels": "conv3x3"},
-    "ASP-OCR": OPENSEG_HEADS["ASP-OCR"] | _head("cls_head aux_head"),
-}
-OCNET_HEADS = {
-    "Base-OC of the first release": _head("cls dsn context context.2.stages.0 context.2.conv_bn_dropout"),
-    "ASP-OC of the first release": OPENSEG_HEADS["ASP-OC"] | _head(
-        "", context_conv="context.2.context.2.conv_bn_dropout.0", context_norm="context.2.context.2.conv_bn_dropout.1"),
-    "Pyramid-OC": _head("cls dsn layer5", attentions="context.stages", fusion="context.conv_bn_dropout",
-                        widening="context.up_dr"),
-}
-# fmt: on
-ONE_MODULE: Rules = ((r"\.f_query\.", ".f_key."),)  # in OCNet's first release, stored under both names
-
-# A BatchNorm with its activation is a sequence of its own in the plain form of heads: conv 0, BN 1.0.
-PLAIN_NORM: Rules = ((r"^(?!backbone\.|stage|transition)(.*\.\d)\.0\.(?=[a-z_]+$)", r"\1."),)
-COMMON: Rules = (
+HEADS: Rules = (
+    (r"_range\.", "_range_sa."),
     # Sequences of (conv, BN, act) are numbered on: conv 0, BN 1, conv 2, BN 3.
-    (r"\.(f_\w+)\.0\.", r".\1.0.conv."),
-    (r"\.(f_\w+)\.1\.", r".\1.0.norm."),
-    (r"\.(f_\w+)\.2\.", r".\1.1.conv."),
-    (r"\.(f_\w+)\.3\.", r".\1.1.norm."),
-    (r"\b(long|short)_range_sa\.", r"\1_range."),
-    (r"\.f_(pixel|query)\.", ".query."),
-    (r"\.f_(object|key)\.", ".key."),
-    (r"\.f_(down|value)\.", ".value."),
-    (r"\.(f_up|W)\.", ".output."),
-    (r"^(\w*head\.(?:aux|classifier)|(?:boundary|direction)_head)\.[23]\.", r"\1.output."),
-    (r"^(\w*head\.(?:aux|classifier)|(?:boundary|direction)_head)\.(?=[01]\.)", r"\1.hidden."),
-    (r"\.(conv\d)\.(?=weight)", r".\1.conv."),
-    (r"\.bn(\d)\.", r".conv\1.norm."),
-    (r"\.0\.(?=(weight|bias)$)", ".conv."),
-    (r"\.1\.(?=(weight|bias|running_mean|running_var)$)", ".norm."),
-    # Leaves.
-    (r"norm\.weight$", "norm.scale"),
-    (r"\.weight$", ".kernel"),
-    (r"\.running_mean$", ".mean"),
-    (r"\.running_var$", ".var"),
+    (r"(\.f_\w+)\.1\.conv\.", r"\1.2."),
+    (r"(\.f_\w+)\.1\.norm\.", r"\1.3."),
+    (r"(\.f_\w+)\.0\.(?=conv|norm)", r"\1."),
+    (r"\.hidden\.", "."),
+    (r"\.output\.", ".2."),
+    (r"\.conv\.", ".0."),
+    (r"\.norm\.", ".1."),
 )
+LEAVES: Rules = ((r"\b(kernel|scale)$", "weight"), (r"\b(mean|var)$", r"running_\1"))
+OFFSETS = {"offset_head.classifier": "aux_head_offset"}
+
+
+def _projections(query: str, key: str, value: str, output: str) -> Rules:
+    ours = ("query", "key", "value", "output")
+    return tuple((rf"\.{x}\.", f".{y}.") for x, y in zip(ours, (query, key, value, output), strict=True))
+
+
+OBJECT_ATTENTION = _projections("f_pixel", "f_object", "f_down", "f_up")
+SELF_ATTENTION = _projections("f_query", "f_key", "f_value", "W")
 
 # What networks are fed, as config.model.input says it.
 IMAGENET_RGB = {"bgr": False, "divisor": 255.0, "mean": imagenet.MEAN, "std": imagenet.STD}
@@ -130,43 +89,83 @@ def renamed(name: str, rules: Rules) -> str:
 class CodeBase(NamedTuple):
     """What has written a state dict: its title, its names, what its networks are fed, its form of BatchNorm.
 
-    `input` has the keys of config.model.input, and is None for a backbone alone. `in_place_abn`: some of its networks
-    have in-place ABN where others have BatchNorm.
+    tells: patterns, each of which begins one of its keys. heads: by title, see published_heads.py. backbone: rules for
+    keys that begin with "backbone.". one_module: queries and keys are, stored under both names. input: has the keys of
+    config.model.input, and is None for a backbone alone. in_place_abn: some of its networks have in-place ABN where
+    others have BatchNorm.
     """
 
     title: str
-    rules: Rules
-    heads: dict[str, Parts]
+    tells: tuple[str, ...]
+    heads: Mapping[str, Parts]
     input: dict[str, Any] | None
+    backbone: Rules = ((r"^backbone\.", ""),)
+    one_module: bool = False
     in_place_abn: bool = True
 
-    def rename(self, key: str) -> str:
-        """A state-dict key -> the name of our array."""
-        key = renamed(key, ((PREFIX, ""), *PLAIN_NORM, *self.rules))
-        names = {theirs: ours for parts in self.heads.values() for ours, theirs in parts.items()}
-        part = max((theirs for theirs in names if key.startswith(f"{theirs}.")), key=len, default="")
-        return renamed(names.get(part, "") + key.removeprefix(part), COMMON)
+    def key(self, name: str, title: str) -> str | None:
+        """The key of our array, in its plain form; None where it is of a part that the head of this title lacks."""
+        if name.startswith(("backbone.", "offset_trunk.")):
+            return renamed(name, TRUNKS + BLOCKS + LEAVES + self.backbone)
+        parts = self.heads.get(title, {}) | OFFSETS
+        part = next((part for part in parts if name.startswith(f"{part}.")), None)
+        if part is None:
+            return None
+        rules = HEADS + LEAVES
+        if part.startswith("head.attention"):
+            rules = (OBJECT_ATTENTION if "OCR" in title else SELF_ATTENTION) + rules
+        return parts[part] + renamed(name.removeprefix(part), rules)
+
+    def plain(self, key: str) -> str:
+        """A state-dict key in the form in which keys are compared."""
+        key = renamed(key, PLAIN)
+        return key.replace(".f_query.", ".f_key.") if self.one_module else key
+
+    def title_of(self, keys: Iterable[str]) -> str:
+        """The title of the head that state-dict keys are of; "" where none is of a head."""
+        parts = OFFSETS.values()
+        keys = [key for key in map(self.plain, keys) if not re.match(BACKBONE, key) and not _part_of(key, parts)]
+        known = {theirs for parts in self.heads.values() for theirs in parts.values()}
+        of_heads = [key for key in keys if _part_of(key, known)]
+        for title, parts in self.heads.items():
+            found = {_part_of(key, parts.values()) for key in of_heads}
+            needed = {theirs for ours, theirs in parts.items() if ours not in OPTIONAL}
+            if found <= set(parts.values()) and needed <= found:
+                return title
+        first = sorted({key.partition(".")[0] for key in keys if why_ignored(key) is None})
+        return f"an unknown head ({', '.join(first[:8])}{', ...' * (len(first) > 8)})" if first else ""
 
 
-HRNET = CodeBase("HRNet, HRNet + OCR or OVeNet", HRNET_BACKBONE, HRNET_HEADS, IMAGENET_RGB, in_place_abn=False)
-OPENSEG_HRNET = CodeBase("openseg (HRNet)", HRNET_BACKBONE, OPENSEG_HRNET_HEADS, IMAGENET_BGR)
-OPENSEG_RESNET = CodeBase("openseg (ResNet)", RESNET_BACKBONE, OPENSEG_HEADS, CAFFE_BGR)
-OCNET = CodeBase("OCNet's first release", RESNET_BACKBONE + ONE_MODULE, OCNET_HEADS, CAFFE_RGB)
-IMAGENET_RESNET = CodeBase("ResNet on ImageNet", RESNET_BACKBONE, {}, None, in_place_abn=False)
+def _part_of(key: str, parts: Iterable[str]) -> str:
+    return max((part for part in parts if key.startswith(f"{part}.")), key=len, default="")
+
+
+OPENSEG_RESNET = CodeBase(
+    "openseg (ResNet)",
+    (r"backbone\.layer2\.",),
+    published_heads.OPENSEG,
+    CAFFE_BGR,
+    backbone=((r"^backbone\.(?=(conv|bn)\d)", "backbone.resinit."),),
+)
+OPENSEG_HRNET = CodeBase(
+    "openseg (HRNet)", (r"backbone\.",), published_heads.OPENSEG_ON_HRNET, IMAGENET_BGR, backbone=()
+)
+OCNET = CodeBase(
+    "OCNet's first release", (r"layer2\.", r"(cls|dsn)\."), published_heads.OCNET, CAFFE_RGB, one_module=True
+)
+IMAGENET_RESNET = CodeBase("ResNet on ImageNet", (r"layer2\.",), {}, None, in_place_abn=False)
+HRNET = CodeBase("HRNet, HRNet + OCR or OVeNet", (), published_heads.HRNET, IMAGENET_RGB, in_place_abn=False)
+CODE_BASES = (OPENSEG_RESNET, OPENSEG_HRNET, OCNET, IMAGENET_RESNET, HRNET)
 
 
 def recognise(keys: Iterable[str]) -> CodeBase:
     """The code base whose names these state-dict keys are."""
     keys = {re.sub(PREFIX, "", key) for key in keys}
-    if _some(r"backbone\.", keys):
-        return OPENSEG_RESNET if _some(r"backbone\.layer2\.", keys) else OPENSEG_HRNET
-    if _some(r"layer2\.", keys):
-        return OCNET if _some(r"(cls|dsn)\.", keys) else IMAGENET_RESNET
-    return HRNET
 
+    def some(pattern: str) -> bool:
+        return any(re.match(pattern, key) for key in keys)
 
-def _some(pattern: str, names: Iterable[str]) -> bool:
-    return any(re.match(pattern, name) for name in names)
+    return next(code_base for code_base in CODE_BASES if all(map(some, code_base.tells)))
 
 
 def why_ignored(key: str) -> str | None:
@@ -176,11 +175,14 @@ def why_ignored(key: str) -> str | None:
 
 
 def describe(names: Iterable[str], head: str) -> str:
-    """What network has arrays of these names, and this head: "ResNet (3, 4, 23, 3), Base-OC, offsets"."""
-    all_names = " ".join(names)
-    modules = set(re.findall(r"(?<!\S)backbone\.trunk\.((?:stage|layer)\d)\.(\d+)", all_names))
+    """What network has arrays of these names, ours or state-dict keys, and this head: "ResNet (3, 4, 23, 3), Base-OC,
+    offsets"."""
+    names = [re.sub(PREFIX, "", name) for name in names]
+    module = r"(?:backbone\.)?(?:trunk\.)?(stage\d|layer[1-4])\.(\d+)\."
+    modules = {match.groups() for name in names if (match := re.match(module, name))}
+    kind = "HRNet" if any(stage.startswith("stage") for stage, _ in modules) else "ResNet"
+    modules = {(stage, _) for stage, _ in modules if kind == "ResNet" or stage.startswith("stage")}
     counts = tuple(Counter(stage for stage, _ in sorted(modules)).values())
-    kind = "ResNet" if any(stage.startswith("layer") for stage, _ in modules) else "HRNet"
-    offsets = "offsets" if " offset_head." in f" {all_names}" else ""
+    offsets = "offsets" if any(re.match(r"offset_head|offset_layer|aux_head_offset", name) for name in names) else ""
     backbone = f"{kind} {counts}" if counts else "no backbone known here"
     return ", ".join(filter(None, (backbone, head, offsets)))

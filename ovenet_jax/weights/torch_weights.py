@@ -20,11 +20,6 @@ NARROW = (np.float16, ml_dtypes.bfloat16)
 ABN_EPS = 1e-5  # of in-place ABN: added to its scale, and to the variance as in BatchNorm
 
 
-def holds_backbone_only(names: Iterable[str]) -> bool:
-    """Whether arrays of these names are ImageNet weights: a backbone, no head that is used here."""
-    return all(name.startswith("backbone.") for name in names)
-
-
 def in_place_abn(keys: Iterable[str]) -> set[str]:
     """Of these state-dict keys, the scales of in-place ABN.
 
@@ -44,6 +39,15 @@ def fold_in_place_abn(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndar
     return {key: np.abs(x) + ABN_EPS if key in scales else x for key, x in state_dict.items()}
 
 
+def matched(names: Iterable[str], keys: Iterable[str]) -> dict[str, str]:
+    """Of these state-dict keys, those of our arrays of these names: key -> name."""
+    keys = list(keys)
+    code_base = recognise(keys)
+    title = code_base.title_of(keys)
+    name_of = {code_base.key(name, title): name for name in names}
+    return {key: name_of[plain] for key in keys if (plain := code_base.plain(key)) in name_of}
+
+
 def fill(
     expected: Mapping[str, np.ndarray | jax.Array], state_dict: Mapping[str, np.ndarray], source: str
 ) -> dict[str, np.ndarray]:
@@ -54,19 +58,16 @@ def fill(
     Raises UserError: naming all keys without a target, all arrays left unfilled, all wrong shapes, all keys of one
     array that differ, and all values that are no finite floating-point numbers.
     """
-    code_base, problems = recognise(state_dict), []
-    found: dict[str, tuple[str, np.ndarray]] = {}
-    for key, value in state_dict.items():
-        if why_ignored(key) is None:
-            name = code_base.rename(key)
-            if name in found and not np.array_equal(found[name][1], value):
-                problems.append(f"{key} and {found[name][0]} are both {name}, and differ")
-            found[name] = (key, value)
-    problems += [f"{found[name][0]} has no target" for name in found.keys() - expected.keys()]
-    problems += [f"nothing fills {name} {expected[name].shape}" for name in expected.keys() - found.keys()]
+    names, keys = matched(expected, state_dict), {}
+    problems = [f"{key} has no target" for key in state_dict if key not in names and why_ignored(key) is None]
+    for key, name in names.items():
+        first = keys.setdefault(name, key)
+        if not np.array_equal(state_dict[key], state_dict[first]):
+            problems.append(f"{key} and {first} are both {name}, and differ")
+    problems += [f"nothing fills {name} {expected[name].shape}" for name in expected.keys() - keys.keys()]
     arrays = {}
-    for name in expected.keys() & found.keys():
-        key, value = found[name]
+    for name, key in keys.items():
+        value = state_dict[key]
         ours = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value  # [out, in, h, w] -> [h, w, in, out]
         if ours.shape != expected[name].shape:
             problems.append(f"{key} has shape {ours.shape} (channels last), {name} needs {expected[name].shape}")

@@ -8,7 +8,7 @@ from configs import cityscapes, common, openseg
 from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import InitialValues
 from ovenet_jax.models.zoo import create_model
-from ovenet_jax.weights.published_heads import title_of_config, title_of_names
+from ovenet_jax.weights.published_heads import title_of_config
 from ovenet_jax.weights.published_keys import state_dict
 from ovenet_jax.weights.published_names import (
     HRNET,
@@ -20,7 +20,7 @@ from ovenet_jax.weights.published_names import (
     recognise,
     why_ignored,
 )
-from ovenet_jax.weights.torch_weights import holds_backbone_only, in_place_abn
+from ovenet_jax.weights.torch_weights import in_place_abn, matched
 from tests.places import SHARED
 
 MANIFESTS = sorted((SHARED / "goldens" / "manifests").glob("*.json"))
@@ -47,8 +47,13 @@ MANIFESTS = sorted((SHARED / "goldens" / "manifests").glob("*.json"))
         ("ocr_distri_head.conv_bn_dropout.1.0.bias", "head.fusion.norm.bias"),
     ],
 )
-def test_keys_of_hrnet_and_ovenet_have_our_names(key, name):
-    assert HRNET.rename(key) == name
+def test_arrays_have_the_keys_of_hrnet_and_ovenet(key, name):
+    assert HRNET.plain(key) in keys_of(HRNET, name)
+
+
+def keys_of(code_base, name):
+    """With any head."""
+    return {code_base.key(name, title) for title in ("", *code_base.heads)}
 
 
 @pytest.mark.parametrize(
@@ -76,8 +81,8 @@ def test_keys_of_hrnet_and_ovenet_have_our_names(key, name):
         (OPENSEG_HRNET, "backbone.transition0.1.0.1.bias", "backbone.trunk.transition0.1.norm.bias"),
     ],
 )  # fmt: skip
-def test_keys_of_the_ocnet_series_have_our_names(code_base, key, name):
-    assert code_base.rename(key) == name
+def test_arrays_have_the_keys_of_the_ocnet_series(code_base, key, name):
+    assert code_base.plain(key) in keys_of(code_base, name)
 
 
 @pytest.mark.parametrize(
@@ -108,46 +113,52 @@ def test_a_code_base_is_told_by_its_keys(keys, code_base):
         ("pyramid_oc", "Pyramid-OC"),
     ],
 )
-def test_a_network_is_described_by_its_arrays(tiny_model, head, title):
+def test_a_network_is_described_by_its_arrays_and_by_their_keys(tiny_model, head, title):
     tiny_model.backbone, tiny_model.head = openseg.network(head, "r_tiny")
     del tiny_model.offset
-    names = names_of(tiny_model)
-    assert title_of_names(names) == title_of_config(tiny_model.head) == title
-    assert describe(names, title) == f"ResNet (1, 1, 1, 1), {title}"
+    check_description(tiny_model, title, f"ResNet (1, 1, 1, 1), {title}")
 
 
 def test_an_ovenet_is_described_with_its_offsets(tiny_model):
     tiny_model.backbone.modules = (1, 1, 2)
-    names = names_of(tiny_model)
     title = "OCR in HRNet's own form"
-    assert title_of_names(names) == title_of_config(tiny_model.head) == title
-    assert describe(names, title) == f"HRNet (1, 1, 2), {title}, offsets"
+    check_description(tiny_model, title, f"HRNet (1, 1, 2), {title}, offsets")
 
 
 def test_a_segfix_is_described_by_its_heads_and_stages():
     model = cityscapes.get_config("segfix_hx20").model
     model.backbone.update({"width": 4, "blocks": 1, "layer1_width": 4, "modules": (1, 2, 1)})
-    names = names_of(model)
     title = "boundaries and directions"
-    assert title_of_names(names) == title_of_config(model.head) == title
-    assert describe(names, title) == f"HRNet (1, 1, 2, 1), {title}"
+    check_description(model, title, f"HRNet (1, 1, 2, 1), {title}")
+
+
+def check_description(model, title, description):
+    names, keys = names_of(model), keys_of_network(model)
+    assert recognise(keys).title_of(keys) == title_of_config(model.head) == title
+    assert describe(names, title) == describe(keys, title) == description
 
 
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        (lambda names: [*names, "head.pyramid.kernel"], "pixels, pyramid"),
-        (lambda names: [name for name in names if ".fusion." not in name], "classifier, pixels"),
+        (lambda keys: [*keys, "context.2.conv2.0.weight"], "cls, context, dsn, oc_module, oc_module_pre"),
+        (lambda keys: [key for key in keys if ".conv_bn_dropout." not in key], "cls, dsn, oc_module, oc_module_pre"),
     ],
 )
 def test_a_head_that_is_not_known_is_no_other(tiny_model, change, parts):
-    """Though it has `attention.query` as Base-OC has; and a config that names it is no file's."""
-    _, tiny_model.head = openseg.network("base_oc", "r_tiny")
-    title = title_of_names(change(names_of(tiny_model)))
-    assert title.startswith("an unknown head (attention.key, ") and parts in title
+    """Though it has all that Base-OC has, or most; and a config that names it is no file's."""
+    tiny_model.backbone, tiny_model.head = openseg.network("base_oc", "r_tiny")
+    del tiny_model.offset
+    keys = change(keys_of_network(tiny_model))
+    assert recognise(keys).title_of(keys) == f"an unknown head ({parts})"
     tiny_model.head.name = "new"
     assert title_of_config(tiny_model.head) == "the head 'new'"
-    assert title_of_names([]) == title_of_names(["backbone.conv1.conv.kernel", "offset_head.classifier.x"]) == ""
+    assert HRNET.title_of([]) == HRNET.title_of(["conv1.weight", "aux_head_offset.0.weight"]) == ""
+
+
+def keys_of_network(model_config):
+    _, params, statistics = parameters.split(create_model(model_config))
+    return list(state_dict(model_config, params | statistics, steps=7))
 
 
 def names_of(model_config):
@@ -190,20 +201,19 @@ def test_every_key_of_a_full_size_checkpoint_lands(manifest, monkeypatch):
     _, params, statistics = parameters.split(create_model(full_size(content)))
     expected = {name: value.shape for name, value in {**params, **statistics}.items()}
     keys = content["keys"] | content.get("additional_keys_in_training_checkpoints", {})
-    code_base, found = recognise(keys), {}
-    for key, shape in keys.items():
-        if why_ignored(key) is None:
-            name, twice = code_base.rename(key), code_base is OCNET and ".f_query." in key
-            assert (name in found) == twice, key
-            found[name] = (*shape[2:], shape[1], shape[0]) if len(shape) == 4 else tuple(shape)
-    imagenet = "imagenet" in content["name"]
-    assert holds_backbone_only(found) == imagenet
-    if imagenet:
+    code_base, names, found = recognise(keys), matched(expected, keys), {}
+    assert names.keys() == {key for key in keys if why_ignored(key) is None}
+    for key, name in names.items():
+        shape, twice = keys[key], code_base is OCNET and ".f_query." in key
+        assert (name in found) == twice, key
+        found[name] = (*shape[2:], shape[1], shape[0]) if len(shape) == 4 else tuple(shape)
+    if "imagenet" in content["name"]:
         assert found == {name: shape for name, shape in expected.items() if name.startswith("backbone.")}
+        assert code_base.title_of(keys) == ""
     else:
         assert found == expected
         assert sum(value.size for value in params.values()) == content["params_without_coords"]
-    folded = {code_base.rename(key).partition(".")[0] for key in in_place_abn(keys)}
+    folded = {names[key].partition(".")[0] for key in in_place_abn(keys)}
     assert folded == parts_with_in_place_abn(content["name"])
 
 

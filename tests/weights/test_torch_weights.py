@@ -9,7 +9,7 @@ from configs import common
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
-from ovenet_jax.weights.torch_weights import fill, fold_in_place_abn, holds_backbone_only, in_place_abn, read_pth
+from ovenet_jax.weights.torch_weights import fill, fold_in_place_abn, in_place_abn, read_pth
 from tests.places import SHARED
 from tests.published_keys import load_state_dict, published
 
@@ -48,7 +48,8 @@ def test_everything_that_does_not_fit_is_listed_at_once(tiny_model):
 
 # The first release's keys and queries are one module.
 SHARED_MODULE = ("context.stages.0.f_key.1.weight", "context.stages.0.f_query.1.weight")
-OF_FIRST_RELEASE = {f"{module}.bias": np.zeros(2, np.float32) for module in ("layer2.0.bn1", "cls")}
+MODULES = ("layer2.0.bn1", "cls", "layer5.0", "context.conv_bn_dropout.0")
+OF_FIRST_RELEASE = {f"{module}.bias": np.zeros(2, np.float32) for module in MODULES}
 
 
 def test_a_module_stored_under_two_names_is_one():
@@ -61,8 +62,9 @@ def test_a_module_stored_under_two_names_is_one():
 def test_two_keys_of_one_array_that_differ_are_both_named():
     key, query = SHARED_MODULE
     state_dict = OF_FIRST_RELEASE | {key: np.asarray([1.0, 2.0]), query: np.asarray([1.0, 3.0])}
-    with pytest.raises(UserError, match=f"{query} and {key} are both head.attentions.0.key.0.norm.scale, and differ"):
-        fill({}, state_dict, "weights.pth")
+    name = "head.attentions.0.key.0.norm.scale"
+    with pytest.raises(UserError, match=f"{query} and {key} are both {name}, and differ"):
+        fill({name: np.zeros(2, np.float32)}, state_dict, "weights.pth")
 
 
 BATCH_NORM = {"weight": np.asarray([-0.5, 2.0], np.float32), "running_var": np.ones(2, np.float32)}
@@ -108,12 +110,6 @@ def test_half_precision_is_widened():
     filled = fill(expected, {"bn1.bias": np.asarray([1.5, 0.1], np.float16)}, "weights.pth")
     assert filled["backbone.conv1.norm.bias"].dtype == np.float32
     np.testing.assert_array_equal(filled["backbone.conv1.norm.bias"], np.float16([1.5, 0.1]))
-
-
-def test_a_backbone_alone_is_recognised():
-    backbone = ["backbone.conv1.conv.kernel", "backbone.layer1.0.conv1.norm.scale"]
-    assert holds_backbone_only(backbone)
-    assert not holds_backbone_only([*backbone, "head.classifier.output.bias"])
 
 
 def folders_with_pth():
