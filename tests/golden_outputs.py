@@ -4,6 +4,7 @@ from functools import cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -17,7 +18,7 @@ from ovenet_jax.models.hrnet import HRNet, Stage
 from ovenet_jax.models.isa import ISA
 from ovenet_jax.models.layers import BatchNorm, InitialValues, relu, resize_bilinear
 from ovenet_jax.models.ocnet import ASPOC, BaseOC, PyramidOC
-from ovenet_jax.models.ocr import ASPOCR, OCR, gather_regions
+from ovenet_jax.models.ocr import OCR, gather_regions
 from ovenet_jax.models.ovenet import OVeNet
 from ovenet_jax.models.resnet import Layer, ResNet
 from ovenet_jax.models.segfix import SegFix, SegFixOutput
@@ -112,10 +113,10 @@ def build_head(network: dict, backbone: nnx.Module, init: InitialValues) -> nnx.
         "init": init,
     }
     if head["type"] == "ocr":
-        return OCR(features, classes, bias=head["attention_bias"], **options)
+        return OCR(features, classes, dilations=(), bias=head["attention_bias"], output_bias=True, **options)
     if head["type"] == "asp_ocr":
         options |= {"dilations": head["dilations"], "output_bias": head["classifier_bias"]}
-        return ASPOCR(features, classes, **options)
+        return OCR(features, classes, bias=True, **options)
     if head["type"] == "isa":
         return ISA(features, classes, factors=[tuple(block) for block in head["factors"]], **options)
     if head["type"] == "pyramid_oc":
@@ -204,10 +205,11 @@ def _parts(model: OVeNet, image: jax.Array) -> dict[str, jax.Array]:
     features = model.backbone.features(stages)
     pixels = model.head.pixels(features.main)
     regions = gather_regions(pixels, model.head.aux(features.aux))
+    context = model.head.attention(pixels, regions)
     return arrays | {
         "mid_conv3x3_ocr": pixels,
         "mid_ocr_gather_head": regions[:, :, None],
-        "mid_ocr_distri_head": model.head.augment(pixels, regions),
+        "mid_ocr_distri_head": model.head.fusion(jnp.concatenate([context, pixels], axis=-1)),
         "mid_aux_head_offset": model.offset_head.classifier(model.backbone.last(offset_stages)),
     }
 

@@ -295,7 +295,10 @@ BAD_INPUT = {
         of_resnet,
         r"the file holds ResNet \(3,\), and the config makes HRNet \(1, 1, 1\); choose",
     ),
-    "something else": (of_something_else, "the file holds no backbone known here, and the config makes"),
+    "something else": (
+        of_something_else,
+        r"the file holds no backbone known here, an unknown head \(blocks\), and the config makes",
+    ),
     "integers": (
         lambda model: {key: value.astype(np.int8) for key, value in whole(model).items()},
         "conv1.weight holds int8, not floating-point numbers",

@@ -60,7 +60,10 @@ class ObjectAttention(nnx.Module):
 
 
 class OCR(nnx.Module):
-    """Features -> Logits(aux: the soft object regions, main: classes from features and context)."""
+    """Features -> Logits(aux: the soft object regions, main: classes from features and context).
+
+    ASP-OCR has `dilations`: a pyramid of the raw features stands beside the context then, in place of the pixels.
+    """
 
     def __init__(
         self,
@@ -70,61 +73,27 @@ class OCR(nnx.Module):
         aux: PixelClassifier,
         mid_features: int,
         key_features: int,
+        dilations: tuple[int, ...],
         bias: bool,
-        activation: Activation,
-        dropout: float,
-        init: InitialValues,
-    ):
-        options: dict[str, Any] = {"activation": activation, "init": init}
-        layer = partial(ConvNormAct, in_head=True, activation=activation, init=init)
-        self.aux = aux
-        self.pixels = layer(in_features, mid_features, 3, bias=True)
-        self.attention = ObjectAttention(mid_features, key_features, bias=bias, **options)
-        self.fusion = layer(2 * mid_features, mid_features, 1, bias=bias)
-        self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))  # whole channels
-        self.classifier = Conv(mid_features, num_classes, 1, bias=True, in_head=True, init=init)
-
-    def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Logits:
-        aux = self.aux(features.aux, rngs)
-        pixels = self.pixels(features.main)
-        augmented = self.augment(pixels, gather_regions(pixels, aux))
-        return Logits(aux=aux, main=self.classifier(self.dropout(augmented, rngs=rngs)))
-
-    def augment(self, pixels: jax.Array, regions: jax.Array) -> jax.Array:
-        """Pixel representations [B, H, W, C] with their context from `regions` [B, K, C] -> [B, H, W, C]."""
-        return self.fusion(jnp.concatenate([self.attention(pixels, regions), pixels], axis=-1))
-
-
-class ASPOCR(nnx.Module):
-    """OCR's context beside an atrous pyramid of the raw features: Features -> Logits."""
-
-    def __init__(
-        self,
-        in_features: int,
-        num_classes: int,
-        *,
-        aux: PixelClassifier,
-        mid_features: int,
-        key_features: int,
-        dilations: tuple[int, int, int],
         output_bias: bool,
         activation: Activation,
         dropout: float,
         init: InitialValues,
     ):
-        options: dict[str, Any] = {"bias": True, "activation": activation, "init": init}
-        layer = partial(ConvNormAct, bias=True, in_head=True, activation=activation, init=init)
+        options: dict[str, Any] = {"activation": activation, "init": init}
+        layer = partial(ConvNormAct, in_head=True, **options)
         self.aux = aux
-        self.pixels = layer(in_features, mid_features, 3)
-        self.attention = ObjectAttention(mid_features, key_features, **options)
-        self.pyramid = AtrousPyramid(in_features, mid_features, dilations, **options)
-        self.fusion = layer(5 * mid_features, mid_features, 1)
-        self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))
+        self.pixels = layer(in_features, mid_features, 3, bias=True)
+        self.attention = ObjectAttention(mid_features, key_features, bias=bias, **options)
+        self.pyramid = AtrousPyramid(in_features, mid_features, dilations, bias=bias, **options) if dilations else None
+        self.fusion = layer((2 + len(dilations)) * mid_features, mid_features, 1, bias=bias)
+        self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))  # whole channels
         self.classifier = Conv(mid_features, num_classes, 1, bias=output_bias, in_head=True, init=init)
 
     def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Logits:
         aux = self.aux(features.aux, rngs)
         pixels = self.pixels(features.main)
         context = self.attention(pixels, gather_regions(pixels, aux))
-        fused = self.fusion(jnp.concatenate([context, self.pyramid(features.main)], axis=-1))
+        beside = pixels if self.pyramid is None else self.pyramid(features.main)
+        fused = self.fusion(jnp.concatenate([context, beside], axis=-1))
         return Logits(aux=aux, main=self.classifier(self.dropout(fused, rngs=rngs)))

@@ -3,6 +3,7 @@
 Source: Yuan, Xie, Chen and Wang, "SegFix: Model-Agnostic Boundary Refinement for Segmentation", ECCV 2020.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -60,20 +61,18 @@ class SegFix(nnx.Module):
         activation: Activation,
         init: InitialValues,
     ):
-        def head(out_features: int) -> PixelClassifier:
-            return PixelClassifier(
-                backbone.width,
-                out_features,
-                hidden_features=hidden_features,
-                kernel_size=1,
-                bias=False,
-                output_bias=False,
-                dropout=0.0,
-                activation=activation,
-                in_head=True,
-                init=init,
-            )
-
+        head = partial(
+            PixelClassifier,
+            backbone.width,
+            hidden_features=hidden_features,
+            kernel_size=1,
+            bias=False,
+            output_bias=False,
+            dropout=0.0,
+            activation=activation,
+            in_head=True,
+            init=init,
+        )
         self.backbone = backbone
         self.boundary_head = head(2)
         self.direction_head = head(num_directions)

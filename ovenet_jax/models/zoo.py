@@ -14,7 +14,7 @@ from ovenet_jax.models.hrnet import HRNet, Stage
 from ovenet_jax.models.isa import ISA
 from ovenet_jax.models.layers import BatchNorm, InitialValues, relu
 from ovenet_jax.models.ocnet import ASPOC, BaseOC, PyramidOC
-from ovenet_jax.models.ocr import ASPOCR, OCR
+from ovenet_jax.models.ocr import OCR
 from ovenet_jax.models.ovenet import OVeNet
 from ovenet_jax.models.resnet import ResNet, dilated_layers
 from ovenet_jax.models.segfix import SegFix
@@ -27,11 +27,15 @@ if TYPE_CHECKING:
 HEADS: dict[str, type] = {
     "fcn": FCN,
     "ocr": OCR,
-    "asp_ocr": ASPOCR,
+    "asp_ocr": OCR,
     "base_oc": BaseOC,
     "pyramid_oc": PyramidOC,
     "asp_oc": ASPOC,
     "isa": ISA,
+}
+FIXED: dict[str, dict[str, Any]] = {  # what tells heads of one class apart
+    "ocr": {"dilations": (), "output_bias": True},
+    "asp_ocr": {"bias": True},
 }
 INTEGER_SEQUENCES = {  # in config.model: the meaning of one entry, and the number of entries (None: any)
     "backbone.modules": ("of stages 2, 3 and 4, like (1, 4, 3)", 3),
@@ -152,6 +156,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
 def _create_head(model: "ConfigDict", backbone: Backbone, init: InitialValues) -> Head:
     kind = _named("head.name", model.head.name, HEADS)
     given = {"num_classes": model.num_classes, "align_corners": model.align_corners, "init": init}
+    given |= FIXED.get(model.head.name, {})
     options = _options("head", model.head, kind.__init__, in_features=backbone.width, **given)
     if "factors" in options:
         options["factors"] = _factors(options["factors"])

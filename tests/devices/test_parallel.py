@@ -23,7 +23,7 @@ from ovenet_jax.models.contracts import Features
 from ovenet_jax.models.isa import ISA
 from ovenet_jax.models.layers import Conv, ConvNormAct, InitialValues, keep_layout, resize_bilinear
 from ovenet_jax.models.ocnet import ASPOC, BaseOC, PyramidOC
-from ovenet_jax.models.ocr import ASPOCR
+from ovenet_jax.models.ocr import OCR
 from ovenet_jax.models.resnet import ResNet, dilated_layers
 from tests.collectives import collectives
 from tests.free_port import free_address
@@ -149,7 +149,7 @@ PARTS = {
     ),
     "base_oc": lambda: head(BaseOC, half=False, **OC),
     "pyramid_oc": lambda: head(PyramidOC, sizes=(1, 2, 3)),
-    "asp_ocr": lambda: head(ASPOCR, dilations=(1, 2, 6), output_bias=True),
+    "asp_ocr": lambda: head(OCR, dilations=(1, 2, 6), bias=True, output_bias=True),
 }
 SLOW_PARTS = ("base_oc", "pyramid_oc", "asp_ocr")
 

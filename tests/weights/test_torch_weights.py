@@ -54,7 +54,8 @@ OF_FIRST_RELEASE = {f"{module}.bias": np.zeros(2, np.float32) for module in MODU
 
 def test_a_module_stored_under_two_names_is_one():
     state_dict = OF_FIRST_RELEASE | dict.fromkeys(SHARED_MODULE, np.asarray([1.0, 2.0]))
-    names = ("backbone.trunk.layer2.0.conv1.norm.bias", "head.classifier.bias", "head.attentions.0.key.0.norm.scale")
+    names = ("backbone.trunk.layer2.0.conv1.norm.bias", "head.classifier.bias", "head.pixels.conv.bias")
+    names += ("head.fusion.conv.bias", "head.attentions.0.key.0.norm.scale")
     filled = fill(dict.fromkeys(names, np.zeros(2, np.float32)), state_dict, "weights.pth")
     np.testing.assert_array_equal(filled["head.attentions.0.key.0.norm.scale"], [1, 2])
 
