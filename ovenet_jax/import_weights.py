@@ -1,5 +1,6 @@
 """Published PyTorch weights -> a folder that training starts from, and that is evaluated and predicted with."""
 
+import hashlib
 from collections import Counter
 from contextlib import closing, suppress
 from pathlib import Path
@@ -33,7 +34,7 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
         raise UserError("--mode=import needs the file to read: --source=FILE.pth.")
     _refuse_taken(folder)
     task = task_of(config)
-    state_dict = torch_weights.read_pth(source)
+    state_dict = torch_weights.read_file(source)
     code_base = recognise(state_dict)
     ignored = {key: reason for key in state_dict if (reason := why_ignored(key))}
     _, params, statistics = parameters.split(create_model(config.model, config.seed))
@@ -53,7 +54,7 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
     in_place = sorted({names[key].partition(".")[0] for key in torch_weights.in_place_abn(state_dict) if key in names})
     if not backbone_only:
         _check_activations(config.model.head, bool(set(in_place) - {"backbone", "offset_trunk"}), source)
-        _compare_input(config.model.input, code_base.input or {}, f"{source}, of {code_base.title},")
+        _compare_input(config.model, code_base.fed, f"{source}, of {code_base.title},")
     loaded = torch_weights.fill(expected, torch_weights.fold_in_place_abn(state_dict), str(source))
     offered = starting_point.Source(source.name, loaded, config.model.head)
     arrays, origins = starting_point.take_over(fresh, config.model.head, offered)
@@ -61,7 +62,9 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
     norm = "plain BatchNorm"
     if in_place:
         norm = f"in-place ABN in {' and '.join(in_place)}: scales are |weight| + {torch_weights.ABN_EPS}"
-    report: dict[str, Any] = {"source": str(source), "form": form, "code_base": code_base.title}
+    with torch_weights.file_and_entry(source)[0].open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    report: dict[str, Any] = {"source": str(source), "sha256": checksum, "form": form, "code_base": code_base.title}
     report |= {"batch_norm": norm, "input": config.model.input.to_dict(), "arrays": origins, "ignored": ignored}
     classes = None
     with suppress(UserError):  # of a data set whose class table is not there
@@ -101,9 +104,9 @@ def _check_activations(head: ConfigDict, in_place_abn: bool, source: Path) -> No
         raise UserError(f"{what}, and {' and '.join(wrong)} is {other!r}; {helps}.")
 
 
-def _compare_input(configured: ConfigDict, published: dict, source: str) -> None:
-    """Prints a note where the network would be fed images in another form than the published one was."""
-    other = {key: value for key, value in published.items() if configured[key] != value}
+def _compare_input(configured: ConfigDict, published: dict[str, Any], source: str) -> None:
+    """Prints a note where the network would be fed images in another form than the published one was, or resize so."""
+    flat = workdir.leaves(configured.to_dict())
+    other = [f"--config.model.{key}={value}".replace(" ", "") for key, value in published.items() if flat[key] != value]
     if other:
-        wanted = f"{' and '.join(f'{key} {value}' for key, value in other.items())} in config.model.input"
-        print(f"Note: {source} was trained on images with {wanted}, which says otherwise.")
+        print(f"Note: {source} was trained with {' '.join(other)}, and the config says otherwise.")

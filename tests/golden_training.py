@@ -183,8 +183,8 @@ def _published_names(arrays: dict) -> dict:
     """Arrays named <what>.<our name> under <what>.<published key, in its plain form>, too."""
     found = dict(arrays)
     for array, value in arrays.items():
-        what, _, name = array.partition(".")
-        found |= {f"{what}.{HRNET.key(name, title)}": value for title in HRNET.heads}
+        what, part, name = re.match(r"(.*?)(\.(?:backbone|head|offset_trunk|offset_head)\.|$)(.*)", array).groups()
+        found |= {f"{what}.{HRNET.key(part[1:] + name, title)}": value for title in HRNET.heads if part}
     return found
 
 

@@ -28,7 +28,7 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.segfix.files import read_offsets
 from ovenet_jax.segfix.instances import read_list as read_instances
 from ovenet_jax.weights import pth_file
-from ovenet_jax.weights.torch_weights import read_pth
+from ovenet_jax.weights.torch_weights import read_file
 
 SECONDS, MEGABYTES = 10, 1024
 NUMBERS = [0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]
@@ -128,7 +128,7 @@ PARSERS = {
     "jpeg": Parser(JPEGS, lambda file: is_image(read_image(file.read_bytes()).array)),
     "label": Parser(PNGS, lambda file: read_label(file.read_bytes()).array.ndim == 2),
     "any": Parser([*PNGS, *JPEGS, *OTHERS], lambda file: is_image(read_any_image(file.read_bytes()).array)),
-    "pth": Parser([checkpoint(True), checkpoint(False)], lambda file: is_state(read_pth(file)), UserError),
+    "pth": Parser([checkpoint(True), checkpoint(False)], lambda file: is_state(read_file(file)), UserError),
     "yaml": Parser([CLASSES], lambda file: isinstance(read_classes(file), Labels), UserError),
     "list": Parser([b"images/a.png labels/a.png\n", b"images/b.png\tlabels/b.png 3\r\n"], lambda file: bool(
         read_list(file, file.parent)

@@ -171,7 +171,7 @@ def test_another_form_of_input_is_noted(base_oc, tmp_path, capsys):
     base_oc.model.input.divisor = 255.0
     file = write_pth(tmp_path / "base_oc.pth", published(trained(base_oc.model), base_oc.model))
     import_weights(base_oc, file, tmp_path / "imported")
-    note = f"Note: {file}, of openseg (ResNet), was trained on images with bgr True and divisor 1.0"
+    note = f"Note: {file}, of openseg (ResNet), was trained with --config.model.input.bgr=True --config.model.input.div"
     assert note in capsys.readouterr().out
 
 

@@ -1,10 +1,10 @@
-"""The arrays in a `.pth` file, which anyone may have made: without PyTorch, and without running anything from it.
+"""Reads the arrays in a `.pth` file, which anyone may have made, without PyTorch and without running code from it.
 
-PyTorch's loader for weights alone allows more than a state dict needs, some of which can end the process or take any
-amount of memory. Here a name in a file stands for one of the few things below or for a refusal, and no array is made
-that is larger than what the file holds.
+PyTorch's loader for weights (weights_only) accepts files that end the process or take any amount of memory. Here only
+the globals in KNOWN are what they are; every other one stands for a placeholder, `Foreign`. No array is larger than
+the file.
 
-Source: PyTorch's serialization, both its zip files (since 1.6) and the pickles one after the other before.
+Source: PyTorch's serialization, both the zip files (since 1.6) and the consecutive pickles of earlier versions.
 """
 
 import io
@@ -22,19 +22,15 @@ import ml_dtypes
 import numpy as np
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of files before 1.6
-LONGEST = 2**21  # bytes of the pickles, which in the largest published files are a quarter of that
+MOST_READS = 2**21  # by the unpickler, for codes and their arguments: four times those of the largest published files
 TYPES = {
     "Double": "<f8", "Float": "<f4", "Half": "<f2", "BFloat16": ml_dtypes.bfloat16, "Long": "<i8", "Int": "<i4",
     "Short": "<i2", "Char": "i1", "Byte": "u1", "Bool": "?",
 }  # fmt: skip
 
 
-class HoldsObjectsError(Exception):
-    """A file holds what only its own code could make."""
-
-
 class _Storage(NamedTuple):
-    """Numbers in the file, by their key, of which a tensor shows a part."""
+    """A storage in the file, by its key, with its number of values; tensors are views of it."""
 
     key: str
     dtype: np.dtype
@@ -48,20 +44,31 @@ class _Tensor(NamedTuple):
     strides: tuple[int, ...]
 
 
-class _Ignored:
-    """Whatever a training checkpoint holds beside its arrays, as its best mIoU in a NumPy scalar."""
+class Foreign:
+    """Placeholder for any other object in a file, such as what a training checkpoint holds beside its arrays. Each
+    class in a file has a subclass of its own with its `name`; of the object nothing is kept."""
+
+    name = ""
 
     def __init__(self, *_: Any):
         pass
 
+    def __call__(self, *_: Any) -> "Foreign":
+        return self
+
+    def __setitem__(self, *_: Any) -> None:
+        pass
+
+    append = extend = __call__
+
 
 def _tensor(storage: Any, start: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
     if not isinstance(storage, _Storage):
-        raise ValueError("a tensor without numbers")
+        raise ValueError("tensor without storage")
     sides, steps = tuple(shape), tuple(strides)
     numbers = (start, *sides, *steps)
     if len(sides) != len(steps) or len(sides) > 8 or not all(type(n) is int and n >= 0 for n in numbers):
-        raise ValueError("a tensor of no sound shape")
+        raise ValueError("invalid tensor shape")
     return _Tensor(storage, start, sides, steps)
 
 
@@ -71,13 +78,11 @@ KNOWN: dict[str, Any] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
     **{f"torch.{name}Storage": np.dtype(kind) for name, kind in TYPES.items()},
-    **dict.fromkeys(("numpy.dtype", "numpy.float64", "numpy.dtypes.Float64DType", "_codecs.encode"), _Ignored),
-    **dict.fromkeys(("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"), _Ignored),
 }
 
 
 def _with_plain_keys(load: Callable[[Any], None], keys: slice) -> Callable[[Any], None]:
-    """Tuples within tuples, which a few bytes can make, would take ages to hash as keys. keys: where on the stack."""
+    """Rejects keys other than str and int: nested tuples could take exponential time to hash. keys: on the stack."""
 
     def checked(unpickler: Any) -> None:
         if not all(type(key) in (str, int) for key in unpickler.stack[keys]):
@@ -87,11 +92,24 @@ def _with_plain_keys(load: Callable[[Any], None], keys: slice) -> Callable[[Any]
     return checked
 
 
+class _Stream(io.BytesIO):
+    """Ends after MOST_READS, so that a short file cannot make any number of objects."""
+
+    left = MOST_READS
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError("too many objects")
+        return super().read(size)
+
+
 class _Unpickler(pickle._Unpickler):
-    """The one in Python: that in C reserves memory for whatever number a file names. Objects are left as they are made:
-    a state may be anything, and that of a NumPy type end the process."""
+    """The unpickler in Python: that in C reserves memory by sizes that a file names. Frames are no more than hints. The
+    state of objects (BUILD) is left out, since that of a NumPy type could end the process."""
 
     dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: pickle._Unpickler.dispatch[pickle.POP[0]]}
+    dispatch[pickle.FRAME[0]] = lambda unpickler: unpickler.read(8)
     for code in (pickle.BYTEARRAY8, pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET):
         del dispatch[code[0]]
     for code, keys in (
@@ -106,9 +124,8 @@ class _Unpickler(pickle._Unpickler):
         self.types: dict[str, np.dtype] = {}  # of storages
 
     def find_class(self, module: str, name: str) -> Any:
-        if f"{module}.{name}" not in KNOWN:
-            raise HoldsObjectsError(f"{module}.{name}")
-        return KNOWN[f"{module}.{name}"]
+        full = f"{module}.{name}"
+        return KNOWN[full] if full in KNOWN else type("Foreign", (Foreign,), {"name": full})
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, dtype, key, _, count, *view = pid
@@ -119,12 +136,11 @@ class _Unpickler(pickle._Unpickler):
 
 
 def read(path: Path) -> Any:
-    """What the file holds, with numpy arrays for its tensors: bfloat16 is that of ml_dtypes. Raises HoldsObjectsError:
-    other objects than dicts, lists, numbers and tensors; their class; Exception: whatever a damaged or foreign file
-    leads to."""
+    """The content of the file, with numpy arrays for its tensors (bfloat16: of ml_dtypes) down to the second level of
+    its dicts, and `Foreign` for other objects. Raises any Exception where the file is damaged."""
     data = path.read_bytes()
     content, bytes_of = _read_zip(data) if data.startswith(b"PK") else _read_pickles(data)
-    left = 4 * len(data)  # that arrays may take together: a few may show the same numbers
+    left = 4 * len(data)  # bytes of all arrays together: some may share a storage
 
     def resolved(value: Any, depth: int) -> Any:
         nonlocal left
@@ -148,14 +164,12 @@ def _read_zip(data: bytes) -> tuple[Any, Callable[[str], bytes]]:
         raise ValueError("compressed")
     if "byteorder" in names and file.read(names["byteorder"]) != b"little":
         raise ValueError("the other byte order")
-    if names["data.pkl"].file_size > LONGEST:
-        raise ValueError("too many names")
-    content = _Unpickler(io.BytesIO(file.read(names["data.pkl"]))).load()
+    content = _Unpickler(_Stream(file.read(names["data.pkl"]))).load()
     return content, cache(lambda key: file.read(names[f"data/{key}"]))
 
 
 def _read_pickles(data: bytes) -> tuple[Any, Callable[[str], bytes]]:
-    stream = io.BytesIO(data[:LONGEST])
+    stream = _Stream(data)
     if _Unpickler(stream).load() != MAGIC:
         raise ValueError("no PyTorch file")
     _version, _system = (_Unpickler(stream).load() for _ in range(2))
@@ -179,7 +193,7 @@ def _array(tensor: _Tensor, bytes_of: Callable[[str], bytes]) -> np.ndarray:
         return np.zeros(tensor.shape, storage.dtype)
     end = tensor.start + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.strides, strict=True)) + 1
     if count > storage.length or end > storage.length:
-        raise ValueError("a tensor that shows more than its storage has")
+        raise ValueError("tensor exceeds its storage")
     numbers = np.frombuffer(bytes_of(storage.key), storage.dtype, storage.length)
     strides = [step * storage.dtype.itemsize for step in tensor.strides]
     return np.lib.stride_tricks.as_strided(numbers[tensor.start :], tensor.shape, strides, writeable=False)

@@ -69,4 +69,10 @@ OCNET = {
     "Pyramid-OC": _head("cls dsn layer5", attentions="context.stages", fusion="context.conv_bn_dropout",
                         widening="context.up_dr"),
 }
+MMSEG = {
+    "a plain head": {"head.classifier.hidden": "decode_head.convs.0", "head.classifier.output": "decode_head.conv_seg"},
+    "OCR in HRNet's own form": _head("decode_head.1.conv_seg decode_head.0 decode_head.1.bottleneck "
+                                     "decode_head.1.object_context_block",
+                                     fusion="decode_head.1.object_context_block.bottleneck"),
+}
 # fmt: on

@@ -16,16 +16,19 @@ from ovenet_jax.weights.published_heads import OPTIONAL, Parts
 
 Rules = tuple[tuple[str, str], ...]
 
-# Before the names of the network: of DataParallel, of the training script's wrapper.
-PREFIX = r"^(module\.)?(model\.)?"
+# Prefixes that training scripts, DataParallel, Lightning, torch.compile and averaging of weights add.
+PREFIX = r"^((module|model|_orig_mod|net|network|ema)\.)*"
+ENCODER = r"^encoder\.(model\.)?"  # of segmentation_models.pytorch, the latter around timm's networks
 
-# Keys (without PREFIX) that carry nothing a network here needs, and what they are.
+# Keys (without these) that carry nothing a network here needs, and what they are.
 IGNORED = (
     (r"^(incre_modules|downsamp_modules|final_layer|fc)\.", "ImageNet classification head"),
     (r"^classifier\.(weight|bias)$", "ImageNet classification head"),
     (r"(^|\.)num_batches_tracked$", "BatchNorm's step counters"),
+    (r"^n_averaged$", "counter of averaged networks"),
     (r"^coords$", "stored pixel grid"),
     (r"^loss\.criterion\.weight$", "class weights of the loss"),
+    (r"^(decoder|segmentation_head|classification_head)\.", "decoder of segmentation_models.pytorch"),
 )
 
 # Keys of the backbone and the offset trunk, in any code base.
@@ -33,8 +36,9 @@ BACKBONE = r"(backbone|((conv|bn|transition|stage)\d|layer[1-4])(_2)?)\."
 
 PLAIN: Rules = (
     (PREFIX, ""),
+    (ENCODER, ""),
     (r"^offset_layer\.", "aux_head_offset."),  # in the thesis
-    # A new branch is a sequence of one step, itself a sequence.
+    # A new branch is a sequence in a sequence.
     (r"(transition\d(?:_2)?\.\d)\.0\.(?=\d\.)", r"\1."),
     # A BatchNorm with its activation is a sequence of its own in the plain form of heads: conv 0, BN 1.0.
     (r"^(?!backbone\.|stage|transition)(.*\.\d)\.0\.(?=[a-z_]+$)", r"\1."),
@@ -61,22 +65,33 @@ HEADS: Rules = (
     (r"\.conv\.", ".0."),
     (r"\.norm\.", ".1."),
 )
+MMSEG_HEADS: Rules = (
+    (r"\.hidden\.", ".convs.0."),
+    (r"\.output\.(?=kernel|bias)", ".conv_seg."),
+    (r"\.norm\.", ".bn."),
+    (r"\.output\.0\.", ".out_project."),
+    (r"\.value\.0\.", ".value_project."),
+    (r"\.(query|key)\.", r".\1_project."),
+)
 LEAVES: Rules = ((r"\b(kernel|scale)$", "weight"), (r"\b(mean|var)$", r"running_\1"))
 OFFSETS = {"offset_head.classifier": "aux_head_offset"}
 
 
-def _projections(query: str, key: str, value: str, output: str) -> Rules:
-    ours = ("query", "key", "value", "output")
-    return tuple((rf"\.{x}\.", f".{y}.") for x, y in zip(ours, (query, key, value, output), strict=True))
+def _word_by_word(before: str, ours: str, theirs: str) -> Rules:
+    return tuple((rf"{before}{x}\.", f"{y}.") for x, y in zip(ours.split(), theirs.split(), strict=True))
 
 
-OBJECT_ATTENTION = _projections("f_pixel", "f_object", "f_down", "f_up")
-SELF_ATTENTION = _projections("f_query", "f_key", "f_value", "W")
+OBJECT_ATTENTION = _word_by_word(r"(?<=\.)", "query key value output", "f_pixel f_object f_down f_up")
+SELF_ATTENTION = _word_by_word(r"(?<=\.)", "query key value output", "f_query f_key f_value W")
+# timm's stem of several convolutions is one sequence up to its last BatchNorm.
+STEM = _word_by_word("^", "conv1 bn1 conv2 bn2 conv3 bn3", "conv1.0 conv1.1 conv1.3 conv1.4 conv1.6 bn1")
 
-# What networks are fed, as config.model.input says it.
-IMAGENET_RGB = {"bgr": False, "divisor": 255.0, "mean": imagenet.MEAN, "std": imagenet.STD}
-CAFFE_RGB = {"bgr": False, "divisor": 1.0, "mean": (102.9801, 115.9465, 122.7717), "std": (1.0, 1.0, 1.0)}
-IMAGENET_BGR, CAFFE_BGR = IMAGENET_RGB | {"bgr": True}, CAFFE_RGB | {"bgr": True}
+# What networks are fed, by the keys of config.model.
+IMAGENET_RGB: dict[str, Any] = {"input.bgr": False, "input.divisor": 255.0}
+IMAGENET_RGB |= {"input.mean": imagenet.MEAN, "input.std": imagenet.STD}
+CAFFE_RGB = {"input.bgr": False, "input.divisor": 1.0, "input.mean": (102.9801, 115.9465, 122.7717)}
+CAFFE_RGB |= {"input.std": (1.0, 1.0, 1.0)}
+IMAGENET_BGR, CAFFE_BGR = IMAGENET_RGB | {"input.bgr": True}, CAFFE_RGB | {"input.bgr": True}
 
 
 def renamed(name: str, rules: Rules) -> str:
@@ -87,21 +102,24 @@ def renamed(name: str, rules: Rules) -> str:
 
 
 class CodeBase(NamedTuple):
-    """What has written a state dict: its title, its names, what its networks are fed, its form of BatchNorm.
+    """A published code base: its title, its names, the input of its networks, its form of BatchNorm.
 
-    tells: patterns, each of which begins one of its keys. heads: by title, see published_heads.py. backbone: rules for
-    keys that begin with "backbone.". one_module: queries and keys are, stored under both names. input: has the keys of
-    config.model.input, and is None for a backbone alone. in_place_abn: some of its networks have in-place ABN where
-    others have BatchNorm.
+    tells: patterns, each of which begins one of its keys. heads: by title, see published_heads.py. fed: what its
+    networks are fed, by the keys of config.model, and how they resize; empty for a backbone alone. backbone: rules for
+    keys that begin with "backbone.". parts: rules for what is inside of the parts of heads. one_module: queries and
+    keys are, stored under both names. in_place_abn: some of its networks have in-place ABN where others have
+    BatchNorm. absent: a pattern of our arrays that it does without, as if they were 0.
     """
 
     title: str
     tells: tuple[str, ...]
     heads: Mapping[str, Parts]
-    input: dict[str, Any] | None
+    fed: dict[str, Any]
     backbone: Rules = ((r"^backbone\.", ""),)
+    parts: Rules = ()
     one_module: bool = False
     in_place_abn: bool = True
+    absent: str = r"(?!)"
 
     def key(self, name: str, title: str) -> str | None:
         """The key of our array, in its plain form; None where it is of a part that the head of this title lacks."""
@@ -111,10 +129,10 @@ class CodeBase(NamedTuple):
         part = next((part for part in parts if name.startswith(f"{part}.")), None)
         if part is None:
             return None
-        rules = HEADS + LEAVES
-        if part.startswith("head.attention"):
+        rules = self.parts or HEADS
+        if part.startswith("head.attention") and not self.parts:
             rules = (OBJECT_ATTENTION if "OCR" in title else SELF_ATTENTION) + rules
-        return parts[part] + renamed(name.removeprefix(part), rules)
+        return parts[part] + renamed(name.removeprefix(part), rules + LEAVES)
 
     def plain(self, key: str) -> str:
         """A state-dict key in the form in which keys are compared."""
@@ -153,9 +171,33 @@ OPENSEG_HRNET = CodeBase(
 OCNET = CodeBase(
     "OCNet's first release", (r"layer2\.", r"(cls|dsn)\."), published_heads.OCNET, CAFFE_RGB, one_module=True
 )
-IMAGENET_RESNET = CodeBase("ResNet on ImageNet", (r"layer2\.",), {}, None, in_place_abn=False)
 HRNET = CodeBase("HRNet, HRNet + OCR or OVeNet", (), published_heads.HRNET, IMAGENET_RGB, in_place_abn=False)
-CODE_BASES = (OPENSEG_RESNET, OPENSEG_HRNET, OCNET, IMAGENET_RESNET, HRNET)
+MMSEG = CodeBase(
+    "mmsegmentation (HRNet)",
+    (r"decode_head\.", r"backbone\.stage2\."),
+    published_heads.MMSEG,
+    IMAGENET_RGB | {"align_corners": False},
+    backbone=(),
+    parts=MMSEG_HEADS,
+    in_place_abn=False,
+    absent=r"^head\.(pixels|(aux|classifier)\.hidden)\.conv\.bias$",  # of convolutions before BatchNorm
+)
+IMAGENET_RESNET = CodeBase("ResNet on ImageNet", (r"layer2\.",), {}, {}, in_place_abn=False)
+TIMM_DEEP_STEM = IMAGENET_RESNET._replace(
+    title="timm's ResNet with a deep stem", tells=(r"conv1\.0\.", r"layer2\."), backbone=IMAGENET_RESNET.backbone + STEM
+)
+SMP = "segmentation_models.pytorch"
+CODE_BASES = (
+    MMSEG,
+    OPENSEG_RESNET,
+    OPENSEG_HRNET,
+    OCNET,
+    HRNET._replace(title=f"{SMP} (HRNet)", tells=(r"encoder\.(model\.)?stage2\.",), heads={}, fed={}),
+    IMAGENET_RESNET._replace(title=f"{SMP} (ResNet)", tells=(r"encoder\.(model\.)?layer2\.",)),
+    TIMM_DEEP_STEM,
+    IMAGENET_RESNET,
+    HRNET,
+)
 
 
 def recognise(keys: Iterable[str]) -> CodeBase:
@@ -170,14 +212,14 @@ def recognise(keys: Iterable[str]) -> CodeBase:
 
 def why_ignored(key: str) -> str | None:
     """What an ignored state-dict key is; None where its array belongs to the network."""
-    key = re.sub(PREFIX, "", key)
+    key = renamed(key, PLAIN[:2])
     return next((reason for pattern, reason in IGNORED if re.search(pattern, key)), None)
 
 
 def describe(names: Iterable[str], head: str) -> str:
     """What network has arrays of these names, ours or state-dict keys, and this head: "ResNet (3, 4, 23, 3), Base-OC,
     offsets"."""
-    names = [re.sub(PREFIX, "", name) for name in names]
+    names = [renamed(name, PLAIN[:2]) for name in names]
     module = r"(?:backbone\.)?(?:trunk\.)?(stage\d|layer[1-4])\.(\d+)\."
     modules = {match.groups() for name in names if (match := re.match(module, name))}
     kind = "HRNet" if any(stage.startswith("stage") for stage, _ in modules) else "ResNet"

@@ -7,6 +7,7 @@ nothing is guessed: every key must land and every parameter must be filled.
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_dtypes
@@ -16,12 +17,12 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.weights import pth_file
 from ovenet_jax.weights.published_names import recognise, why_ignored
 
-NARROW = (np.float16, ml_dtypes.bfloat16)
+HALF_TYPES = (np.float16, ml_dtypes.bfloat16)
 ABN_EPS = 1e-5  # of in-place ABN: added to its scale, and to the variance as in BatchNorm
 
 
 def in_place_abn(keys: Iterable[str]) -> set[str]:
-    """Of these state-dict keys, the scales of in-place ABN.
+    """The state-dict keys among these that are scales of in-place ABN.
 
     BatchNorm has a step counter beside it, and in heads lies one level deeper, in a sequence with its activation.
     """
@@ -53,26 +54,28 @@ def fill(
 ) -> dict[str, np.ndarray]:
     """For each of our arrays in `expected`, the published one of that name, in its layout and type.
 
-    A module that is stored under two names fills one array.
+    A module that is stored under two names fills one array; biases that the code base does without are 0.
 
-    Raises UserError: naming all keys without a target, all arrays left unfilled, all wrong shapes, all keys of one
-    array that differ, and all values that are no finite floating-point numbers.
+    Raises UserError: lists unmatched keys, unfilled arrays, wrong shapes, keys of one array that differ, and values
+    that are not finite floating-point numbers.
     """
     names, keys = matched(expected, state_dict), {}
     problems = [f"{key} has no target" for key in state_dict if key not in names and why_ignored(key) is None]
     for key, name in names.items():
         first = keys.setdefault(name, key)
         if not np.array_equal(state_dict[key], state_dict[first]):
-            problems.append(f"{key} and {first} are both {name}, and differ")
-    problems += [f"nothing fills {name} {expected[name].shape}" for name in expected.keys() - keys.keys()]
-    arrays = {}
+            problems.append(f"{key} and {first} both map to {name}, but differ")
+    absent = re.compile(recognise(state_dict).absent)
+    arrays = {name: np.zeros_like(expected[name]) for name in expected.keys() - keys.keys() if absent.search(name)}
+    missing = expected.keys() - keys.keys() - arrays.keys()
+    problems += [f"nothing fills {name} {expected[name].shape}" for name in missing]
     for name, key in keys.items():
         value = state_dict[key]
         ours = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value  # [out, in, h, w] -> [h, w, in, out]
         if ours.shape != expected[name].shape:
             problems.append(f"{key} has shape {ours.shape} (channels last), {name} needs {expected[name].shape}")
             continue
-        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and named below
+        with np.errstate(over="ignore"):  # overflow gives inf, named below
             arrays[name] = ours.astype(expected[name].dtype)
         if not np.issubdtype(value.dtype, np.floating):
             problems.append(f"{key} holds {value.dtype}, not floating-point numbers")
@@ -86,37 +89,76 @@ def fill(
     return arrays
 
 
-def read_pth(path: str | Path) -> dict[str, np.ndarray]:
-    """The state dict in a `.pth` file (plain, or under "state_dict" of a training checkpoint) as numpy arrays. Raises
-    UserError: the file is damaged or holds something else."""
-    if not Path(path).is_file():
-        raise UserError(f"{path} is no file; give a .pth file.")
+def file_and_entry(source: str | Path) -> tuple[Path, str]:
+    """FILE:ENTRY in two; the entry is "" where only a file is named."""
+    path = Path(source)
+    if path.exists() or ":" not in path.name:
+        return path, ""
+    name, _, entry = path.name.rpartition(":")
+    return path.with_name(name), entry
+
+
+def read_file(source: str | Path) -> dict[str, np.ndarray]:
+    """The state dict in a `.pth` or `.safetensors` file as numpy arrays: plain, or an entry of a training checkpoint,
+    which FILE:ENTRY names where several are state dicts. Raises UserError: the file is damaged or holds something
+    else, no such entry, or several."""
+    path, entry = file_and_entry(source)
+    if not path.is_file():
+        raise UserError(f"{path} is not a file; give a .pth or .safetensors file.")
+    safetensors = path.suffix == ".safetensors"
+    kind, suffix = ("safetensors file", path.suffix) if safetensors else ("PyTorch checkpoint", ".pth")
     try:
-        content = pth_file.read(Path(path))
-    except pth_file.HoldsObjectsError as error:
-        raise UserError(
-            f"{path} holds Python objects ({error}), and loading those would run code from the file; save the "
-            f"network's state_dict() alone where you trust it, and import that."
-        ) from error
+        content = _read_safetensors(path) if safetensors else pth_file.read(path)
+    except UserError:
+        raise
     except Exception as error:  # whatever a damaged or foreign file leads to
         raise UserError(
-            f"{path} cannot be read as a PyTorch checkpoint ({type(error).__name__}); check that it is a whole "
-            f".pth file, not cut off or something else."
+            f"{path} cannot be read as a {kind} ({type(error).__name__}); check that it is a whole "
+            f"{suffix} file, not cut off or something else."
         ) from error
-    state_dict = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state_dict, dict) or not all(isinstance(x, np.ndarray) for x in state_dict.values()):
-        raise UserError(
-            f"{path} holds no state dict, that is names with arrays, plain or under 'state_dict'; save the network's "
-            f"state_dict() and import that."
-        )
-    if not state_dict:
-        raise UserError(f"{path} holds an empty state dict; save the network's state_dict() and import that.")
+    state_dict = _state_dict(content, path, entry)
     narrow = sorted({str(value.dtype) for value in state_dict.values() if _widened(value) is not value})
     if narrow:
         print(f"Note: {path} holds {' and '.join(narrow)} numbers, which are widened to float32.")
-    return {str(key): _widened(value) for key, value in state_dict.items()}
+    return {key: _widened(value) for key, value in state_dict.items()}
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        from safetensors.numpy import load_file
+    except ImportError as error:
+        raise UserError(f"{path} needs the package safetensors to be read: `pip install safetensors`.") from error
+    return load_file(path)
+
+
+def _state_dict(content: Any, path: Path, entry: str) -> dict[str, np.ndarray]:
+    if content == {}:
+        raise UserError(f"{path} holds an empty state dict; save the network's state_dict() and import that.")
+    content = content if isinstance(content, dict) else {"": content}
+    dicts = {str(name): x for name, x in content.items() if isinstance(x, dict)} | {"": content}
+    arrays = {name: {k: x for k, x in part.items() if isinstance(x, np.ndarray)} for name, part in dicts.items()}
+    found = {name: part for name, part in arrays.items() if part}
+    # Other dicts with arrays may stand beside a network's: random states, or a scale of gradients.
+    found = {name: part for name, part in found.items() if any(x.ndim == 4 for x in part.values())} or found
+    if (entry and entry not in found) or (not entry and len(found) > 1):
+        given = f"no state dict under {entry!r}, but" if entry else "several state dicts,"
+        under = " and ".join(map(repr, found))
+        raise UserError(f"{path} holds {given} under {under}; choose one: --source={path}:{next(iter(found), '')}.")
+    chosen = entry or next(iter(found), None)
+    held = (x for name, part in dicts.items() if chosen in (name, None) for x in part.values())
+    objects = [x.name for x in held if isinstance(x, pth_file.Foreign)]
+    if objects:
+        raise UserError(
+            f"{path} holds Python objects ({objects[0]}), and loading those would run code from the file; if you trust "
+            f"it, load it in PyTorch, save only the network's state_dict() and import that."
+        )
+    if chosen is None:
+        raise UserError(
+            f"{path} holds no state dict, a dict of names and arrays; save the network's state_dict() and import that."
+        )
+    return {str(key): value for key, value in found[chosen].items()}
 
 
 def _widened(value: np.ndarray) -> np.ndarray:
     """Floating-point numbers of 16 bits as float32, others as they are."""
-    return value.astype(np.float32) if value.dtype in NARROW else value
+    return value.astype(np.float32) if value.dtype in HALF_TYPES else value

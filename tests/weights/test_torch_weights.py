@@ -9,7 +9,7 @@ from configs import common
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
-from ovenet_jax.weights.torch_weights import fill, fold_in_place_abn, in_place_abn, read_pth
+from ovenet_jax.weights.torch_weights import fill, fold_in_place_abn, in_place_abn, read_file
 from tests.places import SHARED
 from tests.published_keys import load_state_dict, published
 
@@ -64,7 +64,7 @@ def test_two_keys_of_one_array_that_differ_are_both_named():
     key, query = SHARED_MODULE
     state_dict = OF_FIRST_RELEASE | {key: np.asarray([1.0, 2.0]), query: np.asarray([1.0, 3.0])}
     name = "head.attentions.0.key.0.norm.scale"
-    with pytest.raises(UserError, match=f"{query} and {key} are both {name}, and differ"):
+    with pytest.raises(UserError, match=f"{query} and {key} both map to {name}, but differ"):
         fill({name: np.zeros(2, np.float32)}, state_dict, "weights.pth")
 
 
@@ -121,7 +121,7 @@ def folders_with_pth():
 @pytest.mark.parametrize("folder", folders_with_pth() or [None], ids=lambda path: path and path.name)
 def test_a_pth_file_reads_as_the_same_arrays_as_its_npz(folder):
     arrays = np.load(folder / "weights.npz")
-    state_dict = read_pth(folder / "weights.pth")
+    state_dict = read_file(folder / "weights.pth")
     assert state_dict.keys() == set(arrays.files)
     for key, value in state_dict.items():
         np.testing.assert_array_equal(value, arrays[key])
@@ -133,7 +133,7 @@ def test_old_and_new_files_plain_or_of_a_training_are_read(torch, tmp_path, wrap
     state_dict = {"bn1.weight": torch.nn.Parameter(torch.arange(3.0))}
     content = {"epoch": 3, "state_dict": state_dict} if wrapped else state_dict
     torch.save(content, tmp_path / "weights.pth", _use_new_zipfile_serialization=zipped)
-    read = read_pth(tmp_path / "weights.pth")
+    read = read_file(tmp_path / "weights.pth")
     assert read.keys() == {"bn1.weight"}
     np.testing.assert_array_equal(read["bn1.weight"], [0, 1, 2])
 
@@ -151,7 +151,7 @@ def test_all_that_checkpoints_hold_is_read_as_pytorch_reads_it(torch, tmp_path, 
     optimizer.step()
     content = {"state_dict": state, "best_mIoU": np.float64(0.5), "optimizer": optimizer.state_dict()}
     torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
-    read = read_pth(tmp_path / "w.pth")
+    read = read_file(tmp_path / "w.pth")
     assert read.keys() == state.keys()
     for key, value in state.items():
         wide = value.float() if key in ("half", "brain") else value
@@ -175,7 +175,7 @@ def written(
 
 
 def test_what_is_written_for_tests_is_read(tmp_path):
-    np.testing.assert_array_equal(read_pth(written(tmp_path, (2, 2), (1, 2)))["bn0.weight"], [[0, 2], [1, 3]])
+    np.testing.assert_array_equal(read_file(written(tmp_path, (2, 2), (1, 2)))["bn0.weight"], [[0, 2], [1, 3]])
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_what_is_written_for_tests_is_read(tmp_path):
 )
 def test_tensors_that_show_more_than_the_file_holds_are_refused(tmp_path, tensor):
     with pytest.raises(UserError, match=NOT_READ):
-        read_pth(written(tmp_path, **tensor))
+        read_file(written(tmp_path, **tensor))
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_tensors_that_show_more_than_the_file_holds_are_refused(tmp_path, tensor
 def test_names_that_no_state_dict_needs_are_refused(tmp_path, name):
     module, _, function = name.rpartition(".")
     with pytest.raises(UserError, match=rf"holds Python objects \({name}\)"):
-        read_pth(written(tmp_path, (4,), (1,), module=module, name=function))
+        read_file(written(tmp_path, (4,), (1,), module=module, name=function))
 
 
 NOT_READ = r"cannot be read as a PyTorch checkpoint \(\w+\); check that it is a whole .pth file"
@@ -213,7 +213,7 @@ NOT_READ = r"cannot be read as a PyTorch checkpoint \(\w+\); check that it is a 
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
     (tmp_path / "broken.pth").write_bytes(content)
     with pytest.raises(UserError, match=f"broken.pth {NOT_READ}"):
-        read_pth(tmp_path / "broken.pth")
+        read_file(tmp_path / "broken.pth")
 
 
 def test_keys_of_tuples_within_tuples_are_refused(tmp_path):
@@ -221,7 +221,7 @@ def test_keys_of_tuples_within_tuples_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "broken.pth", "w") as file:
         file.writestr("w/data.pkl", b"\x80\x02})" + b"2\x86" * 40 + b"K\x01s.")
     with pytest.raises(UserError, match=f"broken.pth {NOT_READ}"):
-        read_pth(tmp_path / "broken.pth")
+        read_file(tmp_path / "broken.pth")
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -230,7 +230,7 @@ def test_a_truncated_file_is_named(torch, tmp_path, zipped):
     torch.save({"bn1.weight": torch.zeros(1000)}, file, _use_new_zipfile_serialization=zipped)
     file.write_bytes(file.read_bytes()[:-500])
     with pytest.raises(UserError, match=f"cut.pth {NOT_READ}"):
-        read_pth(file)
+        read_file(file)
 
 
 class Harmful:
@@ -246,7 +246,7 @@ def test_code_in_a_file_is_named_and_not_run(torch, tmp_path, zipped):
     trace = tmp_path / "trace"
     torch.save({"bn1": Harmful(trace)}, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
     with pytest.raises(UserError, match=r"w.pth holds Python objects \(posix.mkdir\), and loading those would run"):
-        read_pth(tmp_path / "w.pth")
+        read_file(tmp_path / "w.pth")
     assert not trace.exists()
     pickle.loads(pickle.dumps(Harmful(trace)))  # what would have happened
     assert trace.exists()
@@ -255,16 +255,16 @@ def test_code_in_a_file_is_named_and_not_run(torch, tmp_path, zipped):
 def test_a_whole_pickled_network_is_refused_with_its_class(torch, tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "network.pth")
     with pytest.raises(UserError, match=r"holds Python objects \(torch.nn.modules.linear.Linear\)"):
-        read_pth(tmp_path / "network.pth")
+        read_file(tmp_path / "network.pth")
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {"state_dict": [1]}, {"bn1.weight": {"a": 1}}])
 def test_a_checkpoint_without_a_state_dict_is_named(torch, tmp_path, content):
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(UserError, match="w.pth holds no state dict"):
-        read_pth(tmp_path / "w.pth")
+        read_file(tmp_path / "w.pth")
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match="nowhere.pth is no file"):
-        read_pth(tmp_path / "nowhere.pth")
+    with pytest.raises(UserError, match="nowhere.pth is not a file"):
+        read_file(tmp_path / "nowhere.pth")
