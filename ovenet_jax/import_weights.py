@@ -34,7 +34,8 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
         raise UserError("--mode=import needs the file to read: --source=FILE.pth.")
     _refuse_taken(folder)
     task = task_of(config)
-    state_dict = torch_weights.read_file(source)
+    path, _, entry = (str(source), "", "") if source.exists() else str(source).partition(":")
+    state_dict = torch_weights.read_file(Path(path), entry)
     code_base = recognise(state_dict)
     ignored = {key: reason for key in state_dict if (reason := why_ignored(key))}
     _, params, statistics = parameters.split(create_model(config.model, config.seed))
@@ -62,7 +63,7 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
     norm = "plain BatchNorm"
     if in_place:
         norm = f"in-place ABN in {' and '.join(in_place)}: scales are |weight| + {torch_weights.ABN_EPS}"
-    with torch_weights.file_and_entry(source)[0].open("rb") as file:
+    with Path(path).open("rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
     report: dict[str, Any] = {"source": str(source), "sha256": checksum, "form": form, "code_base": code_base.title}
     report |= {"batch_norm": norm, "input": config.model.input.to_dict(), "arrays": origins, "ignored": ignored}

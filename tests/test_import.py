@@ -1,6 +1,8 @@
 """Imports of checkpoints as PyTorch writes them, made from a tiny network's own arrays."""
 
+import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,12 +64,13 @@ def test_a_training_checkpoint_comes_back_as_our_network(config, tmp_path, capsy
     state_dict = published(arrays, config.model, prefix="model.")
     state_dict |= {"model.coords": np.zeros((2, 4, 4, 2)), "loss.criterion.weight": np.ones(5)}
     file = write_pth(tmp_path / "ovenet.pth", state_dict, epoch=484, best_mIoU=np.float64(0.8))
-    import_weights(config, file, tmp_path / "imported")
+    import_weights(config, Path(f"{file}:state_dict"), tmp_path / "imported")
 
     assert_same(arrays_of(ovenet_jax.load_model(tmp_path / "imported")), arrays)
     assert workdir.read_config(tmp_path / "imported").model.offset.threshold == config.model.offset.threshold
     report = json.loads((tmp_path / "imported" / "import.json").read_text())
     assert report["arrays"] == dict.fromkeys(arrays, "loaded from ovenet.pth")
+    assert report["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert report["ignored"].keys() == {key for key in state_dict if "num_batches" in key} | {
         "model.coords",
         "loss.criterion.weight",
@@ -345,7 +348,7 @@ def test_of_two_imports_at_once_the_second_leaves_what_the_first_has_written(con
 
 
 def test_a_file_that_is_no_checkpoint_is_named():
-    with pytest.raises(UserError, match="README.md cannot be read as a PyTorch checkpoint"):
+    with pytest.raises(UserError, match="README.md cannot be read as a checkpoint"):
         import_weights(demo.get_config("hrnet"), ROOT / "README.md", ROOT / "nowhere")
 
 

@@ -81,7 +81,7 @@ class OCR(nnx.Module):
         init: InitialValues,
     ):
         options: dict[str, Any] = {"activation": activation, "init": init}
-        layer = partial(ConvNormAct, in_head=True, **options)
+        layer = partial(ConvNormAct, in_head=True, activation=activation, init=init)
         self.aux = aux
         self.pixels = layer(in_features, mid_features, 3, bias=True)
         self.attention = ObjectAttention(mid_features, key_features, bias=bias, **options)

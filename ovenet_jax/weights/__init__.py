@@ -1,1 +1,1 @@
-"""Published weights in: files, names, and what a network takes over before training."""
+"""Importing published weights: files, names, and initialisation from trained networks."""

@@ -1,4 +1,4 @@
-"""The published heads: which one a network has is known from its config, and how each code base names its parts."""
+"""The published heads: how the config tells which one a network has, and how each code base names their parts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,8 +23,8 @@ Parts = dict[str, str]  # of a head: our name of each -> the published one
 
 
 def title_of_config(head: Mapping[str, Any]) -> str:
-    """The title of the head that `config.model.head` describes. What is none of the published ones has a title of its
-    own: two unknown heads are never taken for the same."""
+    """The title of the head that `config.model.head` describes. An unknown head has a title of its own, which no file
+    has."""
     for title, entries in TITLES.items():
         if all(head.get(key) == value for key, value in entries.items()):
             return title
@@ -32,8 +32,8 @@ def title_of_config(head: Mapping[str, Any]) -> str:
 
 
 def _head(names: str, pyramid: str = "", **others: str) -> Parts:
-    """names: of classifier, auxiliary head, first convolution, attention and fusion, as many as there are; pyramid: of
-    what holds the branches of an atrous pyramid, conv2 to conv5."""
+    """names: published names of classifier, auxiliary head, first convolution, attention and fusion, in this order;
+    pyramid: name of the module with the branches of an atrous pyramid, conv2 to conv5."""
     usual = dict(zip(("classifier", "aux", "pixels", "attention", "fusion"), names.split(), strict=False))
     branches = {f"head.pyramid.branches.{i}": f"{pyramid}.conv{i + 2}" for i in range(4 if pyramid else 0)}
     return {f"head.{part}": name for part, name in (usual | others).items()} | branches

@@ -1,6 +1,7 @@
-"""A network of ours -> the state dict of its published PyTorch form: by the tables of published_names.py.
+"""Exports a network as a state dict of the published PyTorch code, by the tables of published_names.py.
 
-What nobody published is named alike: an OVeNet's own parts on openseg's networks as on HRNet, `layer4_2` on a ResNet.
+Unpublished combinations follow the same scheme: OVeNet's parts on openseg's networks as on HRNet, `layer4_2` for a
+ResNet's offset trunk.
 """
 
 import re
@@ -47,8 +48,8 @@ def published_key(name: str, model: "ConfigDict") -> str:
     key = code_base.key(name, title)
     if key is None:
         raise UserError(
-            f"No published network has {title} on the backbone {model.backbone.name!r}, and {name} no name there; "
-            f"--form=stablehlo takes any network."
+            f"No published network has {title} on the backbone {model.backbone.name!r}, so {name} has no key; "
+            f"--form=stablehlo exports any network."
         )
     if name.startswith(BELOW):  # a new branch is a sequence in a sequence
         first_branch = int(model.backbone.name == "hrnet2x")  # which one transition 0 adds
@@ -78,7 +79,7 @@ def code_base_of(model: "ConfigDict") -> CodeBase:
 
 
 def has_plain_norm(name: str, model: "ConfigDict") -> bool:
-    """Whether the array is of a BatchNorm there, not of in-place ABN, which its activation tells."""
+    """Whether this is a plain BatchNorm in the published code, not in-place ABN; the activation tells."""
     code_base = code_base_of(model)
     if code_base is HRNET or name.startswith("offset_head."):
         return True
@@ -89,7 +90,7 @@ def has_plain_norm(name: str, model: "ConfigDict") -> bool:
 
 
 def _unfolded(scale: np.ndarray, name: str) -> np.ndarray:
-    """In-place ABN's weight, of which |weight| + ABN_EPS is exactly `scale`."""
+    """The weight of in-place ABN with |weight| + ABN_EPS == `scale` exactly."""
     eps = np.float32(ABN_EPS)
     near: np.ndarray = scale - eps + np.array([[0], [-1], [1]], np.float32) * np.spacing(scale - eps)
     fits = np.abs(near) + eps == scale
@@ -97,6 +98,6 @@ def _unfolded(scale: np.ndarray, name: str) -> np.ndarray:
     if lost.size:
         raise UserError(
             f"{name} holds {lost[0]:.3g}, and the published network has in-place ABN there, whose scales begin at "
-            f"{ABN_EPS}; --form=stablehlo takes any network."
+            f"{ABN_EPS}; --form=stablehlo exports any network."
         )
     return np.take_along_axis(near, fits.argmax(0)[None], 0)[0]

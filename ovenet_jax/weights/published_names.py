@@ -1,8 +1,8 @@
 """The names that PyTorch code bases give the arrays of their networks: one table of few rules for each.
 
-Nothing is guessed: which code base has written a state dict is told by its keys, and every key either is that of an
-array of ours (`CodeBase.key`) or is ignored for a reason. Networks of one code base may hold a layer in one more
-sequence than others; keys are compared in their plain form, without those (`CodeBase.plain`).
+The code base of a state dict is recognised from its keys; every key either belongs to one of our arrays
+(`CodeBase.key`) or is ignored for a reason. Some networks of a code base wrap a layer in one more sequence than others;
+keys are compared in their plain form, without it (`CodeBase.plain`).
 """
 
 import re
@@ -20,7 +20,7 @@ Rules = tuple[tuple[str, str], ...]
 PREFIX = r"^((module|model|_orig_mod|net|network|ema)\.)*"
 ENCODER = r"^encoder\.(model\.)?"  # of segmentation_models.pytorch, the latter around timm's networks
 
-# Keys (without these) that carry nothing a network here needs, and what they are.
+# Keys (without these) that no network here needs, and what they are.
 IGNORED = (
     (r"^(incre_modules|downsamp_modules|final_layer|fc)\.", "ImageNet classification head"),
     (r"^classifier\.(weight|bias)$", "ImageNet classification head"),
@@ -38,11 +38,11 @@ PLAIN: Rules = (
     (PREFIX, ""),
     (ENCODER, ""),
     (r"^offset_layer\.", "aux_head_offset."),  # in the thesis
-    # A new branch is a sequence in a sequence.
+    # A new branch is nn.Sequential(nn.Sequential(...)).
     (r"(transition\d(?:_2)?\.\d)\.0\.(?=\d\.)", r"\1."),
-    # A BatchNorm with its activation is a sequence of its own in the plain form of heads: conv 0, BN 1.0.
+    # Heads with plain BatchNorm hold it in a sequence with its activation: conv 0, BN 1.0.
     (r"^(?!backbone\.|stage|transition)(.*\.\d)\.0\.(?=[a-z_]+$)", r"\1."),
-    # Between the activation and the last convolution of a classifier may be dropout.
+    # Classifiers may have dropout before the last convolution.
     (r"^(\w*(?:head|dsn|last_layer)\w*)\.3\.(?=weight|bias)", r"\1.2."),
 )
 
@@ -56,7 +56,7 @@ BLOCKS: Rules = (
 )
 HEADS: Rules = (
     (r"_range\.", "_range_sa."),
-    # Sequences of (conv, BN, act) are numbered on: conv 0, BN 1, conv 2, BN 3.
+    # Numbering continues across (conv, BN, act) sequences: conv 0, BN 1, conv 2, BN 3.
     (r"(\.f_\w+)\.1\.conv\.", r"\1.2."),
     (r"(\.f_\w+)\.1\.norm\.", r"\1.3."),
     (r"(\.f_\w+)\.0\.(?=conv|norm)", r"\1."),
@@ -141,16 +141,15 @@ class CodeBase(NamedTuple):
 
     def title_of(self, keys: Iterable[str]) -> str:
         """The title of the head that state-dict keys are of; "" where none is of a head."""
-        parts = OFFSETS.values()
-        keys = [key for key in map(self.plain, keys) if not re.match(BACKBONE, key) and not _part_of(key, parts)]
+        keys = [key for key in map(self.plain, keys) if not re.match(BACKBONE, key) and why_ignored(key) is None]
+        keys = [key for key in keys if not _part_of(key, OFFSETS.values())]
         known = {theirs for parts in self.heads.values() for theirs in parts.values()}
         of_heads = [key for key in keys if _part_of(key, known)]
         for title, parts in self.heads.items():
             found = {_part_of(key, parts.values()) for key in of_heads}
-            needed = {theirs for ours, theirs in parts.items() if ours not in OPTIONAL}
-            if found <= set(parts.values()) and needed <= found:
+            if {theirs for ours, theirs in parts.items() if ours not in OPTIONAL} <= found <= set(parts.values()):
                 return title
-        first = sorted({key.partition(".")[0] for key in keys if why_ignored(key) is None})
+        first = sorted({key.partition(".")[0] for key in keys})
         return f"an unknown head ({', '.join(first[:8])}{', ...' * (len(first) > 8)})" if first else ""
 
 

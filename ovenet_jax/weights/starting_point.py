@@ -1,11 +1,11 @@
-"""What a network takes over from trained ones before its own training begins, by the names of its arrays.
+"""Initialises a network from trained ones, matching arrays by name.
 
 As published (MODEL.PRETRAINED, and for frozen training two files):
 
 - backbone: all of `base`'s.
-- head: `base`'s, if it is the same head and has been trained; a plain head (HRNet's `last_layer`) becomes the
-  auxiliary head of another one that is as wide (OCR's in HRNet's own form). Where the classes of both are known, the
-  last layers take over those of the same names; else they stay as initialised where the number of classes differs.
+- head: `base`'s, if it is the same head and has been trained; a plain head (HRNet's `last_layer`) initialises the
+  auxiliary head of another one of equal width (OCR's in HRNet's own form). The last layers are copied class by class,
+  by name, if the classes of both are known; otherwise only if the number of classes is equal.
 - offset trunk and offset head: `trunk`'s, if it is given, else `base`'s, if it has them; else the trunk's transitions
   and the first modules of its stages (of a ResNet, the first blocks of its last layers) are copies of the backbone's,
   and the offset head stays as initialised.
@@ -36,14 +36,15 @@ Arrays = Mapping[str, Any]  # of numpy or jax
 INITIALISED = "initialised"
 OFFSET_PARTS = ("offset_trunk.", "offset_head.")
 HEAD_PARTS = ("head.", "boundary_head.", "direction_head.")
-# Whose last axis is the class, or direction.
+# Arrays whose last axis is the class, or direction.
 PER_CLASS = re.compile(r"^(head\.(classifier|aux)|direction_head)\.(output\.)?(kernel|bias)$")
 
 
 class Source(NamedTuple):
-    """A trained network's arrays by name, what messages call it, and which of its arrays nobody has trained.
+    """A trained network's arrays by name.
 
-    head: of its config.model. classes: their names, where they are known.
+    title: its name in messages. head: of its config.model. untrained: its arrays that were never trained. classes:
+    their names, if known.
     """
 
     title: str
@@ -62,9 +63,9 @@ class _Offer(NamedTuple):
 def start_from(
     model: nnx.Module, head: "ConfigDict", init: "ConfigDict", frozen: Sequence[str] = (), classes: Sequence[str] = ()
 ) -> nnx.Module:
-    """`model`, whose head is `config.model.head` and tells apart the `classes` of these names, with what the workdirs
-    named in `config.init` give it; prints where its arrays come from. Raises UserError: a folder without a checkpoint,
-    or with a network that does not fit; parts that are to be `frozen` but nobody has trained."""
+    """Initialises `model` from the workdirs in `config.init` and prints the origin of its arrays. head:
+    `config.model.head`; classes: its class names. Raises UserError: a folder without a checkpoint, or with a network
+    that does not fit; untrained arrays in `frozen` parts."""
     graphdef, params, statistics = parameters.split(model)
     base = _restore("base", init.base)
     trunk = _restore("trunk", init.trunk) if init.trunk else None
@@ -74,7 +75,7 @@ def start_from(
     if untrained:
         raise UserError(
             f"config.freeze_base would freeze {len(untrained)} arrays that {init.base} has not trained, {untrained[0]} "
-            f"among them; give a whole network of the same head and classes as config.init.base."
+            f"among them; set config.init.base to a trained network with the same head and classes."
         )
     return parameters.merge(graphdef, {n: arrays[n] for n in params}, {n: arrays[n] for n in statistics})
 
@@ -98,9 +99,9 @@ def _restore(role: str, folder: str) -> Source:
 def take_over(
     fresh: Arrays, head: "ConfigDict", base: Source, trunk: Source | None = None, classes: Sequence[str] = ()
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """A `fresh` network's arrays, those that `base` and `trunk` offer replaced, and the origin of each in words.
+    """The arrays of a `fresh` network, with those that `base` and `trunk` offer replaced; the origin of each as text.
 
-    head: of the network's config.model. classes: the names of those that it tells apart, where they are known.
+    head: of the network's config.model. classes: its class names, if known.
 
     Raises UserError: naming every array of the backbone, or of offered offset parts, that only one side has, and every
     shape that differs by more than the number of classes.
@@ -111,7 +112,9 @@ def take_over(
     if any(name.startswith(OFFSET_PARTS) for name in fresh):
         own = _part(trunk or base, *OFFSET_PARTS)
         if trunk and not own:
-            raise UserError(f"{trunk.title} holds no offset trunk; give the folder of an OVeNet, or none.")
+            raise UserError(
+                f"{trunk.title} has no offset trunk; name the folder of an OVeNet, or leave config.init.trunk empty."
+            )
         twins = {n: n.replace("offset_trunk.", "backbone.trunk.") for n in fresh if n.startswith(OFFSET_PARTS)}
         copied = f"copied from the backbone of {base.title}"
         offers |= own or {n: _Offer(base.arrays[x], base.title, copied) for n, x in twins.items() if x in base.arrays}
@@ -146,7 +149,7 @@ def take_over(
 
 
 def _by_name(offer: _Offer, theirs: Sequence[str], fresh: Any, ours: Sequence[str]) -> _Offer:
-    """What is offered for classes of the same names, in our order; the others are as in `fresh` [..., K]."""
+    """Copies the entries of classes with equal names; the others keep the values of `fresh` [..., K]."""
     if offer.array.shape != (*fresh.shape[:-1], len(theirs)):
         return offer
     found, array = [name for name in ours if name in theirs], np.array(fresh)
@@ -174,7 +177,7 @@ def _part(source: Source, *prefixes: str) -> dict[str, _Offer]:
 
 
 def _head(fresh: Arrays, head: "ConfigDict", base: Source) -> tuple[dict[str, _Offer], str]:
-    """What `base` has of the head, but for what nobody has trained; or nothing, and why."""
+    """The trained arrays of the head in `base`, or {} and the reason."""
     offers = {name: x for name, x in _part(base, *HEAD_PARTS).items() if name not in base.untrained}
     if not offers:
         return {}, ""

@@ -5,7 +5,7 @@ nothing is guessed: every key must land and every parameter must be filled.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,8 @@ def fill(
     Raises UserError: lists unmatched keys, unfilled arrays, wrong shapes, keys of one array that differ, and values
     that are not finite floating-point numbers.
     """
-    names, keys = matched(expected, state_dict), {}
+    names = matched(expected, state_dict)
+    keys: dict[str, str] = {}  # the first of each name
     problems = [f"{key} has no target" for key in state_dict if key not in names and why_ignored(key) is None]
     for key, name in names.items():
         first = keys.setdefault(name, key)
@@ -89,46 +90,31 @@ def fill(
     return arrays
 
 
-def file_and_entry(source: str | Path) -> tuple[Path, str]:
-    """FILE:ENTRY in two; the entry is "" where only a file is named."""
-    path = Path(source)
-    if path.exists() or ":" not in path.name:
-        return path, ""
-    name, _, entry = path.name.rpartition(":")
-    return path.with_name(name), entry
-
-
-def read_file(source: str | Path) -> dict[str, np.ndarray]:
+def read_file(path: Path, entry: str = "") -> dict[str, np.ndarray]:
     """The state dict in a `.pth` or `.safetensors` file as numpy arrays: plain, or an entry of a training checkpoint,
-    which FILE:ENTRY names where several are state dicts. Raises UserError: the file is damaged or holds something
-    else, no such entry, or several."""
-    path, entry = file_and_entry(source)
+    which `entry` names where several are state dicts. Raises UserError: the file is damaged or holds something else,
+    no such entry, or several."""
     if not path.is_file():
         raise UserError(f"{path} is not a file; give a .pth or .safetensors file.")
-    safetensors = path.suffix == ".safetensors"
-    kind, suffix = ("safetensors file", path.suffix) if safetensors else ("PyTorch checkpoint", ".pth")
+    read: Callable[[Path], Any] = pth_file.read
     try:
-        content = _read_safetensors(path) if safetensors else pth_file.read(path)
-    except UserError:
-        raise
+        if path.suffix == ".safetensors":
+            from safetensors import numpy as safetensors
+
+            read = safetensors.load_file
+        content = read(path)
+    except ImportError as error:
+        raise UserError(f"{path} needs the package safetensors to be read: `pip install safetensors`.") from error
     except Exception as error:  # whatever a damaged or foreign file leads to
         raise UserError(
-            f"{path} cannot be read as a {kind} ({type(error).__name__}); check that it is a whole "
-            f"{suffix} file, not cut off or something else."
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}); check that it is a whole .pth or "
+            f".safetensors file, not cut off or something else."
         ) from error
     state_dict = _state_dict(content, path, entry)
     narrow = sorted({str(value.dtype) for value in state_dict.values() if _widened(value) is not value})
     if narrow:
         print(f"Note: {path} holds {' and '.join(narrow)} numbers, which are widened to float32.")
     return {key: _widened(value) for key, value in state_dict.items()}
-
-
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    try:
-        from safetensors.numpy import load_file
-    except ImportError as error:
-        raise UserError(f"{path} needs the package safetensors to be read: `pip install safetensors`.") from error
-    return load_file(path)
 
 
 def _state_dict(content: Any, path: Path, entry: str) -> dict[str, np.ndarray]:

@@ -13,9 +13,11 @@ from ovenet_jax.weights.published_keys import state_dict
 from ovenet_jax.weights.published_names import (
     HRNET,
     IMAGENET_RESNET,
+    MMSEG,
     OCNET,
     OPENSEG_HRNET,
     OPENSEG_RESNET,
+    TIMM_DEEP_STEM,
     describe,
     recognise,
     why_ignored,
@@ -23,6 +25,7 @@ from ovenet_jax.weights.published_names import (
 from ovenet_jax.weights.torch_weights import in_place_abn, matched
 from tests.places import SHARED
 
+BLOCK = "decode_head.1.object_context_block"
 MANIFESTS = sorted((SHARED / "goldens" / "manifests").glob("*.json"))
 
 
@@ -79,9 +82,23 @@ def keys_of(code_base, name):
         (OPENSEG_HRNET, "module.dir_head.1.running_var", "direction_head.hidden.norm.var"),
         (OPENSEG_HRNET, "mask_head.2.weight", "boundary_head.output.kernel"),
         (OPENSEG_HRNET, "backbone.transition0.1.0.1.bias", "backbone.trunk.transition0.1.norm.bias"),
+        (MMSEG, "backbone.stage2.0.branches.0.0.bn1.weight", "backbone.trunk.stage2.0.branches.0.0.conv1.norm.scale"),
+        (MMSEG, "decode_head.convs.0.conv.weight", "head.classifier.hidden.conv.kernel"),
+        (MMSEG, "decode_head.conv_seg.bias", "head.classifier.output.bias"),
+        (MMSEG, "decode_head.0.convs.0.bn.running_var", "head.aux.hidden.norm.var"),
+        (MMSEG, "decode_head.1.bottleneck.conv.weight", "head.pixels.conv.kernel"),
+        (MMSEG, f"{BLOCK}.query_project.1.bn.bias", "head.attention.query.1.norm.bias"),
+        (MMSEG, f"{BLOCK}.value_project.conv.weight", "head.attention.value.0.conv.kernel"),
+        (MMSEG, f"{BLOCK}.out_project.bn.weight", "head.attention.output.0.norm.scale"),
+        (MMSEG, f"{BLOCK}.bottleneck.bn.running_mean", "head.fusion.norm.mean"),
+        (TIMM_DEEP_STEM, "conv1.0.weight", "backbone.conv1.conv.kernel"),
+        (TIMM_DEEP_STEM, "conv1.4.bias", "backbone.conv2.norm.bias"),
+        (TIMM_DEEP_STEM, "bn1.weight", "backbone.conv3.norm.scale"),
+        (IMAGENET_RESNET, "encoder.layer1.0.bn2.bias", "backbone.trunk.layer1.0.conv2.norm.bias"),
+        (HRNET, "encoder.model.layer1.0.bn2.bias", "backbone.layer1.0.conv2.norm.bias"),
     ],
 )  # fmt: skip
-def test_arrays_have_the_keys_of_the_ocnet_series(code_base, key, name):
+def test_arrays_have_the_keys_of_other_code_bases(code_base, key, name):
     assert code_base.plain(key) in keys_of(code_base, name)
 
 

@@ -255,7 +255,7 @@ def test_a_trunk_of_another_branch_is_refused(tiny_model):
 def test_a_trunk_without_offsets_is_refused(tiny_model):
     arrays = network(baseline(tiny_model), BASE)
     base, trunk = (Source(title, arrays, tiny_model.head) for title in ("base", "trunk"))
-    with pytest.raises(UserError, match="trunk holds no offset trunk"):
+    with pytest.raises(UserError, match="trunk has no offset trunk"):
         take_over(network(tiny_model, FRESH), tiny_model.head, base, trunk)
 
 

@@ -1,6 +1,8 @@
+import argparse
 import os
 import pickle
 import zipfile
+from collections import OrderedDict, defaultdict, deque
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from configs import common
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
-from ovenet_jax.weights.torch_weights import fill, fold_in_place_abn, in_place_abn, read_file
+from ovenet_jax.weights.torch_weights import fill, fold_in_place_abn, in_place_abn, matched, read_file
 from tests.places import SHARED
 from tests.published_keys import load_state_dict, published
 
@@ -159,6 +161,47 @@ def test_all_that_checkpoints_hold_is_read_as_pytorch_reads_it(torch, tmp_path, 
         assert read[key].dtype == wide.detach().numpy().dtype
 
 
+@pytest.mark.parametrize(
+    "prefix", ["module.", "module.model.", "model.module.", "_orig_mod.", "module._orig_mod.", "net."]
+)
+def test_what_wrappers_put_before_names_is_left_out(tiny_model, prefix):
+    _, arrays = plain_hrnet(tiny_model)
+    assert set(matched(arrays, published(arrays, tiny_model, prefix=prefix)).values()) == arrays.keys()
+
+
+def test_the_entry_of_a_training_checkpoint_is_chosen(torch, tmp_path):
+    file, kernel = tmp_path / "w.pth", torch.ones(1, 1, 1, 1)
+    others = {"epoch": 3, "optimizer": {"state": {0: {"step": torch.ones(1)}}}, "rng": {"cpu": torch.ones(8)}}
+    torch.save({"model_state_dict": {"conv1.weight": kernel}, **others}, file)
+    np.testing.assert_array_equal(read_file(file)["conv1.weight"], kernel)
+    torch.save({"state_dict": {"conv1.weight": kernel}, "state_dict_ema": {"conv1.weight": 2 * kernel}, **others}, file)
+    choice = f"'state_dict' and 'state_dict_ema'; choose one: --source={file}:state_dict."
+    with pytest.raises(UserError, match=f"holds several state dicts, under {choice}"):
+        read_file(file)
+    with pytest.raises(UserError, match=f"holds no state dict under 'ema', but under {choice}"):
+        read_file(file, "ema")
+    np.testing.assert_array_equal(read_file(file, "state_dict_ema")["conv1.weight"], 2 * kernel)
+
+
+def test_other_objects_beside_the_state_dict_are_left_out(torch, tmp_path):
+    others = [argparse.Namespace(rate=0.1), tmp_path, np.arange(3.0), np.int64(8), torch.float32, torch.Size([1, 2])]
+    others += [torch.device("cpu"), defaultdict(list, a=[1]), deque([np.float64(0.5)]), OrderedDict(a={"b": tmp_path})]
+    torch.save(
+        {"state_dict": {"bn1.weight": torch.ones(2)}, "others": others, "meta": {"path": tmp_path}}, tmp_path / "w"
+    )
+    assert read_file(tmp_path / "w").keys() == {"bn1.weight"}
+
+
+def test_safetensors_are_read_and_damaged_ones_are_named(tmp_path):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    file, array = tmp_path / "model.safetensors", np.arange(6, dtype=np.float16).reshape(2, 3)
+    safetensors.save_file({"bn1.weight": array}, file)
+    np.testing.assert_array_equal(read_file(file)["bn1.weight"], array.astype(np.float32))
+    file.write_bytes(file.read_bytes()[:-4])
+    with pytest.raises(UserError, match=f"model.safetensors {NOT_READ}"):
+        read_file(file)
+
+
 def written(
     path, shape, strides, count=4, start=0, module="torch._utils", name="_rebuild_tensor_v2", copies=1, stored=4
 ):
@@ -206,7 +249,7 @@ def test_names_that_no_state_dict_needs_are_refused(tmp_path, name):
         read_file(written(tmp_path, (4,), (1,), module=module, name=function))
 
 
-NOT_READ = r"cannot be read as a PyTorch checkpoint \(\w+\); check that it is a whole .pth file"
+NOT_READ = r"cannot be read as a checkpoint \(\w+\); check that it is a whole .pth or .safetensors file"
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip file", b"<!DOCTYPE html>", b"PK\x03\x04" + bytes(100)])
