@@ -39,7 +39,7 @@ OWN_KEYS = (  # that a config has besides those of base_config, and no run is wi
 MODES = ("train", "evaluate", "predict", "prepare", "browse", "import", "report", "compare", "export")
 MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 SOURCE = flags.DEFINE_string(
-    "source", None, "import: a .pth file; predict: a folder of images, or one; compare: workdirs, separated by commas."
+    "source", None, "import: FILE or FILE:ENTRY; predict: a folder of images, or one; compare: workdirs, by commas."
 )
 FORM = flags.DEFINE_string("form", None, "export: torch, safetensors or stablehlo.")
 OUT = flags.DEFINE_string("out", None, "predict: the new folder; default: predictions/<name> of the run's.")

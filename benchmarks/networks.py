@@ -10,8 +10,7 @@ from ovenet_jax.models.hrnet import HRNet, Stage
 from ovenet_jax.models.layers import InitialValues, relu
 from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.ocr import OCR
-from ovenet_jax.models.ovenet import OVeNet
-from ovenet_jax.models.segmentor import Segmentor
+from ovenet_jax.models.ovenet import OVeNet, Segmentor
 
 NORMALISATION = Normalisation(imagenet.MEAN, imagenet.STD, divisor=255.0, bgr=False)
 NAMES = ("ovenet", "hrnet_ocr", "hrnet")
@@ -53,7 +52,9 @@ def create_network(arguments: argparse.Namespace) -> nnx.Module:
             aux=classifier,
             mid_features=head_width,
             key_features=head_width // 2,
+            dilations=(),
             bias=False,
+            output_bias=True,
             activation=relu,
             dropout=0.05,
             init=init,

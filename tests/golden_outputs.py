@@ -19,10 +19,9 @@ from ovenet_jax.models.isa import ISA
 from ovenet_jax.models.layers import BatchNorm, InitialValues, relu, resize_bilinear
 from ovenet_jax.models.ocnet import ASPOC, BaseOC, PyramidOC
 from ovenet_jax.models.ocr import OCR, gather_regions
-from ovenet_jax.models.ovenet import OVeNet
+from ovenet_jax.models.ovenet import OVeNet, Segmentor
 from ovenet_jax.models.resnet import Layer, ResNet
 from ovenet_jax.models.segfix import SegFix, SegFixOutput
-from ovenet_jax.models.segmentor import Segmentor
 from ovenet_jax.weights.torch_weights import fold_in_place_abn
 from tests.golden_case import Case, channels_first
 from tests.imagenet import NORMALISATION

@@ -1,4 +1,4 @@
-"""OVeNet: every pixel looks at its seed, the pixel at the end of its predicted offset.
+"""OVeNet: every pixel looks at its seed, the pixel at the end of its predicted offset. And its base, a segmentor.
 
 Source: Alexandropoulos, Sakaridis and Van Gool, "OVeNet: Offset Vector Network for Semantic Segmentation",
 WACV 2024.
@@ -14,6 +14,19 @@ from ovenet_jax.models.contracts import Backbone, Head, Logits
 from ovenet_jax.models.fcn import PixelClassifier
 from ovenet_jax.models.layers import InitialValues, at_least_float32, keep_layout, relu
 from ovenet_jax.models.sampling import sample, seed_positions
+
+
+class Segmentor(nnx.Module):
+    """Backbone and head: image [B, H, W, 3] -> float32 Logits at the backbone's stride (HRNet 4, dilated ResNet 8)."""
+
+    def __init__(self, backbone: Backbone, head: Head):
+        self.backbone = backbone
+        self.head = head
+
+    def __call__(self, image: jax.Array, rngs: nnx.Rngs | None = None) -> Logits:
+        features = self.backbone.features(self.backbone(image))
+        with jax.named_scope("head"):
+            return jax.tree.map(at_least_float32, self.head(features, rngs))
 
 
 class OVeNetOutput(NamedTuple):

@@ -15,10 +15,9 @@ from ovenet_jax.models.isa import ISA
 from ovenet_jax.models.layers import BatchNorm, InitialValues, relu
 from ovenet_jax.models.ocnet import ASPOC, BaseOC, PyramidOC
 from ovenet_jax.models.ocr import OCR
-from ovenet_jax.models.ovenet import OVeNet
+from ovenet_jax.models.ovenet import OVeNet, Segmentor
 from ovenet_jax.models.resnet import ResNet, dilated_layers
 from ovenet_jax.models.segfix import SegFix
-from ovenet_jax.models.segmentor import Segmentor
 from ovenet_jax.segfix.directions import COUNTS
 
 if TYPE_CHECKING:
