@@ -69,7 +69,7 @@ def test_a_training_checkpoint_comes_back_as_our_network(config, tmp_path, capsy
     assert_same(arrays_of(ovenet_jax.load_model(tmp_path / "imported")), arrays)
     assert workdir.read_config(tmp_path / "imported").model.offset.threshold == config.model.offset.threshold
     report = json.loads((tmp_path / "imported" / "import.json").read_text())
-    assert report["arrays"] == dict.fromkeys(arrays, "loaded from ovenet.pth")
+    assert report["arrays"] == dict.fromkeys(arrays, "loaded from ovenet.pth:state_dict")
     assert report["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert report["ignored"].keys() == {key for key in state_dict if "num_batches" in key} | {
         "model.coords",
@@ -77,9 +77,9 @@ def test_a_training_checkpoint_comes_back_as_our_network(config, tmp_path, capsy
     }
     printed = capsys.readouterr().out
     counts = {part: sum(name.startswith(f"{part}.") for name in arrays) for part in ("backbone", "offset_head")}
-    assert f"{file} holds a whole network." in printed
-    assert f"backbone: {counts['backbone']} arrays loaded from ovenet.pth" in printed
-    assert f"offset_head: {counts['offset_head']} arrays loaded from ovenet.pth" in printed
+    assert f"{file}:state_dict holds a whole network." in printed
+    assert f"backbone: {counts['backbone']} arrays loaded from ovenet.pth:state_dict" in printed
+    assert f"offset_head: {counts['offset_head']} arrays loaded from ovenet.pth:state_dict" in printed
     assert "ignored: 1 keys, stored pixel grid" in printed
 
 

@@ -87,10 +87,10 @@ SELF_ATTENTION = _word_by_word(r"(?<=\.)", "query key value output", "f_query f_
 STEM = _word_by_word("^", "conv1 bn1 conv2 bn2 conv3 bn3", "conv1.0 conv1.1 conv1.3 conv1.4 conv1.6 bn1")
 
 # What networks are fed, by the keys of config.model.
-IMAGENET_RGB: dict[str, Any] = {"input.bgr": False, "input.divisor": 255.0}
-IMAGENET_RGB |= {"input.mean": imagenet.MEAN, "input.std": imagenet.STD}
-CAFFE_RGB = {"input.bgr": False, "input.divisor": 1.0, "input.mean": (102.9801, 115.9465, 122.7717)}
-CAFFE_RGB |= {"input.std": (1.0, 1.0, 1.0)}
+IMAGENET_RGB: dict[str, Any] = {
+    "input.bgr": False, "input.divisor": 255.0, "input.mean": imagenet.MEAN, "input.std": imagenet.STD,
+}  # fmt: skip
+CAFFE_RGB = IMAGENET_RGB | {"input.divisor": 1.0, "input.mean": (102.9801, 115.9465, 122.7717), "input.std": (1.0,) * 3}
 IMAGENET_BGR, CAFFE_BGR = IMAGENET_RGB | {"input.bgr": True}, CAFFE_RGB | {"input.bgr": True}
 
 
@@ -202,11 +202,9 @@ CODE_BASES = (
 def recognise(keys: Iterable[str]) -> CodeBase:
     """The code base whose names these state-dict keys are."""
     keys = {re.sub(PREFIX, "", key) for key in keys}
-
-    def some(pattern: str) -> bool:
-        return any(re.match(pattern, key) for key in keys)
-
-    return next(code_base for code_base in CODE_BASES if all(map(some, code_base.tells)))
+    return next(
+        base for base in CODE_BASES if all(any(re.match(pattern, key) for key in keys) for pattern in base.tells)
+    )
 
 
 def why_ignored(key: str) -> str | None:
