@@ -83,9 +83,9 @@ def _on_host(batch: list[dict], segmentation: Segmentation, task: Task) -> tuple
     maps = {name: task.class_map(x) for name, x in scores.items()}
     seeds: list[Offsets | None] = [None] * len(batch)
     if segmentation.offset is not None:
-        sizes = [sample["label"].shape for sample in batch]
-        trunk = jax.device_get((maps["fused"], segmentation.offset, segmentation.confidence))
-        seeds = task.offsets(sizes, *trunk)
+        *trunk, class_maps = jax.device_get((segmentation.offset, segmentation.confidence, maps["fused"]))
+        own = (x[tuple(map(slice, sample["label"].shape))] for x, sample in zip(class_maps, batch, strict=False))
+        seeds = list(map(task.offsets, own, *trunk))
         rows, *canvas = maps["fused"].shape
         labels = np.full((rows, *canvas), IGNORE, np.uint8)
         for row, sample in enumerate(batch):

@@ -48,10 +48,8 @@ class Prediction:
         """`offset` in pixels, (row, column), [H, W, 2], to the pixel whose label is read, and OVeNet's `confidence`,
         float32 [H, W]; None for networks without offsets. Raises UserError: the test protocol has no pass over the
         whole image."""
-        task, maps = self.predictor.task, [None if x is None else x[None] for x in self.trunk]
-        if not task.gives_offsets:
-            return None
-        return task.offsets([self.label_map.shape], self.label_map[None], *maps)[0]
+        task = self.predictor.task
+        return task.offsets(self.label_map, *self.trunk) if task.gives_offsets else None
 
     def scores(self) -> dict[str, np.ndarray]:
         """The summed scores of the classes, float32 [H, W, K], by prediction ("initial" S_i, "seed" S_s and "fused" S_f
@@ -147,6 +145,12 @@ def load(folder: str | Path, checkpoint: str = "best") -> Predictor:
     with keys_of(folder):
         config = workdir.config_of(folder)
         config.mesh = (0, 1)  # the training's devices may have been others
+        return restored(config, folder, checkpoint)
+
+
+def restored(config: ConfigDict, folder: Path, checkpoint: str) -> Predictor:
+    """The predictor of a checkpoint of the run or import in `folder`. Raises UserError as `load` does."""
+    with keys_of(folder):
         task = task_of(config, identity.classes_of(folder))
         task.check_test()
         network = restore_network(config.model, folder, checkpoint)

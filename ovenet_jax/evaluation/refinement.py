@@ -6,6 +6,7 @@ Offsets come from a SegFix, or from an OVeNet where its confidence is above one 
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import jax
@@ -18,11 +19,11 @@ from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation import report
 from ovenet_jax.evaluation.evaluator import Batch, Evaluator
-from ovenet_jax.evaluation.inference import Inference
+from ovenet_jax.evaluation.predictor import restored
 from ovenet_jax.evaluation.results import Evaluation
 from ovenet_jax.models.sampling import sample
 from ovenet_jax.run import identity, workdir
-from ovenet_jax.run.network import keys_of, restore_network
+from ovenet_jax.run.network import restore_network
 from ovenet_jax.segfix.refine import SEMANTIC_SCALE
 from ovenet_jax.segfix.scores import COLUMNS, Scores, means, no_scores, scores_of, table
 from ovenet_jax.segfix.shift import seeds_where_sure
@@ -99,26 +100,18 @@ class Refiner:
         its.mesh, its.eval.images_per_device = config.mesh, config.eval.images_per_device
         if its.data.name == config.data.name and "root" in config.data:
             its.data.root = config.data.root  # where the class table is now
-        with keys_of(folder):
-            network = restore_network(its.model, folder, its.eval.checkpoint)
-            self._task = task_of(its, identity.classes_of(folder))
-            self._task.check_test()
-            self._inference = Inference.from_config(its, network.graphdef, self._task.classes, answer_only=True)
-        self.name = f"step {network.step} of {folder}"
-        self._arrays = network.params, network.statistics
+        self._predictor = restored(its, folder, its.eval.checkpoint)
+        self.name = f"step {self._predictor.network.step} of {folder}"
 
     def offsets(self, samples: Sequence[dict]) -> list[np.ndarray]:
         """Per sample the offsets (row, column) in pixels to the pixels whose labels are read, [H, W, 2]."""
         found: dict[int, np.ndarray] = {}
-        numbered = [sample | {"row": row} for row, sample in enumerate(samples)]
-        for batch, segmentation in self._inference.over(numbered, *self._arrays):
-            maps = jax.device_get(
-                (self._task.class_map(segmentation.prediction), segmentation.offset, segmentation.confidence)
-            )
-            offsets = self._task.offsets([sample["image"].shape[:2] for sample in batch], *maps)
-            for one, (own, confidence) in zip(batch, offsets, strict=True):
-                scaled = SEMANTIC_SCALE * own if confidence is None else seeds_where_sure(own, confidence)
-                found[one["row"]] = scaled
+        numbered = (sample | {"row": row} for row, sample in enumerate(samples))
+        for one, prediction in chain.from_iterable(self._predictor.over(numbered)):
+            assert (offsets := prediction.offsets)  # a refiner has them
+            own, confidence = offsets
+            scaled = SEMANTIC_SCALE * own if confidence is None else seeds_where_sure(own, confidence)
+            found[one["row"]] = scaled
         return [found[row] for row in range(len(samples))]
 
 

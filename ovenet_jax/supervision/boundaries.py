@@ -1,6 +1,5 @@
 """The task of SegFix: where boundaries are, and in which direction the interior lies."""
 
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -116,7 +115,6 @@ class Boundaries:
             )
         return ("offsets",)
 
-    def offsets(self, sizes: Sequence[tuple[int, int]], class_map: np.ndarray, *_: Any) -> list[Offsets]:
+    def offsets(self, class_map: np.ndarray, *_: Any) -> Offsets:
         """The offset of every class."""
-        table = offset_of_class(directions_of(self._config.model))
-        return [Offsets(table[row[:h, :w]]) for row, (h, w) in zip(class_map, sizes, strict=False)]
+        return Offsets(offset_of_class(directions_of(self._config.model))[class_map])

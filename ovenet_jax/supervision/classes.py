@@ -1,6 +1,5 @@
 """The task of most networks: the classes of a data set. OVeNet also learns the confidence of its seeds."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -143,29 +142,20 @@ class Classes:
             raise UserError("config.predict.offsets needs a network with offsets; leave it out.")
         return ("label_maps", "offsets") if wanted else ("label_maps",)
 
-    def offsets(
-        self,
-        sizes: Sequence[tuple[int, int]],
-        _class_map: np.ndarray,
-        offset: np.ndarray | None,
-        confidence: np.ndarray | None,
-    ) -> list[Offsets]:
-        """For images of these sizes (H, W): offsets from each pixel to the pixel whose label it may take. Only if
-        `gives_offsets`.
+    def offsets(self, class_map: np.ndarray, offset: np.ndarray | None, confidence: np.ndarray | None) -> Offsets:
+        """Offsets from each pixel of an image to the pixel whose label it may take. Only if `gives_offsets`.
 
-        class_map: the prediction, uint8 [B, H, W], each image at the top left. offset, confidence: OVeNet's, from a
-        pass over the whole images. Raises UserError: there was no such pass.
+        class_map: the prediction, uint8 [H, W]. offset, confidence: OVeNet's [h, w, 2] and [h, w, 1], from a pass over
+        the whole image. Raises UserError: there was no such pass.
         """
         if offset is None or confidence is None:
             raise UserError(
                 "Offsets need a pass over the whole image, which config.eval.scales and config.eval.windows exclude; "
                 "add scale 1."
             )
-        model, found = self._config.model, []
-        for size, *maps in zip(sizes, offset, confidence, strict=False):
-            normalised, sure = (_resized(x, size, model.align_corners) for x in maps)
-            found.append(Offsets(seed_offsets(normalised, model.offset.grid_align_corners), sure[..., 0]))
-        return found
+        model = self._config.model
+        normalised, sure = (_resized(x, class_map.shape, model.align_corners) for x in (offset, confidence))
+        return Offsets(seed_offsets(normalised, model.offset.grid_align_corners), sure[..., 0])
 
 
 def _numbered_as(learned: Labels, split: Source) -> Source:
@@ -202,7 +192,7 @@ def check_tested(split: Source, config: ConfigDict) -> None:
         )
 
 
-def _resized(x: np.ndarray, size: tuple[int, int], align_corners: bool) -> np.ndarray:
+def _resized(x: np.ndarray, size: tuple[int, ...], align_corners: bool) -> np.ndarray:
     """`resize_bilinear` of one map [h, w, C] in numpy, which avoids a compilation for each size."""
     for axis, target in enumerate(size):
         left, right, weight = interpolation_weights(x.shape[axis], target, align_corners)

@@ -139,7 +139,7 @@ def test_what_cannot_refine_is_named(runs, tmp_path):
     with pytest.raises(UserError, match="this network finds boundaries; leave it out"):
         reported(segfix_config, segfix, segfix)
     with pytest.raises(UserError, match="a pass over the whole image, .*; add scale 1"):
-        task_of(config).offsets([(8, 8)], np.zeros((1, 8, 8), np.uint8), None, None)
+        task_of(config).offsets(np.zeros((8, 8), np.uint8), None, None)
 
 
 def test_a_refiner_that_was_trained_further_has_a_report_of_its_own(runs, tmp_path, monkeypatch):
