@@ -7,9 +7,11 @@ import cv2
 import numpy as np
 import pytest
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as official  # noqa: N813
+from PIL import Image
 
 from configs import acdc, ade20k, cityscapes
 from ovenet_jax import files
+from ovenet_jax.data.image_files import CMYK_IMAGE, DEEP_IMAGE
 from ovenet_jax.data.image_folder import ImageFolder
 from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.errors import UserError
@@ -176,6 +178,23 @@ def test_folders_that_cannot_be_predicted_are_named(tmp_path):
     (tmp_path / "a.txt").touch()
     with pytest.raises(UserError, match=r"has no image \(.jpg, .jpeg, .png, .* \(1 files .txt left out"):
         ImageFolder(tmp_path)
+
+
+def test_images_of_all_kinds_are_predicted_and_noted(city, tmp_path, capsys):
+    config, run = city
+    pixels = trees.image((33, 47))
+    picture, folder = Image.fromarray(pixels), tmp_path / "any"
+    folder.mkdir()
+    for name in ("a.webp", "a.bmp", "b.tif", "c.gif"):
+        picture.save(folder / name)
+    picture.convert("CMYK").save(folder / "d.jpg")
+    cv2.imwrite(str(folder / "e.png"), pixels.astype(np.uint16) * 257)
+    assert predict(config, run, folder, tmp_path / "out")
+    written = sorted(path.name for path in (tmp_path / "out/label_maps").iterdir())
+    assert written == ["a.bmp.png", "a.webp.png", "b.png", "c.png", "d.png", "e.png"]
+    output = capsys.readouterr().out
+    for note, file in ((CMYK_IMAGE, "d.jpg"), (DEEP_IMAGE, "e.png")):
+        assert f"Note: 1 {note}; the first: {folder / file}\n" in output
 
 
 def test_one_image_of_another_format_goes_where_out_says(city, tmp_path, capsys):

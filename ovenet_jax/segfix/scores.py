@@ -11,6 +11,7 @@ from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.segfix.boundary import WIDTHS, BoundaryScores, boundary_scores
 from ovenet_jax.tables import aligned, percent
 
+MEANS = ("mean of those that occur", "mean as published")
 COLUMNS = ("IoU", *(f"F at {width} px" for width in WIDTHS))
 
 
@@ -46,10 +47,12 @@ def _confusion(true: np.ndarray, label: np.ndarray, num_classes: int) -> np.ndar
 
 def means(scores: Scores) -> dict[str, np.ndarray]:
     """Two kinds of means over the classes, of COLUMNS before and after, [columns, 2]."""
+    if not scores.confusion.any():
+        return dict.fromkeys(MEANS, np.full((len(COLUMNS), 2), np.nan))
     parts, iou = (scores.before, scores.after), _iou(scores)
     occurring = [np.nanmean(iou, axis=-1), *np.stack([part.mean_present for part in parts], axis=-1)]
     published = [np.nan_to_num(iou).mean(-1), *np.stack([part.mean_published for part in parts], axis=-1)]
-    return {"mean of those that occur": np.array(occurring), "mean as published": np.array(published)}
+    return dict(zip(MEANS, map(np.array, (occurring, published)), strict=True))
 
 
 def table(scores: Scores, names: Sequence[str]) -> str:
@@ -59,7 +62,8 @@ def table(scores: Scores, names: Sequence[str]) -> str:
     rows = [*zip(names, np.moveaxis(columns, -1, 0), strict=True), *means(scores).items()]
     titles = ["[%]", *(cell for title in COLUMNS for cell in (title, ""))]
     lines = [titles, ["", *["before", "after"] * len(COLUMNS)]]
-    return aligned([*lines, *([title, *map(percent, pairs.ravel())] for title, pairs in rows)])
+    text = aligned([*lines, *([title, *map(percent, pairs.ravel())] for title, pairs in rows)])
+    return text if scores.confusion.any() else f"{text}\nNo pixel is labelled: there is nothing to compare with."
 
 
 def _iou(scores: Scores) -> np.ndarray:

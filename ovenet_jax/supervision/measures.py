@@ -93,13 +93,15 @@ def class_scores(matrix: np.ndarray) -> dict[str, Any]:
     return {"iou": iou, "accuracy": accuracy, **means}
 
 
-def offset_scores(matrix: np.ndarray) -> dict[str, float]:
+def offset_scores(matrix: np.ndarray) -> dict[str, float | None]:
     """Metrics of a confusion matrix [1 + D, 1 + D] of SegFix's offsets; class 0 is no offset.
 
     boundary_f: 2 * tp / (true + predicted) of boundary pixels, the harmonic mean of precision and recall.
     direction_accuracy: the share of true positives with the right direction.
     """
     matrix = np.asarray(matrix, np.float64)
+    if not matrix.any():
+        return {"boundary_f": None, "direction_accuracy": None}
     found, right = matrix[1:, 1:].sum(), np.trace(matrix[1:, 1:])
     return {
         "boundary_f": float(2 * found / max(1.0, matrix[1:].sum() + matrix[:, 1:].sum())),

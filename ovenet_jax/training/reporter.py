@@ -105,7 +105,7 @@ class Reporter:
             names = self._task.classes.names if answer["miou"] is not None else ()
             values |= {f"eval_iou_{name}": iou for name, iou in zip(names, answer["iou"], strict=False)}
             shown = [f"{TITLES[name]} {percent(result['miou'])}" for name, result in results.items()]
-            shown += [f"{MEANS[key]} {100 * answer[key]:.2f}" for key in OFFSET_METRICS if key in answer]
+            shown += [f"{MEANS[key]} {percent(answer[key])}" for key in OFFSET_METRICS if key in answer]
             print(f"step {step}/{self._config.steps}  mIoU [%]: {'  '.join(shown)}", flush=True)
             pictures = panels()
             self._summaries.pictures(step, pictures)

@@ -1,6 +1,7 @@
 """Label maps refined on the device are those that segfix/refine.py makes of files, and score alike."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import cv2
@@ -154,6 +155,21 @@ def test_a_refiner_that_was_trained_further_has_a_report_of_its_own(runs, tmp_pa
         refinement.evaluate_refined(config, tmp_path)
     reports = [json.loads(path.read_text()) for path in tmp_path.glob("evaluation/*/report.json")]
     assert sorted(report["what"]["refiner"] for report in reports) == names
+
+
+def test_where_nothing_is_labelled_refinement_has_no_scores(runs, tmp_path, monkeypatch, capsys):
+    label = np.zeros((8, 8), np.uint8)
+    monkeypatch.setattr(refinement, "restore_network", lambda *_: Network(3, None, {}, {}))
+    sums = refinement.as_sums(scores.scores_of(np.full_like(label, 255), label, label, 19))
+    monkeypatch.setattr(refinement.Evaluator, "run", lambda *_, **__: Evaluation(sums=sums))
+    monkeypatch.setattr(refinement, "Refiner", lambda _: SimpleNamespace(name="step 5 of segfix"))
+    refinement.evaluate_refined(runs[0][0], tmp_path)
+    (report,) = tmp_path.glob("evaluation/*/report.json")
+    for title in scores.MEANS:
+        assert json.loads(report.read_text())[title]["IoU"] == {"before": None, "after": None}
+    output = capsys.readouterr().out
+    assert "No pixel is labelled" in output
+    assert set(re.search("mean as published(.*)", output)[1].split()) == {"-"}
 
 
 @pytest.mark.parametrize(("part", "key"), [("eval", "windows"), ("model", "align_corners"), (None, "mesh")])

@@ -37,7 +37,7 @@ def test_scores_of_offsets_by_hand():
     scores = offset_scores(matrix)
     assert scores["boundary_f"] == pytest.approx(2 * precision * recall / (precision + recall))
     assert scores["direction_accuracy"] == pytest.approx(18 / 20)
-    assert offset_scores(np.zeros((9, 9))) == {"boundary_f": 0.0, "direction_accuracy": 0.0}
+    assert offset_scores(np.zeros((9, 9))) == {"boundary_f": None, "direction_accuracy": None}  # nothing is labelled
 
 
 def test_a_step_measures_what_an_evaluation_of_its_batch_would():
