@@ -62,6 +62,9 @@ def train(config: ConfigDict, folder: Path) -> bool:
     if config.init.base and not workdir.has_checkpoint(folder):
         names = classes.names if task.of_regions else ()
         model = starting_point.start_from(model, config.model.head, config.init, frozen, names)
+    elif not (config.model.backbone.he_init or workdir.has_checkpoint(folder)):
+        helps = "import such weights and name their folder by --config.init.base"
+        parallel.say(f"Note: training starts from random values, and this config is made for ImageNet weights; {helps}.")
     model.set_attributes(lay_out=parallel.row_layout(mesh), rematerialise=config.rematerialise)
     graphdef, *_ = parameters.split(model)
     schedule, optimizer = optimizers.from_config(config)

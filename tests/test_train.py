@@ -272,6 +272,13 @@ def test_what_a_segfix_cannot_be_trained_with_is_named(segfix, tmp_path, key, va
         train(config, tmp_path / "new")
 
 
+def test_a_first_training_without_the_weights_it_is_made_for_says_so(tmp_path, capsys):
+    config = shrunk(camvid.get_config("hrnet"), tmp_path)
+    with workdir.held(tmp_path / "run"), pytest.raises(UserError, match="run is held by"):  # before it compiles
+        train(config, tmp_path / "run")
+    assert "Note: training starts from random values" in capsys.readouterr().out
+
+
 def test_a_batch_that_does_not_divide_is_named(run, tmp_path):
     config = run[1].copy_and_resolve_references()
     config.batch_size = 12
