@@ -3,7 +3,8 @@
 images/**      .jpg or .png, in any subfolders
 labels/**      PNGs of the same names in the same subfolders: one channel of label ids, or palette indices
 classes.yaml   classes: [{name: road, color: [128, 64, 128], ids: [7, 8]}, ...]
-               ignored: [0, 255]      label ids that belong to no class; may be left out
+               ignored: [0, 255]              label ids that belong to no class; may be left out, as the next line
+               flip: [[left arm, right arm]]  classes that are swapped when an image is mirrored
 
 Splits are the subfolders images/train, images/val and images/test, or train/image and train/label, val/image etc., or
 the list files train.lst, val.lst and test.lst beside classes.yaml (see lists.py). Without any of these, all samples are
@@ -11,13 +12,13 @@ in the split train, of which config.data selects parts: train_split="train[:90%]
 test may have no labels.
 """
 
-import itertools
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ovenet_jax.data import labels
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.data.lists import SPLITS
 from ovenet_jax.data.trees import OPENSEG, Folders, Tree, each
@@ -75,11 +76,11 @@ def read_classes(file: Path) -> Labels:
     try:
         if len(text) > LONGEST:
             raise ValueError(f"{len(text)} bytes; a class table has no more than {LONGEST}")
-        described = yaml.load(text, _PlainLoader)
+        content = yaml.load(text, _PlainLoader)
     except Exception as error:  # whatever odd numbers and dates make the library raise
         raise UserError(f"{file}: no YAML ({_shortened(error)}).") from error
     try:
-        return _labels(described)
+        return labels.described(content)
     except ValueError as error:
         raise UserError(f"{file}: {_shortened(error)}.") from error
 
@@ -108,43 +109,3 @@ def _shortened(error: Exception) -> str:
     """The error message, shortened to one line."""
     said = " ".join(str(error).split()) or type(error).__name__
     return said if len(said) <= 300 else f"{said[:300]} ..."
-
-
-def _labels(described: object) -> Labels:
-    described = described if isinstance(described, dict) else {}
-    rows = described.get("classes")
-    if not isinstance(rows, list) or not rows:
-        raise ValueError("expected 'classes:' with a list of classes")
-    unknown = described.keys() - {"classes", "ignored"}
-    if unknown:
-        raise ValueError(f"{unknown.pop()!r} is unknown; known are 'classes' and 'ignored'")
-    classes: list[tuple[str, tuple[int, int, int], tuple[int, ...]]] = []
-    for row in rows:
-        if not isinstance(row, dict) or row.keys() != {"name", "color", "ids"}:
-            raise ValueError(f"expected a class with name, color and ids, got {row!r}")
-        if not isinstance(row["name"], str):
-            raise ValueError(f"name {row['name']!r}: expected a text; put it in quotation marks")
-        color = _numbers(row["color"], f"color of {row['name']}")
-        if len(color) != 3:
-            raise ValueError(f"color of {row['name']}: expected [red, green, blue], got {row['color']}")
-        classes.append((row["name"], color, _numbers(row["ids"], f"ids of {row['name']}")))
-    names, colors, ids = zip(*classes, strict=True)
-    ignored = _numbers(described.get("ignored") or [], "ignored")
-    for what, values in (("name", names), ("id", [*itertools.chain(*ids), *ignored])):
-        twice = [value for value, count in Counter(values).items() if count > 1]
-        if twice:
-            raise ValueError(f"the {what} {twice[0]} is there twice")
-    if any(not of_class for of_class in ids):
-        raise ValueError("every class needs an id")
-    free = set(range(256)).difference(*ids)
-    if not free:
-        raise ValueError("at most 255 of the ids 0 to 255 can belong to classes")
-    if len(names) == 1:
-        raise ValueError(f"{names[0]} is the only class; the background is a class, too: describe both")
-    return Labels(names, colors, ids, ignored, void_id=max(free))
-
-
-def _numbers(values: object, what: str) -> tuple[int, ...]:
-    if not isinstance(values, list) or not all(type(v) is int and 0 <= v <= 255 for v in values):
-        raise ValueError(f"{what}: expected a list of whole numbers from 0 to 255, got {values!r}")
-    return tuple(values)

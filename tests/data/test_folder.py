@@ -218,7 +218,12 @@ ROAD = "{name: road, color: [1, 2, 3], ids: [7]}"
         (f"classes: [{ROAD}, {ROAD}]", "the name road is there twice."),
         (f"classes: [{ROAD}, {ROAD.replace('road', 'car')}]", "the id 7 is there twice."),
         (f"classes: [{ROAD}]\nignored: [0, 7]", "the id 7 is there twice."),
-        (f"classes: [{ROAD}]\nignore: [0]", "'ignore' is unknown; known are 'classes' and 'ignored'."),
+        (f"classes: [{ROAD}]\nignore: [0]", "'ignore' is unknown; known are 'classes', 'ignored', 'void',"),
+        (f"classes: [{ROAD}]\nvoid: 7", "void: expected an id from 0 to 255 that belongs to no class, got 7."),
+        (f"classes: [{ROAD}]\nvoid: none", "belongs to no class, got 'none'."),
+        (f"classes: [{ROAD}]\nflip: [road]", "flip: expected a list of pairs of classes, got ['road']."),
+        (f"classes: [{ROAD}]\nflip: [[road, [1]]]", "flip: [1] is not a class."),
+        (f"classes: [{ROAD}]\nflip: [[road, road]]", "the flipped class road is there twice."),
         (f"classes: [{ROAD.replace('road', 'no')}]", "name False: expected a text; put it in quotation marks."),
         ("classes: 2020-13-45", "no YAML (month must be in 1..12)."),
         (f"classes: [{ROAD}]\nignored: [0]", "road is the only class; the background is a class, too: describe both."),
@@ -230,6 +235,14 @@ def test_a_class_file_that_says_something_else_is_refused(tmp_path, text, senten
     with pytest.raises(UserError) as error:
         read_classes(file)
     assert str(error.value).startswith(f"{file}: ") and sentence in str(error.value)
+
+
+def test_classes_of_left_and_right_and_the_void_id_can_be_given(tmp_path):
+    file, left = tmp_path / "classes.yaml", "{name: left, color: [3, 2, 1], ids: [8]}"
+    file.write_text(f"classes: [{ROAD}, {left}, {left.replace('left', 'right').replace('8', '9')}]")
+    assert (read_classes(file).void_id, read_classes(file).flip_pairs) == (255, ())
+    file.write_text(file.read_text() + "\nvoid: 0\nflip: [[left, right]]")
+    assert (read_classes(file).void_id, read_classes(file).flip_pairs) == (0, ((1, 2),))
 
 
 def test_a_missing_class_file_is_named(tmp_path):
