@@ -1,5 +1,6 @@
 """Eight CPU devices in one process, programs as users compile them, and a cache of those for this run and the next."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from tests import tiny_step
 
 environment.convolve_by_eigen()  # as main.py
 jax.config.update("jax_num_cpu_devices", 8)
+gc.set_threshold(100_000, 50, 50)  # tracing makes many objects, which Python would look through again and again
+gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -44,8 +44,8 @@ def baseline_losses(case: Case) -> dict[str, np.ndarray]:
         "align_corners": case.network["align_corners"],
     }
     return {
-        "loss_ce": segmentation_loss(logits, case.label(), **options),
-        "loss_ohem": segmentation_loss(logits, case.label(), ohem=ohem, **options),
+        "loss_ce": jax.jit(partial(segmentation_loss, **options))(logits, case.label()),
+        "loss_ohem": jax.jit(partial(segmentation_loss, ohem=ohem, **options))(logits, case.label()),
     }
 
 
@@ -65,7 +65,7 @@ def criteria(case: Case) -> dict[str, np.ndarray]:
     for name, loss in losses.items():
         choice = {other: float(other == name) for other in losses}
         (terms, _, after), gradients = step(params, statistics, case.image(), (case.label(), choice))
-        arrays[f"loss_{name}_eval"] = _row(loss(evaluate(case), case.label()))
+        arrays[f"loss_{name}_eval"] = _row(jax.jit(loss)(evaluate(case), case.label()))
         arrays[f"loss_{name}_train"] = _row(terms["terms"][name])
         arrays |= {f"grad_{name}.{k}": torch_layout(x) for k, x in gradients.items()}
         arrays |= {f"stats1.{k}": x for k, x in after.items()}
@@ -79,13 +79,13 @@ def segfix_losses(case: Case) -> dict[str, np.ndarray]:
     label = training_label(truth, case.io["seg_label"] < 0, directions=8)[None]
     boundary, direction = boundary_and_direction(jnp.asarray(label, jnp.int32), directions=8)
 
+    @jax.jit
+    @partial(jax.value_and_grad, has_aux=True)
     def loss(output):
         terms = segfix_loss(output, boundary, direction, align_corners=True)
         return terms["total"], terms
 
-    (total, terms), gradients = jax.value_and_grad(loss, has_aux=True)(
-        SegFixOutput(case.image("pred_mask"), case.image("pred_dir"))
-    )
+    (total, terms), gradients = loss(SegFixOutput(case.image("pred_mask"), case.image("pred_dir")))
     return {
         "loss": total,
         "loss_mask": terms["boundary"],
@@ -143,7 +143,8 @@ def _train(case: Case, dtype) -> dict[str, np.ndarray]:
             arrays |= {f"stats1.{k}": x for k, x in statistics.items()}
             arrays["losses_step1"] = rows[0]
             if ohem is not None:
-                arrays |= _ohem_arrays(output, label, ohem, case.network["align_corners"])
+                ranked = jax.jit(partial(_ohem_arrays, ohem=ohem, align_corners=case.network["align_corners"]))
+                arrays |= ranked(output, label)
         params, opt_state = updated(gradients, opt_state, params)
     arrays |= {f"param3.{k}": torch_layout(x) for k, x in params.items()}
     arrays |= {f"stats3.{k}": x for k, x in statistics.items()}
@@ -194,15 +195,15 @@ def _plain_name(array: str) -> str:
     return f"{what}.{HRNET.plain(key)}" if key else array
 
 
-def _ohem_arrays(output, label: jax.Array, ohem: Ohem, align_corners: bool) -> dict[str, np.ndarray]:
+def _ohem_arrays(output, label: jax.Array, *, ohem: Ohem, align_corners: bool) -> dict[str, jax.Array]:
     arrays = {}
     for name, logits in (("s_i", output.initial), ("s_s", output.seed), ("s_f", output.fused)):
         *_, probability = pixel_losses(logits.main, label, None, align_corners)
         valid = label != 255
         at_keep, bound = ohem_bound(probability, valid, ohem)
         counts = [(valid & (probability < bound)).sum(), valid.sum()]
-        arrays |= {f"ohem_{name}": np.array([at_keep, bound, *counts])}
-        arrays |= {f"ohem_{name}_probs": np.array([at_keep, bound]), f"ohem_{name}_counts": np.array(counts)}
+        arrays |= {f"ohem_{name}": jnp.stack([at_keep, bound, *counts])}
+        arrays |= {f"ohem_{name}_probs": jnp.stack([at_keep, bound]), f"ohem_{name}_counts": jnp.stack(counts)}
     return arrays
 
 
@@ -246,9 +247,13 @@ def loss_values(case: Case) -> dict[str, np.ndarray]:
         class_weights = weights if weighted == "w" else None
         named[match[0]] = (partial(both, align=align == "1", class_weights=class_weights, ohem=ohem), main)
 
+    @jax.jit  # one program, not dozens for every loss
+    def values_and_gradients(arguments):
+        return {name: jax.value_and_grad(named[name][0])(argument) for name, argument in arguments.items()}
+
     arrays = {}
-    for name, (function, argument) in named.items():
-        value, gradient = jax.value_and_grad(function)(argument)
-        suffix = "f" if argument is f else "main"
+    results = values_and_gradients({name: argument for name, (_, argument) in named.items()})
+    for name, (value, gradient) in results.items():
+        suffix = "f" if named[name][1] is f else "main"
         arrays |= {name: value, f"{name}_grad_{suffix}": channels_first(gradient)}
     return arrays

@@ -75,7 +75,9 @@ def trained(config: ConfigDict, folder: Path) -> tuple[Path, ConfigDict, set[str
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return trained(camvid.get_config("ovenet_tiny"), tmp_path_factory.mktemp("ovenet"))
+    config = camvid.get_config("ovenet_tiny")
+    config.model.backbone, config.model.offset.modules = small_resnet(), (1,)
+    return trained(config, tmp_path_factory.mktemp("ovenet"))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +97,7 @@ def keys_read(run, segfix, tmp_path_factory):
     evaluate(Recording(config, read), folder)
     config.eval.segfix = ""  # which prediction refuses
     assert predict(Recording(config, read), folder, None)
-    for variant in [f"ovenet_{head}_r_tiny" for head in openseg.HEADS] + ["fcn_tiny"]:
+    for variant in [f"ovenet_{head}_r_tiny" for head in openseg.HEADS] + ["fcn_tiny", "ovenet_tiny"]:
         ovenet_jax.create_model(Recording(camvid.get_config(variant).model, read, "model."))
     return read | run[2] | segfix[2] | {"name", "deterministic"}  # main.py's
 

@@ -20,6 +20,7 @@ from ovenet_jax.train import train
 from ovenet_jax.training.checks import check_config
 from ovenet_jax.weights.starting_point import Source, start_from, summary, take_over
 from tests.tiny_run import shrunk
+from tests.tiny_step import small_resnet
 
 FRESH, BASE, TRUNK = 0.0, 1.0, 2.0
 
@@ -295,7 +296,7 @@ def test_a_folder_without_a_run_is_named_with_its_key(tiny_model, tmp_path, role
 
 def test_a_frozen_run_keeps_its_base_to_the_bit_and_resumes_without_it(tmp_path):
     config = shrunk(camvid.get_config("ovenet_tiny"), tmp_path)
-    config.model.backbone.blocks, config.model.offset.modules = 1, (1,)
+    config.model.backbone, config.model.offset.modules = small_resnet(), (1,)
     config.init.base = save_run(tmp_path / "base", baseline(config.model))
     config.freeze_base = True
     config.eval.update({"panels": 0, "worst": 0})
