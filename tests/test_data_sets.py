@@ -12,7 +12,6 @@ from ovenet_jax.data.labels import COCO_STUFF, IGNORE
 from ovenet_jax.errors import UserError
 from ovenet_jax.train import train
 from tests import trees
-from tests.tiny_step import small_resnet
 from tests.untrained import tiny
 
 CONFIGS = {
@@ -29,7 +28,6 @@ CONFIGS = {
 def test_a_run_of_two_steps_trains_and_evaluates(name, tmp_path):
     file, write = CONFIGS[name]
     config = tiny(file.get_config("hrnet"), write(tmp_path))
-    config.model.backbone = small_resnet()
     config.augment.update({"base_size": 48, "crop": (32, 32)})
     config.eval.panels = config.eval.worst = 0
     for settings in (config.augment, config.eval):

@@ -21,7 +21,7 @@ from ovenet_jax.supervision.task import task_of
 from tests import command_line
 from tests.camvid_tree import write_tree
 from tests.tiny_step import small_resnet
-from tests.untrained import save_untrained, tiny
+from tests.untrained import narrow, save_untrained, tiny
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def make_run(tmp_path):
             config.data.update(data)
             config.eval.update({"base_size": 48, "window": (32, 48)})
         else:
-            tiny(config, data)
+            tiny(config, data, narrow(config.model.backbone))
         return config, save_untrained(config, tmp_path / "run")
 
     return make

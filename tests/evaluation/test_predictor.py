@@ -17,7 +17,6 @@ from ovenet_jax.predict import predict
 from ovenet_jax.segfix.files import read_offsets
 from tests import trees
 from tests.camvid_tree import write_tree
-from tests.tiny_step import small_resnet
 from tests.untrained import save_untrained, tiny
 
 SIZES = {"a": (32, 48), "b": (40, 30), "c": (32, 48)}
@@ -28,7 +27,6 @@ def run(tmp_path_factory):
     """A run's folder, of an OVeNet on a small ResNet, whose predictions of `images` by the command are there."""
     folder = tmp_path_factory.mktemp("run")
     config = tiny(camvid.get_config("ovenet_tiny"), write_tree(folder, size=(32, 48)))
-    config.model.backbone = small_resnet()
     config.predict.update({"ids": "train_ids", "offsets": True})
     save_untrained(config, folder)
     for name, size in SIZES.items():
