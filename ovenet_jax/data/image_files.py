@@ -145,7 +145,7 @@ def read_image(data: bytes) -> Read:
         raise LossyError(f"{header.depth} bits per channel; save it with 8")
     if header.channels == 4 and not header.alpha:
         raise LossyError("CMYK, which has no exact RGB; save it as RGB")
-    if header.alpha and _alpha(data).min() < 255:
+    if header.alpha and _by_pillow(data, "RGBA")[..., 3].min() < 255:
         raise LossyError("transparent pixels; save it without an alpha channel")
     array, orientation = decode_image(data), 1
     if has_exif(data):
@@ -158,14 +158,6 @@ def read_image(data: bytes) -> Read:
         SEVERAL_IMAGES: header.several,
     }
     return Read(array, data, "; ".join(note for note, applies in notes.items() if applies), orientation)
-
-
-def _alpha(data: bytes) -> np.ndarray:
-    """How opaque each pixel of a PNG is, uint8 [H, W]."""
-    array = _decode(data, cv2.IMREAD_UNCHANGED)
-    if array.ndim == 3:
-        return array[..., -1]
-    return np.array(Image.open(io.BytesIO(data)).convert("RGBA"))[..., 3]  # greyscale with one transparent grey level
 
 
 def has_exif(data: bytes) -> bool:
@@ -269,7 +261,7 @@ def read_label(data: bytes) -> Read:
     if header.depth == 8 and not header.palette:
         return Read(decode_label(data), data, several)
     if header.palette:
-        note, values = PALETTE_LABEL, _palette_indices(data)
+        note, values = PALETTE_LABEL, _by_pillow(data, "P")
     elif header.depth == 16:
         note, values = DEEP_LABEL, _decode(data, cv2.IMREAD_UNCHANGED)
         if values.max() > 255:
@@ -280,11 +272,11 @@ def read_label(data: bytes) -> Read:
     return Read(label, encoded(label), "; ".join(filter(None, (note, several))))
 
 
-def _palette_indices(data: bytes) -> np.ndarray:
-    """The pixels of a palette PNG as they are stored, uint8 [H, W]."""
+def _by_pillow(data: bytes, mode: str) -> np.ndarray:
+    """The pixels of a PNG in Pillow's `mode`, uint8 [H, W] or [H, W, C]; "P": the indices of a palette PNG."""
     try:
         Image.open(io.BytesIO(data)).verify()  # the checksums of all chunks; after that nothing else can be read
-        return np.array(Image.open(io.BytesIO(data)))
+        return np.array(Image.open(io.BytesIO(data)).convert(mode))
     except Exception as error:  # whatever a damaged file makes Pillow raise
         raise ValueError("does not decode as an image") from error
 
@@ -330,12 +322,8 @@ def write_picture(path: Path, picture: np.ndarray, parameters: Sequence[int] = (
     for cv2.imencode.
 
     Raises:
-      ValueError: another kind of array.
       OSError: the file system refuses.
     """
-    kinds = {2: (np.uint8, np.uint16), 3: (np.uint8,)}
-    if picture.dtype not in kinds.get(picture.ndim, ()) or picture.shape[2:] not in ((), (3,)):
-        raise ValueError(f"{path}: a picture is uint8 [h, w, 3] or [h, w], not {picture.dtype} {list(picture.shape)}")
     files.write(path, encoded(picture, path.suffix, parameters))
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ovenet_jax.data.sizes import padded_size, scaled_size, short_side_size
+from ovenet_jax.data.sizes import padded_size, scaled_size
 from ovenet_jax.errors import UserError
 from ovenet_jax.models.layers import PRECISIONS, interpolation_weights
 
@@ -164,12 +164,8 @@ def _scaled(size: tuple[int, int], scale: float, protocol: Protocol) -> tuple[in
     side = (protocol.base_size or sides[protocol.side](size)) * scale
     if not protocol.keep_shape:
         return (int(side + 0.5),) * 2
-    if protocol.side == "short":
-        scaled = list(short_side_size(size, int(side + 0.5)))
-        free = [int(np.argmax(scaled))]
-    else:
-        scaled = list(scaled_size(size, side))
-        free = [int(np.argmin(scaled))]
+    scaled = list(scaled_size(size, side, sides[protocol.side]))
+    free = [int(np.argmax(scaled) if protocol.side == "short" else np.argmin(scaled))]
     if not protocol.base_size:
         free = [0, 1]
     for axis in free:
