@@ -22,7 +22,7 @@ from ovenet_jax.run import processes, workdir
 
 CONFIGS = Path(__file__).parent / "configs"
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "FILE.py[:variant], or NAME[:variant] of one in configs/.", lock_config=True
+    "config", None, "Config file FILE.py[:variant], or NAME[:variant] of a file in configs/.", lock_config=True
 )
 OF_A_RUN = (
     "train",
@@ -39,17 +39,17 @@ OWN_KEYS = (  # that a config has besides those of base_config, and no run is wi
 MODES = ("train", "evaluate", "predict", "prepare", "browse", "import", "report", "compare", "export")
 MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 SOURCE = flags.DEFINE_string(
-    "source", None, "import: FILE or FILE:ENTRY; predict: a folder of images, or one; compare: workdirs, by commas."
+    "source", None, "import: FILE or FILE:ENTRY; predict: an image or a folder of them; compare: workdirs, by commas."
 )
 FORM = flags.DEFINE_string("form", None, "export: torch, safetensors or stablehlo.")
-OUT = flags.DEFINE_string("out", None, "predict: the new folder; default: predictions/<name> of the run's.")
+OUT = flags.DEFINE_string("out", None, "predict: the new folder; default: WORKDIR/predictions/<name>.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default: runs/<config.name>.")
-COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where several meet.")
-PROCESSES = flags.DEFINE_integer("processes", None, "How many; 1: alone, even in a cluster.", lower_bound=1)
-PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, with several processes.")
+PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes; 1 ignores a cluster.", lower_bound=1)
+PROCESS = flags.DEFINE_integer("process", None, "Index of this process, from 0.")
 WAIT = flags.DEFINE_float("wait", 300, "Seconds to wait for the other processes.")
 
-MEANT = {  # what the libraries say of a value of another type
+MESSAGES = {  # messages of the libraries about a value of another type -> ours
     r"invalid literal for int.*": "it must be a whole number",
     r"could not convert string to float.*": "it must be a number",
     r"\('Non-boolean argument.*": "it must be true or false",
@@ -68,9 +68,9 @@ def main(_: list[str]) -> int | None:
     from ovenet_jax.devices import parallel
     from ovenet_jax.supervision.task import task_of
 
-    on_top = [argument for argument in sys.argv[1:] if argument.lstrip("-").startswith(("config.", "noconfig."))]
+    overrides = [argument for argument in sys.argv[1:] if argument.lstrip("-").startswith(("config.", "noconfig."))]
     if not flags.FLAGS["config"].present:
-        parallel.say(f"The config is that of {WORKDIR.value}{', with ' + ' '.join(on_top) if on_top else ''}.")
+        parallel.say(f"Using the config of {WORKDIR.value}{', with ' + ' '.join(overrides) if overrides else ''}.")
     folder = Path(WORKDIR.value or Path("runs") / config.name)
     source, out = (Path(flag.value) if flag.value else None for flag in (SOURCE, OUT))
     actions = {
@@ -88,17 +88,17 @@ def main(_: list[str]) -> int | None:
 
 
 def parse_flags(arguments: list[str]) -> list[str]:
-    """absl's parser, whose mistakes, and those that ml_collections answers with a stack trace, become one sentence.
+    """Parses flags by absl; errors of absl and ml_collections become UserErrors.
 
-    A path that begins with ~, of a flag or of the config, is one in the home folder.
+    Expands a leading ~ in values of flags and of the config.
     """
     given = [found[1] for a in arguments if (found := re.match(r"--?(?:no(?=config\.))?([a-z][\w.]*)", a))]
     for name, count in Counter(given).items():
         if count > 1:
-            raise UserError(f"--{name} is given {count} times; give it once, with the value that is meant.")
+            raise UserError(f"--{name} is given {count} times; give it once.")
     at_home = re.compile("(?<=[=,])~[^,]*")
     try:
-        given = [at_home.sub(lambda path: files.at_home(path[0]), a) for a in _by_file(arguments)]
+        given = [at_home.sub(lambda path: files.at_home(path[0]), a) for a in _with_config_file(arguments)]
         if not any(argument.startswith(("-h", "--h", "-?", "--?")) for argument in given):
             _find_config(given)
         remaining = flags.FLAGS(given)
@@ -116,19 +116,19 @@ def parse_flags(arguments: list[str]) -> list[str]:
         raise UserError(f"--config cannot be loaded: {' '.join(str(error).split())}") from error
     except flags.Error as error:
         sentence = " ".join(str(error).split()).rstrip(".").removeprefix("flag ")
-        for said, meant in MEANT.items():
-            sentence = re.sub(said, meant, sentence)
+        for pattern, message in MESSAGES.items():
+            sentence = re.sub(pattern, message, sentence)
         raise UserError(f"{sentence}; --help lists all flags.") from error
     except UserError:
         raise
     except Exception as error:  # of the config's own lines
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"--config cannot be loaded ({reason}); mend that file.") from error
+        raise UserError(f"--config cannot be loaded ({reason}); fix that file.") from error
     return remaining
 
 
-def _by_file(arguments: list[str]) -> list[str]:
-    """With the file of a config that is given by its name. Raises UserError where there is none."""
+def _with_config_file(arguments: list[str]) -> list[str]:
+    """The arguments with the name of a config replaced by its file. Raises UserError: an unknown name."""
     result = list(arguments)
     for i, argument in enumerate(arguments):
         given = re.fullmatch(r"(--?config=|)(\w+)(:.*)?", argument)
@@ -146,7 +146,7 @@ def _find_config(arguments: list[str]) -> None:
     """Where no --config is given takes that of the run in --workdir, with the defaults of keys that it lacks.
 
     Raises:
-      UserError: there is none, or the mode wants one of its own.
+      UserError: no such config, or the mode requires --config.
     """
     given = flags.FlagValues()
     for name, default in (("config", None), ("workdir", None), ("mode", "train")):
@@ -156,9 +156,9 @@ def _find_config(arguments: list[str]) -> None:
         return
     wanted = "--config is missing: give one, as --config=configs/camvid.py"
     if given.mode not in OF_A_RUN:
-        raise UserError(f"{wanted}; --mode={given.mode} wants it.")
+        raise UserError(f"{wanted}; --mode={given.mode} requires it.")
     if given.workdir is None:
-        raise UserError(f"{wanted}, or the --workdir of a run, which holds its own.")
+        raise UserError(f"{wanted}, or the --workdir of a run, to use its saved config.")
     folder = Path(given.workdir)
     saved = workdir.read_config(folder)
     if saved is None:
@@ -174,7 +174,7 @@ def _find_config(arguments: list[str]) -> None:
 
 
 def run() -> int:
-    for flag in flags.FLAGS.get_key_flags_for_module(__name__):  # that --help shows
+    for flag in flags.FLAGS.get_key_flags_for_module(__name__):  # --help shows these
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     return errors.run(lambda: app.run(main, flags_parser=parse_flags))
 

@@ -1,1 +1,1 @@
-"""The networks, data sets and tests that --config names: get_config(variant) of each file."""
+"""The configs of --config: get_config(variant) of each file sets network, data set, training and test protocol."""

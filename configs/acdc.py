@@ -1,10 +1,10 @@
 """ACDC, 19 classes of Cityscapes in fog, at night, in rain and snow, 1080x1920: the published configs with HRNet-W48.
 
-Source: the experiment files of OVeNet and the thesis for ACDC and their counterpart of HRNet-OCR. Plain HRNet has
-none: it takes their numbers, and the align_corners of its Cityscapes config. Nor has openseg: its networks take its
-numbers for Cityscapes, on this data set's crops.
+Source: the experiment files of OVeNet and the thesis for ACDC and their counterpart of HRNet-OCR. HRNet has no such
+file: `hrnet` uses the same numbers, with align_corners of HRNet's Cityscapes config. Nor has openseg: its networks use
+openseg's Cityscapes numbers with ACDC's crop.
 
-To be reached: no published mIoU of `ovenet`, `hrnet_ocr` or `hrnet` was found.
+Target: no published mIoU of `ovenet`, `hrnet_ocr` or `hrnet` was found.
 
     python main.py --config=configs/acdc.py:ovenet --config.init.base=runs/imagenet-w48
 """
@@ -18,7 +18,7 @@ def get_config(variant: str = "ovenet"):
     """`ovenet` (default), `hrnet_ocr`, `hrnet`, `thesis` (offsets on HRNet, without OCR) or `ovenet_frozen`, or one of
     segfix.py or openseg.py.
 
-    `ovenet_frozen` trains offset trunk and head alone, on the trained hrnet_ocr of `config.init.base`.
+    `ovenet_frozen` trains only offset trunk and offset head, on the trained hrnet_ocr of `config.init.base`.
     """
     config = common.base_config(f"acdc-{variant}")
     networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet", "ovenet_frozen", "thesis")

@@ -1,11 +1,11 @@
 """ADE20K, 150 classes, images of all sizes: the published configs of OVeNet, HRNet + OCR and HRNet with HRNet-W48, and
 of openseg's HRNet + OCR.
 
-Source: the experiment files of OVeNet for ADE20K and their counterparts of HRNet-OCR, HRNet and openseg. Before the
-random scale their training resizes the shorter side to 520, so that its images are resampled twice; ours are once, to
-the same size.
+Source: the experiment files of OVeNet for ADE20K and their counterparts of HRNet-OCR, HRNet and openseg. Their training
+first resizes the shorter side to 520 and then scales at random, which resamples images twice; ours resamples them once,
+to the same size.
 
-To be reached on val, mIoU [%] at one scale (with scales and flip); more in docs/model_zoo.md:
+Target on val, mIoU [%] at one scale (with scales and flip); more in docs/model_zoo.md:
 
 - `hrnet`: 43.1 (44.2; HRNet's README), 42.02 (43.86; mmsegmentation)
 - `hrnet_ocr`: 44.5 (45.5; HRNet's README), 43.25 (44.88; mmsegmentation)
@@ -22,7 +22,7 @@ IMAGES = 20_210  # train
 def get_config(variant: str = "ovenet"):
     """`ovenet` (default), `hrnet_ocr`, `hrnet` or `ovenet_frozen`, or one of segfix.py or openseg.py.
 
-    `ovenet_frozen` trains offset trunk and head alone, on the trained hrnet_ocr of `config.init.base`.
+    `ovenet_frozen` trains only offset trunk and offset head, on the trained hrnet_ocr of `config.init.base`.
     """
     config = common.base_config(f"ade20k-{variant}")
     networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet", "ovenet_frozen")

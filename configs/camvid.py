@@ -1,7 +1,7 @@
 """CamVid, 11 classes, 360x480 (the split used by SegNet): 367 train, 101 val, 233 test images.
 
-Nothing was published for OVeNet on CamVid: rates and sizes here are our own. A variant with `_tiny` is for a
-CPU, without it HRNet-W18 for a GPU.
+Nothing was published for OVeNet on CamVid: rates and sizes here are our own. Variants with `_tiny` are for CPUs; the
+others use HRNet-W18 on a GPU.
 """
 
 from ovenet_jax.configs import common, openseg, segfix

@@ -4,7 +4,7 @@ and of the OCNet series.
 Source: the experiment files `seg_offset_hrnet_ocr_w48_train_512x1024_sgd_lr1e-2_wd5e-4_bs_12_epoch484` of OVeNet
 and their counterparts of HRNet-OCR, HRNet and the thesis; openseg's `configs/cityscapes`; OCNet's run scripts.
 
-To be reached on val, mIoU [%] at one scale (with scales and flip); more in docs/model_zoo.md:
+Target on val, mIoU [%] at one scale (with scales and flip); more in docs/model_zoo.md:
 
 - `hrnet`: 80.9 (HRNet's README), 80.65 (81.92; mmsegmentation), 80.70 (81.56; PaddleSeg)
 - `hrnet_ocr`: 81.6 (HRNet's README), 81.35 (82.70; mmsegmentation), 82.15 (82.85; PaddleSeg)
@@ -26,9 +26,8 @@ def get_config(variant: str = "ovenet"):
     """`ovenet` (default), `hrnet_ocr`, `hrnet` or `thesis` (offsets on HRNet, without OCR), or one of segfix.py or
     openseg.py.
 
-    Those of segfix.py also with `_instance`, which learns the boundaries of instances. Those of openseg.py also with
-    `_ohem`, and with `_stage2`, which OCNet goes on with from the trained network of `config.init.base` for the test
-    server.
+    Variants of segfix.py accept the suffix `_instance`, for boundaries of instances. Variants of openseg.py accept
+    `_ohem`, and `_stage2`: OCNet's second training stage for the test server, from the network of `config.init.base`.
     """
     config = common.base_config(f"cityscapes-{variant}")
     networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet", "thesis")
@@ -50,7 +49,7 @@ def get_config(variant: str = "ovenet"):
     config.augment.base_size = 2048  # TRAIN.BASE_SIZE, the longer side at scale 1
     config.augment.crop = (512, 1024)  # TRAIN.IMAGE_SIZE
 
-    # ovenet: 2 on each of 5 GPUs (its file's name says 12); thesis: 2 on each GPU, however many, so the same
+    # ovenet: 2 on each of 5 GPUs (its file's name says 12); thesis: 2 per GPU, their number is not given, so 10 too
     config.batch_size = 10 if "offset" in config.model else 12
     config.steps = 484 * (images // config.batch_size)  # TRAIN.END_EPOCH
 

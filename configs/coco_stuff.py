@@ -1,8 +1,8 @@
 """COCO-Stuff 10k, 171 classes, images of all sizes: the published configs of HRNet and HRNet + OCR with HRNet-W48, and
 of openseg's HRNet + OCR.
 
-Source: the experiment files of HRNet, HRNet-OCR and openseg for COCO-Stuff. OVeNet has none: it takes HRNet-OCR's
-numbers, and the offsets of its Cityscapes config.
+Source: the experiment files of HRNet, HRNet-OCR and openseg for COCO-Stuff. OVeNet has no such file: `ovenet` uses
+HRNet-OCR's numbers, with the offset settings of OVeNet's Cityscapes config.
 """
 
 from ovenet_jax.configs import common, openseg, segfix
@@ -25,7 +25,7 @@ def get_config(variant: str = "ovenet"):
     config.augment.base_size = 520  # TRAIN.BASE_SIZE, the longer side at scale 1
     config.augment.crop = (520, 520)  # TRAIN.IMAGE_SIZE
 
-    config.batch_size = 16  # as the files are named
+    config.batch_size = 16  # from the names of the files
     config.steps = 110 * (IMAGES // config.batch_size)  # TRAIN.END_EPOCH
     config.optimizer.rate = 0.001
     config.optimizer.weight_decay = 1e-4

@@ -120,7 +120,7 @@ def hrnet(width: int) -> ConfigDict:
             "layer1_blocks": 4,
             "layer1_width": 64,
             "stem_width": 64,
-            "he_init": False,  # published: N(0, 0.001^2), under ImageNet weights
+            "he_init": False,  # published: N(0, 0.001^2), then overwritten by ImageNet weights
         }
     )
 
@@ -147,7 +147,7 @@ def classifier(hidden_features: int = 0, kernel_size: int = 1, **options) -> Con
         "output_bias": True,
         "dropout": 0.0,
         "activation": "relu",
-        "in_head": True,  # kernels start as PyTorch's do; else like the backbone's
+        "in_head": True,  # PyTorch's default initial kernels; False: the backbone's
     }
     return ConfigDict({**published, **options})
 
@@ -190,7 +190,7 @@ Networks = dict[str, tuple[ConfigDict, ConfigDict, bool]]  # by variant: backbon
 
 
 def published_networks(*variants: str) -> Networks:
-    """These of the published networks with HRNet-W48."""
+    """Selects published networks with HRNet-W48 by variant."""
     w48 = hrnet(48)
     networks = {
         "ovenet": (w48, ocr(), True),
@@ -203,7 +203,7 @@ def published_networks(*variants: str) -> Networks:
 
 
 def small_networks() -> Networks:
-    """OVeNet and its baselines with HRNet-W18; and with `_tiny` those that a CPU trains."""
+    """OVeNet and its baselines with HRNet-W18, and with `_tiny` small enough for a CPU."""
     w18, tiny = hrnet(18), tiny_hrnet()
     return {
         "ovenet": (w18, ocr(), True),
@@ -225,10 +225,10 @@ def choose_model(config: ConfigDict, variant: str, variants: Networks) -> None:
 
 
 def set_thesis(config: ConfigDict) -> None:
-    """What sets the thesis apart from OVeNet besides its head, on every data set."""
+    """Settings of the thesis network that differ from OVeNet's on every data set, except the head."""
     config.model.align_corners = False
     config.model.norm_momentum = 0.01  # BN_MOMENTUM, a literal in the published network
     config.model.offset.threshold = 0.5  # EXTRA.OFFSET_THRESHOLD
-    config.model.offset.default_init = False  # it is called `offset_layer`, not cls, aux or ocr
+    config.model.offset.default_init = False  # only modules named cls, aux or ocr keep it; this is `offset_layer`
     config.loss.ohem.on = True  # LOSS.USE_OHEM
-    config.loss.ohem.softmax_again = False  # where model.offset.logits is False
+    config.loss.ohem.softmax_again = False  # of probabilities: model.offset.logits False

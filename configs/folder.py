@@ -1,6 +1,6 @@
-"""Your own data set, see ovenet_jax/data/folder.py: sizes and steps to begin with, for a GPU, or `_tiny` for a CPU.
+"""Your own data set, see ovenet_jax/data/folder.py: default sizes and steps for a GPU, or with `_tiny` for a CPU.
 
-Nothing here is published.
+None of the numbers is published.
 """
 
 from ml_collections import config_dict
@@ -12,7 +12,7 @@ def get_config(variant: str = "ovenet"):
     """`ovenet` (default), `hrnet_ocr`, `hrnet` or `segfix` with HRNet-W18, each also with `_tiny`, or of openseg.py."""
     config = common.base_config(f"folder-{variant}")
     openseg.choose_model(config, variant, common.small_networks() | segfix.small_networks())
-    config.model.num_classes = config_dict.placeholder(int)  # as many as classes.yaml has
+    config.model.num_classes = config_dict.placeholder(int)  # the number of classes in classes.yaml
 
     config.data.name = "folder"
     config.data.root = "data/folder"

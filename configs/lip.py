@@ -1,8 +1,8 @@
 """LIP, 20 classes, images of all sizes: the published configs of HRNet and HRNet + OCR with HRNet-W48, and of openseg's
 HRNet + OCR.
 
-Source: the experiment files of HRNet, HRNet-OCR and openseg for LIP. OVeNet has none: it takes HRNet-OCR's numbers, and
-the offsets of its Cityscapes config. In training and testing each image is resized to 473x473, whatever its shape.
+Source: the experiment files of HRNet, HRNet-OCR and openseg for LIP. OVeNet has no such file: `ovenet` uses HRNet-OCR's
+numbers, with the offset settings of OVeNet's Cityscapes config. Images are resized to 473x473, whatever their shape.
 """
 
 from ovenet_jax.configs import common, openseg, segfix
@@ -25,7 +25,7 @@ def get_config(variant: str = "ovenet"):
     config.augment.crop = (473, 473)  # TRAIN.IMAGE_SIZE
     config.augment.scale_factor = 11
 
-    config.batch_size = 40  # as the files are named
+    config.batch_size = 40  # from the names of the files
     config.steps = 150 * (IMAGES // config.batch_size)  # TRAIN.END_EPOCH
     config.optimizer.rate = 0.007
 

@@ -1,9 +1,9 @@
 """The OCNet series, as its two code bases publish it: openseg.pytorch, and OCNet.pytorch, the authors' first release.
 
 Every head of HEADS goes on every backbone of BACKBONES, with offsets or without: the variants `[ovenet_]HEAD_BACKBONE`
-of all data sets, like `base_oc_r101` or `ovenet_isa_w48`. A head has the form that openseg publishes for ResNets or for
-HRNets; where it publishes none for HRNets (fcn_no_aux, base_oc, pyramid_oc, asp_oc, isa), the ResNets' on HRNet's
-features.
+of all data sets, like `base_oc_r101` or `ovenet_isa_w48`. Heads are configured as openseg publishes them for ResNets or
+for HRNets; if it publishes no version for HRNets (fcn_no_aux, base_oc, pyramid_oc, asp_oc, isa), the ResNet version is
+used.
 
 `ocr_w48` is openseg's HRNet + OCR: BGR input, biases in the attention, a 3x3 auxiliary head, in-place ABN's LeakyReLU.
 `hrnet_ocr` is that of HRNet's own code, which OVeNet is built on. OCR is OCNet's fast form under its later name: what
@@ -20,10 +20,10 @@ from ovenet_jax.configs.common import Networks
 from ovenet_jax.data import imagenet
 from ovenet_jax.errors import UserError
 
-ACTIVATION = "leaky_relu"  # what in-place ABN puts after BatchNorm, slope 0.01; in the heads alone
+ACTIVATION = "leaky_relu"  # the activation of in-place ABN, slope 0.01; only in the heads
 
-# Networks are fed blue first, and HRNets with ImageNet's numbers for red first all the same. The first release turns
-# what OpenCV reads to red first and then subtracts the numbers for blue first.
+# The input is BGR; HRNets still use ImageNet's RGB mean and std on it, as published. OCNet's first release converts to
+# RGB, but subtracts the mean of BGR.
 HRNET_INPUT = {"bgr": True, "divisor": 255.0, "mean": imagenet.MEAN, "std": imagenet.STD}
 RESNET_INPUT = {"bgr": True, "divisor": 1.0, "mean": (102.9801, 115.9465, 122.7717), "std": (1.0, 1.0, 1.0)}
 FIRST_RELEASE_INPUT = RESNET_INPUT | {"bgr": False}
@@ -41,7 +41,7 @@ def resnet(
             "stem": stem,
             "output_stride": 8,
             "multi_grid": (1,) * blocks[3],
-            "half_dilation": True,  # of the block that lost its stride; the first release: False
+            "half_dilation": True,  # in the block whose stride was removed; the first release: False
             "he_init": True,
         }
     )
@@ -61,12 +61,12 @@ BACKBONES: dict[str, Callable[[], ConfigDict]] = {
     "w32": partial(hrnet, 32),
     "w48": partial(hrnet, 48),
     "w64": partial(hrnet, 64),
-    "tiny": common.tiny_hrnet,  # these two a CPU trains
+    "tiny": common.tiny_hrnet,  # this one and the next are for CPUs
     "r_tiny": partial(resnet, (1, 1, 1, 1), widths=(16, 16, 32, 32), stem=(16, 16, 32)),
 }
 
 
-# Heads by their width, 512 in all published ones, of which other channels are shares.
+# Heads by `width`, a number of channels (512 as published) from which the others are derived.
 def fcn(width: int, on_resnet: bool = True) -> ConfigDict:
     form = {"output_bias": False, "dropout": 0.1}
     if not on_resnet:
@@ -104,7 +104,7 @@ def asp_ocr(width: int, on_resnet: bool = True) -> ConfigDict:
 
 
 def base_oc(width: int, half: bool = False, first_release: bool = False) -> ConfigDict:
-    """`half`: attends among 2x2 pixels, a sixteenth of the memory."""
+    """`half`: attention on the 2x2 max-pooled map, in 1/16 of the memory."""
     return _head(
         "base_oc",
         mid_features=width,
@@ -118,7 +118,7 @@ def base_oc(width: int, half: bool = False, first_release: bool = False) -> Conf
 
 
 def pyramid_oc(width: int) -> ConfigDict:
-    """Published with the first release alone."""
+    """Published only in the first release."""
     return _head(
         "pyramid_oc",
         mid_features=width,
@@ -173,7 +173,7 @@ HEADS: dict[str, Callable[..., ConfigDict]] = {
     "pyramid_oc": pyramid_oc,
     "asp_oc": asp_oc,
     "isa": isa,
-    "ocnet_base_oc": partial(base_oc, first_release=True),  # in which queries and keys are one
+    "ocnet_base_oc": partial(base_oc, first_release=True),  # queries and keys share one layer
     "ocnet_pyramid_oc": pyramid_oc,
     "ocnet_asp_oc": partial(asp_oc, first_release=True),
 }
@@ -192,10 +192,10 @@ def network(head: str, backbone: str) -> tuple[ConfigDict, ConfigDict]:
 def choose_model(config: ConfigDict, variant: str, networks: Networks, suffixes: tuple[str, ...] = ()) -> None:
     """Sets the network of `variant` and its input: one of `networks`, or [ovenet_]HEAD_BACKBONE.
 
-    `suffixes`: what may stand behind HEAD_BACKBONE, one after the other in this order.
+    `suffixes`: optional suffixes of HEAD_BACKBONE, in this order.
 
     Raises:
-      UserError: neither of the two.
+      UserError: an unknown variant.
     """
     if variant in networks:
         common.choose_model(config, variant, networks)
@@ -227,7 +227,7 @@ def choose_model(config: ConfigDict, variant: str, networks: Networks, suffixes:
 
 
 def set_training(config: ConfigDict) -> None:
-    """How openseg trains and tests on every data set; steps, rates and sizes are the data set's."""
+    """openseg's training and test settings for all data sets; steps, rates and sizes depend on the data set."""
     config.augment.base_size = 0  # scales are of the image's own size
     config.augment.scale_range = (0.5, 2.0)  # random_resize.scale_range
     config.augment.aspect_range = (0.9, 1.1)  # random_resize.aspect_range
@@ -245,7 +245,7 @@ def set_training(config: ConfigDict) -> None:
 
 
 def set_first_release_training(config: ConfigDict) -> None:
-    """How OCNet's first release trains on Cityscapes, and tests: HRNet's windows and scales, logits summed."""
+    """Settings of OCNet's first release for Cityscapes; it tests with HRNet's windows and scales, and sums logits."""
     config.augment.crop = (769, 769)  # INPUT_SIZE
     pad_with_mean_color(config)
     config.loss.ohem.threshold = 0.7  # OHEMTHRES
@@ -255,6 +255,6 @@ def set_first_release_training(config: ConfigDict) -> None:
 
 
 def pad_with_mean_color(config: ConfigDict) -> None:
-    """Padding is 0 after normalisation there, the colour of the mean."""
+    """Pads with the mean colour, which is 0 after normalisation, as openseg does."""
     mean = [round(config.model.input.divisor * value) for value in config.model.input.mean]
     config.augment.pad_color = tuple(reversed(mean) if config.model.input.bgr else mean)

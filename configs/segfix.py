@@ -21,7 +21,7 @@ def networks(*suffixes: str) -> Networks:
 
 
 def small_networks() -> Networks:
-    """With HRNet-W18; and with `_tiny` what a CPU trains."""
+    """SegFix with HRNet-W18, and with `_tiny` small enough for a CPU."""
     return {"segfix": (common.hrnet(18), head(), False), "segfix_tiny": (common.tiny_hrnet(), head(64), False)}
 
 
@@ -35,7 +35,7 @@ def head(hidden_features: int = 256) -> ConfigDict:
 
 
 def set_published(config: ConfigDict, regions: str = "classes") -> None:
-    """How SegFix is trained on Cityscapes, for want of other numbers on every large data set."""
+    """openseg's training settings for Cityscapes, used for all large data sets because no others are published."""
     config.augment.crop = (512, 512)  # random_crop.crop_size
     config.batch_size = 16
     config.steps = 80_000
@@ -46,11 +46,11 @@ def set_published(config: ConfigDict, regions: str = "classes") -> None:
 
 
 def set_task(config: ConfigDict, regions: str = "classes") -> None:
-    """What a SegFix learns, is fed and is tested on, on every data set.
+    """Labels, input and test settings of SegFix on every data set.
 
-    regions: whose boundaries, those of "classes" or of "instances".
+    regions: boundaries of "classes" or of "instances".
     """
-    config.model.num_classes = 1 + DIRECTIONS  # of offsets: none, and one in each direction
+    config.model.num_classes = 1 + DIRECTIONS  # no offset, and an offset in each direction
     config.model.align_corners = True
     config.model.input.update(openseg.HRNET_INPUT)
     config.loss.class_weights = ()
@@ -66,7 +66,7 @@ def set_task(config: ConfigDict, regions: str = "classes") -> None:
     openseg.pad_with_mean_color(config)
     config.augment.pad_anywhere = True  # pad_mode random
 
-    config.eval.base_size = 0  # nor are they tested at another size
+    config.eval.base_size = 0  # images are tested at their own size
     config.eval.short_side = 0
     config.eval.keep_shape = True
     config.eval.windows = "overlapping"  # test.sscrop

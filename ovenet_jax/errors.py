@@ -128,11 +128,11 @@ def _run(command: Callable[[], int | None]) -> int:
     except UserError as error:
         sentence, exit_code = str(error), error.exit_code
     except KeyboardInterrupt:
-        sentence = "interrupted; the same command goes on with what is not finished."
+        sentence = "interrupted; run the same command again to continue."
     except Exception as error:
         if not (cause := cause_of(error)):
             raise
-        sentence = f"{cause}. After that the same command goes on."
+        sentence = f"{cause}; then run the same command again to continue."
     sys.stdout.flush()
     print(f"Error: {sentence}", file=sys.stderr, flush=True)
     return exit_code

@@ -124,7 +124,7 @@ def writing(place: Path, option: str) -> Iterator[None]:
         named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else here
         other = Path(named).absolute()
         if here.is_relative_to(other) or any(map(other.is_relative_to, (here, incomplete(here)))):
-            sentence = f"{place} cannot be written ({reason}); free or choose another {option}."
+            sentence = f"{place} cannot be written ({reason}); fix that or choose another {option}."
         else:
             sentence = f"{other} cannot be used ({reason}), so nothing was written at {place}."
         raise UserError(sentence) from error

@@ -64,7 +64,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
         model = starting_point.start_from(model, config.model.head, config.init, frozen, names)
     elif not (config.model.backbone.he_init or workdir.has_checkpoint(folder)):
         helps = "import such weights and name their folder by --config.init.base"
-        parallel.say(f"Note: training starts from random values, and this config is made for ImageNet weights; {helps}.")
+        parallel.say(f"Note: training starts from random values, but this config is for ImageNet weights; {helps}.")
     model.set_attributes(lay_out=parallel.row_layout(mesh), rematerialise=config.rematerialise)
     graphdef, *_ = parameters.split(model)
     schedule, optimizer = optimizers.from_config(config)
@@ -98,7 +98,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
             finished = evaluate_checkpoint(evaluator, network, folder, interrupted)
     parallel.say(f"Compiled: {compilations}.")
     if not finished:
-        parallel.say(f"Interrupted at step {step}, which is saved; the same command goes on from there.")
+        parallel.say(f"Interrupted at step {step}, which is saved; run the same command again to continue.")
     return finished
 
 

@@ -172,7 +172,7 @@ def test_records_of_another_format_are_not_mistaken_for_ours(data, monkeypatch):
 def test_a_folder_that_cannot_hold_records_is_named(data):
     Path(data.prepared).write_text("a file where the folder should be")
     with pytest.raises(
-        UserError, match="prepared.* cannot be written .*; free or choose another --config.data.prepared"
+        UserError, match="prepared.* cannot be written .*; fix that or choose another --config.data.prepared"
     ):
         pipeline.prepare(data)
 

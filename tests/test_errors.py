@@ -21,7 +21,7 @@ def ends(error: BaseException):
         (lambda: ends(SystemExit(1)), 1, ""),  # which absl's app.run ends with
         (lambda: ends(UserError("no such folder.")), 2, "Error: no such folder.\n"),
         (lambda: ends(UserError("saved; go on.", EXIT_INTERRUPTED)), 75, "Error: saved; go on.\n"),
-        (lambda: ends(KeyboardInterrupt()), 75, "Error: interrupted; the same command goes on"),
+        (lambda: ends(KeyboardInterrupt()), 75, "Error: interrupted; run the same command again"),
     ],
     ids=["done", "incomplete", "exit", "mistake", "saved", "interrupted"],
 )

@@ -73,7 +73,7 @@ def test_names_of_any_length_are_written(tmp_path, name):
 def test_a_place_is_known_by_any_of_its_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with (
-        pytest.raises(UserError, match="^out cannot be written .No space left on device.; free or choose another"),
+        pytest.raises(UserError, match="^out cannot be written .No space left on device.; fix that or choose another"),
         files.new_folder(Path("out"), "--out") as folder,
     ):
         raise OSError(28, "No space left on device", str(folder.absolute() / "a"))
@@ -152,7 +152,7 @@ def test_after_any_fault_a_folder_is_whole_or_not_there(tmp_path, error):
                     files.write(folder / "sub/b", "2")
                 break
             except (UserError, KeyboardInterrupt) as raised:
-                message = f"{parent}/out cannot be written (No space left on device); free or choose another --out."
+                message = f"{parent}/out cannot be written (No space left on device); fix that or choose another --out."
                 assert raised is error or str(raised) == message
         assert everything(parent) == (whole if "rename" in calls[:number] else {})
         assert not list(parent.glob(".*"))

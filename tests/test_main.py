@@ -200,7 +200,7 @@ def test_what_cannot_be_done_is_refused_in_one_sentence(folder, mistake, sentenc
 )
 def test_an_option_given_twice_is_refused(folder, given, name):
     said = command_line.refusal(*arguments(folder, "refused"), *given)
-    assert said == f"--{name} is given 2 times; give it once, with the value that is meant."
+    assert said == f"--{name} is given 2 times; give it once."
 
 
 @pytest.mark.usefixtures("trained")
@@ -247,7 +247,7 @@ def test_an_unknown_config_is_refused_in_one_sentence(folder, config, sentence):
     [
         (
             "get_config = nothing",
-            "--config cannot be loaded (NameError: name 'nothing' is not defined); mend that file.",
+            "--config cannot be loaded (NameError: name 'nothing' is not defined); fix that file.",
         ),
         ("def get_config(", "--config cannot be loaded (SyntaxError: '(' was never closed"),
         ("steps = 3", "--config is a file without a function get_config"),
@@ -280,7 +280,7 @@ def test_a_run_is_asked_by_its_workdir_alone(folder, trained, users_cache):
     """The config is the run's; what is given comes on top, and is said."""
     moved = shutil.copytree(folder / "run", folder / "moved")
     output = command_line.output(f"--workdir={moved}", "--mode=evaluate", "--config.eval.worst=2", **users_cache)
-    assert f"The config is that of {moved}, with --config.eval.worst=2." in output
+    assert f"Using the config of {moved}, with --config.eval.worst=2." in output
     assert final_table(output).splitlines()[:-1] == final_table(trained).splitlines()[:-1]
 
 
@@ -289,8 +289,8 @@ def test_a_run_is_asked_by_its_workdir_alone(folder, trained, users_cache):
     [
         ("", "--config is missing: give one, as --config=configs/camvid.py, or the --workdir of a run"),
         ("--workdir=nowhere", "--config is missing: .*; nowhere holds no run"),
-        ("--mode=prepare", "--config is missing: .*; --mode=prepare wants it"),
-        ("--mode=import --workdir=nowhere --config.steps=3", "--config is missing: .*; --mode=import wants it"),
+        ("--mode=prepare", "--config is missing: .*; --mode=prepare requires it"),
+        ("--mode=import --workdir=nowhere --config.steps=3", "--config is missing: .*; --mode=import requires it"),
     ],
 )
 def test_without_a_config_or_a_run_there_is_one_sentence(arguments, sentence):

@@ -179,7 +179,7 @@ def test_a_full_disk_in_the_middle_leaves_nothing(data, monkeypatch, error):
 
     with monkeypatch.context() as patch:
         patch.setattr(tfds.core.writer.ExampleWriter, "write", full)
-        with pytest.raises(UserError, match="cannot be written .*No space left on device.*; free or choose another"):
+        with pytest.raises(UserError, match="written .*No space left on device.*; fix that or choose another"):
             pipeline.prepare(data)
     assert not files(data)
     pipeline.prepare(data)

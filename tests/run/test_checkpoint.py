@@ -342,7 +342,7 @@ def test_another_fault_of_a_save_is_not_taken_for_a_full_disk(tmp_path, monkeypa
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "checkpoints").write_text("")
-    with pytest.raises(UserError, match="checkpoints cannot be written .*; free or choose another --workdir"):
+    with pytest.raises(UserError, match="checkpoints cannot be written .*; fix that or choose another --workdir"):
         Checkpoints(tmp_path / "checkpoints")
 
 
@@ -359,7 +359,7 @@ def without_rights():
 
 
 def test_a_folder_without_rights_is_named_before_anything_is_saved(without_rights):
-    with pytest.raises(UserError, match="cannot be written .Permission denied.; free or choose another --workdir"):
+    with pytest.raises(UserError, match="cannot be written .Permission denied.; fix that or choose another --workdir"):
         Checkpoints(without_rights)
 
 

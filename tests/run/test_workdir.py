@@ -139,7 +139,7 @@ def test_no_training_goes_on_in_a_folder_of_imported_weights(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="file cannot be written .*; free or choose another --workdir"):
+    with pytest.raises(UserError, match="file cannot be written .*; fix that or choose another --workdir"):
         workdir.claim(tmp_path / "file", config())
 
 
