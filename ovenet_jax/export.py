@@ -33,7 +33,6 @@ from ovenet_jax.weights.published_keys import code_base_of, state_dict
 from ovenet_jax.weights.torch_weights import fill, fold_in_place_abn
 
 FORMS = {"torch": "network.pth", "safetensors": "network.safetensors", "stablehlo": "network.stablehlo"}
-PLATFORMS = ("cpu", "cuda")
 
 # uint8 RGB images [B, H, W, 3] -> label maps uint8 [B, H, W], and the network's scores float32 [B, H, W, K].
 Program = Callable[[Any], tuple[jax.Array, jax.Array]]
@@ -53,11 +52,9 @@ def export(config: ConfigDict, folder: Path, form: str | None) -> None:
     """
     if form not in FORMS:
         raise UserError(f"--mode=export needs a form: --form={', '.join(FORMS)}.")
-    package, extra = form, f", or ovenet_jax with its extra [{form}]"
-    if form == "stablehlo":
-        package, extra = "flatbuffers", ""
-    if find_spec(package) is None:
-        raise UserError(f"--form={form} needs the package {package}: `pip install {package}`{extra}.")
+    if form != "stablehlo" and find_spec(form) is None:
+        helps = f"`pip install {form}`, or ovenet_jax with its extra [{form}]"
+        raise UserError(f"--form={form} needs the package {form}: {helps}.")
     if jax.process_count() > 1:
         raise UserError("--mode=export is the work of one process; leave out --processes.")
     target = folder / "export" / form
@@ -109,7 +106,7 @@ def _write_program(program: Program, size: tuple[int, ...], file: Path) -> Progr
     """Writes the program to `file`. Returns the program that the file holds."""
     (batch,) = jax.export.symbolic_shape("batch")
     image = jax.ShapeDtypeStruct((batch, *size, 3), jnp.uint8)
-    exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(image)
+    exported = jax.export.export(jax.jit(program), platforms=("cpu", "cuda"))(image)
     file.write_bytes(exported.serialize())
     return jax.jit(jax.export.deserialize(bytearray(file.read_bytes())).call)
 

@@ -103,9 +103,6 @@ def test_exports_that_cannot_be_are_refused(make_run, tmp_path, monkeypatch):
         with pytest.raises(UserError, match="needs a form: --form=torch, safetensors, stablehlo"):
             export.export(config, folder, form)
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "flatbuffers", None)
-        with pytest.raises(UserError, match="needs the package flatbuffers: `pip install flatbuffers`"):
-            export.export(config, folder, "stablehlo")
         patch.setitem(sys.modules, "safetensors", None)
         with pytest.raises(UserError, match=r"`pip install safetensors`, or ovenet_jax with its extra \[safetensors"):
             export.export(config, folder, "safetensors")
