@@ -1,9 +1,8 @@
-"""What there is to do: python main.py --config=configs/camvid.py:ovenet_tiny [--workdir=DIR] [--mode=MODE].
+"""OVeNet and its family: python main.py --config=configs/camvid.py:ovenet_tiny [--workdir=DIR] [--mode=MODE].
 
 The package has this file as `__main__`: the command `ovenet` and `python -m ovenet_jax` are the same.
 """
 
-import operator
 import re
 import sys
 from collections import Counter
@@ -12,8 +11,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from ovenet_jax import errors, files
-from ovenet_jax.configs.common import base_config
+from ovenet_jax import described, errors, files
 from ovenet_jax.devices import environment
 from ovenet_jax.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_INTERRUPTED, UserError
 from ovenet_jax.run import processes, workdir
@@ -32,10 +30,6 @@ OF_A_RUN = (
     "report",
     "export",
 )  # modes that take the config of the run in --workdir
-OWN_KEYS = (  # that a config has besides those of base_config, and no run is without
-    *("model.backbone.name", "model.head.name", "model.num_classes", "data.name", "augment.base_size", "augment.crop"),
-    *("eval.base_size", "eval.window", "eval.images_per_device", "batch_size", "steps", "evaluate_every"),
-)
 MODES = ("train", "evaluate", "predict", "prepare", "browse", "import", "report", "compare", "export")
 MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 SOURCE = flags.DEFINE_string(
@@ -57,7 +51,7 @@ MESSAGES = {  # messages of the libraries about a value of another type -> ours
 
 
 def main(_: list[str]) -> int | None:
-    config = CONFIG.value
+    config = described.resolved(CONFIG.value, config_flags.get_override_values(flags.FLAGS["config"]))
     environment.prepare(config.deterministic)
     logging.set_verbosity(logging.ERROR)  # the libraries' own chatter
     task = {flag.name: flag.value for flag in (MODE, SOURCE, OUT, WORKDIR)} | {"config": config.to_dict()}
@@ -92,8 +86,8 @@ def parse_flags(arguments: list[str]) -> list[str]:
 
     Expands a leading ~ in values of flags and of the config.
     """
-    given = [found[1] for a in arguments if (found := re.match(r"--?(?:no(?=config\.))?([a-z][\w.]*)", a))]
-    for name, count in Counter(given).items():
+    names = [found[1] for a in arguments if (found := re.match(r"--?(?:no(?=config\.))?([a-z][\w.]*)", a))]
+    for name, count in Counter(names).items():
         if count > 1:
             raise UserError(f"--{name} is given {count} times; give it once.")
     at_home = re.compile("(?<=[=,])~[^,]*")
@@ -102,16 +96,11 @@ def parse_flags(arguments: list[str]) -> list[str]:
         if not any(argument.startswith(("-h", "--h", "-?", "--?")) for argument in given):
             _find_config(given)
         remaining = flags.FLAGS(given)
-        for key, value in workdir.leaves(CONFIG.value.to_dict()).items():  # or it fails here to be loaded
+        for key, value in described.leaves(CONFIG.value.to_dict()).items():  # or it fails here to be loaded
             if isinstance(value, str) and value.startswith("~"):
                 CONFIG.value.update_from_flattened_dict({key: files.at_home(value)})
         if len(remaining) > 1:
             raise UserError(f"{remaining[1]!r} is no flag; flags are written --name=value, see README.md.")
-    except (AttributeError, KeyError) as error:
-        if getattr(error, "name", None) == "get_config":
-            raise UserError("--config is a file without a function get_config, which makes the config.") from error
-        cause = error.args[0].args[0] if isinstance(error.args[0], KeyError) else error.args[0]
-        raise UserError(f"No such key in the config: {' '.join(str(cause).split())}") from error
     except OSError as error:
         raise UserError(f"--config cannot be loaded: {' '.join(str(error).split())}") from error
     except flags.Error as error:
@@ -121,7 +110,14 @@ def parse_flags(arguments: list[str]) -> list[str]:
         raise UserError(f"{sentence}; --help lists all flags.") from error
     except UserError:
         raise
-    except Exception as error:  # of the config's own lines
+    except Exception as error:  # of the config's own lines, or a key that it does not have
+        if getattr(error, "name", None) == "get_config":
+            raise UserError("--config is a file without a function get_config, which makes the config.") from error
+        if isinstance(error, AttributeError | KeyError) and (absent := re.search(r"\w+", str(error))):
+            keys = (name.removeprefix("config.") for name in names if name.startswith("config."))
+            for key in keys:
+                if absent[0] in key.split("."):
+                    raise UserError(described.unknown(key)) from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"--config cannot be loaded ({reason}); fix that file.") from error
     return remaining
@@ -143,7 +139,7 @@ def _with_config_file(arguments: list[str]) -> list[str]:
 
 
 def _find_config(arguments: list[str]) -> None:
-    """Where no --config is given takes that of the run in --workdir, with the defaults of keys that it lacks.
+    """Where no --config is given takes that of the run in --workdir.
 
     Raises:
       UserError: no such config, or the mode requires --config.
@@ -163,14 +159,7 @@ def _find_config(arguments: list[str]) -> None:
     saved = workdir.read_config(folder)
     if saved is None:
         raise UserError(f"{wanted}; {folder} holds no run (no config.json), which would have its own.")
-    config = base_config("")
-    try:
-        config.update(saved)
-        _ = operator.attrgetter(*OWN_KEYS)(config)
-    except (AttributeError, TypeError) as error:
-        reason = " ".join(str(error.args[0]).split())
-        raise UserError(f"{folder}/config.json is damaged ({reason}); {wanted.partition(': ')[2]}.") from error
-    config_flags.DEFINE_config_dict("config", config, "that of the run", allow_override=True)
+    config_flags.DEFINE_config_dict("config", saved, "that of the run", allow_override=True)
 
 
 def run() -> int:

@@ -14,10 +14,11 @@ import numpy as np
 
 from benchmarks.table import Table, parser
 from benchmarks.timing import median_seconds
+from ovenet_jax.configs.keys import PRECISIONS
 from ovenet_jax.models import parameters
 from ovenet_jax.models.attention import SelfAttention, softmax_attention
 from ovenet_jax.models.isa import InterlacedAttention
-from ovenet_jax.models.layers import PRECISIONS, InitialValues, relu
+from ovenet_jax.models.layers import InitialValues, relu
 
 FEATURES, KEY_FEATURES = 512, 256
 BLOCKS = ("Base-OC, all at once", "Base-OC", "ISA")

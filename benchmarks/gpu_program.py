@@ -113,7 +113,7 @@ def lower_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Lowered:
     model.set_attributes(lay_out=parallel.row_layout(mesh), rematerialise=config.rematerialise)
     graphdef, *_ = parameters.split(model)
     _, optimizer = optimizers.from_config(config)
-    state = init_state(model, optimizer, frozen_parts(config.freeze_base), config.ema)
+    state = init_state(model, optimizer, frozen_parts(config), config.ema)
     packing = Packing(state, platform="cuda")
     step = jit_step(config, task_of(config), graphdef, optimizer, packing, mesh)
     packed = parallel.replicated_shapes(mesh, jax.eval_shape(packing.pack, state))

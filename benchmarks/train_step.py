@@ -32,9 +32,9 @@ from jax.sharding import Mesh
 from benchmarks import networks
 from benchmarks.table import Table, parser
 from benchmarks.timing import matrix_rate, median_seconds
+from ovenet_jax.configs.keys import PRECISIONS
 from ovenet_jax.devices import parallel
 from ovenet_jax.models import parameters
-from ovenet_jax.models.layers import PRECISIONS
 from ovenet_jax.models.ovenet import OVeNet
 from ovenet_jax.run.state import TrainState, init_state
 from ovenet_jax.supervision.losses import ovenet_loss, segmentation_loss

@@ -25,7 +25,6 @@ def get_config(variant: str = "ovenet"):
     config.data.name = "toy_streets"
     config.data.test_split = "val"
     config.data.workers = 0
-    del config.data.lists  # it is drawn, not found in files
     config.augment.base_size = 256  # the scenes are 128x256
     config.augment.crop = (96, 160)
     config.augment.scale_factor = 10

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from ovenet_jax.configs import common
 from ovenet_jax.configs.common import Networks
 from ovenet_jax.data import imagenet
-from ovenet_jax.errors import UserError
+from ovenet_jax.errors import UserError, nearest
 
 ACTIVATION = "leaky_relu"  # the activation of in-place ABN, slope 0.01; only in the heads
 
@@ -206,9 +206,11 @@ def choose_model(config: ConfigDict, variant: str, networks: Networks, suffixes:
     parts = name.removeprefix("ovenet_")
     found = [(h, b) for h in HEADS for b in BACKBONES if f"{h}_{b}" == parts]
     if not found:
+        known = {*networks, *(f"{prefix}{h}_{b}" for prefix in ("", "ovenet_") for h in HEADS for b in BACKBONES)}
+        similar = nearest(variant, {name: name for name in known})
         optional = "".join(f"[{suffix}]" for suffix in suffixes)
         raise UserError(
-            f"Config variant {variant!r} is unknown; choose one of {', '.join(networks)}; or "
+            f"Config variant {variant!r} is unknown{similar}; choose one of {', '.join(networks)}; or "
             f"[ovenet_]HEAD_BACKBONE{optional} with the head {', '.join(HEADS)} and the backbone "
             f"{', '.join(BACKBONES)}."
         )

@@ -53,8 +53,6 @@ def set_task(config: ConfigDict, regions: str = "classes") -> None:
     config.model.num_classes = 1 + DIRECTIONS  # no offset, and an offset in each direction
     config.model.align_corners = True
     config.model.input.update(openseg.HRNET_INPUT)
-    config.loss.class_weights = ()
-    config.loss.ohem.on = False
     config.data.regions = regions
 
     config.augment.base_size = 0  # images are not scaled

@@ -10,7 +10,6 @@ from ovenet_jax.data.image_files import write_picture
 from ovenet_jax.evaluation.colours import overlay
 from ovenet_jax.evaluation.panel import panel
 from ovenet_jax.supervision.task import task_of
-from ovenet_jax.training.checks import check_config
 
 COUNT = 8
 OVERLAY_WIDTH = 900  # pixels
@@ -22,7 +21,6 @@ def browse(config: ConfigDict, folder: Path) -> None:
     <number>.png: the image beside its label, with a legend. <number>_overlay.png: the label over the image, its pixels
     enlarged to about OVERLAY_WIDTH. Raises UserError for what the user can mend in config or data.
     """
-    check_config(config)
     task = task_of(config)
     task.prepare()
     source = task.open_training()

@@ -7,6 +7,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ovenet_jax import files
+from ovenet_jax.described import leaves
 from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation import comparison
@@ -52,7 +53,7 @@ def compare(config: ConfigDict, source: str | None, folder: Path) -> None:
     classes = results[0].evaluator.task.classes
     groups: dict[str, list[int]] = {}
     for i, own in enumerate(configs):
-        values = workdir.leaves(own.to_dict())
+        values = leaves(own.to_dict())
         kept = {key: value for key, value in values.items() if not key.startswith(ONLY_SEED)}
         groups.setdefault(json.dumps(kept, sort_keys=True), []).append(i)
     members = {}

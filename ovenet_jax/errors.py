@@ -8,7 +8,8 @@ import re
 import resource
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from threading import Event
 from typing import Any, TextIO
 
@@ -136,6 +137,12 @@ def _run(command: Callable[[], int | None]) -> int:
     sys.stdout.flush()
     print(f"Error: {sentence}", file=sys.stderr, flush=True)
     return exit_code
+
+
+def nearest(name: str, known: Mapping[str, str]) -> str:
+    """What follows an unknown `name` in a sentence: " (did you mean X?)", or "". known: what each name stands for."""
+    found = get_close_matches(name, known, n=1)
+    return f" (did you mean {known[found[0]]}?)" if found else ""
 
 
 def listed(faults: Sequence[str]) -> str:

@@ -27,7 +27,7 @@ def evaluate(config: ConfigDict, folder: Path, anew: bool = True) -> None:
         task = task_of(config, classes)
         workdir.note_differences(folder, config)
         task.prepare()
-    if config.eval.segfix:
+    if config.eval.get("segfix"):
         refinement.evaluate_refined(config, folder)
         return
     network = restore_network(config.model, folder, config.eval.checkpoint)

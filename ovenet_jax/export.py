@@ -19,7 +19,6 @@ from ovenet_jax import files
 from ovenet_jax.data import pipeline
 from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
 from ovenet_jax.errors import UserError
-from ovenet_jax.evaluation.protocol import check_settings
 from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import at_least_float32, resize_bilinear
 from ovenet_jax.models.normalisation import Normalisation
@@ -61,7 +60,6 @@ def export(config: ConfigDict, folder: Path, form: str | None) -> None:
     files.refuse_existing(target, "--workdir")
     task = task_of(config, identity.classes_of(folder))
     workdir.note_differences(folder, config)
-    check_settings(config.eval)
     task.prepare()
     network = restore_network(config.model, folder, config.eval.checkpoint)
     params, statistics = jax.device_get((network.params, network.statistics))

@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ovenet_jax import files
+from ovenet_jax.described import leaves
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
@@ -107,7 +108,7 @@ def _check_activations(head: ConfigDict, in_place_abn: bool, source: Path) -> No
 
 def _compare_input(configured: ConfigDict, published: dict[str, Any], source: str) -> None:
     """Prints a note where the network would be fed images in another form than the published one was, or resize so."""
-    flat = workdir.leaves(configured.to_dict())
+    flat = leaves(configured.to_dict())
     other = [f"--config.model.{key}={value}".replace(" ", "") for key, value in published.items() if flat[key] != value]
     if other:
         print(f"Note: {source} was trained with {' '.join(other)}, and the config says otherwise.")

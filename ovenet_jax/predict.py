@@ -30,8 +30,6 @@ from ovenet_jax.run.network import restore_network
 from ovenet_jax.segfix.files import read_offsets, write_offsets
 from ovenet_jax.supervision.task import Task, task_of
 
-FORMS = ("png", "mat")  # of offset files
-
 
 def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | None = None) -> bool:
     """Writes `out`, or `folder`/predictions/<name>: label_maps/<image>.png, overlays/<image>.jpg and legend.png.
@@ -48,7 +46,7 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
       UserError: no images, predictions that exist already, no checkpoint, or one of another model; invalid config.eval;
         a folder that cannot be written.
     """
-    if config.eval.segfix:
+    if config.eval.get("segfix"):
         helps = "leave it out, and refine the written files with python -m ovenet_jax.segfix.refine"
         raise UserError(f"config.eval.segfix refines in --mode=evaluate; {helps}.")
     with parallel.all_or_none():
@@ -69,7 +67,6 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
     target, option = (out, "--out") if out else (folder / "predictions" / name, "--workdir")
     parts = _parts(config, task, classes, files.incomplete(target))
     network = restore_network(config.model, folder, config.eval.checkpoint)
-    task.check_test()
     predictor = Predictor(config, network, task, classes)
     with parallel.all_or_none():
         files.refuse_existing(target, option)
@@ -145,11 +142,9 @@ class _Part(NamedTuple):
 
 def _parts(config: ConfigDict, task: Task, classes: Labels, target: Path) -> list[_Part]:
     """The folders of a prediction in `target`."""
-    tables = {"label_ids": classes.label_ids, "train_ids": lambda: np.arange(256, dtype=np.uint8)}
-    for key, known in {"form": FORMS, "ids": tuple(tables)}.items():
-        if (value := getattr(config.predict, key)) not in known:
-            raise UserError(f"config.predict.{key} is {value!r}; known: {', '.join(known)}.")
-    ids = tables[config.predict.ids]()  # of the files, by train id
+    train_ids = config.predict.get("ids") == "train_ids"
+    ids = np.arange(256, dtype=np.uint8) if train_ids else classes.label_ids()  # of the files, by train id
+    form = config.predict.get("form", "png")
     allowed = set(ids[: len(classes.names)].tolist())
 
     kinds: dict[str, tuple[str, Callable, Callable]] = {
@@ -158,7 +153,7 @@ def _parts(config: ConfigDict, task: Task, classes: Labels, target: Path) -> lis
             lambda file, x: write_picture(file, ids[x.label_map]),
             partial(fault_of, allowed=allowed),
         ),
-        "offsets": (config.predict.form, lambda file, x: write_offsets(file, x.offsets), _fault_of_offsets),
+        "offsets": (form, lambda file, x: write_offsets(file, x.offsets), _fault_of_offsets),
         "overlays": ("jpg", lambda file, x: write_picture(file, x.overlay()), lambda *_: None),  # for people
     }
     return [_Part(target / name, *kinds[name]) for name in (*task.predicts(), "overlays")]

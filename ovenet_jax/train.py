@@ -20,7 +20,6 @@ from ovenet_jax.errors import UserError, cause_of
 from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.evaluation.final import evaluate_checkpoint
 from ovenet_jax.evaluation.inspection import panels
-from ovenet_jax.evaluation.protocol import check_settings
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run import identity, workdir
@@ -30,7 +29,6 @@ from ovenet_jax.run.network import restore_network
 from ovenet_jax.run.state import TrainState, init_state
 from ovenet_jax.supervision.task import Task, task_of
 from ovenet_jax.training import optimizer as optimizers
-from ovenet_jax.training.checks import check_config
 from ovenet_jax.training.compilation import batch_shapes, compile_step, counting, jit_step
 from ovenet_jax.training.health import FiniteWatch, Pace, Step, watchdog
 from ovenet_jax.training.packing import Packing
@@ -58,7 +56,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
         check_training(task.prepare(), config.data.train_split)
 
     model = create_model(config.model, config.seed)
-    frozen = frozen_parts(config.freeze_base)
+    frozen = frozen_parts(config)
     if config.init.base and not workdir.has_checkpoint(folder):
         names = classes.names if task.of_regions else ()
         model = starting_point.start_from(model, config.model.head, config.init, frozen, names)
@@ -119,10 +117,10 @@ def _claimed(folder: Path, config: ConfigDict, trained_on: identity.Identity) ->
 
 def _checked_mesh(config: ConfigDict, task: Task) -> Mesh:
     """The mesh to train on. Raises UserError for values that no training can have, or none on these devices."""
-    check_config(config)
-    check_settings(config.eval)
-    if config.eval.segfix:
+    if config.eval.get("segfix"):
         raise UserError("config.eval.segfix refines in --mode=evaluate; leave it out of the training.")
+    if (config.init.get("trunk") or frozen_parts(config)) and not config.init.base:
+        raise UserError("config.init.trunk and freeze_base need a trained base network: name its folder in init.base.")
     mesh = parallel.create_mesh(sizes=config.mesh)
     parallel.check_divisible(mesh, config.batch_size, config.augment.crop[0])
     task.check_micro_batches(mesh.shape["data"])

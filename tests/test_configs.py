@@ -1,28 +1,190 @@
+import json
+import re
+from contextlib import suppress
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
+from ml_collections import ConfigDict
 from numpy.testing import assert_allclose
 
-from configs import acdc, ade20k, cityscapes, coco_stuff, demo, lip, pascal_context
+from configs import acdc, ade20k, camvid, cityscapes, coco_stuff, demo, lip, pascal_context
+from ovenet_jax import described
+from ovenet_jax.configs.keys import ALWAYS, KEYS, PART
 from ovenet_jax.data import pipeline
+from ovenet_jax.data.labels import TOY_STREETS
 from ovenet_jax.errors import UserError
+from ovenet_jax.evaluation.inference import Inference
 from ovenet_jax.models import parameters
 from ovenet_jax.models.contracts import Logits
 from ovenet_jax.models.ovenet import OVeNetOutput
 from ovenet_jax.models.zoo import create_model
+from ovenet_jax.predict import predict
 from ovenet_jax.run.state import init_state
 from ovenet_jax.supervision.task import task_of
+from ovenet_jax.training import optimizer as optimizers
 from ovenet_jax.training.optimizer import create_optimizer
-from ovenet_jax.training.step import train_step
+from ovenet_jax.training.step import frozen_parts, train_step
+from tests import config_files
 from tests.config_files import FILES, variants
 from tests.imagenet import NORMALISATION
+from tests.places import ROOT
+from tests.recording import Recording
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.__name__)
 def test_an_unknown_variant_is_answered_with_the_known_ones(file):
     with pytest.raises(UserError, match="'deeplab' is unknown; choose one of ovenet, hrnet_ocr, hrnet"):
         file.get_config("deeplab")
+
+
+WRONG = {
+    "steps": [
+        (0, "config.steps is 0; it must be a whole number of at least 1."),
+        (2.5, "steps is 2.5; it must be a whole"),
+    ],
+    "precision": [("float16", "config.precision is 'float16'; it must be one of 'float32', 'bfloat16'.")],
+    "ema": [(1.0, "config.ema is 1.0; it must be a number from 0 to below 1.")],
+    "mesh": [((2,), "config.mesh is (2,); it must be (data, rows), like (0, 1)"), ((0, 0), "config.mesh is (0, 0)")],
+    "report_every": [(0, "config.report_every is 0")],
+    "optimizer.rate": [(-0.1, "rate is -0.1; it must be a number of at least 0."), (np.inf, "rate is inf")],
+    "data.storage": [("raw", "config.data.storage is 'raw'; it must be one of 'compressed', 'decoded'.")],
+    "augment.crop": [((192,), "crop is (192,); it must be (height, width), each a whole number of at least 1.")],
+    "augment.resize": [((473,), "config.augment.resize is (473,); it must be (height, width), each")],
+    "augment.brightness": [(-3, "config.augment.brightness is -3; it must be a whole number of at least 0.")],
+    "augment.brightness_share": [(-1.0, "config.augment.brightness_share is -1.0; it must be a number from 0 to 1.")],
+    "augment.scale_range": [((2.0, 0.5), "scale_range is (2.0, 0.5); it must be (least, most), both numbers")],
+    "augment.short_side": [(-3, "config.augment.short_side is -3")],
+    "model.input.mean": [((1.0, 2.0), "it must be (first, second, third), each a number of any size.")],
+    "model.input.std": [((1.0, 0.0, 1.0), "each a number above 0.")],
+    "model.input.divisor": [(0.0, "config.model.input.divisor is 0.0; it must be a number above 0.")],
+    "non_finite.policy": [("ignore", "config.non_finite.policy is 'ignore'; it must be one of 'stop', 'skip'.")],
+    "eval.precision": [("half", "config.eval.precision is 'half'")],
+    "eval.scales": [
+        (("one",), "config.eval.scales is ('one',); it must be one or more, each a number above 0."),
+        ((0.0,), "scales is (0.0,)"),
+        ((np.nan,), "scales is (nan,)"),
+        ((), "scales is ()"),
+        ((0.001,), "0.001 times base_size 480 makes images of 0.48 pixels; 4 to 32768 can be tested."),
+        ((1e9,), "times base_size 480 makes images of 4.8e+11 pixels"),
+    ],
+    "eval.windows": [("sliding", "it must be one of 'cityscapes', 'generic', 'whole', 'overlapping'.")],
+    "eval.window": [((2, 512), "window is (2, 512); it must be (height, width), each a whole number of at least 4.")],
+    "eval.base_size": [(-1, "config.eval.base_size is -1")],
+    "eval.bucket": [(0, "config.eval.bucket is 0; it must be a whole number of at least 1.")],
+    "eval.parts_align_corners": [("yes", "it must be True or False, or None.")],
+}
+
+
+@pytest.mark.parametrize(("key", "value", "sentence"), [(key, *case) for key, cases in WRONG.items() for case in cases])
+def test_a_value_that_cannot_be_is_named_with_what_was_expected(key, value, sentence):
+    config = camvid.get_config()
+    with config.ignore_type():
+        config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError) as error:
+        described.resolved(config)
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("variant", "changes", "sentence"),
+    [
+        ("ovenet", {"augment.short_side": 9, "augment.resize": (9, 9)}, "has both short_side and resize"),
+        ("hrnet", {"loss.ohem.on": True, "batch_size": 9}, "loss.ohem.group=2 images, which config.batch_size=9 must"),
+        ("segfix", {"eval.sum": "exp"}, "config.eval.sum is 'exp'; of a SegFix it must be 'logits'"),
+        ("hrnet", {"model.head.name": "segfix"}, "config.data.regions is missing; it must be one of 'classes'"),
+    ],
+)
+def test_keys_that_do_not_go_together_are_named(variant, changes, sentence):
+    config = camvid.get_config(variant)
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        described.resolved(config)
+
+
+@pytest.mark.parametrize(
+    ("variant", "key", "where"),
+    [
+        ("hrnet", "freeze_base", "in networks with offsets"),
+        ("hrnet", "loss.aux_weight", "where the head has an auxiliary classifier"),
+        ("hrnet", "loss.ohem.keep", "with loss.ohem.on"),
+        ("segfix", "augment.scale_factor", "without augment.scale_range"),
+        ("segfix", "loss.class_weights", "where a network learns classes, so not in a SegFix"),
+        ("segfix", "accumulate", "where a network learns classes, so not in a SegFix"),
+        ("ovenet", "predict.form", "in a SegFix"),
+    ],
+)
+def test_a_key_without_effect_is_absent_and_refused(variant, key, where):
+    config = camvid.get_config(variant)
+    assert key not in described.leaves(described.resolved(config).to_dict())
+    with pytest.raises(UserError, match=f"config.{key} has an effect {where} only; leave it out"):
+        described.resolved(config, [key])
+
+
+ELSEWHERE = {  # where a file or a run is needed to read them
+    "init.trunk": "tests/weights/test_starting_point.py",
+    "data.lists": "tests/data/test_lists.py",
+    "data.regions": "tests/segfix/test_samples.py",
+    "predict.ids": "tests/test_predict.py",
+    "predict.form": "tests/evaluation/test_refinement.py",
+}
+
+
+@cache
+def keys_of_model(described_model: str) -> frozenset[str]:
+    """Those of a model, as JSON, that are read where it is created in a small size."""
+    model = ConfigDict(described.with_tuples(json.loads(described_model)))
+    width = {"width": 4, "layer1_width": 4, "stem_width": 4, "widths": (4, 4, 4, 4), "stem": (4,)}
+    model.backbone.update({key: size for key, size in width.items() if key in model.backbone})
+    read: set[str] = set()
+    nnx.eval_shape(lambda: create_model(Recording(model, read, "model.")))
+    return frozenset(read)
+
+
+def keys_of_parts(config: ConfigDict) -> set[str]:
+    """Those that are read where what trains, tests and predicts is put together."""
+    read = set(keys_of_model(json.dumps(config.model.to_dict())))
+    recording = Recording(config, read)
+    task = task_of(recording, TOY_STREETS)
+    task.create_loss()
+    task.check_micro_batches(1)
+    task.predicts()
+    assert task.accumulate >= 1
+    frozen_parts(recording)
+    optimizers.from_config(recording)
+    Inference.from_config(recording, None, TOY_STREETS)
+    pipeline.augmentations(recording.augment, TOY_STREETS)
+    with suppress(UserError):
+        pipeline.labelled_samples(recording.data)
+    with suppress(UserError):
+        predict(recording, ROOT / "nowhere", None)
+    return read
+
+
+@pytest.mark.parametrize(("file", "variant"), config_files.VARIANTS, ids=lambda x: getattr(x, "__name__", x))
+def test_no_variant_has_a_key_without_effect(file, variant):
+    """Keys with an effect everywhere: tests/test_train.py."""
+    config = described.resolved(file.get_config(variant))
+    config.model.num_classes = config.model.num_classes or 3
+    depending = {key for key, known in KEYS.items() if known.when is not ALWAYS or known.default is PART}
+    there = described.leaves(config.to_dict()).keys()
+    assert there <= KEYS.keys()
+    assert there & depending == (keys_of_parts(config) | ELSEWHERE.keys() & there) & depending
+
+
+@pytest.mark.parametrize(("file", "variant"), config_files.VARIANTS, ids=lambda x: getattr(x, "__name__", x))
+def test_every_variant_is_as_kept(file, variant):
+    """A change is a diff to look at: python -m tests.config_files writes the files anew."""
+    config = described.resolved(file.get_config(variant))
+    assert config_files.kept(config).read_text() == config_files.as_text(config)
+
+
+def test_the_document_describes_the_keys():
+    """python -m tests.config_files writes it anew."""
+    assert config_files.DOCUMENT.read_text() == config_files.document()
 
 
 def test_cityscapes_trains_as_published():
@@ -73,7 +235,7 @@ def test_segfix_trains_as_published(variant):
     assert (config.model.input.bgr, config.model.align_corners) == (True, True)
     assert config.augment.pad_color == (104, 116, 124)  # RGB; 0 after the normalisation
     assert config.data.regions == ("instances" if variant.endswith("_instance") else "classes")
-    assert (config.model.num_classes, config.loss.class_weights) == (1 + 8, ())
+    assert config.model.num_classes == 1 + 8
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.__name__)

@@ -119,8 +119,8 @@ def test_a_folder_of_images_keeps_its_sizes_and_subfolders(city, pictures):
 def test_a_mended_command_and_one_after_a_broken_off_one_are_not_refused(city, pictures):
     config, folder = city
     wrong = config.copy_and_resolve_references()
-    wrong.eval.scales = ("half",)
-    with pytest.raises(UserError, match="config.eval.scales is"):
+    wrong.eval.checkpoint = "7"
+    with pytest.raises(UserError, match="config.eval.checkpoint is"):
         predict(wrong, folder, pictures)
     leftover = files.incomplete(folder / "predictions" / "pictures") / "label_maps" / "old.png"
     trees.write_image(leftover, trees.image((4, 4)))

@@ -38,7 +38,7 @@ class RandomScaleCrop:
 
     base_size: int
     crop: tuple[int, int]
-    scale_factor: int
+    scale_factor: int = 0
     scale_range: tuple[float, float] | tuple[()] = ()
     aspect_range: tuple[float, float] | tuple[()] = ()
     short_side: int = 0

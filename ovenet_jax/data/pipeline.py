@@ -193,7 +193,7 @@ def augmentations(settings: ConfigDict, classes: Labels) -> list[Act]:
     openseg flips before it resizes by `short_side`, and changes the brightness before it pads, anywhere. Flipping last
     gives the same distribution; the padding changes in brightness with the image.
     """
-    of_crop: dict[str, Any] = {entry.name: settings[entry.name] for entry in fields(RandomScaleCrop)}
+    of_crop: dict[str, Any] = {x.name: settings[x.name] for x in fields(RandomScaleCrop) if x.name in settings}
     of_crop |= {key: tuple(x) for key, x in of_crop.items() if isinstance(x, list)}
     crop = RandomScaleCrop(**of_crop)
     flip = RandomFlip(classes.flip_pairs)

@@ -20,7 +20,6 @@ import tensorflow_datasets as tfds
 
 from ovenet_jax.data.image_files import Read, decode_image, decode_label
 from ovenet_jax.data.labels import Labels
-from ovenet_jax.errors import UserError
 
 FORMS = ("compressed", "decoded")
 PIXELS = "pixels"  # the file, in the folder of the records
@@ -30,12 +29,7 @@ CHECKSUMS = {"image": "image_checksum", "label": "label_checksum"}  # CRC-32; re
 def features(form: str) -> dict[str, tfds.features.FeatureConnector]:
     """The features of a record for image and label. Compressed labels keep the label ids of the data set, and are empty
     in unlabelled splits, because TFDS needs the same features in all splits.
-
-    Raises:
-      UserError: there is no such form.
     """
-    if form not in FORMS:
-        raise UserError(f"config.data.storage is {form!r}; choose one of {', '.join(FORMS)}.")
     if form == "decoded":
         return {key: tfds.features.Scalar(np.int64) for key in ("start", "height", "width", *CHECKSUMS.values())}
     return {

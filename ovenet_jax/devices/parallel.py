@@ -23,9 +23,6 @@ def create_mesh(devices: Sequence[jax.Device] | None = None, sizes: Sequence[int
     """
     devices = jax.devices() if devices is None else devices
     written = f"config.mesh={tuple(sizes)}"
-    if len(sizes) != 2 or sizes[0] < 0 or sizes[1] < 1:
-        meaning = "how many devices share a batch, and how many the rows of an image"
-        raise UserError(f"{written} must be (data, rows): {meaning}; for example (0, 1).")
     data, rows = sizes[0] or len(devices) // sizes[1], sizes[1]
     if data * rows != len(devices):
         wanted = "choose sizes with that product, for example --config.mesh='(0, 1)'"
@@ -41,8 +38,7 @@ def create_mesh(devices: Sequence[jax.Device] | None = None, sizes: Sequence[int
 def local_mesh(sizes: Sequence[int]) -> Mesh:
     """The mesh of this process's own devices, with `sizes[1]` of them sharing the rows of an image. Raises UserError
     as `create_mesh` does."""
-    valid = len(sizes) == 2 and sizes[0] >= 0  # otherwise create_mesh reports the invalid sizes
-    return create_mesh(jax.local_devices(), (0, sizes[1]) if valid else sizes)
+    return create_mesh(jax.local_devices(), (0, sizes[1]))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

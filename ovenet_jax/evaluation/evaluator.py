@@ -67,7 +67,6 @@ class Evaluator:
         self.config = config
         self.task = task_of(config, classes)
         self.source = self.task.open_evaluation()
-        self.task.check_test()
         self.inference = Inference.from_config(config, graphdef, self.task.classes, answer_only)
         self._scores = _Scores(config.model.num_classes)
         spread = np.linspace(0, len(self.source) - 1, config.eval.panels, dtype=int)

@@ -21,7 +21,7 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation.colours import overlay
 from ovenet_jax.evaluation.inference import Inference
 from ovenet_jax.run import identity, workdir
-from ovenet_jax.run.network import Network, keys_of, restore_network
+from ovenet_jax.run.network import Network, restore_network
 from ovenet_jax.segfix.files import Offsets
 from ovenet_jax.supervision.task import Task, task_of
 
@@ -142,19 +142,16 @@ def load(folder: str | Path, checkpoint: str = "best") -> Predictor:
     """
     environment.convolve_by_eigen()  # as in main.py, for the same bits
     folder = Path(files.at_home(str(folder)))
-    with keys_of(folder):
-        config = workdir.config_of(folder)
-        config.mesh = (0, 1)  # the training's devices may have been others
-        return restored(config, folder, checkpoint)
+    config = workdir.config_of(folder)
+    config.mesh = (0, 1)  # the training's devices may have been others
+    return restored(config, folder, checkpoint)
 
 
 def restored(config: ConfigDict, folder: Path, checkpoint: str) -> Predictor:
     """The predictor of a checkpoint of the run or import in `folder`. Raises UserError as `load` does."""
-    with keys_of(folder):
-        task = task_of(config, identity.classes_of(folder))
-        task.check_test()
-        network = restore_network(config.model, folder, checkpoint)
-        return Predictor(config, network, task, known_classes(config, task, any_count=True))
+    task = task_of(config, identity.classes_of(folder))
+    network = restore_network(config.model, folder, checkpoint)
+    return Predictor(config, network, task, known_classes(config, task, any_count=True))
 
 
 def known_classes(config: ConfigDict, task: Task, any_count: bool) -> Labels:

@@ -13,16 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ovenet_jax.data.sizes import padded_size, scaled_size
-from ovenet_jax.errors import UserError
-from ovenet_jax.models.layers import PRECISIONS, interpolation_weights
+from ovenet_jax.models.layers import interpolation_weights
 
-CHOICES = {
-    "windows": ("cityscapes", "generic", "whole", "overlapping"),
-    "side": ("long", "short"),
-    "sum": ("exp", "logits"),
-    "precision": PRECISIONS,
-}
-SMALLEST, LARGEST = 4, 32768  # sides of images and windows: the stride of scores, and what no memory holds
 CANVAS_BUCKETS = 4
 
 
@@ -47,8 +39,8 @@ class Protocol(NamedTuple):
     base_size: int
     window: tuple[int, int]
     windows: str
-    side: str
     sum: str
+    side: str = "long"
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     bucket: int = 1
@@ -57,14 +49,9 @@ class Protocol(NamedTuple):
 
     @classmethod
     def from_config(cls, settings) -> "Protocol":
-        """From `config.eval`.
-
-        Raises:
-          UserError: a value that no protocol can have.
-        """
-        check_settings(settings)
-        values = {name: getattr(settings, name) for name in cls._fields}
-        return cls(**values | {"window": tuple(settings.window), "scales": tuple(map(float, _scales(settings)))})
+        """From `config.eval`."""
+        values = {name: settings[name] for name in cls._fields if name in settings}
+        return cls(**values | {"window": tuple(settings.window), "scales": tuple(map(float, settings.scales))})
 
     def __str__(self) -> str:
         """For people: "scales 0.5 1 2, flip"."""
@@ -76,35 +63,6 @@ class Protocol(NamedTuple):
         """For file names: "_0.5-1-2_flip"; nothing for one pass at scale 1."""
         scales = "" if self.scales == (1.0,) else "_" + "-".join(f"{scale:g}" for scale in self.scales)
         return scales + "_flip" * self.flip
-
-
-def check_settings(settings) -> None:
-    """Raises UserError for values of `config.eval` that no test can have."""
-    scales = _scales(settings)
-    if not scales or not all(type(s) in (int, float) and 0 < s < math.inf for s in scales):
-        raise UserError(f"config.eval.scales is {scales}; it must be positive numbers, like (0.5, 1.0, 1.5).")
-    window = tuple(settings.window)
-    if len(window) != 2 or not all(isinstance(side, int) and side >= SMALLEST for side in window):
-        raise UserError(f"config.eval.window is {window}; it must be (height, width), both at least {SMALLEST}.")
-    for key, known in CHOICES.items():
-        value = getattr(settings, key)
-        if value not in known:
-            raise UserError(f"config.eval.{key} is {value!r}; known: {', '.join(known)}.")
-    least = {"base_size": 0, "bucket": 1, "images_per_device": 1, "short_side": 0, "panels": 0, "worst": 0}
-    for key, bound in least.items():
-        value = getattr(settings, key)
-        if value < bound:
-            raise UserError(f"config.eval.{key} is {value}; it must be at least {bound}.")
-    for scale in scales:
-        if settings.base_size and not SMALLEST <= settings.base_size * scale <= LARGEST:
-            raise UserError(
-                f"config.eval.scales: {scale} times base_size {settings.base_size} makes images of "
-                f"{settings.base_size * scale:g} pixels; {SMALLEST} to {LARGEST} can be tested."
-            )
-
-
-def _scales(settings) -> tuple:
-    return tuple(settings.scales) if isinstance(settings.scales, tuple | list) else (settings.scales,)
 
 
 class Taps(NamedTuple):

@@ -34,12 +34,15 @@ def new_folder(parent: Path, name: str, what: Mapping) -> Path:
 
 
 def _may_hold(folder: Path, what: Mapping) -> bool:
-    """Whether there is no report in `folder` yet, or one on just that; one that is damaged is left alone."""
+    """Whether there is no report in `folder` yet, or one on just that; one that is damaged is left alone. Earlier
+    versions wrote keys of config.eval that have no effect as well."""
     file = folder / "report.json"
     if not file.exists():
         return True
     try:
-        return files.read_json(file, {"what": dict}, "move it away")["what"] == json.loads(json.dumps(what))
+        saved = files.read_json(file, {"what": {"eval": dict}}, "move it away")["what"]
+        saved["eval"] = {key: value for key, value in saved["eval"].items() if key in what["eval"]}
+        return saved == json.loads(json.dumps(what))
     except UserError:
         return False
 

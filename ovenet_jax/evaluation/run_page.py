@@ -1,6 +1,5 @@
 """The content of `report.html`, from an evaluation, the run's folder and inspected images."""
 
-import importlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from ovenet_jax import files
-from ovenet_jax.errors import UserError
+from ovenet_jax import described, files
 from ovenet_jax.evaluation.curves import BINS, DISTANCES
 from ovenet_jax.evaluation.inspection import Inspected
 from ovenet_jax.evaluation.page import Page, Section, html
@@ -185,7 +183,7 @@ def image_section(images: Sequence[ImageScore]) -> Section:
 
 def run_section(what: Mapping, made: Mapping, config: ConfigDict, folder: Path) -> Section:
     """Run, data and versions, and the config where it differs from its default or from training."""
-    saved, default = workdir.read_config(folder) or config, published(config.name)
+    saved, default = workdir.read_config(folder) or config, described.published(config.name)
     versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
     facts = [
         ("run", folder.name),
@@ -198,15 +196,6 @@ def run_section(what: Mapping, made: Mapping, config: ConfigDict, folder: Path) 
         facts.append((key, f"{then!r}; default of {config.name}: {usual!r}"))
     for key, then, here in workdir.differences(saved, config):
         facts.append((key, f"{here!r} here, {then!r} in training"))
-    values = workdir.leaves(config.to_dict()).items()
+    values = described.leaves(config.to_dict()).items()
     others = [(key, repr(value)) for key, value in values if key not in dict(facts)]
     return Section("What was run", facts=facts, folded=others)
-
-
-def published(name: str) -> ConfigDict | None:
-    """The config of this name, file and variant, in configs/; None if it is not from there."""
-    file, _, variant = name.partition("-")
-    try:
-        return importlib.import_module(f"ovenet_jax.configs.{file}").get_config(variant)
-    except (ImportError, AttributeError, UserError):
-        return None

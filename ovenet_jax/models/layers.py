@@ -19,8 +19,6 @@ import numpy as np
 from flax import nnx
 from jax.custom_derivatives import linear_call
 
-PRECISIONS = ("float32", "bfloat16")  # types of an image that configs may ask for
-
 Activation = Callable[[jax.Array], jax.Array]
 Maps = TypeVar("Maps", jax.Array, list[jax.Array])
 

@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ovenet_jax.errors import UserError
-
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
@@ -24,14 +22,8 @@ class Normalisation(NamedTuple):
 
     @classmethod
     def from_config(cls, settings: "ConfigDict") -> "Normalisation":
-        """From `config.model.input`. Raises UserError: not one number per channel, or a std or divisor of 0."""
-        mean, std = tuple(settings.mean), tuple(settings.std)
-        if (len(mean), len(std)) != (3, 3) or 0 in (settings.divisor, *std):
-            raise UserError(
-                f"config.model.input: mean {mean} and std {std} must be three numbers each, one per channel; std and "
-                f"divisor ({settings.divisor}) must not be 0."
-            )
-        return cls(mean, std, settings.divisor, settings.bgr)
+        """From `config.model.input`."""
+        return cls(tuple(settings.mean), tuple(settings.std), settings.divisor, settings.bgr)
 
     def __call__(self, image: jax.Array) -> jax.Array:
         """RGB values from 0 to 255 [B, H, W, 3] -> float32 of the same shape, in the network's order of channels."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 from flax import nnx
 
+from ovenet_jax import described
 from ovenet_jax.errors import UserError
 from ovenet_jax.models.contracts import Backbone, Head
 from ovenet_jax.models.fcn import FCN, PixelClassifier
@@ -36,16 +37,6 @@ FIXED: dict[str, dict[str, Any]] = {  # what tells heads of one class apart
     "ocr": {"dilations": (), "output_bias": True},
     "asp_ocr": {"bias": True},
 }
-INTEGER_SEQUENCES = {  # in config.model: the meaning of one entry, and the number of entries (None: any)
-    "backbone.modules": ("of stages 2, 3 and 4, like (1, 4, 3)", 3),
-    "backbone.blocks": ("layer, like (3, 4, 23, 3)", 4),
-    "backbone.widths": ("layer, like (64, 128, 256, 512)", 4),
-    "backbone.multi_grid": ("block of layer 4, like (1, 2, 4)", None),
-    "backbone.stem": ("convolution before layer 1, like (64, 64, 128)", None),
-    "head.dilations": ("dilated convolution, like (12, 24, 36)", 3),
-    "head.sizes": ("way to cut both sides of the map in blocks, like (1, 2, 3, 6)", None),
-    "offset.modules": ("stage from offset.branch to 4, like (2,)", None),
-}
 ACTIVATIONS = {"relu": relu, "leaky_relu": jax.nn.leaky_relu, "none": nnx.identity}  # leaky: 0.01
 
 
@@ -57,6 +48,7 @@ def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
     Raises UserError: an unknown backbone or head, missing or unused keys, an invalid value, offset branch or number of
     SegFix classes.
     """
+    described.check(model, "model.")
     init = InitialValues(seed, he=model.backbone.he_init)
     backbone = _create_backbone(model, init)
     given: dict[str, Any] = {"backbone": backbone, "init": init}
@@ -157,8 +149,6 @@ def _create_head(model: "ConfigDict", backbone: Backbone, init: InitialValues) -
     given = {"num_classes": model.num_classes, "align_corners": model.align_corners, "init": init}
     given |= FIXED.get(model.head.name, {})
     options = _options("head", model.head, kind.__init__, in_features=backbone.width, **given)
-    if "factors" in options:
-        options["factors"] = _factors(options["factors"])
     for key, features in (("aux", backbone.aux_width), ("classifier", backbone.width)):
         if key in options:
             given = {"in_features": features, "out_features": model.num_classes, "init": init}
@@ -191,15 +181,7 @@ def _options(key: str, settings: "ConfigDict", create: Callable, **fixed: Any) -
             f"config.model.{key}{name} {' and '.join(faults)}; choose a whole network by the config's variant "
             f"instead, --config=configs/FILE.py:HEAD_BACKBONE."
         )
-    options = {name: settings[name] for name in settings if name in accepted}
-    options = {name: tuple(x) if isinstance(x, list) else x for name, x in options.items()}
-    for name, value in options.items():
-        each, count = INTEGER_SEQUENCES.get(f"{key}.{name}", ("", None))
-        if each and accepted[name].annotation is not int and not _are_numbers(value, count):
-            raise UserError(
-                f"config.model.{key}.{name} is {value!r}; it must be {count or 'one or more'} whole numbers of at "
-                f"least 1, one for each {each}."
-            )
+    options = {name: described.with_tuples(settings[name]) for name in settings if name in accepted}
     if "activation" in options:
         options["activation"] = _named(f"{key}.activation", settings.activation, ACTIVATIONS)
     return options | {name: value for name, value in fixed.items() if name in accepted}
@@ -209,17 +191,3 @@ def _named(key: str, name: str, known: dict[str, Any]) -> Any:
     if name not in known:
         raise UserError(f"config.model.{key} is {name!r}; known: {', '.join(map(repr, known))}.")
     return known[name]
-
-
-def _are_numbers(value: Any, count: int | None) -> bool:
-    is_sequence = isinstance(value, tuple | list) and len(value) == (count or max(len(value), 1))
-    return is_sequence and all(isinstance(number, int) and number >= 1 for number in value)
-
-
-def _factors(value: Any) -> tuple[tuple[int, ...], ...]:
-    if not (isinstance(value, tuple | list) and value and all(_are_numbers(block, 2) for block in value)):
-        raise UserError(
-            f"config.model.head.factors is {value!r}; each is a block's (height, width) in whole pixels of the map, at "
-            f"least 1, for example ((8, 8),)."
-        )
-    return tuple(tuple(block) for block in value)

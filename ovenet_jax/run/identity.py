@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ovenet_jax import files
 from ovenet_jax.data.labels import Labels
+from ovenet_jax.described import with_tuples
 from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
 from ovenet_jax.run import workdir
@@ -43,7 +44,7 @@ def read(folder: Path) -> Identity | None:
         return None
     remedy = "delete it: the classes of the data are then used, and a training that is resumed writes it anew"
     content = files.read_json(file, {"classes": TABLE, "training": dict, "validation": dict}, remedy)
-    classes = Labels(**{key: workdir.with_tuples(content["classes"][key]) for key in TABLE})
+    classes = Labels(**{key: with_tuples(content["classes"][key]) for key in TABLE})
     count, numbers = (len(classes.names), {classes.void_id, *classes.ignored_ids}.union(*classes.ids, *classes.colors))
     sound = len(classes.ids) == count and all(classes.ids) and [*map(len, classes.colors)] == count * [3]
     if not sound or not numbers <= set(range(256)):

@@ -1,7 +1,6 @@
 """The network of a run or an import, loaded."""
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +8,6 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from ovenet_jax.devices import parallel
-from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
 from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.parameters import Arrays
@@ -34,8 +32,7 @@ def load_model(folder: str | Path) -> nnx.Module:
       UserError: the folder holds no run, import or checkpoint.
     """
     folder = Path(folder)
-    with keys_of(folder):
-        return parameters.merge(*restore_network(workdir.config_of(folder).model, folder)[1:])
+    return parameters.merge(*restore_network(workdir.config_of(folder).model, folder)[1:])
 
 
 def load_normalisation(folder: str | Path) -> Normalisation:
@@ -44,20 +41,7 @@ def load_normalisation(folder: str | Path) -> Normalisation:
     Raises:
       UserError: the folder holds neither a run nor an import.
     """
-    with keys_of(Path(folder)):
-        return Normalisation.from_config(workdir.config_of(Path(folder)).model.input)
-
-
-@contextmanager
-def keys_of(folder: Path) -> Iterator[None]:
-    """Raises UserError where the body of the `with` reads a key that the config in `folder` does not have."""
-    try:
-        yield
-    except AttributeError as error:
-        if not (error.args and isinstance(error.args[0], KeyError)):  # as ml_collections raises it
-            raise
-        fault = f"{folder}/config.json, of another version, has no key {error.name!r}"
-        raise UserError(f"{fault}; add it with the value in configs/, or train anew.") from error
+    return Normalisation.from_config(workdir.config_of(Path(folder)).model.input)
 
 
 def restore_network(model: ConfigDict, folder: Path, which: str = "best") -> Network:

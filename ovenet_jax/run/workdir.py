@@ -5,14 +5,13 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict
 
-from ovenet_jax import files
+from ovenet_jax import described, files
 from ovenet_jax.errors import UserError
 
 # Prefixes of config keys that may differ when a run is resumed: they do not change what it computes.
@@ -112,36 +111,26 @@ def config_of(workdir: Path) -> ConfigDict:
 
 
 def read_config(workdir: Path) -> ConfigDict | None:
-    """The config a folder belongs to, or None."""
+    """The config a folder belongs to, `described.resolved` whichever version wrote it, or None. Raises UserError where
+    it is damaged."""
     file = workdir / "config.json"
     if not file.exists():
         return None
     remedy = "choose another --workdir, or move that file away if the folder's checkpoints are of this config"
-    content = with_tuples(files.read_json(file, {"model": dict, "data": dict}, remedy))
-    return ConfigDict(content, allow_dotted_keys=True)
-
-
-def with_tuples(value: Any) -> Any:
-    """JSON with lists turned back into tuples."""
-    if isinstance(value, dict):
-        return {key: with_tuples(inner) for key, inner in value.items()}
-    return tuple(map(with_tuples, value)) if isinstance(value, list) else value
+    content = files.read_json(file, {"model": dict, "data": dict}, remedy)
+    try:
+        return described.resolved(ConfigDict(content, allow_dotted_keys=True))
+    except UserError as error:
+        raise UserError(f"{file} is damaged: {error}") from error
 
 
 def differences(
     saved: ConfigDict, config: ConfigDict, ignored_prefixes: tuple[str, ...] = ()
 ) -> list[tuple[str, object, object]]:
     """(key, saved value, config's value) of all leaves that differ, without the keys that begin with one of these
-    prefixes; tuples and lists are the same. A key that is missing on one side counts as equal if its value is falsy."""
-    there, here = (leaves(json.loads(json.dumps(c.to_dict()))) for c in (saved, config))
+    prefixes; tuples and lists are the same. Keys that have no effect are left out. A key of another version, which the
+    table of keys does not have, counts as equal if its value is falsy."""
+    there, here = (json.loads(json.dumps(described.completed(c))) for c in (saved, config))
     keys = [key for key in sorted(there | here) if not key.startswith(ignored_prefixes)]
     values = [(key, there.get(key, "absent"), here.get(key, "absent")) for key in keys]
     return [(key, a, b) for key, a, b in values if a != b and not ("absent" in (a, b) and not (a and b))]
-
-
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of a nested dict by their dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found

@@ -11,12 +11,11 @@ from ml_collections import ConfigDict
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.data.pipeline import Source
-from ovenet_jax.errors import UserError
 from ovenet_jax.models.segfix import SegFixOutput, offset_classes, offset_probabilities
 from ovenet_jax.models.zoo import directions_of
 from ovenet_jax.segfix.files import Offsets
 from ovenet_jax.segfix.labels import boundary_and_direction, evaluation_classes, offset_of_class, training_classes
-from ovenet_jax.segfix.samples import REGIONS, prepare_samples, with_boundaries
+from ovenet_jax.segfix.samples import prepare_samples, with_boundaries
 from ovenet_jax.supervision.classes import check_tested
 from ovenet_jax.supervision.losses import Loss, segfix_loss
 from ovenet_jax.supervision.measures import class_scores, offset_measures, offset_scores
@@ -25,7 +24,7 @@ from ovenet_jax.supervision.measures import class_scores, offset_measures, offse
 class Boundaries:
     """A task like `Classes`: boundaries of classes or instances (config.data.regions); its classes are directions."""
 
-    group = 1
+    accumulate = group = 1
     of_regions = False
     gives_offsets = True
     class_map = staticmethod(offset_classes)
@@ -38,10 +37,10 @@ class Boundaries:
         return evaluation_classes(directions_of(self._config.model))
 
     def prepare(self) -> dict:
-        data, regions = self._config.data, self._regions
+        data = self._config.data
         inventory = pipeline.prepare(data)
         out = self._truth(Path(inventory["folder"]))
-        prepare_samples(pipeline.labelled_samples(data), pipeline.classes(data), regions, out)
+        prepare_samples(pipeline.labelled_samples(data), pipeline.classes(data), data.regions, out)
         return inventory
 
     def open_training(self) -> Source:
@@ -56,38 +55,14 @@ class Boundaries:
         source = pipeline.open_split(self._config.data, name)
         return with_boundaries(source, self._truth(source.folder), directions_of(self._config.model), classes)
 
-    @property
-    def _regions(self) -> str:
-        data = self._config.data
-        if "regions" not in data:
-            raise UserError("config.data.regions is missing; choose a SegFix variant of the config.")
-        if data.regions not in REGIONS:
-            raise UserError(f"config.data.regions is {data.regions!r}; choose one of {', '.join(REGIONS)}.")
-        return data.regions
-
     def _truth(self, records: Path) -> Path:
-        return records / f"boundaries_of_{self._regions}"
+        return records / f"boundaries_of_{self._config.data.regions}"
 
     def check_micro_batches(self, _devices: int) -> None:
-        if self._config.accumulate > 1:
-            raise UserError(
-                f"config.accumulate is {self._config.accumulate}, but a SegFix's loss weights classes by their share "
-                f"in the whole batch, so it must be 1; config.rematerialise saves memory, too."
-            )
-
-    def check_test(self) -> None:
-        if self._config.eval.segfix:
-            raise UserError("config.eval.segfix refines classes, but this network finds boundaries; leave it out.")
-        if self._config.eval.sum != "logits":
-            raise UserError(
-                f"config.eval.sum is {self._config.eval.sum!r}; for SegFix, whose scores are added unchanged, it must "
-                f"be 'logits'."
-            )
+        """There is one: classes are weighted by their share in the whole batch."""
 
     def create_loss(self) -> Loss:
         """The loss of SegFix, which weights classes by their rarity in the batch."""
-        if self._config.loss.class_weights or self._config.loss.ohem.on:
-            raise UserError("config.loss.class_weights and config.loss.ohem are not for SegFix; leave them out.")
         align_corners = self._config.model.align_corners
 
         def loss(output: SegFixOutput, label: jax.Array, **_: Any) -> dict[str, jax.Array]:
@@ -109,10 +84,6 @@ class Boundaries:
         return class_scores(matrix) | offset_scores(matrix)
 
     def predicts(self) -> tuple[str, ...]:
-        if self._config.predict.offsets:
-            raise UserError(
-                "config.predict.offsets is not for SegFix, which writes its own offsets anyway; leave it out."
-            )
         return ("offsets",)
 
     def offsets(self, class_map: np.ndarray, *_: Any) -> Offsets:

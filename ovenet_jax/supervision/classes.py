@@ -39,6 +39,11 @@ class Classes:
         self.gives_offsets = has_offsets(config.model)
 
     @property
+    def accumulate(self) -> int:
+        """Micro-batches that a batch is split into."""
+        return self._config.accumulate
+
+    @property
     def group(self) -> int:
         """The number of neighbouring images of a batch that OHEM ranks together; 1 without OHEM."""
         ohem = self._config.loss.ohem
@@ -70,7 +75,7 @@ class Classes:
 
     def check_micro_batches(self, devices: int) -> None:
         """Raises UserError if the batch cannot be split evenly into micro-batches, and these over the devices."""
-        accumulate, batch_size = self._config.accumulate, self._config.batch_size
+        accumulate, batch_size = self.accumulate, self._config.batch_size
         least = accumulate * devices * self.group
         if accumulate > 1 and batch_size % least:
             groups = f" in the groups of {self.group} images that OHEM ranks together"
@@ -79,9 +84,6 @@ class Classes:
                 f"over {devices} devices{groups if self.group > 1 else ''}; choose a multiple of {least}, or another "
                 f"number of micro-batches."
             )
-
-    def check_test(self) -> None:
-        """Raises UserError for values of config.eval that do not fit the task; here all of them do."""
 
     def create_loss(self) -> Loss:
         """The loss of `config.loss` for outputs of `config.model`. Raises UserError: invalid settings of the loss."""
@@ -92,17 +94,12 @@ class Classes:
                 f"config.loss.class_weights has {len(weights)} entries for config.model.num_classes="
                 f"{model.num_classes}; give one weight per class, or () for none."
             )
-        if self._config.batch_size % self.group:
-            raise UserError(
-                f"OHEM ranks pixels in groups of config.loss.ohem.group={self.group} images, which "
-                f"config.batch_size={self._config.batch_size} must be a multiple of."
-            )
-        options: dict[str, Any] = {"aux_weight": loss.aux_weight, "class_weights": weights or None}
+        options: dict[str, Any] = {"aux_weight": loss.get("aux_weight", 0.0), "class_weights": weights or None}
         options |= {"align_corners": model.align_corners, "ohem": None}
         if loss.ohem.on:
             ohem, probabilities = loss.ohem, self.gives_offsets and not model.offset.logits
-            softmax = ohem.softmax_again or not probabilities
-            options["ohem"] = Ohem(ohem.threshold, ohem.keep, ohem.group, softmax, ohem.aux_over_all)
+            softmax = not probabilities or ohem.softmax_again
+            options["ohem"] = Ohem(ohem.threshold, ohem.keep, ohem.group, softmax, ohem.get("aux_over_all", False))
         if not self.gives_offsets:
             return lambda output, label, **labels: {"total": segmentation_loss(output, label, **labels, **options)}
         return partial(
@@ -130,17 +127,8 @@ class Classes:
         return None
 
     def predicts(self) -> tuple[str, ...]:
-        """The outputs of --mode=predict besides overlays: "label_maps", "offsets". Raises UserError: config.predict
-        selects an output that the network does not have."""
-        form, wanted = self._config.predict.form, self._config.predict.offsets
-        if form != "png":
-            raise UserError(
-                f"config.predict.form is {form!r}, which is only for SegFix; the confidence of OVeNet's offsets needs "
-                f"'png'."
-            )
-        if wanted and not self.gives_offsets:
-            raise UserError("config.predict.offsets needs a network with offsets; leave it out.")
-        return ("label_maps", "offsets") if wanted else ("label_maps",)
+        """The outputs of --mode=predict besides overlays: "label_maps", "offsets"."""
+        return ("label_maps", "offsets") if self._config.predict.get("offsets") else ("label_maps",)
 
     def offsets(self, class_map: np.ndarray, offset: np.ndarray | None, confidence: np.ndarray | None) -> Offsets:
         """Offsets from each pixel of an image to the pixel whose label it may take. Only if `gives_offsets`.

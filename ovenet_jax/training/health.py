@@ -22,7 +22,6 @@ from ovenet_jax.run.summaries import JsonLines
 Measures = dict[str, jax.Array]
 Step = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, Measures]]
 
-POLICIES = ("stop", "skip")
 SLOW_FACTOR, STEPS_OF_MEDIAN = 5, 20  # a slow step takes so many times the median, of at least so many steps
 
 
@@ -71,13 +70,13 @@ class FiniteWatch:
         if finite:
             return
         self.file.append({"step": step, "images": self._images(step=step)})
-        count, limit = self.file.count, self._settings.limit
         fault = f"The loss or the parameters were not finite at step {step}"
         stopped = "so training stopped; saved checkpoints are kept"
         remedy = f"Check the images of such steps, listed in {self.file.path}"
         if self._settings.policy == "stop":
             others = "lower config.optimizer.rate in another --workdir, or skip such steps by"
             raise UserError(f"{fault}, {stopped}. {remedy}, {others} --config.non_finite.policy=skip.")
+        count, limit = self.file.count, self._settings.limit
         if count > limit:
             number = f"that makes {count} such steps, and config.non_finite.limit is {limit}"
             raise UserError(f"{fault}; {number}, {stopped}. {remedy}.")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,13 @@ from ovenet_jax.supervision.losses import Loss
 from ovenet_jax.supervision.measures import Measure
 from ovenet_jax.training.packing import Packing
 
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
-def frozen_parts(freeze_base: bool) -> tuple[str, ...]:
+
+def frozen_parts(config: "ConfigDict") -> tuple[str, ...]:
     """The parts of an OVeNet that training does not change."""
-    return ("backbone", "head") if freeze_base else ()
+    return ("backbone", "head") if config.get("freeze_base") else ()
 
 
 def train_step(

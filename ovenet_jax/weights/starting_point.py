@@ -68,7 +68,7 @@ def start_from(
     that does not fit; untrained arrays in `frozen` parts."""
     graphdef, params, statistics = parameters.split(model)
     base = _restore("base", init.base)
-    trunk = _restore("trunk", init.trunk) if init.trunk else None
+    trunk = _restore("trunk", init.trunk) if init.get("trunk") else None
     arrays, origins = take_over(params | statistics, head, base, trunk, classes)
     print(summary(origins))
     untrained = [n for n, o in origins.items() if n.split(".")[0] in frozen and o.startswith(INITIALISED)]

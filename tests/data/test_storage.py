@@ -73,11 +73,6 @@ def test_what_is_prepared_in_one_form_is_not_in_the_other(tmp_path):
         pipeline.open_split(data, "train")
 
 
-def test_an_unknown_form_is_refused_with_the_known_ones(tmp_path):
-    with pytest.raises(UserError, match="config.data.storage is 'raw'; choose one of compressed, decoded"):
-        opened(write_tree(tmp_path), "raw", "train")
-
-
 def test_decoded_pixels_are_views_that_cannot_be_written_to(tmp_path):
     sample = opened(write_tree(tmp_path), "decoded", "train")[0]
     for key in ("image", "label"):

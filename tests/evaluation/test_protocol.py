@@ -1,13 +1,11 @@
 """The geometry of the test protocol; its numbers are compared with the published ones in test_goldens.py."""
 
 import itertools
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from configs import cityscapes
-from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation.protocol import Protocol, canvas_size, passes, shapes
 
 SIX = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -129,29 +127,3 @@ def test_the_config_describes_the_protocol():
     assert protocol == CITYSCAPES._replace(scales=(0.5, 1.0))
     assert (str(protocol), protocol.suffix) == ("scales 0.5 1, flip", "_0.5-1_flip")
     assert Protocol.from_config(cityscapes.get_config().eval).suffix == ""
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("scales", ("one",), r"config\.eval\.scales is \('one',\); it must be positive numbers"),
-        ("scales", (0.0,), r"config\.eval\.scales is \(0\.0,\); it must be positive numbers"),
-        ("scales", (float("nan"),), r"config\.eval\.scales is \(nan,\); it must be positive numbers"),
-        ("scales", (), r"config\.eval\.scales is \(\); it must be positive numbers"),
-        ("windows", "sliding", "config.eval.windows is 'sliding'; known: cityscapes, generic, whole, overlapping"),
-        ("side", "width", "config.eval.side is 'width'; known: long, short"),
-        ("sum", "softmax", "config.eval.sum is 'softmax'; known: exp, logits"),
-        ("window", (512,), r"config\.eval\.window is \(512,\); it must be \(height, width\)"),
-        ("base_size", -1, "config.eval.base_size is -1; it must be at least 0"),
-        ("bucket", 0, "config.eval.bucket is 0; it must be at least 1"),
-        ("images_per_device", 0, "config.eval.images_per_device is 0; it must be at least 1"),
-        ("panels", -1, "config.eval.panels is -1; it must be at least 0"),
-        ("short_side", -3, "config.eval.short_side is -3; it must be at least 0"),
-        ("scales", (0.001,), "0.001 times base_size 2048 makes images of 2.048 pixels; 4 to 32768 can be"),
-        ("scales", (1e9,), "times base_size 2048 makes images of 2.048e.12 pixels"),
-    ],
-)
-def test_settings_that_no_protocol_can_have_are_named(key, value, message):
-    settings = SimpleNamespace(**cityscapes.get_config().eval.to_dict() | {key: value})
-    with pytest.raises(UserError, match=message):
-        Protocol.from_config(settings)

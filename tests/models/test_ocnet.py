@@ -165,15 +165,15 @@ NAMES = "choose a whole network by the config's variant instead, --config=config
         ("isa", {"aux": {"activation": "gelu"}}, "head.aux.activation is 'gelu'; known: 'relu'"),
         ("fcn", {"classifier": {"activation": "gelu"}}, "head.classifier.activation is 'gelu'; known: 'relu'"),
         *(
-            ("isa", {"factors": factors}, f"head.factors is {re.escape(str(factors))}; each is a block's .* at least 1")
+            ("isa", {"factors": factors}, f"head.factors is {re.escape(str(factors))}; it must be one or more, each .h")
             for factors in [((8, 0),), (8, 8), (), 8, ((8.0, 8),)]
         ),
         *(
-            ("pyramid_oc", {"sizes": sizes}, "head.sizes is .*; it must be one or more whole numbers of at least 1")
+            ("pyramid_oc", {"sizes": sizes}, "head.sizes is .*; it must be one or more, each a whole number")
             for sizes in [(2, 0), (), 2, (1.5,)]
         ),
         *(
-            ("asp_oc", {"dilations": dilations}, "head.dilations is .*; it must be 3 whole numbers of at least 1")
+            ("asp_oc", {"dilations": dilations}, "head.dilations is .*; it must be .first, second, third., each a")
             for dilations in [(12, 24), (12, 24, 0), 12]
         ),
     ],

@@ -166,7 +166,7 @@ def test_region_features_are_means_under_the_soft_regions():
         ({"head": {"name": "oc"}}, "config.model.head.name is 'oc'; known: 'fcn', 'ocr'"),
         (
             {"backbone": {"modules": (1, 1)}},
-            r"config.model.backbone.modules is \(1, 1\); it must be 3 whole numbers .* each of stages 2, 3 and 4",
+            r"config.model.backbone.modules is \(1, 1\); it must be \(stage 2, 3, 4\), each a whole number",
         ),
         ({"offset": {"branch": 5}}, "config.model.offset: branch must be 2, 3 or 4"),
         ({"offset": {"modules": (1, 1)}}, "modules must have one entry per stage from branch to 4; got 4 and"),

@@ -111,16 +111,19 @@ def test_ovenet_copies_the_last_layer(resnet_model):
         ({"backbone": {"multi_grid": (1, 2, 4)}}, r"config.model.backbone: multi_grid is \(1, 2, 4\); .* 2 blocks"),
         (
             {"backbone": {"multi_grid": (1, 0)}},
-            r"config.model.backbone.multi_grid is \(1, 0\); it must be one or more whole numbers of at least 1, one",
+            r"config.model.backbone.multi_grid is \(1, 0\); it must be one or more, each a whole number of at least 1",
         ),
         ({"backbone": {"multi_grid": 2}}, "config.model.backbone.multi_grid is 2; it must be one or more"),
         *(
-            ({"backbone": {"blocks": blocks}}, "config.model.backbone.blocks is .*; it must be 4 whole numbers")
+            (
+                {"backbone": {"blocks": blocks}},
+                "config.model.backbone.blocks is .*; it must be .*, or of a ResNet .layer 1, 2",
+            )
             for blocks in [(1, 1, 2), (1, 1, 0, 2), (0, 1, 1, 2), (1, 1, 1, 2, 1)]
         ),
         (
             {"backbone": {"widths": (4, 4, 6)}},
-            r"widths is \(4, 4, 6\); it must be 4 whole numbers .* one for each layer, like \(64, 128, 256, 512\)",
+            r"widths is \(4, 4, 6\); it must be \(layer 1, 2, 3, 4\), each a whole number",
         ),
         ({"backbone": {"stem": ()}}, r"config.model.backbone.stem is \(\); it must be one or more"),
         (

@@ -84,9 +84,6 @@ def test_another_number_of_directions_is_another_number_of_classes(directions):
 
 def test_what_a_segfix_cannot_have_is_named():
     config = camvid.get_config("segfix_tiny")
-    config.loss.ohem.on = True
-    with pytest.raises(UserError, match="class_weights and config.loss.ohem are not for SegFix; leave them out"):
-        task_of(config).create_loss()
     config.model.num_classes = 11
     for use in (lambda: create_model(config.model), lambda: task_of(config).classes):
         with pytest.raises(UserError, match="num_classes is 11; for SegFix .* number of directions: 5, 9, 17, 33"):

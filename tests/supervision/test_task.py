@@ -41,7 +41,6 @@ def test_predictions_have_one_order_though_jit_sorts_them():
 @pytest.mark.parametrize(
     ("variant", "changes", "message"),
     [
-        ("segfix_tiny", {"accumulate": 2}, "accumulate is 2, but a SegFix's loss weights classes by their share"),
         ("hrnet_tiny", {"accumulate": 3}, "batch_size=8 cannot be split into config.accumulate=3 micro-batches"),
         (
             "hrnet_tiny",

@@ -16,7 +16,7 @@ from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run.state import TrainState, init_state
 from ovenet_jax.supervision.task import task_of
 from ovenet_jax.training.optimizer import create_optimizer
-from ovenet_jax.training.step import frozen_parts, moving_average, train_step
+from ovenet_jax.training.step import moving_average, train_step
 from tests import tiny_step
 from tests.imagenet import NORMALISATION
 from tests.tiny_step import batch, config, small_model
@@ -62,7 +62,7 @@ def frozen():
     model_config = tiny_step.tiny_model()
     model_config.head.dropout, model_config.backbone.he_init = 0.5, True
     states, measures, _ = two_steps(
-        model_config, create_optimizer(lambda _: 0.1, momentum=0.9, weight_decay=0.1), frozen_parts(True)
+        model_config, create_optimizer(lambda _: 0.1, momentum=0.9, weight_decay=0.1), ("backbone", "head")
     )
     return states, measures, model_config
 

@@ -1,0 +1,121 @@
+"""A config by the table of its keys, configs/keys.py: completed, checked, compared with that of configs/, printed."""
+
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from ovenet_jax.configs.keys import KEYS, OWN, PART, faults_between
+from ovenet_jax.errors import UserError, nearest
+
+
+def resolved(config: ConfigDict, given: Iterable[str] = ()) -> ConfigDict:
+    """`config` with the defaults of keys that it lacks and without those that have no effect in it, checked.
+
+    given: keys that the command line sets. Raises UserError: a value that cannot be, a key that is missing, or one that
+    is given and has no effect.
+    """
+    values = completed(config)
+    for key in given:
+        if key in KEYS and key not in values:
+            raise UserError(unknown(key))
+    for key, known in KEYS.items():
+        if known.default is OWN and known.when.holds(values) and key not in values:
+            raise UserError(f"config.{key} is missing; it must be {known.values.wanted}.")
+    result = nested(values)
+    check(result)
+    return result
+
+
+def check(config: ConfigDict, prefix: str = "") -> None:
+    """Raises UserError for values that `config`, or the part of one whose keys begin with `prefix`, cannot have."""
+    values = leaves(config.to_dict(), prefix)
+    for key, value in values.items():
+        if key in KEYS and not KEYS[key].values.include(value):
+            raise UserError(f"config.{key} is {value!r}; it must be {KEYS[key].values.wanted}.")
+    for fault in faults_between(values):
+        raise UserError(fault)
+
+
+def unknown(key: str) -> str:
+    """What is said of a key that a config does not have."""
+    if key in KEYS:
+        return f"config.{key} has an effect {KEYS[key].when.where or 'in other variants'} only; leave it out."
+    known = {name.rpartition(".")[2]: name for name in KEYS} | {name: name for name in KEYS}
+    similar = nearest(key, known) or nearest(key.rpartition(".")[2], known)
+    return f"There is no key config.{key}{similar}; --mode=config lists all with their meanings."
+
+
+def completed(config: ConfigDict) -> dict[str, Any]:
+    """The values by their dotted keys, with defaults, and without those that have no effect."""
+    values = defaults() | leaves(with_tuples(config.to_dict()))
+    return {key: value for key, value in values.items() if key not in KEYS or KEYS[key].when.holds(values)}
+
+
+def defaults(prefix: str = "") -> dict[str, Any]:
+    """Of the keys that begin with `prefix`."""
+    values = {key: known.default for key, known in KEYS.items() if key.startswith(prefix)}
+    return {key: value for key, value in values.items() if value is not OWN and value is not PART}
+
+
+def published(name: str) -> ConfigDict | None:
+    """The config of this name, file and variant, in configs/; None of one that is not from there."""
+    file, _, variant = name.partition("-")
+    try:
+        return importlib.import_module(f"ovenet_jax.configs.{file}").get_config(variant)
+    except (ImportError, AttributeError, UserError):
+        return None
+
+
+def as_text(config: ConfigDict) -> str:
+    """For people: every key with its value and meaning, those marked that differ from configs/."""
+    shipped = published(config.name)
+    before = completed(shipped) if shipped else {}
+    lines = []
+    for key, value in sorted(leaves(config.to_dict()).items()):
+        known, differs = KEYS.get(key), shipped and value != before.get(key, value)
+        said = f"{known.meaning}{f' ({known.source})' if known.source else ''}" if known else ""
+        instead = f"; in configs/: {before[key]!r}" if differs else ""
+        lines.append(f"{'*' if differs else ' '} {f'{key} = {value!r}':<50}  # {said}{instead}")
+    count = sum(line.startswith("*") for line in lines)
+    file, _, variant = config.name.partition("-")
+    compared = f"{config.name} is no config of configs/, so there is nothing to compare with."
+    if shipped:
+        compared = (
+            f"{count} of {len(lines)} values, marked by *, are others than in configs/{file}.py:{variant} as it comes; "
+            f"the sources of published ones are in brackets."
+        )
+    return "\n".join([*lines, "", compared])
+
+
+# ---- dotted keys ----
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of a nested dict by their dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def nested(values: Mapping[str, Any]) -> ConfigDict:
+    """`leaves` back again. Raises UserError: a key that is a value and a part."""
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *parts, last = key.split(".")
+        place = tree
+        for part in parts:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise UserError(f"config.{key} cannot be: {part} is a value.")
+        place[last] = config_dict.placeholder(KEYS[key].values.kind) if value is None and key in KEYS else value
+    return ConfigDict(tree)
+
+
+def with_tuples(value: Any) -> Any:
+    """JSON, its lists the tuples that they were."""
+    if isinstance(value, dict):
+        return {key: with_tuples(inner) for key, inner in value.items()}
+    return tuple(map(with_tuples, value)) if isinstance(value, list) else value
