@@ -48,7 +48,7 @@ lint: $(VENV)/tests-installed
 	$(VENV)/bin/mypy
 
 docs: $(DOCS_VENV)/installed
-	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build -q --strict
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict
 
 $(VENV)/installed: requirements.txt requirements-tensorboard.txt
 	$(PYTHON) -m venv $(VENV)

@@ -20,7 +20,7 @@ def narrow(hrnet: ConfigDict) -> ConfigDict:
 
 
 def tiny(config: ConfigDict, data: ConfigDict, backbone: ConfigDict | None = None) -> ConfigDict:
-    """`config` with a network that compiles in seconds, on a small ResNet by default, for images of 48 x 48 of `data`."""
+    """`config` with a network that compiles in seconds, on a small ResNet by default, for 48 x 48 images of `data`."""
     config.data.update(data)
     config.data.workers = 0
     config.model.backbone = backbone or small_resnet()
