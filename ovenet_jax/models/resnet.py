@@ -121,9 +121,5 @@ class ResNet(nnx.Module):
 
 def max_pool_ceil(x: jax.Array) -> jax.Array:
     """3x3 max pooling of stride 2 with padding 1, PyTorch's ceil mode: a last window may reach over the padded edge."""
-    padding = []
-    for size in x.shape[1:3]:
-        count = -(-(size - 1) // 2) + 1
-        count -= (count - 1) * 2 >= size + 1  # a window starts inside the map or its left padding
-        padding.append((1, (count - 1) * 2 + 3 - (size + 1)))
+    padding = [(1, 2 - size % 2) for size in x.shape[1:3]]
     return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=padding)
