@@ -26,6 +26,12 @@ def test_pages_have_every_mode_and_config():
     assert [name for name in names if f"`{name}`" not in page("data.md")] == []
 
 
+def test_the_map_of_the_code_names_files_that_are_there():
+    for row in re.findall(r"^\| `ovenet_jax/.*", page("code.md"), re.MULTILINE):
+        folder, names = re.match(r"\| `(ovenet_jax/(?:\w+/)?)", row)[1], re.findall(r"`(?:ovenet_jax/)?(\w+\.py)`", row)
+        assert [name for name in names if not (ROOT / folder / name).exists()] == []
+
+
 def test_the_readmes_links_lead_to_files():
     links = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
     assert len(links) > 10 and [link for link in links if not (ROOT / link).exists()] == []
