@@ -8,7 +8,6 @@ name the file.
 import errno
 import hashlib
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,12 +51,8 @@ def to_json(content: Any, indent: int | None = None) -> str:
 
 
 def finite(content: Any) -> Any:
-    """`content` with None for every number in it that is not finite."""
-    if isinstance(content, Mapping):
-        return {key: finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
+    """`content` as JSON holds it, with None for every number that is not finite."""
+    return json.loads(json.dumps(content), parse_constant=lambda _: None)
 
 
 def make_folder(folder: Path) -> None:

@@ -32,7 +32,6 @@ READ_SECONDS = 10.0  # from the connection to the end of the line
 LONGEST_LINE = 2**20
 MOST_UNIDENTIFIED = 64  # connections at a time that have not sent their line yet
 
-Address = tuple[str, int]
 Digests = dict[str, str]  # of the keys of a task and of their values
 MESSAGE: files.Form = {"index": int, "task": {str: str}}
 ANSWER: files.Form = {"refusal": str, "tasks": {str: {str: str}}}
@@ -131,7 +130,9 @@ def _detect(timeout: float) -> Place:
     return Place(coordinator, count, index, None if re.fullmatch(r"1(\(x\d+\))?", tasks) else devices)
 
 
-async def _receive_all(place: Place, address: Address, own: Digests, timeout: float) -> tuple[dict, Connections]:
+async def _receive_all(
+    place: Place, address: tuple[str, int], own: Digests, timeout: float
+) -> tuple[dict, Connections]:
     """Process 0: collects the tasks of all processes, and answers with an error message ("" for none) and all tasks.
 
     Connections that do not send within READ_SECONDS what only another process of this run would send are closed. A
@@ -189,7 +190,7 @@ async def _receive_all(place: Place, address: Address, own: Digests, timeout: fl
     return json.loads(answer), dict(connections)
 
 
-async def _report(place: Place, address: Address, own: Digests, timeout: float) -> tuple[dict, Connections]:
+async def _report(place: Place, address: tuple[str, int], own: Digests, timeout: float) -> tuple[dict, Connections]:
     """Another process: sends its task to process 0, and returns the answer."""
     deadline = time.monotonic() + timeout
     problem: Exception | None = None
