@@ -96,7 +96,8 @@ def _lasting(stream: TextIO) -> TextIO:
         output = io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False))
     except io.UnsupportedOperation:  # no file, but memory, as in a notebook
         return stream
-    return io.TextIOWrapper(output, stream.encoding, stream.errors, line_buffering=bool(stream.line_buffering))
+    at_once = stream.line_buffering or getattr(stream, "write_through", False)  # to a terminal, or PYTHONUNBUFFERED
+    return io.TextIOWrapper(output, stream.encoding, stream.errors, line_buffering=bool(at_once))
 
 
 def run(command: Callable[[], int | None]) -> int:
