@@ -137,6 +137,8 @@ KEYS = {
     "report_every": Key(50, whole(1), "steps from one line of metrics to the next"),
     "evaluate_every": Key(OWN, whole(1), "steps from one evaluation to the next"),
     "checkpoint_every": Key(1000, whole(1), "steps from one checkpoint to the next"),
+    "keep_checkpoints": Key(2, whole(1), "latest checkpoints that are kept; the best one is kept, too"),
+    "patience": Key(0, whole(0), "steps without a better validation mIoU after which training ends; 0: never"),
     # Where a new run takes its initial values from.
     "init.base": Key("", TEXT, "workdir of an import or a run; '': the model's own values", "MODEL.PRETRAINED"),
     "init.trunk": Key("", TEXT, "another one, for offset trunk and offset head; '': from init.base", when=OFFSETS),
@@ -228,6 +230,8 @@ KEYS = {
         2.0, AT_LEAST_0, "of a mean over the batch", "a sum over the 2 images of a GPU", OFFSETS
     ),
     "loss.include_ignored": Key(True, FLAG, "ignored pixels supervise F as class 0, as published", when=OFFSETS),
+    "optimizer.name": Key("sgd", one_of("sgd", "adamw"), "SGD with momentum, or AdamW, whose first beta is the momentum"),
+    "optimizer.clip_norm": Key(0.0, AT_LEAST_0, "largest global norm of gradients, to which they are scaled; 0: any"),
     "optimizer.rate": Key(0.01, AT_LEAST_0, "learning rate of the first step", "TRAIN.LR"),
     "optimizer.power": Key(0.9, AT_LEAST_0, "of the poly schedule", "a literal in the training loop"),
     "optimizer.momentum": Key(0.9, AT_LEAST_0, "of SGD", "TRAIN.MOMENTUM"),

@@ -75,10 +75,9 @@ def train(config: ConfigDict, folder: Path) -> bool:
         _claimed(folder, config, trained_on),
         interruption() as interrupted,
         counting() as compilations,
-        closing(Checkpoints(folder / "checkpoints")) as checkpoints,
+        closing(Checkpoints(folder / "checkpoints", keep=config.keep_checkpoints)) as checkpoints,
     ):
-        step = config.steps
-        finished = checkpoints.latest_step() == step and checkpoints.is_scored(step)
+        finished = _is_over(config, checkpoints)
         if not finished:
             with enough_memory(TRAINING_MEMORY):
                 packed = parallel.replicated_shapes(mesh, jax.eval_shape(packing.pack, state))
@@ -89,8 +88,9 @@ def train(config: ConfigDict, folder: Path) -> bool:
                 with closing(reporter):
                     around = source, evaluator, reporter, checkpoints, interrupted
                     run = _Run(config, folder, mesh, state, packing, compiled, *around)
-                    finished, step = run.to_the_end(), run.step
-            checkpoints.check_saved(step)
+                    finished = run.to_the_end()
+            checkpoints.check_saved(run.step)
+        step = checkpoints.latest_step()
         if finished:
             network = restore_network(config.model, folder, config.eval.checkpoint)
             finished = evaluate_checkpoint(evaluator, network, folder, interrupted)
@@ -125,6 +125,14 @@ def _checked_mesh(config: ConfigDict, task: Task) -> Mesh:
     parallel.check_divisible(mesh, config.batch_size, config.augment.crop[0])
     task.check_micro_batches(mesh.shape["data"])
     return mesh
+
+
+def _is_over(config: ConfigDict, checkpoints: Checkpoints) -> bool:
+    """Whether the latest checkpoint is evaluated, and that of the last step or config.patience steps after the best."""
+    latest = checkpoints.latest_step()
+    if latest is None or not checkpoints.is_scored(latest):
+        return False
+    return latest == config.steps or 0 < config.patience <= latest - checkpoints.step_of("best")
 
 
 @dataclass
@@ -168,7 +176,7 @@ class _Run:
         )
         images_of = partial(pipeline.images_of_step, source, **order)
         self._finite_watch = FiniteWatch(config.non_finite, self.folder, self.step, images_of)
-        self._pace = Pace()
+        self._pace, self._over = Pace(), False
         self._agreement = Agreement(self.mesh, self.interrupted)
 
     def to_the_end(self) -> bool:
@@ -180,7 +188,7 @@ class _Run:
             # A new run is evaluated before its first step: there is something to improve on, and faults show early.
             go_on = not self._open_evaluation or self._evaluate()
             with self._batches as batches, closing(self._finite_watch.file), watchdog() as self._waits_for:
-                while go_on and self.step < self.config.steps:
+                while go_on and not self._over and self.step < self.config.steps:
                     self._take_step(batches)
                     self._report_and_save()
                     go_on = not self._agreement.reached()
@@ -238,4 +246,7 @@ class _Run:
         self.reporter.report_evaluation(self.step, evaluation, shown)
         if self.step > 0:  # the network before training is no candidate for the best
             self.checkpoints.score(self.step, evaluation.miou or 0.0)
+        self._over = _is_over(self.config, self.checkpoints)
+        if self._over and self.step < self.config.steps:
+            parallel.say(f"No better mIoU for config.patience={self.config.patience} steps: training ends here.")
         return True

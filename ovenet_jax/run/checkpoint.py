@@ -33,7 +33,7 @@ class Checkpoints:
     evaluation the validation mIoU is added. An import has one checkpoint, of step 0, with "model" only.
 
     Saving is asynchronous; a checkpoint is complete when it has been read back for its checksums and is on the disk.
-    The two latest and the best are kept, older ones are deleted only when a newer one is complete; leftovers of
+    The `keep` latest and the best are kept, older ones are deleted only when a newer one is complete; leftovers of
     interrupted saves are removed. With `read_only` only what is damaged is touched, since a training may be saving
     there. All processes call the same methods.
 
@@ -41,8 +41,8 @@ class Checkpoints:
       UserError: `folder` does not exist (`read_only`), or cannot be written.
     """
 
-    def __init__(self, folder: Path, read_only: bool = False):
-        self.folder, self._saving, self._failure = folder, 0, ""
+    def __init__(self, folder: Path, read_only: bool = False, keep: int = 2):
+        self.folder, self._keep, self._saving, self._failure = folder, keep, 0, ""
         if read_only and not folder.is_dir():
             raise UserError(f"{folder} does not exist; train first, or check --workdir.")
         if not read_only:
@@ -61,7 +61,9 @@ class Checkpoints:
         # made asynchronously, a directory that cannot be made would be waited for for minutes
         saving = ocp.AsyncOptions(post_finalization_callback=self._seal, create_directories_asynchronously=False)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(2), best]),
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                [checkpoint_managers.LatestN(self._keep), best]
+            ),
             cleanup_tmp_directories=not read_only,
             async_options=saving,
         )

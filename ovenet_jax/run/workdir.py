@@ -17,6 +17,7 @@ from ovenet_jax.errors import UserError
 # Prefixes of config keys that may differ when a run is resumed: they do not change what it computes.
 FREE_KEYS = (
     *("mesh", "deterministic", "rematerialise", "report_every", "evaluate_every", "checkpoint_every"),
+    *("keep_checkpoints", "patience"),
     *("data.root", "data.lists", "data.prepared", "data.workers", "data.storage", "data.test_split"),
     *("non_finite.", "eval.", "predict."),
 )

@@ -1,4 +1,4 @@
-"""The published optimizers: SGD with momentum under a poly schedule, composed from optax."""
+"""The published optimizer, SGD with momentum under a poly schedule, and AdamW, composed from optax."""
 
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ def from_config(config: "ConfigDict") -> tuple[optax.Schedule, optax.GradientTra
     """The schedule of config.optimizer over config.steps, and the optimizer that follows it."""
     settings = config.optimizer
     schedule = poly_schedule(settings.rate, config.steps, settings.power)
-    keys = ("momentum", "weight_decay", "head_rate_multiplier", "warmup_steps")
+    keys = ("momentum", "weight_decay", "head_rate_multiplier", "warmup_steps", "name", "clip_norm")
     return schedule, create_optimizer(schedule, **{key: getattr(settings, key) for key in keys})
 
 
@@ -39,17 +39,25 @@ def create_optimizer(
     weight_decay: float,
     head_rate_multiplier: float = 1.0,
     warmup_steps: int = 0,
+    name: str = "sgd",
+    clip_norm: float = 0.0,
 ) -> optax.GradientTransformation:
-    """SGD without Nesterov; the decay is added to the gradient of every parameter, BatchNorm's and biases too.
+    """SGD without Nesterov; the decay is added to the gradient of every parameter, BatchNorm's and biases too. Or
+    `name` "adamw": AdamW with `momentum` as its first beta, whose decay is that of its paper.
 
     `head_rate_multiplier` scales the rate of the HEADS (published `NONBACKBONE_MULT`; 10 for PASCAL-Context in
     openseg). `warmup_steps`: steps in which the rate of all other parts grows to its full value (openseg); 0: none.
+    `clip_norm`: the largest global norm of gradients, which are scaled down to it; 0: any.
     """
 
     def masked(transformation: optax.GradientTransformation, heads: bool) -> optax.GradientTransformation:
         return optax.masked(transformation, lambda params: {name: name.startswith(HEADS) == heads for name in params})
 
     steps = [optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum=momentum, nesterov=False)]
+    if name == "adamw":
+        steps = [optax.adamw(schedule, b1=momentum, weight_decay=weight_decay)]
+    if clip_norm:
+        steps.insert(0, optax.clip_by_global_norm(clip_norm))
     if head_rate_multiplier != 1.0:
         steps.append(masked(optax.scale(head_rate_multiplier), heads=True))
     if warmup_steps:

@@ -111,6 +111,20 @@ def test_a_run_interrupted_anywhere_ends_as_the_uninterrupted_one(config, whole,
     assert on_devices == []  # where there is a saved state, devices hold that alone
 
 
+def test_a_run_that_gets_no_better_ends_early(config, tmp_path, monkeypatch, capsys):
+    """By AdamW with clipped gradients; of its checkpoints the best and the last one are kept."""
+    score = Checkpoints.score
+    monkeypatch.setattr(Checkpoints, "score", lambda self, step, miou: score(self, step, miou / 1000**step))
+    config = config.copy_and_resolve_references()
+    config.optimizer.update({"name": "adamw", "clip_norm": 1.0})
+    config.update({"steps": 100, "evaluate_every": 1, "patience": 2, "keep_checkpoints": 1})
+    assert train(config, tmp_path)
+    assert "No better mIoU for config.patience=2 steps: training ends here." in capsys.readouterr().out
+    assert saved_steps(tmp_path) == [1, 3]
+    assert train(config, tmp_path)
+    assert "Compiling" not in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("whole")
 def test_the_batches_of_a_step_are_the_same_for_any_number_of_processes_and_their_images_are_known(config):
     """A run of one process that two take over at step 3."""

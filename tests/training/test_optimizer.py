@@ -30,6 +30,16 @@ def test_two_steps_of_momentum_and_decay_by_hand():
     assert_allclose(params["norm.bias"], second, rtol=1e-6)
 
 
+def test_a_step_of_adamw_and_of_clipped_sgd_by_hand():
+    params, gradients = {"a": jnp.asarray(1.0), "b": jnp.asarray(1.0)}, {"a": jnp.asarray(3.0), "b": jnp.asarray(-4.0)}
+    adamw = create_optimizer(lambda _: 0.1, momentum=0.9, weight_decay=0.5, name="adamw")
+    after = steps(adamw, params, gradients, 1)  # its first step is the sign of the gradient; the decay is 0.1 * 0.5
+    assert_allclose([after["a"], after["b"]], [0.85, 1.05], rtol=1e-6)
+    clipped = create_optimizer(lambda _: 0.1, momentum=0.9, weight_decay=0.0, clip_norm=1.0)
+    after = steps(clipped, params, gradients, 1)
+    assert_allclose([after["a"], after["b"]], [1 - 0.1 * 3 / 5, 1 + 0.1 * 4 / 5], rtol=1e-6)
+
+
 def test_the_rate_multiplier_reaches_the_heads_only():
     optimizer = create_optimizer(lambda _: 0.1, momentum=0.9, weight_decay=0.0, head_rate_multiplier=10.0)
     names = ("backbone.conv1.conv.kernel", "head.classifier.kernel", "offset_head.classifier.output.kernel")
