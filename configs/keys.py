@@ -230,7 +230,9 @@ KEYS = {
         2.0, AT_LEAST_0, "of a mean over the batch", "a sum over the 2 images of a GPU", OFFSETS
     ),
     "loss.include_ignored": Key(True, FLAG, "ignored pixels supervise F as class 0, as published", when=OFFSETS),
-    "optimizer.name": Key("sgd", one_of("sgd", "adamw"), "SGD with momentum, or AdamW, whose first beta is the momentum"),
+    "optimizer.name": Key(
+        "sgd", one_of("sgd", "adamw"), "SGD with momentum, or AdamW, whose first beta is the momentum"
+    ),
     "optimizer.clip_norm": Key(0.0, AT_LEAST_0, "largest global norm of gradients, to which they are scaled; 0: any"),
     "optimizer.rate": Key(0.01, AT_LEAST_0, "learning rate of the first step", "TRAIN.LR"),
     "optimizer.power": Key(0.9, AT_LEAST_0, "of the poly schedule", "a literal in the training loop"),
