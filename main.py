@@ -22,14 +22,7 @@ CONFIGS = Path(__file__).parent / "configs"
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file FILE.py[:variant], or NAME[:variant] of a file in configs/.", lock_config=True
 )
-OF_A_RUN = (
-    "train",
-    "evaluate",
-    "predict",
-    "browse",
-    "report",
-    "export",
-)  # modes that take the config of the run in --workdir
+OF_A_RUN = ("train", "evaluate", "predict", "browse", "report", "export")  # take the config of the run in --workdir
 MODES = ("train", "evaluate", "predict", "prepare", "browse", "import", "report", "compare", "export")
 MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 SOURCE = flags.DEFINE_string(
@@ -96,11 +89,11 @@ def parse_flags(arguments: list[str]) -> list[str]:
         if not any(argument.startswith(("-h", "--h", "-?", "--?")) for argument in given):
             _find_config(given)
         remaining = flags.FLAGS(given)
-        for key, value in described.leaves(CONFIG.value.to_dict()).items():  # or it fails here to be loaded
+        for key, value in described.leaves(CONFIG.value.to_dict()).items():  # a file that fails to load raises here
             if isinstance(value, str) and value.startswith("~"):
                 CONFIG.value.update_from_flattened_dict({key: files.at_home(value)})
         if len(remaining) > 1:
-            raise UserError(f"{remaining[1]!r} is no flag; flags are written --name=value, see README.md.")
+            raise UserError(f"{remaining[1]!r} is not a flag; flags are written --name=value, see README.md.")
     except OSError as error:
         raise UserError(f"--config cannot be loaded: {' '.join(str(error).split())}") from error
     except flags.Error as error:
@@ -112,7 +105,9 @@ def parse_flags(arguments: list[str]) -> list[str]:
         raise
     except Exception as error:  # of the config's own lines, or a key that it does not have
         if getattr(error, "name", None) == "get_config":
-            raise UserError("--config is a file without a function get_config, which makes the config.") from error
+            raise UserError(
+                "--config is a file without get_config; define get_config(variant), which returns the config."
+            ) from error
         if isinstance(error, AttributeError | KeyError) and (absent := re.search(r"\w+", str(error))):
             keys = (name.removeprefix("config.") for name in names if name.startswith("config."))
             for key in keys:

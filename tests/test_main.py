@@ -171,7 +171,7 @@ def test_a_mistake_gets_one_sentence_and_no_stack_trace(folder, mistake, sentenc
 @pytest.mark.parametrize(
     ("mistake", "sentence"),
     [
-        ("mode=evaluate", "'mode=evaluate' is no flag; flags are written --name=value"),
+        ("mode=evaluate", "'mode=evaluate' is not a flag; flags are written --name=value"),
         ("--mode=trian", "--mode=trian: value should be one of <train|evaluate|"),
         ("--config.data.root=nowhere", "nowhere: no such folder"),
         ("--processes=2", "missing: --coordinator, --process"),
