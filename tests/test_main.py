@@ -250,7 +250,7 @@ def test_an_unknown_config_is_refused_in_one_sentence(folder, config, sentence):
             "--config cannot be loaded (NameError: name 'nothing' is not defined); fix that file.",
         ),
         ("def get_config(", "--config cannot be loaded (SyntaxError: '(' was never closed"),
-        ("steps = 3", "--config is a file without a function get_config"),
+        ("steps = 3", "--config is a file without get_config; define"),
     ],
 )
 def test_a_config_of_ones_own_that_does_not_work_is_told_in_one_sentence(tmp_path, monkeypatch, text, sentence):
