@@ -300,7 +300,7 @@ BAD_INPUT = {
     ),
     "something else": (
         of_something_else,
-        r"the file holds no backbone known here, an unknown head \(blocks\), and the config makes",
+        r"the file holds no backbone known here, unknown parts \(blocks\), and the config makes",
     ),
     "integers": (
         lambda model: {key: value.astype(np.int8) for key, value in whole(model).items()},

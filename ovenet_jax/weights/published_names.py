@@ -150,7 +150,7 @@ class CodeBase(NamedTuple):
             if {theirs for ours, theirs in parts.items() if ours not in OPTIONAL} <= found <= set(parts.values()):
                 return title
         first = sorted({key.partition(".")[0] for key in keys})
-        return f"an unknown head ({', '.join(first[:8])}{', ...' * (len(first) > 8)})" if first else ""
+        return f"unknown parts ({', '.join(first[:8])}{', ...' * (len(first) > 8)})" if first else ""
 
 
 def _part_of(key: str, parts: Iterable[str]) -> str:

@@ -167,7 +167,7 @@ def test_a_head_that_is_not_known_is_no_other(tiny_model, change, parts):
     tiny_model.backbone, tiny_model.head = openseg.network("base_oc", "r_tiny")
     del tiny_model.offset
     keys = change(keys_of_network(tiny_model))
-    assert recognise(keys).title_of(keys) == f"an unknown head ({parts})"
+    assert recognise(keys).title_of(keys) == f"unknown parts ({parts})"
     tiny_model.head.name = "new"
     assert title_of_config(tiny_model.head) == "the head 'new'"
     assert HRNET.title_of([]) == HRNET.title_of(["conv1.weight", "aux_head_offset.0.weight"]) == ""
