@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 Arrays = Mapping[str, Any]  # of numpy or jax
+Offers = dict[str, tuple[Any, str]]  # by name: an array and its origin
 
 INITIALISED = "initialised"
 OFFSET_PARTS = ("offset_trunk.", "offset_head.")
@@ -52,12 +53,6 @@ class Source(NamedTuple):
     head: "ConfigDict"
     untrained: frozenset[str] = frozenset()
     classes: tuple[str, ...] = ()
-
-
-class _Offer(NamedTuple):
-    array: Any
-    title: str
-    origin: str
 
 
 def start_from(
@@ -117,7 +112,7 @@ def take_over(
             )
         twins = {n: n.replace("offset_trunk.", "backbone.trunk.") for n in fresh if n.startswith(OFFSET_PARTS)}
         copied = f"copied from the backbone of {base.title}"
-        offers |= own or {n: _Offer(base.arrays[x], base.title, copied) for n, x in twins.items() if x in base.arrays}
+        offers |= own or {n: (base.arrays[x], copied) for n, x in twins.items() if x in base.arrays}
         whole += OFFSET_PARTS if own else ()
 
     arrays, origins = dict(fresh), dict.fromkeys(fresh, INITIALISED)
@@ -129,8 +124,9 @@ def take_over(
     if classes and base.classes and tuple(classes) != base.classes:
         for name in head_offers.keys() & fresh.keys():
             if name.startswith("head.") and PER_CLASS.match(name):
-                offers[name] = _by_name(offers[name], base.classes, fresh[name], classes)
-    for name, (array, title, origin) in offers.items():
+                offers[name] = _by_name(*offers[name], base.classes, fresh[name], classes)
+    for name, (array, origin) in offers.items():
+        title = (trunk if trunk and name.startswith(OFFSET_PARTS) else base).title
         if name not in fresh:
             if name.startswith(whole):
                 problems.append(f"{name} of {title} is not in the model")
@@ -148,17 +144,18 @@ def take_over(
     return arrays, origins
 
 
-def _by_name(offer: _Offer, theirs: Sequence[str], fresh: Any, ours: Sequence[str]) -> _Offer:
+def _by_name(
+    offered: Any, origin: str, theirs: Sequence[str], fresh: Any, ours: Sequence[str]
+) -> tuple[np.ndarray, str]:
     """Copies the entries of classes with equal names; the others keep the values of `fresh` [..., K]."""
-    if offer.array.shape != (*fresh.shape[:-1], len(theirs)):
-        return offer
+    if offered.shape != (*fresh.shape[:-1], len(theirs)):
+        return offered, origin
     found, array = [name for name in ours if name in theirs], np.array(fresh)
     for name in found:
-        array[..., ours.index(name)] = offer.array[..., theirs.index(name)]
-    origin = f"{offer.origin}, by the names of its classes"
+        array[..., ours.index(name)] = offered[..., theirs.index(name)]
     if len(found) < len(ours):
-        origin = f"{INITIALISED} but for {len(found)} of {len(ours)} classes, {offer.origin}"
-    return offer._replace(array=array, origin=origin)
+        return array, f"{INITIALISED} but for {len(found)} of {len(ours)} classes, {origin}"
+    return array, f"{origin}, by the names of its classes"
 
 
 def summary(origins: Mapping[str, str]) -> str:
@@ -167,26 +164,22 @@ def summary(origins: Mapping[str, str]) -> str:
     return "\n".join(f"{part}: {count} arrays {origin}" for (part, origin), count in counts.items())
 
 
-def _part(source: Source, *prefixes: str) -> dict[str, _Offer]:
+def _part(source: Source, *prefixes: str) -> Offers:
     loaded, untrained = f"loaded from {source.title}", f"{INITIALISED} in {source.title}"
-    return {
-        name: _Offer(array, source.title, untrained if name in source.untrained else loaded)
-        for name, array in source.arrays.items()
-        if name.startswith(prefixes)
-    }
+    origin = {name: untrained if name in source.untrained else loaded for name in source.arrays}
+    return {name: (array, origin[name]) for name, array in source.arrays.items() if name.startswith(prefixes)}
 
 
-def _head(fresh: Arrays, head: "ConfigDict", base: Source) -> tuple[dict[str, _Offer], str]:
+def _head(fresh: Arrays, head: "ConfigDict", base: Source) -> tuple[Offers, str]:
     """The trained arrays of the head in `base`, or {} and the reason."""
     offers = {name: x for name, x in _part(base, *HEAD_PARTS).items() if name not in base.untrained}
     if not offers:
         return {}, ""
     plain, aux = "head.classifier.hidden.conv.kernel", "head.aux.hidden.conv.kernel"
     becomes_aux = plain in offers and aux not in offers and aux in fresh and plain not in fresh
-    if becomes_aux and offers[plain].array.shape == fresh[aux].shape:
+    if becomes_aux and offers[plain][0].shape == fresh[aux].shape:
         loaded = f"loaded from the plain head of {base.title}"
-        moved = {name.replace("head.classifier.", "head.aux."): x for name, x in offers.items()}
-        return {name: x._replace(origin=loaded) for name, x in moved.items()}, ""
+        return {name.replace("head.classifier.", "head.aux."): (x, loaded) for name, (x, _) in offers.items()}, ""
     theirs = title_of_config(base.head)
     if theirs != title_of_config(head):
         return {}, f"{base.title} has another head, {theirs}"
