@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from configs import demo
+from ovenet_jax import described
 from ovenet_jax.evaluation import run_page
 from ovenet_jax.evaluation.report import made_now
 from ovenet_jax.evaluation.results import Evaluation, ImageScore, Region, Suspect
@@ -41,8 +42,8 @@ def test_where_nothing_is_labelled_there_are_no_scores():
 
 
 def test_the_config_of_a_name_is_found_beside_the_package():
-    assert run_page.published("demo-hrnet").model.backbone.name == "hrnet"
-    assert run_page.published("nowhere-hrnet") is None
+    assert described.published("demo-hrnet").model.backbone.name == "hrnet"
+    assert described.published("nowhere-hrnet") is None
 
 
 def test_learning_curves_pass_over_gaps_and_damaged_lines(tmp_path):
@@ -107,7 +108,7 @@ def test_the_config_is_compared_with_its_default_and_with_that_of_the_training(t
     assert facts["eval.scales"] == "[0.5, 1.0] here, [1.0] in training"
     assert "steps" not in folded
     assert folded["batch_size"] == "8"
-    assert run_page.published("my-own") is None
+    assert described.published("my-own") is None
 
 
 def test_charts_are_json(tmp_path):
