@@ -103,7 +103,7 @@ def parse_flags(arguments: list[str]) -> list[str]:
         raise UserError(f"{sentence}; --help lists all flags.") from error
     except UserError:
         raise
-    except Exception as error:  # of the config's own lines, or a key that it does not have
+    except Exception as error:  # raised by code of the config file, or by an unknown key
         if getattr(error, "name", None) == "get_config":
             raise UserError(
                 "--config is a file without get_config; define get_config(variant), which returns the config."
@@ -134,7 +134,7 @@ def _with_config_file(arguments: list[str]) -> list[str]:
 
 
 def _find_config(arguments: list[str]) -> None:
-    """Where no --config is given takes that of the run in --workdir.
+    """Uses the config of the run in --workdir if --config is missing.
 
     Raises:
       UserError: no such config, or the mode requires --config.
@@ -153,7 +153,7 @@ def _find_config(arguments: list[str]) -> None:
     folder = Path(given.workdir)
     saved = workdir.read_config(folder)
     if saved is None:
-        raise UserError(f"{wanted}; {folder} holds no run (no config.json), which would have its own.")
+        raise UserError(f"{wanted}; {folder} holds no run, so it has no saved config (config.json).")
     config_flags.DEFINE_config_dict("config", saved, "that of the run", allow_override=True)
 
 

@@ -1,8 +1,8 @@
-"""Every key of a config: its value where a config sets no other, what values it can have, what it means and its source.
+"""Every key of a config: default, valid values, meaning and source.
 
-The values are OVeNet's published ones where one was published; the sources are keys of the experiment files of OVeNet,
-HRNet and HRNet-OCR. No function or class has such a value as a default of its own: what is left out there is not done.
-docs/config.md is made of this table, `described.check` checks by it, and --mode=config prints it.
+Defaults are OVeNet's published values where one was published; sources are keys of the experiment files of OVeNet,
+HRNet and HRNet-OCR. Functions and classes do not have such defaults: their defaults switch options off.
+docs/config.md is made from this table, `described.check` checks configs by it, and --mode=config prints it.
 """
 
 import math
@@ -13,14 +13,14 @@ from ovenet_jax.data import imagenet
 
 Flat = Mapping[str, Any]  # the values of a config by their dotted keys
 
-SMALLEST, LARGEST = 4, 32768  # sides of tested images and windows: the stride of scores, and what no memory holds
+SMALLEST, LARGEST = 4, 32768  # sides of tested images and windows: the stride of scores, and more than memory holds
 
 
-# ---- what values a key can have ----
+# ---- valid values ----
 
 
 class Values(NamedTuple):
-    """`wanted` follows "it must be". kind: the type of those that are not None, where that is one of them."""
+    """`wanted` completes "it must be". kind: the type of the values besides None, if None is valid."""
 
     wanted: str
     include: Callable[[Any], bool]
@@ -40,7 +40,7 @@ def one_of(*choices: str) -> Values:
 
 
 def each(of: Values, names: str = "", *, optional: bool = False) -> Values:
-    """A tuple, one for each of these comma-separated `names`, "": one or more. optional: or the empty one."""
+    """A tuple with one value for each of the comma-separated `names` ("": one or more). optional: or ()."""
     count = len(names.split(", ")) if names else None
     wanted = f"({names}), each {of.wanted}" if names else f"one or more, each {of.wanted}"
 
@@ -75,11 +75,11 @@ def or_none(values: Values, kind: type) -> Values:
     return Values(f"{values.wanted}, or None", lambda x: x is None or values.include(x), kind)
 
 
-# ---- where a key has an effect ----
+# ---- when a key has an effect ----
 
 
 class When(NamedTuple):
-    """`where` follows "it has an effect"."""
+    """`where` completes "it has an effect"."""
 
     where: str
     holds: Callable[[Flat], bool]
@@ -108,12 +108,12 @@ ONE_SIDE = When(
 
 # ---- the keys ----
 
-# In the place of a default: every config sets the key; or it comes with a part of the network, which needs it.
+# Instead of a default. OWN: every config sets the key. PART: the key belongs to a part of the network, which needs it.
 OWN, PART = object(), object()
 
 
 class Key(NamedTuple):
-    """What there is to say of a key. source: of its default, and of values that configs of published systems set."""
+    """The description of a key. source: of its default, and of values that configs of published systems set."""
 
     default: Any
     values: Values
@@ -124,175 +124,181 @@ class Key(NamedTuple):
 
 KEYS = {
     "name": Key(OWN, TEXT, "file and variant; the default workdir is runs/<name>"),
-    "seed": Key(0, whole(0), "of initial values, dropout, order of the data and augmentation"),
-    "batch_size": Key(OWN, whole(1), "images of a step, over all devices", "TRAIN.BATCH_SIZE_PER_GPU, of all GPUs"),
-    "steps": Key(OWN, whole(1), "of the whole training", "TRAIN.END_EPOCH, in epochs"),
-    "mesh": Key((0, 1), MESH, "devices that share a batch (0: all), and devices that share the rows of each image"),
-    "precision": Key("float32", PRECISION, "of the network in training; bfloat16 is faster and takes half the memory"),
-    "deterministic": Key(False, FLAG, "the same bits every time on GPUs as well, where that costs time"),
-    "rematerialise": Key(False, FLAG, "computes parts of the network twice, to keep less in memory"),
-    "accumulate": Key(1, whole(1), "micro-batches that a batch is split into, to keep less in memory", when=CLASSES),
-    "ema": Key(0.0, BELOW_1, "decay of moving averages of the network, which are then evaluated; 0: none"),
-    "freeze_base": Key(False, FLAG, "trains offset trunk and head alone", "MODEL.FREEZED_PAR", OFFSETS),
-    "report_every": Key(50, whole(1), "steps from one line of metrics to the next"),
-    "evaluate_every": Key(OWN, whole(1), "steps from one evaluation to the next"),
-    "checkpoint_every": Key(1000, whole(1), "steps from one checkpoint to the next"),
+    "seed": Key(0, whole(0), "seed of initial values, dropout, order of the data and augmentation"),
+    "batch_size": Key(OWN, whole(1), "images per step, over all devices", "TRAIN.BATCH_SIZE_PER_GPU, of all GPUs"),
+    "steps": Key(OWN, whole(1), "number of training steps", "TRAIN.END_EPOCH, in epochs"),
+    "mesh": Key((0, 1), MESH, "number of devices that share a batch (0: all), and that share the rows of each image"),
+    "precision": Key("float32", PRECISION, "type of the network in training; bfloat16: faster, half the memory"),
+    "deterministic": Key(False, FLAG, "bit-identical results on GPUs too; slower"),
+    "rematerialise": Key(False, FLAG, "recomputes activations in the backward pass to save memory (jax.checkpoint)"),
+    "accumulate": Key(1, whole(1), "gradient accumulation: micro-batches per step, to save memory", when=CLASSES),
+    "ema": Key(0.0, BELOW_1, "decay of an exponential moving average of the network, which is then evaluated; 0: none"),
+    "freeze_base": Key(False, FLAG, "trains only offset trunk and offset head", "MODEL.FREEZED_PAR", OFFSETS),
+    "report_every": Key(50, whole(1), "steps between lines of metrics"),
+    "evaluate_every": Key(OWN, whole(1), "steps between evaluations"),
+    "checkpoint_every": Key(1000, whole(1), "steps between checkpoints"),
     "keep_checkpoints": Key(2, whole(1), "latest checkpoints that are kept; the best one is kept, too"),
     "patience": Key(0, whole(0), "steps without a better validation mIoU after which training ends; 0: never"),
     # Where a new run takes its initial values from.
-    "init.base": Key("", TEXT, "workdir of an import or a run; '': the model's own values", "MODEL.PRETRAINED"),
-    "init.trunk": Key("", TEXT, "another one, for offset trunk and offset head; '': from init.base", when=OFFSETS),
+    "init.base": Key("", TEXT, "workdir of an import or run with initial weights; '': random", "MODEL.PRETRAINED"),
+    "init.trunk": Key("", TEXT, "workdir of the weights of offset trunk and offset head; '': init.base", when=OFFSETS),
     # The network.
     "model.num_classes": Key(
-        OWN, or_none(whole(1), int), "of the answer, of a SegFix 1 + its directions; None: the data's"
+        OWN, or_none(whole(1), int), "number of classes, for SegFix 1 + directions; None: the data set's"
     ),
-    "model.align_corners": Key(True, FLAG, "of every resize in the network", "MODEL.ALIGN_CORNERS"),
-    "model.norm_momentum": Key(0.1, SHARE, "of BatchNorm's running statistics, in PyTorch's sense", "BN_MOMENTUM"),
+    "model.align_corners": Key(True, FLAG, "align_corners of every resize in the network", "MODEL.ALIGN_CORNERS"),
+    "model.norm_momentum": Key(0.1, SHARE, "momentum of BatchNorm's statistics, in PyTorch's sense", "BN_MOMENTUM"),
     # What it is fed: (pixel / divisor - mean) / std per channel.
-    "model.input.bgr": Key(False, FLAG, "channels, mean and std in the order blue, green, red; False: red first"),
-    "model.input.divisor": Key(255.0, POSITIVE, "the network is fed (pixel / divisor - mean) / std"),
-    "model.input.mean": Key(imagenet.MEAN, each(ANY, "first, second, third"), "of the channels, after the division"),
-    "model.input.std": Key(imagenet.STD, each(POSITIVE, "first, second, third"), "of the channels, after the division"),
-    "model.backbone.name": Key(OWN, TEXT, "one of BACKBONES in ovenet_jax/models/zoo.py"),
-    "model.backbone.he_init": Key(PART, FLAG, "kernels start as N(0, 2 / fan_in); False: N(0, 0.001^2)"),
-    "model.backbone.width": Key(PART, whole(1), "of HRNet's first branch; each other is twice as wide", "MODEL.EXTRA"),
-    "model.backbone.modules": Key(PART, each(whole(1), "stage 2, 3, 4"), "exchange modules", "NUM_MODULES"),
+    "model.input.bgr": Key(False, FLAG, "input channels, mean and std are in the order blue, green, red; False: RGB"),
+    "model.input.divisor": Key(255.0, POSITIVE, "the input is (pixel / divisor - mean) / std"),
+    "model.input.mean": Key(imagenet.MEAN, each(ANY, "first, second, third"), "channel means, after the division"),
+    "model.input.std": Key(imagenet.STD, each(POSITIVE, "first, second, third"), "channel stds, after the division"),
+    "model.backbone.name": Key(OWN, TEXT, "backbone: one of BACKBONES in ovenet_jax/models/zoo.py"),
+    "model.backbone.he_init": Key(PART, FLAG, "initial kernels N(0, 2 / fan_in); False: N(0, 0.001^2)"),
+    "model.backbone.width": Key(PART, whole(1), "channels of HRNet's first branch, doubled per branch", "MODEL.EXTRA"),
+    "model.backbone.modules": Key(PART, each(whole(1), "stage 2, 3, 4"), "number of exchange modules", "NUM_MODULES"),
     "model.backbone.blocks": Key(
         PART,
         Values(
             "a whole number of at least 1, or of a ResNet (layer 1, 2, 3, 4), each such a number",
             lambda x: whole(1).include(x) or each(whole(1), "layer 1, 2, 3, 4").include(x),
         ),
-        "residual blocks of a branch of HRNet, of each layer of a ResNet",
+        "residual blocks per branch of HRNet, or per layer of a ResNet",
         "NUM_BLOCKS",
     ),
-    "model.backbone.layer1_blocks": Key(PART, whole(1), "of HRNet's first stage", "STAGE1.NUM_BLOCKS"),
-    "model.backbone.layer1_width": Key(PART, whole(1), "of their bottlenecks", "STAGE1.NUM_CHANNELS"),
-    "model.backbone.stem_width": Key(PART, whole(1), "of HRNet's two first convolutions"),
-    "model.backbone.widths": Key(PART, each(whole(1), "layer 1, 2, 3, 4"), "of a ResNet's bottlenecks"),
-    "model.backbone.stem": Key(PART, each(whole(1)), "widths of a ResNet's convolutions before layer 1"),
-    "model.backbone.output_stride": Key(PART, whole(1), "8 or 16: of a ResNet's last layers, by dilation"),
-    "model.backbone.multi_grid": Key(PART, each(whole(1)), "factors of the dilations of each block of layer 4"),
-    "model.backbone.half_dilation": Key(PART, FLAG, "of the block that lost its stride; False: in OCNet"),
-    "model.head.name": Key(OWN, TEXT, "one of HEADS in ovenet_jax/models/zoo.py, or 'segfix'"),
-    "model.head.activation": Key(PART, TEXT, "'relu', 'leaky_relu' (in-place ABN's, slope 0.01) or 'none'"),
-    "model.head.dropout": Key(PART, BELOW_1, "share of channels, before the last convolution"),
-    "model.head.bias": Key(PART, FLAG, "of the convolutions of attention and fusion"),
-    "model.head.output_bias": Key(PART, FLAG, "of the last convolution"),
-    "model.head.hidden_features": Key(PART, whole(0), "channels of the hidden layer; 0: as many as come in"),
+    "model.backbone.layer1_blocks": Key(PART, whole(1), "number of blocks of HRNet's first stage", "STAGE1.NUM_BLOCKS"),
+    "model.backbone.layer1_width": Key(
+        PART, whole(1), "inner channels of that stage's bottlenecks", "STAGE1.NUM_CHANNELS"
+    ),
+    "model.backbone.stem_width": Key(PART, whole(1), "channels of HRNet's first two convolutions"),
+    "model.backbone.widths": Key(PART, each(whole(1), "layer 1, 2, 3, 4"), "inner channels of a ResNet's bottlenecks"),
+    "model.backbone.stem": Key(PART, each(whole(1)), "channels of a ResNet's convolutions before layer 1"),
+    "model.backbone.output_stride": Key(PART, whole(1), "8 or 16: stride of a ResNet's last layers, kept by dilation"),
+    "model.backbone.multi_grid": Key(PART, each(whole(1)), "factors of the dilation of each block of layer 4"),
+    "model.backbone.half_dilation": Key(PART, FLAG, "half dilation in the block whose stride was removed; not OCNet"),
+    "model.head.name": Key(OWN, TEXT, "head: one of HEADS in ovenet_jax/models/zoo.py, or 'segfix'"),
+    "model.head.activation": Key(PART, TEXT, "'relu', 'leaky_relu' (slope 0.01, as in-place ABN) or 'none'"),
+    "model.head.dropout": Key(PART, BELOW_1, "dropout rate of channels before the last convolution"),
+    "model.head.bias": Key(PART, FLAG, "biases in the convolutions of attention and fusion"),
+    "model.head.output_bias": Key(PART, FLAG, "a bias in the last convolution"),
+    "model.head.hidden_features": Key(PART, whole(0), "channels of the hidden layer; 0: the number of input channels"),
     "model.head.mid_features": Key(PART, whole(1), "channels of the head", "MODEL.OCR.MID_CHANNELS"),
     "model.head.key_features": Key(PART, whole(1), "channels of queries and keys", "MODEL.OCR.KEY_CHANNELS"),
     "model.head.value_features": Key(PART, whole(1), "channels of values"),
     "model.head.branch_features": Key(PART, whole(1), "channels of each branch of the atrous pyramid"),
-    "model.head.dilations": Key(PART, each(whole(1), "first, second, third"), "of the atrous pyramid's branches"),
-    "model.head.sizes": Key(PART, each(whole(1)), "of each attention: blocks along both sides of the map"),
-    "model.head.factors": Key(PART, each(SIZE), "blocks of each attention, in pixels of the map"),
-    "model.head.half": Key(PART, FLAG, "attends among 2x2 pixels, a sixteenth of the memory"),
-    "model.head.first_release": Key(PART, FLAG, "OCNet's first release, in which queries and keys are one"),
+    "model.head.dilations": Key(PART, each(whole(1), "first, second, third"), "dilations in the atrous pyramid"),
+    "model.head.sizes": Key(PART, each(whole(1)), "number of blocks along both sides of the map, for each attention"),
+    "model.head.factors": Key(PART, each(SIZE), "block size of each attention, in pixels of the map"),
+    "model.head.half": Key(PART, FLAG, "attention on the 2x2 max-pooled map, in 1/16 of the memory"),
+    "model.head.first_release": Key(PART, FLAG, "OCNet's first release: queries and keys share one layer"),
     **{
         f"model.head.{part}.{key}": described
         for part in ("aux", "classifier")
         for key, described in {
-            "hidden_features": Key(PART, whole(0), "channels of its hidden layer; 0: as many as come in"),
-            "kernel_size": Key(PART, whole(1), "of its first convolution, in pixels of the map"),
-            "bias": Key(PART, FLAG, "of its first convolution"),
-            "output_bias": Key(PART, FLAG, "of its last convolution"),
-            "dropout": Key(PART, BELOW_1, "share of channels, before the last convolution"),
+            "hidden_features": Key(PART, whole(0), "channels of its hidden layer; 0: the number of input channels"),
+            "kernel_size": Key(PART, whole(1), "size of its first kernel, in pixels of the map"),
+            "bias": Key(PART, FLAG, "a bias in its first convolution"),
+            "output_bias": Key(PART, FLAG, "a bias in its last convolution"),
+            "dropout": Key(PART, BELOW_1, "dropout rate of channels before its last convolution"),
             "activation": Key(PART, TEXT, "as model.head.activation"),
-            "in_head": Key(PART, FLAG, "initial kernels as PyTorch's; False: as the backbone's"),
+            "in_head": Key(PART, FLAG, "PyTorch's default initial kernels; False: the backbone's"),
         }.items()
     },
     # OVeNet on top of a baseline.
-    "model.offset.branch": Key(PART, whole(1), "stage before which the offset trunk begins", "EXTRA.OFFSET_BRANCH"),
-    "model.offset.modules": Key(PART, each(whole(1)), "of its stages, from branch to 4", "STAGE4_2.NUM_MODULES"),
+    "model.offset.branch": Key(PART, whole(1), "first stage of the offset trunk (2, 3 or 4)", "EXTRA.OFFSET_BRANCH"),
+    "model.offset.modules": Key(PART, each(whole(1)), "modules (ResNet: blocks) of its stages", "STAGE4_2.NUM_MODULES"),
     "model.offset.threshold": Key(
-        0.2, POSITIVE, "bound in x and y, in half image sides", "EXTRA.OFFSET_THRESHOLD", OFFSETS
+        0.2, POSITIVE, "largest offset in x and y, in half image sides", "EXTRA.OFFSET_THRESHOLD", OFFSETS
     ),
     "model.offset.refinement": Key(
-        0, whole(0), "times that offsets are followed again", "ITERATIVE_REFINEMENT", OFFSETS
+        0, whole(0), "iterations of offset += offset at the seed", "ITERATIVE_REFINEMENT", OFFSETS
     ),
     "model.offset.logits": Key(True, FLAG, "fuses logits; False: probabilities", "EXTRA.LOGITS", OFFSETS),
-    "model.offset.grid_align_corners": Key(True, FLAG, "as PyTorch 1.1 samples; False: as newer ones", when=OFFSETS),
+    "model.offset.grid_align_corners": Key(True, FLAG, "samples as PyTorch 1.1; False: as newer ones", when=OFFSETS),
     "model.offset.default_init": Key(
-        True, FLAG, "its head starts as PyTorch's default", "by its name, aux_head_offset", OFFSETS
+        True, FLAG, "PyTorch's initial kernels in its head; False: backbone's", "by its name, aux_head_offset", OFFSETS
     ),
-    "loss.aux_weight": Key(0.4, AT_LEAST_0, "of the auxiliary map; of the main one 1", "LOSS.BALANCE_WEIGHTS[0]", AUX),
-    "loss.class_weights": Key((), each(AT_LEAST_0, optional=True), "one for each class", when=CLASSES),
-    "loss.ohem.on": Key(False, FLAG, "online hard example mining, of the main map", "LOSS.USE_OHEM", CLASSES),
-    "loss.ohem.threshold": Key(0.9, SHARE, "pixels less probable than that are hard", "LOSS.OHEMTHRES", OHEM),
-    "loss.ohem.keep": Key(131072, whole(0), "pixels that are hard at least", "LOSS.OHEMKEEP", OHEM),
-    "loss.ohem.group": Key(2, whole(1), "images that are ranked together", "those of one GPU", OHEM),
-    "loss.ohem.softmax_again": Key(True, FLAG, "also of scores that are probabilities", when=OHEM_PROBABILITIES),
+    "loss.aux_weight": Key(0.4, AT_LEAST_0, "weight of the auxiliary loss (main: 1)", "LOSS.BALANCE_WEIGHTS[0]", AUX),
+    "loss.class_weights": Key((), each(AT_LEAST_0, optional=True), "weight of each class", when=CLASSES),
+    "loss.ohem.on": Key(False, FLAG, "online hard example mining in the main loss", "LOSS.USE_OHEM", CLASSES),
+    "loss.ohem.threshold": Key(0.9, SHARE, "hard: true-class probability below it", "LOSS.OHEMTHRES", OHEM),
+    "loss.ohem.keep": Key(131072, whole(0), "minimum number of hard pixels", "LOSS.OHEMKEEP", OHEM),
+    "loss.ohem.group": Key(2, whole(1), "number of images ranked together", "those of one GPU", OHEM),
+    "loss.ohem.softmax_again": Key(True, FLAG, "applies softmax even to probabilities", when=OHEM_PROBABILITIES),
     "loss.ohem.aux_over_all": Key(
-        True, FLAG, "auxiliary mean over all pixels; False: over the valid ones' weights", when=OHEM_AUX
+        True, FLAG, "auxiliary loss divided by all pixels; False: by the weights of the valid ones", when=OHEM_AUX
     ),
     "loss.confidence_weight": Key(
-        2.0, AT_LEAST_0, "of a mean over the batch", "a sum over the 2 images of a GPU", OFFSETS
+        2.0, AT_LEAST_0, "weight of the confidence loss, a batch mean", "a sum over the 2 images of a GPU", OFFSETS
     ),
-    "loss.include_ignored": Key(True, FLAG, "ignored pixels supervise F as class 0, as published", when=OFFSETS),
+    "loss.include_ignored": Key(True, FLAG, "ignored pixels supervise confidence as class 0 (published)", when=OFFSETS),
     "optimizer.name": Key(
         "sgd", one_of("sgd", "adamw"), "SGD with momentum, or AdamW, whose first beta is the momentum"
     ),
     "optimizer.clip_norm": Key(0.0, AT_LEAST_0, "largest global norm of gradients, to which they are scaled; 0: any"),
     "optimizer.rate": Key(0.01, AT_LEAST_0, "learning rate of the first step", "TRAIN.LR"),
-    "optimizer.power": Key(0.9, AT_LEAST_0, "of the poly schedule", "a literal in the training loop"),
-    "optimizer.momentum": Key(0.9, AT_LEAST_0, "of SGD", "TRAIN.MOMENTUM"),
-    "optimizer.weight_decay": Key(5e-4, AT_LEAST_0, "of every parameter", "TRAIN.WD"),
-    "optimizer.head_rate_multiplier": Key(1.0, AT_LEAST_0, "of the rate of the heads", "TRAIN.NONBACKBONE_MULT"),
-    "optimizer.warmup_steps": Key(0, whole(0), "in which the rate grows, but for the heads'; 0: none"),
-    "data.name": Key(OWN, TEXT, "of the data set: one of ovenet_jax/data/pipeline.py"),
+    "optimizer.power": Key(0.9, AT_LEAST_0, "power of the poly schedule", "a literal in the training loop"),
+    "optimizer.momentum": Key(0.9, AT_LEAST_0, "momentum of SGD, first beta of AdamW", "TRAIN.MOMENTUM"),
+    "optimizer.weight_decay": Key(5e-4, AT_LEAST_0, "weight decay of every parameter", "TRAIN.WD"),
+    "optimizer.head_rate_multiplier": Key(1.0, AT_LEAST_0, "factor of heads' learning rate", "TRAIN.NONBACKBONE_MULT"),
+    "optimizer.warmup_steps": Key(0, whole(0), "warm-up steps of the learning rate outside the heads; 0: none"),
+    "data.name": Key(OWN, TEXT, "data set: one of ovenet_jax/data/pipeline.py"),
     "data.root": Key(OWN, TEXT, "folder of the data set's files", "DATASET.ROOT", FILES),
     "data.lists": Key("", TEXT, "a folder of list files, which choose and order the samples; '': none", when=FILES),
     "data.prepared": Key("data/prepared", TEXT, "folder for the records of all data sets"),
-    "data.storage": Key("compressed", one_of("compressed", "decoded"), "of records: files, or pixels"),
-    "data.train_split": Key("train", TEXT, "also of several, like 'train+val'", "DATASET.TRAIN_SET"),
-    "data.eval_split": Key("val", TEXT, "which evaluations test on", "DATASET.TEST_SET"),
-    "data.test_split": Key("test", TEXT, "which --mode=predict takes without --source"),
-    "data.regions": Key(OWN, one_of("classes", "instances"), "whose boundaries are learned", when=SEGFIX),
+    "data.storage": Key("compressed", one_of("compressed", "decoded"), "records hold file bytes, or decoded pixels"),
+    "data.train_split": Key("train", TEXT, "split to train on; several like 'train+val'", "DATASET.TRAIN_SET"),
+    "data.eval_split": Key("val", TEXT, "split of evaluations", "DATASET.TEST_SET"),
+    "data.test_split": Key("test", TEXT, "split of --mode=predict without --source"),
+    "data.regions": Key(OWN, one_of("classes", "instances"), "regions whose boundaries SegFix learns", when=SEGFIX),
     "data.workers": Key(8, whole(0), "processes that read and augment; 0: threads", "WORKERS"),
-    "augment.base_size": Key(OWN, whole(0), "longer side at scale 1; 0: the length it has", "TRAIN.BASE_SIZE"),
-    "augment.crop": Key(OWN, SIZE, "of the windows that are cut out", "TRAIN.IMAGE_SIZE"),
+    "augment.base_size": Key(OWN, whole(0), "longer side at scale 1; 0: the image's own size", "TRAIN.BASE_SIZE"),
+    "augment.crop": Key(OWN, SIZE, "size of crops", "TRAIN.IMAGE_SIZE"),
     "augment.scale_factor": Key(16, whole(0), "n: scales 0.5, 0.6 ... 0.5 + n / 10", "TRAIN.SCALE_FACTOR", NO_RANGE),
-    "augment.scale_range": Key((), RANGE, "or scales in it, any number between", "random_resize.scale_range"),
-    "augment.aspect_range": Key((), RANGE, "also stretches by it, width for height", "random_resize.aspect_range"),
-    "augment.brightness": Key(0, whole(0), "at most that much is added", "random_brightness.shift_value"),
-    "augment.brightness_share": Key(0.5, SHARE, "of samples with another", "random_brightness.ratio", BRIGHTNESS),
-    "augment.pad_color": Key((0, 0, 0), each(whole(0), "red, green, blue"), "where the image is smaller than the crop"),
-    "augment.pad_anywhere": Key(False, FLAG, "on all sides at random; False: at the bottom and right", "pad_mode"),
-    "augment.short_side": Key(0, whole(0), "images are first resized to it; 0: not"),
-    "augment.resize": Key((), each(whole(1), "height, width", optional=True), "or, once mirrored, to this size: LIP's"),
-    "augment.rare_class_crops": Key(0.0, SHARE, "of the crops lie around a pixel of a class, the rarer the likelier"),
-    "eval.checkpoint": Key("best", one_of("best", "latest"), "which of the run's"),
-    "eval.precision": Key("float32", PRECISION, "of the network in tests, whatever it was trained in"),
-    "eval.short_side": Key(0, whole(0), "validation images are first resized to it, padded to multiples of 8; 0: not"),
-    "eval.base_size": Key(OWN, whole(0), "side of an image at scale 1; 0: the length it has", "TEST.BASE_SIZE"),
-    "eval.scales": Key((1.0,), each(POSITIVE), "published multi-scale: 0.5 0.75 1 1.25 1.5 1.75", "TEST.SCALE_LIST"),
+    "augment.scale_range": Key(
+        (), RANGE, "instead: uniform random scale in (least, most)", "random_resize.scale_range"
+    ),
+    "augment.aspect_range": Key((), RANGE, "uniform random factor of width / height", "random_resize.aspect_range"),
+    "augment.brightness": Key(0, whole(0), "largest random shift of brightness", "random_brightness.shift_value"),
+    "augment.brightness_share": Key(0.5, SHARE, "probability of such a shift", "random_brightness.ratio", BRIGHTNESS),
+    "augment.pad_color": Key((0, 0, 0), each(whole(0), "red, green, blue"), "colour around images smaller than crops"),
+    "augment.pad_anywhere": Key(False, FLAG, "random padding on all sides; False: at the bottom and right", "pad_mode"),
+    "augment.short_side": Key(0, whole(0), "resizes the shorter side to it first; 0: no"),
+    "augment.resize": Key((), each(whole(1), "height, width", optional=True), "resizes mirrored images to it (LIP)"),
+    "augment.rare_class_crops": Key(0.0, SHARE, "probability of crops around a class, rare classes more often"),
+    "eval.checkpoint": Key("best", one_of("best", "latest"), "which checkpoint of the run"),
+    "eval.precision": Key("float32", PRECISION, "type of the network in evaluations, whatever the type in training"),
+    "eval.short_side": Key(0, whole(0), "first resizes images' shorter side to it, pads to multiples of 8; 0: no"),
+    "eval.base_size": Key(OWN, whole(0), "side of an image at scale 1; 0: the image's own size", "TEST.BASE_SIZE"),
+    "eval.scales": Key((1.0,), each(POSITIVE), "multi-scale as published: 0.5 0.75 1 1.25 1.5 1.75", "TEST.SCALE_LIST"),
     "eval.flip": Key(False, FLAG, "adds mirrored passes", "TEST.FLIP_TEST"),
     "eval.windows": Key(
         "cityscapes",
         one_of("cityscapes", "generic", "whole", "overlapping"),
-        "how images are cut, see ovenet_jax/evaluation/protocol.py",
+        "how images are cut into windows, see ovenet_jax/evaluation/protocol.py",
     ),
     "eval.window": Key(OWN, each(whole(SMALLEST), "height, width"), "size of windows and exports", "TEST.IMAGE_SIZE"),
-    "eval.side": Key("long", one_of("long", "short"), "which one eval.base_size is of", when=ONE_SIDE),
-    "eval.sum": Key("exp", one_of("exp", "logits"), "what passes add up: exp of the logits, or the logits"),
-    "eval.bucket": Key(1, whole(1), "other sides are rounded to multiples of it, so that few shapes compile; 1: exact"),
-    "eval.keep_shape": Key(True, FLAG, "of images that are resized; False: they become squares, as for LIP"),
-    "eval.parts_align_corners": Key(None, or_none(FLAG, bool), "of S_i and S_s; None: as the network", when=OFFSETS),
-    "eval.images_per_device": Key(OWN, whole(1), "that run together; more are faster on small images"),
-    "eval.segfix": Key("", TEXT, "workdir of a network that --mode=evaluate refines class maps with", when=CLASSES),
-    "eval.panels": Key(8, whole(0), "pictures of evenly spread images"),
-    "eval.worst": Key(8, whole(0), "and of those with the lowest mIoU, in the final report"),
-    "predict.ids": Key("label_ids", one_of("label_ids", "train_ids"), "what label maps hold", when=CLASSES),
+    "eval.side": Key("long", one_of("long", "short"), "the side that eval.base_size refers to", when=ONE_SIDE),
+    "eval.sum": Key("exp", one_of("exp", "logits"), "passes are summed as exp(logits) ('exp') or as logits ('logits')"),
+    "eval.bucket": Key(1, whole(1), "rounds the other side to a multiple of it, to compile fewer shapes; 1: off"),
+    "eval.keep_shape": Key(True, FLAG, "keeps the aspect ratio of resized images; False: resizes to squares (LIP)"),
+    "eval.parts_align_corners": Key(
+        None, or_none(FLAG, bool), "for resizing S_i, S_s; None: the model's", when=OFFSETS
+    ),
+    "eval.images_per_device": Key(OWN, whole(1), "images per device in a pass; more are faster for small images"),
+    "eval.segfix": Key("", TEXT, "workdir of a network that refines class maps in --mode=evaluate", when=CLASSES),
+    "eval.panels": Key(8, whole(0), "number of panels of evenly spaced images"),
+    "eval.worst": Key(8, whole(0), "number of panels of the images with the lowest mIoU, in the final report"),
+    "predict.ids": Key("label_ids", one_of("label_ids", "train_ids"), "ids in predicted label maps", when=CLASSES),
     "predict.offsets": Key(False, FLAG, "also writes offsets and confidence, for segfix.refine", when=OFFSETS),
-    "predict.form": Key("png", one_of("png", "mat"), "of offset files; 'mat' as published with SegFix", when=SEGFIX),
-    "non_finite.policy": Key("stop", one_of("stop", "skip"), "after a step that is not finite"),
-    "non_finite.limit": Key(20, whole(0), "so many steps of a run may be skipped", when=SKIP),
+    "predict.form": Key("png", one_of("png", "mat"), "format of offset files; 'mat' as SegFix publishes", when=SEGFIX),
+    "non_finite.policy": Key("stop", one_of("stop", "skip"), "after a step with non-finite loss or parameters"),
+    "non_finite.limit": Key(20, whole(0), "maximum number of skipped steps per run", when=SKIP),
 }
 
 
 def faults_between(values: Flat) -> Iterator[str]:
-    """What is wrong between keys, a sentence each."""
+    """One sentence for each pair of keys whose values do not fit together."""
     if values.get("augment.short_side") and values.get("augment.resize"):
         yield "config.augment has both short_side and resize; only one of them can come first."
     batch_size, group = values.get("batch_size", 0), values.get("loss.ohem.group", 1)
@@ -309,4 +315,4 @@ def faults_between(values: Flat) -> Iterator[str]:
                 f"pixels; {SMALLEST} to {LARGEST} can be tested."
             )
     if SEGFIX.holds(values) and values.get("eval.sum", "logits") != "logits":
-        yield f"config.eval.sum is {values['eval.sum']!r}; of a SegFix it must be 'logits': scores add up as they are."
+        yield f"config.eval.sum is {values['eval.sum']!r}; for SegFix it must be 'logits', because scores are added."

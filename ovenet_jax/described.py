@@ -1,4 +1,4 @@
-"""A config by the table of its keys, configs/keys.py: completed, checked, compared with that of configs/, printed."""
+"""Completes, checks, compares and prints configs by the table of their keys, configs/keys.py."""
 
 import importlib
 from collections.abc import Iterable, Mapping
@@ -11,10 +11,10 @@ from ovenet_jax.errors import UserError, nearest
 
 
 def resolved(config: ConfigDict, given: Iterable[str] = ()) -> ConfigDict:
-    """`config` with the defaults of keys that it lacks and without those that have no effect in it, checked.
+    """`config` with defaults for missing keys and without keys that have no effect in it, checked.
 
-    given: keys that the command line sets. Raises UserError: a value that cannot be, a key that is missing, or one that
-    is given and has no effect.
+    given: keys that the command line sets. Raises UserError: an invalid value, a missing key, or a given key without
+    effect.
     """
     values = completed(config)
     for key in given:
@@ -29,7 +29,7 @@ def resolved(config: ConfigDict, given: Iterable[str] = ()) -> ConfigDict:
 
 
 def check(config: ConfigDict, prefix: str = "") -> None:
-    """Raises UserError for values that `config`, or the part of one whose keys begin with `prefix`, cannot have."""
+    """Raises UserError for invalid values of `config`, which may be the part of a config with this key prefix."""
     values = leaves(config.to_dict(), prefix)
     for key, value in values.items():
         if key in KEYS and not KEYS[key].values.include(value):
@@ -39,7 +39,7 @@ def check(config: ConfigDict, prefix: str = "") -> None:
 
 
 def unknown(key: str) -> str:
-    """What is said of a key that a config does not have."""
+    """The message for a key that a config does not have."""
     if key in KEYS:
         return f"config.{key} has an effect {KEYS[key].when.where or 'in other variants'} only; leave it out."
     known = {name.rpartition(".")[2]: name for name in KEYS} | {name: name for name in KEYS}
@@ -54,13 +54,13 @@ def completed(config: ConfigDict) -> dict[str, Any]:
 
 
 def defaults(prefix: str = "") -> dict[str, Any]:
-    """Of the keys that begin with `prefix`."""
+    """The defaults of the keys that begin with `prefix`."""
     values = {key: known.default for key, known in KEYS.items() if key.startswith(prefix)}
     return {key: value for key, value in values.items() if value is not OWN and value is not PART}
 
 
 def published(name: str) -> ConfigDict | None:
-    """The config of this name, file and variant, in configs/; None of one that is not from there."""
+    """The config in configs/ of this name (file and variant), or None."""
     file, _, variant = name.partition("-")
     try:
         return importlib.import_module(f"ovenet_jax.configs.{file}").get_config(variant)
@@ -69,7 +69,7 @@ def published(name: str) -> ConfigDict | None:
 
 
 def as_text(config: ConfigDict) -> str:
-    """For people: every key with its value and meaning, those marked that differ from configs/."""
+    """Every key with its value and meaning, with marks at values that differ from configs/."""
     shipped = published(config.name)
     before = completed(shipped) if shipped else {}
     lines = []
@@ -80,11 +80,11 @@ def as_text(config: ConfigDict) -> str:
         lines.append(f"{'*' if differs else ' '} {f'{key} = {value!r}':<50}  # {said}{instead}")
     count = sum(line.startswith("*") for line in lines)
     file, _, variant = config.name.partition("-")
-    compared = f"{config.name} is no config of configs/, so there is nothing to compare with."
+    compared = f"{config.name} is not a config of configs/, so there is nothing to compare with."
     if shipped:
         compared = (
-            f"{count} of {len(lines)} values, marked by *, are others than in configs/{file}.py:{variant} as it comes; "
-            f"the sources of published ones are in brackets."
+            f"{count} of {len(lines)} values, marked by *, differ from configs/{file}.py:{variant}; the sources of "
+            f"published values are in brackets."
         )
     return "\n".join([*lines, "", compared])
 
@@ -101,7 +101,7 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def nested(values: Mapping[str, Any]) -> ConfigDict:
-    """`leaves` back again. Raises UserError: a key that is a value and a part."""
+    """The inverse of `leaves`. Raises UserError: a key that is both a value and a part."""
     tree: dict[str, Any] = {}
     for key, value in values.items():
         *parts, last = key.split(".")
@@ -109,13 +109,13 @@ def nested(values: Mapping[str, Any]) -> ConfigDict:
         for part in parts:
             place = place.setdefault(part, {})
             if not isinstance(place, dict):
-                raise UserError(f"config.{key} cannot be: {part} is a value.")
+                raise UserError(f"config.{key} cannot be set: {part} is a value.")
         place[last] = config_dict.placeholder(KEYS[key].values.kind) if value is None and key in KEYS else value
     return ConfigDict(tree)
 
 
 def with_tuples(value: Any) -> Any:
-    """JSON, its lists the tuples that they were."""
+    """A value read from JSON, with its lists as tuples."""
     if isinstance(value, dict):
         return {key: with_tuples(inner) for key, inner in value.items()}
     return tuple(map(with_tuples, value)) if isinstance(value, list) else value

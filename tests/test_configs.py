@@ -94,7 +94,7 @@ def test_a_value_that_cannot_be_is_named_with_what_was_expected(key, value, sent
     [
         ("ovenet", {"augment.short_side": 9, "augment.resize": (9, 9)}, "has both short_side and resize"),
         ("hrnet", {"loss.ohem.on": True, "batch_size": 9}, "loss.ohem.group=2 images, which config.batch_size=9 must"),
-        ("segfix", {"eval.sum": "exp"}, "config.eval.sum is 'exp'; of a SegFix it must be 'logits'"),
+        ("segfix", {"eval.sum": "exp"}, "config.eval.sum is 'exp'; for SegFix it must be 'logits'"),
         ("hrnet", {"model.head.name": "segfix"}, "config.data.regions is missing; it must be one of 'classes'"),
     ],
 )
