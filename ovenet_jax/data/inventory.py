@@ -2,9 +2,8 @@
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,71 +28,59 @@ def form_of(splits: Iterable[str], unlabelled: Collection[str]) -> Form:
     return {"name": str, "splits": of_split, "notes": NOTES}
 
 
-class Inventory:
-    """Counts the samples of a data set while they are prepared.
+class Counted(NamedTuple):
+    """A sample: its size (H, W), pixels per label id, int64 [256], None without label, and a digest of its files."""
 
-    official: number of samples per split as published.
-    """
+    size: tuple[int, int]
+    pixels: np.ndarray | None
+    digest: str
 
-    def __init__(self, name: str, labels: Labels, official: Mapping[str, int]):
-        self._name, self._labels, self._official = name, labels, official
-        self._sizes: dict[str, Counter[tuple[int, int]]] = {}
-        self._pixels: dict[str, np.ndarray] = {}
-        self._notes: list[Note] = []
-        self._digests: dict[str, list[str]] = {}
 
-    def add(self, split: str, size: tuple[int, int], pixels: np.ndarray | None, digest: str) -> None:
-        """Adds a sample: its size (H, W), pixels per label id, [256], None without label, and a digest of its files."""
-        self._digests.setdefault(split, []).append(digest)
-        self._sizes.setdefault(split, Counter())[size] += 1
-        if pixels is not None:
-            self._pixels[split] = self._pixels.get(split, 0) + pixels
+def as_json(
+    name: str,
+    labels: Labels,
+    official: Mapping[str, int],
+    splits: Mapping[str, Sequence[Counted]],
+    notes: Sequence[Note],
+) -> dict:
+    """The inventory of a data set's samples by split. official: number of samples per split as published."""
+    found = {split: _split(labels, official.get(split), samples) for split, samples in splits.items()}
+    return {"name": name, "classes": labels.names, "splits": found, "notes": counted(notes)}
 
-    def note(self, note: str, file: str) -> None:
-        """Adds a note about a file."""
-        self._notes.append((note, file))
 
-    def as_json(self) -> dict:
-        return {
-            "name": self._name,
-            "classes": self._labels.names,
-            "splits": {split: self._split(split) for split in self._sizes},
-            "notes": counted(self._notes),
-        }
+def _split(labels: Labels, official: int | None, samples: Sequence[Counted]) -> dict:
+    by_area = sorted(dict.fromkeys(sample.size for sample in samples), key=np.prod)
+    found: dict[str, Any] = {
+        "images": len(samples),
+        "official": official,
+        "sizes": {"smallest": by_area[0], "largest": by_area[-1], "distinct": len(by_area)},
+        "digest": digest_of(sample.digest for sample in samples),
+    }
+    if counts := [sample.pixels for sample in samples if sample.pixels is not None]:
+        pixels = np.sum(counts, axis=0)
+        of_class = [int(pixels[list(ids)].sum()) for ids in labels.ids]
+        found["pixels"] = of_class
+        found["ignored_pixels"] = int(pixels.sum()) - sum(of_class)
+        found["odd"] = _odd(labels, np.flatnonzero(pixels), of_class, found["ignored_pixels"])
+    return found
 
-    def _split(self, split: str) -> dict:
-        sizes = self._sizes[split]
-        by_area = sorted(sizes, key=np.prod)
-        found: dict[str, Any] = {
-            "images": sizes.total(),
-            "official": self._official.get(split),
-            "sizes": {"smallest": by_area[0], "largest": by_area[-1], "distinct": len(sizes)},
-            "digest": digest_of(self._digests[split]),
-        }
-        if split in self._pixels:
-            pixels = self._pixels[split]
-            of_class = [int(pixels[list(ids)].sum()) for ids in self._labels.ids]
-            found["pixels"] = of_class
-            found["ignored_pixels"] = int(pixels.sum()) - sum(of_class)
-            found["odd"] = self._odd(np.flatnonzero(pixels), of_class, found["ignored_pixels"])
-        return found
 
-    def _odd(self, ids: np.ndarray, pixels: Sequence[int], ignored: int) -> list[str]:
-        """Warnings about labels, in which these ids occur, that are probably wrong."""
-        found, count = [], len(self._labels.names)
-        absent = [name for name, of_class in zip(self._labels.names, pixels, strict=True) if not of_class]
-        if len(absent) == count:
-            found.append("nothing is labelled")
-        elif absent:
-            more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
-            found.append(f"{len(absent)} of {count} classes never occur: {', '.join(absent[:5])}{more}")
-        if ignored > sum(pixels):
-            share = percent(ignored / (ignored + sum(pixels)))
-            found.append(f"{share} % of the pixels belong to no class")
-        train_ids = {*range(count), IGNORE}
-        if len(ids) > 1 and train_ids >= set(ids.tolist()) and not train_ids >= set(sum(self._labels.ids, ())):
-            found.append(f"its labels look like train ids (0 to {count - 1} and {IGNORE}), not the class table's ids")
-        return found
+def _odd(labels: Labels, ids: np.ndarray, pixels: Sequence[int], ignored: int) -> list[str]:
+    """Warnings about labels, in which these ids occur, that are probably wrong."""
+    found, count = [], len(labels.names)
+    absent = [name for name, of_class in zip(labels.names, pixels, strict=True) if not of_class]
+    if len(absent) == count:
+        found.append("nothing is labelled")
+    elif absent:
+        more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+        found.append(f"{len(absent)} of {count} classes never occur: {', '.join(absent[:5])}{more}")
+    if ignored > sum(pixels):
+        share = percent(ignored / (ignored + sum(pixels)))
+        found.append(f"{share} % of the pixels belong to no class")
+    train_ids = {*range(count), IGNORE}
+    if len(ids) > 1 and train_ids >= set(ids.tolist()) and not train_ids >= set(sum(labels.ids, ())):
+        found.append(f"its labels look like train ids (0 to {count - 1} and {IGNORE}), not the class table's ids")
+    return found
 
 
 def digest_of(parts: Iterable[str]) -> str:

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from ovenet_jax import files
 from ovenet_jax.data import storage
 from ovenet_jax.data.image_files import Read, has_exif, oriented_like, read_image, read_label
-from ovenet_jax.data.inventory import Inventory, digest_of, form_of
+from ovenet_jax.data.inventory import Counted, as_json, digest_of, form_of
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.data.walk import Note, counted
 from ovenet_jax.errors import EXIT_INTERRUPTED, FAULTS_SHOWN, UserError, listed
@@ -101,12 +101,14 @@ class Builder(tfds.core.ShardBasedBuilder):
         """
         folder = Path(self.data_dir)
         self._faults = list(self.data_set.faults)
-        self._inventory = Inventory(self.name, self.data_set.labels, self.data_set.official)
+        self._counted: dict[str, list[Counted]] = {split: [] for split in self.data_set.splits}
+        self._notes: list[Note] = []
         with storage.writing(self.form, folder, self.data_set.labels) as self._write:
             super()._download_and_prepare(dl_manager, download_config)
         if self._faults:
             raise UserError(_refusal(self._faults, self.data_set.source, self.fault_file))
-        files.write_json(folder / REPORT, self._inventory.as_json())
+        content = as_json(self.name, self.data_set.labels, self.data_set.official, self._counted, self._notes)
+        files.write_json(folder / REPORT, content)
 
     def _shard_iterators_per_split(self, dl_manager) -> dict[str, list[Callable[[], Iterator]]]:
         del dl_manager
@@ -129,10 +131,9 @@ class Builder(tfds.core.ShardBasedBuilder):
             if self._faults:
                 continue
             image, label = found.image, found.label
-            self._inventory.add(split, image.array.shape[:2], found.pixels, found.digest)
-            for file, read in ((sample.image, image), (sample.label, label)):
-                if read and read.note:
-                    self._inventory.note(read.note, str(file))
+            self._counted[split].append(Counted(image.array.shape[:2], found.pixels, found.digest))
+            read = (sample.image, image), (sample.label, label)
+            self._notes += [(r.note, str(file)) for file, r in read if r and r.note]
             yield i, self._write(image, label) | {"name": sample.name, "group": sample.group}
 
 
