@@ -12,6 +12,8 @@ def test_the_demo_learns(tmp_path):
         "--config.model.backbone.width=6",
         "--config.model.backbone.stem_width=16",
         "--config.model.backbone.layer1_blocks=1",
+        "--config.model.backbone.blocks=1",
+        "--config.model.offset.modules=(1,)",
         "--config.augment.crop=(64,128)",
         "--config.steps=60",
         "--config.report_every=60",

@@ -3,6 +3,7 @@
 import json
 from unittest import mock
 
+import jax
 import numpy as np
 import pytest
 
@@ -121,7 +122,7 @@ def test_the_control_has_a_second_head_instead_of_offsets(tiny_model):
     with mock.patch.object(zoo, "OVeNet", SecondHead):
         network = zoo.create_model(tiny_model)
     image = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype(np.float32)
-    output = network(image)
+    output = jax.jit(network)(image)
     confidence = np.asarray(output.confidence)
     assert output.seed.main.shape == output.initial.main.shape and not np.any(output.offset)
     np.testing.assert_allclose(

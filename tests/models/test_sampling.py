@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,6 +73,7 @@ def test_a_position_on_or_beyond_the_border_gets_no_gradient(x, slope):
     assert_allclose(gradient, slope)  # one pixel is one unit of the normalised x here, and the values rise by 1
 
 
+@partial(jax.jit, static_argnums=0)
 def read_and_gradients(form, values, positions):
     """What is read, and the gradients to values and positions of its product with fixed numbers."""
     read, backward = jax.vjp(form, values, positions)

@@ -71,8 +71,8 @@ def whole_run(folder: Path, **changes) -> tuple[Path, Path, int]:
 
 
 def test_three_kills(tmp_path):
-    """In the first save and in two later ones."""
-    file, whole, steps = whole_run(tmp_path, checkpoint_every=1)
+    """In the first save and in two later ones. The steps are those of test_resume.py, whose program this is."""
+    file, whole, steps = whole_run(tmp_path, steps=8, checkpoint_every=1)
     folder = tmp_path / "killed"
     for complete in (0, 2, 1):
         saved = newest_checkpoint(folder)
