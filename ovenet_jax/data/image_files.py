@@ -105,8 +105,8 @@ def image_size(path: Path) -> tuple[int, int]:
 
 def _png_header(data: bytes) -> Header:
     kinds = list(_png_chunks(data))
-    if kinds[0] != b"IHDR" or kinds.count(b"IHDR") != 1:
-        raise KeyError("no header, or two")
+    if kinds[0] != b"IHDR" or kinds.count(b"IHDR") != 1 or b"IDAT" not in kinds:  # a decoder would look behind the end
+        raise KeyError("no header, or two, or no pixels")
     width, height, depth, color = struct.unpack_from(">II2B", data, 16)
     alpha = color in WITH_ALPHA or b"tRNS" in kinds
     return Header((height, width), depth, CHANNELS[color], color == PALETTE, alpha, b"acTL" in kinds)

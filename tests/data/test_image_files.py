@@ -17,6 +17,7 @@ from ovenet_jax.data.image_files import (
     image_size,
     oriented_like,
     read_any_image,
+    read_header,
     read_image,
     read_label,
     write_picture,
@@ -159,6 +160,13 @@ def cmyk():
 def test_images_that_would_lose_something_are_refused(data, sentence):
     with pytest.raises(ValueError, match=sentence):
         read_image(data)
+
+
+def test_what_stands_behind_the_end_of_a_png_without_pixels_is_not_looked_for():
+    """OpenCV would go on to read chunks, and allocate what their lengths say."""
+    behind = struct.pack(">I4s", 2**30, b"IDAT")
+    with pytest.raises(ValueError, match="does not decode as an image"):
+        read_header(GREY_PNG.replace(b"IDAT", b"IDOT") + behind)
 
 
 def test_an_image_that_is_not_held_in_memory_has_a_size(tmp_path):
