@@ -132,7 +132,7 @@ def _is_over(config: ConfigDict, checkpoints: Checkpoints) -> bool:
     latest = checkpoints.latest_step()
     if latest is None or not checkpoints.is_scored(latest):
         return False
-    return latest == config.steps or 0 < config.patience <= latest - checkpoints.step_of("best")
+    return 0 < config.patience <= latest - checkpoints.step_of("best") or latest == config.steps
 
 
 @dataclass
