@@ -24,6 +24,7 @@ import numpy as np
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of files before 1.6
 MOST_READS = 2**21  # by the unpickler; the pickles of the largest published files have a quarter as many bytes
+MOST_CLASSES = 1000  # and functions, that a file names
 TYPES = {
     "Double": "<f8", "Float": "<f4", "Half": "<f2", "BFloat16": ml_dtypes.bfloat16, "Long": "<i8", "Int": "<i4",
     "Short": "<i2", "Char": "i1", "Byte": "u1", "Bool": "?",
@@ -123,10 +124,15 @@ class _Unpickler(pickle._Unpickler):
     def __init__(self, stream: io.BytesIO):
         super().__init__(stream)
         self.types: dict[str, np.dtype] = {}  # of storages
+        self.classes = dict(KNOWN)
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
-        return KNOWN[full] if full in KNOWN else type("Foreign", (Foreign,), {"name": full})
+        if full not in self.classes:
+            if len(self.classes) > MOST_CLASSES:
+                raise ValueError("too many classes")
+            self.classes[full] = type("Foreign", (Foreign,), {"name": full})
+        return self.classes[full]
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, dtype, key, _, count, *view = pid

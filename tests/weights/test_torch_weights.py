@@ -267,6 +267,14 @@ def test_keys_of_tuples_within_tuples_are_refused(tmp_path):
         read_file(tmp_path / "broken.pth")
 
 
+@pytest.mark.parametrize("content", [b"".join(b"ca\nb%d\n" % i for i in range(2000)), b"]" + b"ca\nb\n)R" * 10**6])
+def test_a_file_cannot_make_any_number_of_objects(tmp_path, content):
+    with zipfile.ZipFile(tmp_path / "broken.pth", "w") as file:
+        file.writestr("w/data.pkl", content + b".")
+    with pytest.raises(UserError, match=f"broken.pth {NOT_READ}"):
+        read_file(tmp_path / "broken.pth")
+
+
 @pytest.mark.parametrize("zipped", [False, True])
 def test_a_truncated_file_is_named(torch, tmp_path, zipped):
     file = tmp_path / "cut.pth"
