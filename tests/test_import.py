@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 import ovenet_jax
 from configs import demo, openseg
@@ -30,7 +29,9 @@ IMAGENET_HEAD = {
 
 @pytest.fixture
 def config(tiny_model):
-    return ConfigDict({"name": "tiny", "seed": 0, "model": tiny_model, "data": {"name": "toy_streets"}})
+    config = demo.get_config("ovenet")
+    config.model = tiny_model
+    return config
 
 
 def arrays_of(model):
@@ -153,11 +154,11 @@ def test_heads_need_the_activation_of_their_batch_norm(base_oc, tmp_path):
         import_weights(with_relu, write_pth(tmp_path / "abn.pth", in_place), tmp_path / "imported")
 
 
-def test_a_segfix_comes_back_with_both_heads(config, tmp_path):
-    config.model.head = demo.get_config("segfix").model.head
+def test_a_segfix_comes_back_with_both_heads(tiny_model, tmp_path):
+    config = demo.get_config("segfix")
+    config.model.backbone = tiny_model.backbone
     config.model.num_classes = 9
     config.model.input.update(openseg.HRNET_INPUT)
-    del config.model.offset
     arrays = trained(config.model)
     state_dict = published(arrays, config.model, prefix="module.")
     assert state_dict.keys() >= {"module.mask_head.0.weight", "module.dir_head.2.weight"}

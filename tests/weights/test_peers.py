@@ -11,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import ovenet_jax
-from configs import common, openseg
+from configs import common, demo, openseg
 from ovenet_jax.import_weights import import_weights
 
 pytestmark = [pytest.mark.peers, pytest.mark.usefixtures("torch")]
@@ -55,7 +55,9 @@ def image(size):
 def config(tiny_model) -> ConfigDict:
     del tiny_model.offset
     tiny_model.num_classes = CLASSES
-    return ConfigDict({"name": "tiny", "seed": 0, "model": tiny_model, "data": {"name": "toy_streets"}})
+    config = demo.get_config("hrnet")
+    config.model = tiny_model
+    return config
 
 
 def mmsegmentation(head: str):
