@@ -147,9 +147,14 @@ def test_a_model_of_other_classes_writes_their_numbers(tmp_path, pictures, capsy
     config.model.num_classes = 5
     folder = save_untrained(config, tmp_path / "run")
     assert predict(config, folder, pictures)
-    assert "the model has 5 classes, cityscapes 19; the maps hold 0 to 4" in capsys.readouterr().out
+    assert (
+        "the maps hold class numbers, 0 to 4: config.model.num_classes=5, but cityscapes has 19 classes"
+        in capsys.readouterr().out
+    )
     assert read(folder / "predictions" / "pictures" / "label_maps" / "b.png").max() < 5
-    with pytest.raises(UserError, match="num_classes=5, but cityscapes has 19 classes; files for its test server need"):
+    with pytest.raises(
+        UserError, match="num_classes=5, but cityscapes has 19 classes, which files for its test server need"
+    ):
         predict(config, folder, None)
 
 

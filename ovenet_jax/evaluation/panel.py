@@ -39,6 +39,9 @@ def panel(
 
     Raises ValueError: ids outside the table; offsets or confidences that are not finite.
     """
+    for name, values in (("offset", offset), ("confidence", confidence)):
+        if values is not None and not np.isfinite(values).all():
+            raise ValueError(f"{name} holds values that are not finite, which cannot be drawn")
     compared = label if len(predictions) > 1 else None
     above = sum(part is not None for part in (image, offset, confidence, label))
     below = len(predictions) + (compared is not None)
@@ -103,7 +106,6 @@ def _changed_tile(image: np.ndarray, label: np.ndarray, initial: np.ndarray, fus
 
 def _offset_tile(offset: np.ndarray, image_size: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
     """Colours and sparse arrows from pixels to their seeds, with the colour wheel as key."""
-    offset = _checked_map("offset", offset)
     height, width = image_size
     shift = offset * np.array([(width - 1) / 2, (height - 1) / 2], np.float32)
     length = np.hypot(shift[..., 0], shift[..., 1])
@@ -128,7 +130,6 @@ def _offset_tile(offset: np.ndarray, image_size: tuple[int, int], size: tuple[in
 
 def _confidence_tile(confidence: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The weight of the seed prediction in the fused one, with its scale as key."""
-    confidence = _checked_map("confidence", confidence)
     colormap = matplotlib.colormaps["viridis"]
     picture = colormap(_resize_map(confidence, size), bytes=True)[..., :3]
     scale = colormap(np.tile(np.linspace(0, 1, size[1]), (20, 1)), bytes=True)[..., :3]
@@ -162,11 +163,3 @@ def _resize_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     x = np.linspace(0, width - 1, size[1], dtype=np.float32)
     y = np.linspace(0, height - 1, size[0], dtype=np.float32)
     return cv2.remap(values, *np.meshgrid(x, y), cv2.INTER_LINEAR)
-
-
-def _checked_map(name: str, values: np.ndarray) -> np.ndarray:
-    """float32, of the same shape."""
-    values = np.asarray(values, np.float32)
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} holds values that are not finite, which cannot be drawn")
-    return values

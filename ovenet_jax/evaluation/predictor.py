@@ -159,19 +159,12 @@ def known_classes(config: ConfigDict, task: Task, any_count: bool) -> Labels:
     count = config.model.num_classes
     try:
         classes = task.classes
-    except UserError as error:  # the data set is missing; images of another folder can be predicted without it
+        if len(classes.names) == count:
+            return classes
+        fault = f"config.model.num_classes={count}, but {config.data.name} has {len(classes.names)} classes"
+        raise UserError(f"{fault}, which files for its test server need.")
+    except UserError as error:  # also where the data set is missing; other images can be predicted without it
         if not any_count:
             raise
-        print(f"Note: no class names are known ({error}) The maps hold 0 to {count - 1}.")
+        print(f"Note: the maps hold class numbers, 0 to {count - 1}: {error}")
         return numbered(count)
-    if len(classes.names) == count:
-        return classes
-    if not any_count:
-        raise UserError(
-            f"config.model.num_classes={count}, but {config.data.name} has {len(classes.names)} classes; files for its "
-            f"test server need the data set's own classes."
-        )
-    print(
-        f"Note: the model has {count} classes, {config.data.name} {len(classes.names)}; the maps hold 0 to {count - 1}."
-    )
-    return numbered(count)

@@ -123,10 +123,8 @@ def _scaled(size: tuple[int, int], scale: float, protocol: Protocol) -> tuple[in
     if not protocol.keep_shape:
         return (int(side + 0.5),) * 2
     scaled = list(scaled_size(size, side, sides[protocol.side]))
-    free = [int(np.argmax(scaled) if protocol.side == "short" else np.argmin(scaled))]
-    if not protocol.base_size:
-        free = [0, 1]
-    for axis in free:
+    free = int(np.argmax(scaled) if protocol.side == "short" else np.argmin(scaled))
+    for axis in (free,) if protocol.base_size else (0, 1):
         bucketed = max(1, round(scaled[axis] / protocol.bucket)) * protocol.bucket
         if protocol.windows == "whole" or (protocol.windows == "cityscapes" and scale <= 1):
             scaled[axis] = bucketed

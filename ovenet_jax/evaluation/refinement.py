@@ -1,4 +1,4 @@
-"""Refines label maps with another network's offsets, on the device, and measures the gain on a split.
+"""Refines label maps with another network's offsets, and measures the gain on a split.
 
 Offsets come from a SegFix, or from an OVeNet where its confidence is above one half. Only a report is written;
 `python -m ovenet_jax.segfix.refine` refines files.
@@ -10,7 +10,6 @@ from itertools import chain
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -21,31 +20,12 @@ from ovenet_jax.evaluation import report
 from ovenet_jax.evaluation.evaluator import Batch, Evaluator
 from ovenet_jax.evaluation.predictor import restored
 from ovenet_jax.evaluation.results import Evaluation
-from ovenet_jax.models.sampling import sample
 from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.network import restore_network
 from ovenet_jax.segfix.refine import SEMANTIC_SCALE
 from ovenet_jax.segfix.scores import COLUMNS, Scores, means, no_scores, scores_of, table
-from ovenet_jax.segfix.shift import seeds_where_sure
+from ovenet_jax.segfix.shift import Shift, refined_numbers, seeds_where_sure, shift_by
 from ovenet_jax.supervision.task import task_of
-
-
-@jax.jit
-def refined_maps(label: jax.Array, offset: jax.Array, size: jax.Array) -> jax.Array:
-    """`label` [B, H, W] read at `offset` [B, H, W, 2], (row, column) in pixels: uint8 [B, H, W].
-
-    Each image lies at the top left and has its `size` [B, 2], to which positions are clipped. Train ids are
-    interpolated bilinearly and rounded, as in segfix/shift.py.
-    """
-    height, width = label.shape[1:]
-    own = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), axis=-1)
-    pixel = jnp.clip(own + offset, 0, size[:, None, None, :] - 1)
-    position = pixel * (2 / np.maximum(1, (height - 1, width - 1))) - 1
-    numbers = sample(label[..., None].astype(jnp.float32), position[..., ::-1])
-    return jnp.round(numbers[..., 0]).astype(jnp.uint8)
-
-
-# ---- a split ----
 
 
 def evaluate_refined(config: ConfigDict, folder: Path) -> None:
@@ -103,15 +83,15 @@ class Refiner:
         self._predictor = restored(its, folder, its.eval.checkpoint)
         self.name = f"step {self._predictor.network.step} of {folder}"
 
-    def offsets(self, samples: Sequence[dict]) -> list[np.ndarray]:
-        """Per sample the offsets (row, column) in pixels to the pixels whose labels are read, [H, W, 2]."""
-        found: dict[int, np.ndarray] = {}
+    def shifts(self, samples: Sequence[dict]) -> list[Shift]:
+        """Per sample the function that refines its label map."""
+        found: dict[int, Shift] = {}
         numbered = (sample | {"row": row} for row, sample in enumerate(samples))
         for one, prediction in chain.from_iterable(self._predictor.over(numbered)):
             assert (offsets := prediction.offsets)  # a refiner has them
             own, confidence = offsets
-            scaled = SEMANTIC_SCALE * own if confidence is None else seeds_where_sure(own, confidence)
-            found[one["row"]] = scaled
+            moved = own if confidence is None else seeds_where_sure(own, confidence)
+            found[one["row"]] = shift_by(moved, SEMANTIC_SCALE if confidence is None else 1)
         return [found[row] for row in range(len(samples))]
 
 
@@ -121,18 +101,13 @@ class Refinement:
     def __init__(self, num_classes: int, refiner: Refiner):
         self._num_classes, self._refiner = num_classes, refiner
 
-    def measure(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        before = batch.class_maps[batch.segmentation.answer]
-        offset, sizes = np.zeros((*before.shape, 2), np.float32), np.ones((len(before), 2), np.int32)
-        for row, own in enumerate(self._refiner.offsets(batch.samples)):
-            height, width = sizes[row] = own.shape[:2]
-            offset[row, :height, :width] = own
-        return before, refined_maps(before, offset, sizes)
+    def measure(self, batch: Batch) -> tuple[jax.Array, list[Shift]]:
+        return batch.class_maps[batch.segmentation.answer], self._refiner.shifts(batch.samples)
 
-    def found(self, samples: list[dict], measured: tuple[np.ndarray, np.ndarray]) -> Evaluation:
-        def score(sample: dict, before: np.ndarray, after: np.ndarray) -> Scores:
-            label, own = sample["label"], tuple(map(slice, sample["label"].shape))
-            return scores_of(label, before[own], after[own], self._num_classes)
+    def found(self, samples: list[dict], measured: tuple[np.ndarray, list[Shift]]) -> Evaluation:
+        def score(sample: dict, before: np.ndarray, shift: Shift) -> Scores:
+            before = before[tuple(map(slice, sample["label"].shape))]
+            return scores_of(sample["label"], before, refined_numbers(before, shift), self._num_classes)
 
         with ThreadPoolExecutor() as threads:
             first, *others = threads.map(score, samples, *measured)

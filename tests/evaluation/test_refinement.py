@@ -1,4 +1,4 @@
-"""Label maps refined on the device are those that segfix/refine.py makes of files, and score alike."""
+"""Label maps refined in an evaluation score like those that segfix/refine.py makes of files."""
 
 import json
 import re
@@ -15,30 +15,15 @@ from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import evaluate
 from ovenet_jax.evaluation import refinement
-from ovenet_jax.evaluation.refinement import refined_maps
 from ovenet_jax.evaluation.results import Evaluation
 from ovenet_jax.predict import predict
 from ovenet_jax.run import workdir
 from ovenet_jax.run.network import Network
 from ovenet_jax.segfix import refine, scores
 from ovenet_jax.segfix.files import read_offsets
-from ovenet_jax.segfix.shift import refined_numbers, shift_by
 from ovenet_jax.supervision.task import task_of
 from tests import trees
 from tests.untrained import save_untrained, tiny
-
-
-def test_the_device_reads_what_the_files_form_reads():
-    """Images of three sizes on one canvas, with offsets to its pixels and far beyond them."""
-    rng = np.random.default_rng(0)
-    sizes = np.array([(40, 70), (33, 64), (40, 51)])
-    label = rng.integers(0, 256, (3, 40, 70), np.uint8)
-    offset = rng.integers(-30, 31, (3, 40, 70, 2), np.int8) * (rng.random((3, 40, 70, 1)) < 0.5)
-    refined = np.asarray(refined_maps(label, offset, sizes))
-    assert refined.dtype == np.uint8
-    for row, (height, width) in enumerate(sizes):
-        own = np.s_[row, :height, :width]
-        assert_array_equal(refined[own], refined_numbers(label[own], shift_by(offset[own])))
 
 
 @pytest.fixture(scope="module")

@@ -257,7 +257,7 @@ def test_a_prediction_has_the_classes_and_ids_of_the_run(whole, capsys):
     other = reordered(folder, config)
     other.data.test_split = "val"
     assert predict(other, run, None)
-    assert "Note: class 0 was 'road' of label ids 7, 8 and is 'car' of label ids 26; what is written" in (
+    assert "Note: class 0 was 'road' of label ids 7, 8 and is 'car' of label ids 26; the run's classes" in (
         capsys.readouterr().out
     )
     maps = (run / "predictions/val/label_maps").rglob("*.png")
@@ -280,7 +280,7 @@ def test_what_was_imported_before_there_was_a_table_predicts_numbers(tmp_path, c
     shutil.rmtree(tmp_path / "source/labels")
     (tmp_path / "source/classes.yaml").unlink()
     assert predict(config, run, tmp_path / "source/images/val")
-    assert "The maps hold 0 to 1." in capsys.readouterr().out
+    assert "the maps hold class numbers, 0 to 1" in capsys.readouterr().out
 
 
 def test_classes_are_found_where_their_number_is_open(tmp_path):
