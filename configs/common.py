@@ -41,7 +41,7 @@ def tiny_hrnet() -> ConfigDict:
 
 
 def classifier(hidden_features: int = 0, kernel_size: int = 1, **options) -> ConfigDict:
-    """(convolution, BatchNorm, activation, 1x1 convolution) of auxiliary and plain heads; 0: as many as its input."""
+    """(convolution, BatchNorm, activation, 1x1 convolution) of auxiliary and plain heads; 0: in_features."""
     published = {
         "hidden_features": hidden_features,
         "kernel_size": kernel_size,

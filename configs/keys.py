@@ -139,7 +139,7 @@ KEYS = {
     "checkpoint_every": Key(1000, whole(1), "steps between checkpoints"),
     "keep_checkpoints": Key(2, whole(1), "latest checkpoints that are kept; the best one is kept, too"),
     "patience": Key(0, whole(0), "steps without a better validation mIoU after which training ends; 0: never"),
-    # Where a new run takes its initial values from.
+    # Initial values of a new run.
     "init.base": Key("", TEXT, "workdir of an import or run with initial weights; '': random", "MODEL.PRETRAINED"),
     "init.trunk": Key("", TEXT, "workdir of the weights of offset trunk and offset head; '': init.base", when=OFFSETS),
     # The network.
@@ -148,7 +148,7 @@ KEYS = {
     ),
     "model.align_corners": Key(True, FLAG, "align_corners of every resize in the network", "MODEL.ALIGN_CORNERS"),
     "model.norm_momentum": Key(0.1, SHARE, "momentum of BatchNorm's statistics, in PyTorch's sense", "BN_MOMENTUM"),
-    # What it is fed: (pixel / divisor - mean) / std per channel.
+    # Its input: (pixel / divisor - mean) / std per channel.
     "model.input.bgr": Key(False, FLAG, "input channels, mean and std are in the order blue, green, red; False: RGB"),
     "model.input.divisor": Key(255.0, POSITIVE, "the input is (pixel / divisor - mean) / std"),
     "model.input.mean": Key(imagenet.MEAN, each(ANY, "first, second, third"), "channel means, after the division"),

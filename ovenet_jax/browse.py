@@ -19,7 +19,7 @@ def browse(config: ConfigDict, folder: Path) -> None:
     """Writes the first COUNT augmented samples of a run under `folder`/browse, over those of the last time.
 
     <number>.png: the image beside its label, with a legend. <number>_overlay.png: the label over the image, its pixels
-    enlarged to about OVERLAY_WIDTH. Raises UserError for what the user can mend in config or data.
+    enlarged to about OVERLAY_WIDTH. Raises UserError for invalid config or data.
     """
     task = task_of(config)
     task.prepare()
