@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import camvid, common, openseg, segfix
+from configs import camvid, common, demo, openseg, segfix
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
@@ -266,7 +266,9 @@ def test_the_summary_counts_by_part_and_origin():
 
 def save_run(folder, model_config, value=None):
     """A folder that holds a network, filled with `value` if there is one, else with initial values of seed 1."""
-    workdir.claim(folder, ConfigDict({"model": model_config, "data": {}}))
+    config = demo.get_config("ovenet" if "offset" in model_config else "hrnet")
+    config.model = model_config
+    workdir.claim(folder, config)
     _, *arrays = parameters.split(create_model(model_config, seed=1))
     if value is not None:
         arrays = jax.tree.map(lambda x: np.full_like(x, value), arrays)
