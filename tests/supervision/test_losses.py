@@ -8,17 +8,26 @@ from numpy.testing import assert_allclose
 
 from ovenet_jax.models.contracts import Logits
 from ovenet_jax.supervision import losses
-from ovenet_jax.supervision.losses import Ohem, cross_entropy, ohem_cross_entropy
+from ovenet_jax.supervision.losses import Ohem
 
 HARD = Ohem(threshold=0.9, keep=1, group=1, softmax=True, aux_over_all=True)
-confidence_loss = partial(losses.confidence_loss, grid_align_corners=True, include_ignored=True)
-segmentation_loss = partial(losses.segmentation_loss, aux_weight=0.4, align_corners=True)
+OPTIONS = ("class_weights", "align_corners")
+cross_entropy = jax.jit(losses.cross_entropy, static_argnames=OPTIONS)
+ohem_cross_entropy = jax.jit(losses.ohem_cross_entropy, static_argnames=("ohem", *OPTIONS))
+segmentation_loss = partial(
+    jax.jit(losses.segmentation_loss, static_argnames=("ohem", *OPTIONS)), aux_weight=0.4, align_corners=True
+)
+confidence_loss = partial(
+    jax.jit(losses.confidence_loss, static_argnames=("grid_align_corners", "include_ignored")),
+    grid_align_corners=True,
+    include_ignored=True,
+)
 
 
 def logits_of(probabilities):
     """Two-class logits [1, 1, n, 2] whose class 0 has these probabilities."""
-    p = jnp.asarray(probabilities)
-    return jnp.log(jnp.stack([p, 1 - p], -1))[None, None]
+    p = np.asarray(probabilities, np.float32)
+    return np.log(np.stack([p, 1 - p], -1))[None, None]
 
 
 def test_cross_entropy_of_two_pixels_by_hand():
