@@ -22,9 +22,21 @@ CONFIGS = Path(__file__).parent / "configs"
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file FILE.py[:variant], or NAME[:variant] of a file in configs/.", lock_config=True
 )
-OF_A_RUN = ("train", "evaluate", "predict", "browse", "report", "export")  # take the config of the run in --workdir
-MODES = ("train", "evaluate", "predict", "prepare", "browse", "import", "report", "compare", "export")
-MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+MODES = {
+    "train": "prepares the data if needed, trains or continues, evaluates (default)",
+    "evaluate": "tests the best checkpoint on config.data.eval_split",
+    "predict": "writes label maps and overlays of --source, or of config.data.test_split",
+    "browse": "writes augmented training samples as pictures",
+    "report": "writes the report of the best checkpoint again",
+    "export": "writes the network for other programs, in --form",
+    "config": "prints every key of the config with its value and meaning, and what differs from configs/",
+    "prepare": "checks and prepares the data",
+    "import": "reads published PyTorch weights, --source, into --workdir",
+    "compare": "compares the runs --source=DIR,DIR,...",
+    "env": "prints versions, devices and settings of this machine, for a report of a bug",
+}
+OF_A_RUN = list(MODES)[:7]  # they take the config of the run in --workdir where none is given
+MODE = flags.DEFINE_enum("mode", "train", list(MODES), "One of the modes above.")
 SOURCE = flags.DEFINE_string(
     "source", None, "import: FILE or FILE:ENTRY; predict: an image or a folder of them; compare: workdirs, by commas."
 )
@@ -44,7 +56,14 @@ MESSAGES = {  # messages of the libraries about a value of another type -> ours
 
 
 def main(_: list[str]) -> int | None:
+    if MODE.value == "env":
+        environment.prepare()
+        from ovenet_jax import env
+
+        return print(env.as_text())
     config = described.resolved(CONFIG.value, config_flags.get_override_values(flags.FLAGS["config"]))
+    if MODE.value == "config":
+        return print(described.as_text(config))
     environment.prepare(config.deterministic)
     logging.set_verbosity(logging.ERROR)  # the libraries' own chatter
     task = {flag.name: flag.value for flag in (MODE, SOURCE, OUT, WORKDIR)} | {"config": config.to_dict()}
@@ -86,10 +105,13 @@ def parse_flags(arguments: list[str]) -> list[str]:
     at_home = re.compile("(?<=[=,])~[^,]*")
     try:
         given = [at_home.sub(lambda path: files.at_home(path[0]), a) for a in _with_config_file(arguments)]
-        if not any(argument.startswith(("-h", "--h", "-?", "--?")) for argument in given):
-            _find_config(given)
+        if any(argument.startswith(("-h", "--h", "-?", "--?")) for argument in given):
+            print(_help())
+            sys.exit()
+        _find_config(given)
         remaining = flags.FLAGS(given)
-        for key, value in described.leaves(CONFIG.value.to_dict()).items():  # a file that fails to load raises here
+        config = {} if MODE.value == "env" else CONFIG.value.to_dict()  # a file that fails to load raises here
+        for key, value in described.leaves(config).items():
             if isinstance(value, str) and value.startswith("~"):
                 CONFIG.value.update_from_flattened_dict({key: files.at_home(value)})
         if len(remaining) > 1:
@@ -125,12 +147,18 @@ def _with_config_file(arguments: list[str]) -> list[str]:
         given = re.fullmatch(r"(--?config=|)(\w+)(:.*)?", argument)
         if given and (given[1] or arguments[i - 1] in ("--config", "-config")):
             file = CONFIGS / f"{given[2]}.py"
-            known = [path.stem for path in CONFIGS.glob("[a-z]*.py") if "\ndef get_config(" in path.read_text()]
+            known = _configs()
             if given[2] not in known:
-                listed = ", ".join(sorted(known))
-                raise UserError(f"There is no config {given[2]!r}; known: {listed}; or give a file, --config=FILE.py.")
+                similar = errors.nearest(given[2], {name: name for name in known})
+                listed = f"known: {', '.join(known)}; or give a file, --config=FILE.py"
+                raise UserError(f"There is no config {given[2]!r}{similar}; {listed}.")
             result[i] = f"{given[1]}{file}{given[3] or ''}"
     return result
+
+
+def _configs() -> list[str]:
+    """The names of those in configs/."""
+    return sorted(path.stem for path in CONFIGS.glob("[a-z]*.py") if "\ndef get_config(" in path.read_text())
 
 
 def _find_config(arguments: list[str]) -> None:
@@ -143,7 +171,7 @@ def _find_config(arguments: list[str]) -> None:
     for name, default in (("config", None), ("workdir", None), ("mode", "train")):
         flags.DEFINE_string(name, default, "", flag_values=given)
     given(arguments, known_only=True)
-    if given.config is not None:
+    if given.config is not None or given.mode == "env":
         return
     wanted = "--config is missing: give one, as --config=configs/camvid.py"
     if given.mode not in OF_A_RUN:
@@ -157,9 +185,20 @@ def _find_config(arguments: list[str]) -> None:
     config_flags.DEFINE_config_dict("config", saved, "that of the run", allow_override=True)
 
 
+def _help() -> str:
+    """Modes, flags, and where the keys of a config are described."""
+    ours = {f"--{flag.name}": flag.help for flag in flags.FLAGS.get_key_flags_for_module(__name__)}
+    keys = {"--config.KEY": "Any key of the config: --mode=config prints them all, docs/config.md describes them."}
+    sections = {"Modes": {f"--mode={mode}": does for mode, does in MODES.items()}, "Flags": ours | keys}
+    lines = [(__doc__ or "").partition("\n")[0], ""]
+    for title, entries in sections.items():
+        lines += [f"{title}:", *(f"  {name:<16} {said}" for name, said in entries.items()), ""]
+    return "\n".join(
+        [*lines, f"Configs: {', '.join(_configs())}; an unknown variant is answered with the list of all."]
+    )
+
+
 def run() -> int:
-    for flag in flags.FLAGS.get_key_flags_for_module(__name__):  # --help shows these
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     return errors.run(lambda: app.run(main, flags_parser=parse_flags))
 
 

@@ -1,5 +1,6 @@
 """What is installed: a command that knows the shipped configs by name, an import that leaves a program as it was."""
 
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -26,8 +27,27 @@ def test_python_m_is_main_from_any_folder(tmp_path):
 @pytest.mark.parametrize("start", ["main.py", "command"])
 def test_help_lists_the_flags(tmp_path, start):
     command = [str(ROOT / "main.py")] if start == "main.py" else ["-c", COMMAND]
-    said = run(sys.executable, *command, "--help", folder=tmp_path).stdout
-    assert "--mode" in said and "--workdir" in said
+    result = run(sys.executable, *command, "--help", folder=tmp_path)
+    assert result.returncode == 0
+    for said in ("--mode=evaluate", "--workdir", "--mode=config prints", "docs/config.md", "Configs: acdc, ade20k"):
+        assert said in result.stdout
+
+
+def test_the_machine_is_described_for_a_report_of_a_bug(tmp_path):
+    result = run(sys.executable, "-m", "ovenet_jax", "--mode=env", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    for said in ("ovenet_jax: ", "Python: 3", "jaxlib: ", "cores: ", "memory: ", "devices: ", "JAX_PLATFORMS: cpu"):
+        assert said in result.stdout
+
+
+def test_a_config_is_printed_with_meanings_and_what_differs(tmp_path):
+    given = ["--config=demo:hrnet", "--mode=config", "--config.steps=7"]
+    result = run(sys.executable, "-m", "ovenet_jax", *given, folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^  optimizer.momentum = 0.9 +# of SGD \(TRAIN.MOMENTUM\)$", result.stdout, re.M)
+    assert re.search(r"^\* steps = 7 .*; in configs/: 500$", result.stdout, re.M)
+    assert "loss.ohem.keep" not in result.stdout
+    assert "values, marked by *, differ from configs/demo.py:hrnet" in result.stdout
 
 
 COMMAND = "import sys; from ovenet_jax.__main__ import run; sys.exit(run())"  # as pip writes it
@@ -35,7 +55,9 @@ COMMAND = "import sys; from ovenet_jax.__main__ import run; sys.exit(run())"  # 
 
 def test_a_name_that_is_no_config_is_answered_with_the_list():
     sentence = command_line.refusal("--config=citiscapes:ovenet", "--mode=prepare")
-    assert sentence.startswith("There is no config 'citiscapes'; known: acdc, ade20k, camvid, cityscapes, coco_stuff")
+    assert sentence.startswith(
+        "There is no config 'citiscapes' (did you mean cityscapes?); known: acdc, ade20k, camvid"
+    )
     assert command_line.refusal("--config=openseg", "--mode=prepare").startswith("There is no config 'openseg'")
     assert command_line.refusal("--config", "nothing", "--mode=prepare").startswith("There is no config 'nothing'")
 

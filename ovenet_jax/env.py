@@ -1,0 +1,45 @@
+"""Versions, devices and settings of this machine: text for a report of a bug."""
+
+import os
+import platform
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import jax
+
+import ovenet_jax
+
+PACKAGES = (
+    *("jax", "jaxlib", "jax-cuda13-plugin", "jax-cuda12-plugin", "flax", "optax", "orbax-checkpoint", "grain"),
+    *("tensorflow-datasets", "ml_collections", "numpy", "opencv-python-headless"),
+)
+VARIABLES = ("JAX_", "XLA_", "TF_CPP_", "CUDA_", "NVIDIA_", "NCCL_", "SLURM_", "OMPI_", "OMP_", "LD_", "XDG_CACHE_HOME")
+DRIVER = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+
+
+def as_text() -> str:
+    """A line for each fact; what cannot be found out says why."""
+    installed = {package.name: package.version for package in metadata.distributions()}
+    facts = {"ovenet_jax": ovenet_jax.__version__, "Python": platform.python_version(), "system": platform.platform()}
+    facts |= {name: installed.get(name, "not installed") for name in PACKAGES}
+    facts["cores"] = str(os.cpu_count())
+    facts["memory"] = _gib(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for folder in filter(Path.exists, (Path("/dev/shm"), Path.cwd())):
+        facts[f"free in {folder}"] = _gib(shutil.disk_usage(folder).free)
+    try:
+        facts["devices"] = ", ".join(map(str, jax.devices()))
+    except RuntimeError as error:  # of a driver that is too old, and the like
+        facts["devices"] = " ".join(str(error).split())
+    try:
+        asked = subprocess.run(DRIVER, capture_output=True, text=True, timeout=60)
+        facts["GPU, memory, driver"] = "; ".join((asked.stdout + asked.stderr).strip().splitlines())
+    except (OSError, subprocess.TimeoutExpired):
+        facts["GPU, memory, driver"] = "nvidia-smi is missing or does not answer"
+    facts |= {name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)}
+    return "\n".join(f"{name}: {value}" for name, value in facts.items())
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
