@@ -22,7 +22,7 @@ from tests import tiny_step
 
 environment.convolve_by_eigen()  # as main.py
 jax.config.update("jax_num_cpu_devices", 8)
-gc.set_threshold(100_000, 50, 50)  # tracing makes many objects, which Python would look through again and again
+gc.set_threshold(50_000)  # tracing makes many objects, which Python would look through again and again
 gc.freeze()
 
 
