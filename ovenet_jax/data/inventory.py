@@ -13,7 +13,6 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.files import Form
 from ovenet_jax.tables import aligned, percent
 
-NOTES: Form = [{"note": str, "files": int, "first": str}]
 SPLIT: dict[str, Form] = {
     "images": int,
     "official": object,
@@ -25,7 +24,7 @@ def form_of(splits: Iterable[str], unlabelled: Collection[str]) -> Form:
     """The form of an inventory of these splits as JSON. All but those of commit 27140ce have a `digest` of each."""
     labelled = {**SPLIT, "pixels": [int], "ignored_pixels": int}
     of_split = {split: SPLIT if split in unlabelled else labelled for split in splits}
-    return {"name": str, "splits": of_split, "notes": NOTES}
+    return {"name": str, "splits": of_split, "notes": [{"note": str, "files": int, "first": str}]}
 
 
 class Counted(NamedTuple):

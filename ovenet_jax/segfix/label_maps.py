@@ -1,7 +1,7 @@
 """Folders of label maps from any tool: what the ids in them mean, and which files belong together."""
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -122,7 +122,10 @@ def files_by_name(folder: Path, suffixes: Sequence[str], ends: Sequence[str] = (
 def partners(files: Mapping[str, Path], others: Mapping[str, Path], what: str) -> Callable[[str], Path]:
     """A function from the name of one of `files` to the one of `others` with that name, also if only one of both lies
     in a subfolder. It raises ValueError if none or several match."""
-    own, alike = _by_bare_name(files), _by_bare_name(others)
+    own = Counter(PurePath(name).name for name in files)
+    alike = defaultdict(list)
+    for key in others:
+        alike[PurePath(key).name].append(key)
 
     def partner(name: str) -> Path:
         if name in others:
@@ -131,19 +134,11 @@ def partners(files: Mapping[str, Path], others: Mapping[str, Path], what: str) -
         found = [key for key in alike[bare] if bare in (name, key)]
         if not found:
             raise ValueError(f"{files[name]}: there is no {what} {name}")
-        if len(own[bare]) > 1 or len(found) > 1:
+        if own[bare] > 1 or len(found) > 1:
             raise ValueError(
-                f"{files[name]}: its {what} is ambiguous, where {len(found)} of them and {len(own[bare])} to be "
+                f"{files[name]}: its {what} is ambiguous, where {len(found)} of them and {own[bare]} to be "
                 f"refined are called {bare}; put both into the same subfolders"
             )
         return others[found[0]]
 
     return partner
-
-
-def _by_bare_name(names: Iterable[str]) -> defaultdict[str, list[str]]:
-    """Names grouped by file name without folders."""
-    alike = defaultdict(list)
-    for name in names:
-        alike[PurePath(name).name].append(name)
-    return alike
