@@ -11,6 +11,7 @@ from PIL import Image
 from configs import cityscapes
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import CITYSCAPES, IGNORE
+from ovenet_jax.described import check
 from ovenet_jax.errors import UserError
 from ovenet_jax.segfix import ground_truth
 from ovenet_jax.segfix.files import read_ground_truth
@@ -97,12 +98,11 @@ def test_damaged_ground_truth_is_named_with_what_to_do(tmp_path):
         source[0]
 
 
-def test_unknown_regions_are_refused(tmp_path):
+def test_unknown_regions_are_refused():
     config = cityscapes.get_config("segfix_w48")
-    config.data.update(write_cityscapes(tmp_path))
     config.data.regions = "objects"
-    with pytest.raises(UserError, match="config.data.regions is 'objects'; choose one of classes, instances"):
-        task_of(config).prepare()
+    with pytest.raises(UserError, match="data.regions.*'objects'.*'classes', 'instances'"):
+        check(config)
 
 
 @pytest.mark.parametrize("regions", ["classes", "instances"])
