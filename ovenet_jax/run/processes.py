@@ -159,7 +159,7 @@ async def _receive_all(
         visitors.append(visitor := (index, task, writer))
         if len(visitors) == place.count - 1 or len({index for index, *_ in visitors}) < len(visitors):
             settled.set()
-        with suppress(OSError):
+        with suppress(OSError, asyncio.CancelledError):  # Python 3.11 logs the end of a cancelled handler as an error
             while await reader.read(LONGEST_LINE):  # until it ends
                 pass
         visitors.remove(visitor)
