@@ -23,7 +23,7 @@ from ovenet_jax.devices import parallel
 from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
 from ovenet_jax.errors import UserError, listed
 from ovenet_jax.evaluation.drawing import MARGIN, bordered
-from ovenet_jax.evaluation.legend import legend
+from ovenet_jax.evaluation.panel import legend
 from ovenet_jax.evaluation.predictor import Prediction, Predictor, known_classes
 from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.network import restore_network

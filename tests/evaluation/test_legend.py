@@ -1,6 +1,6 @@
 import numpy as np
 
-from ovenet_jax.evaluation.legend import legend
+from ovenet_jax.evaluation.panel import legend
 from tests.drawing import CLASSES
 
 

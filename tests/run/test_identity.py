@@ -243,7 +243,7 @@ def test_data_prepared_data_and_workdir_may_move(whole, capsys):
         lines = [f"{x} {x.replace('images', 'labels').replace('jpg', 'png')}\n" for x in names]
         files.write(folder / f"moved/lists/{split}.lst", "".join(lines))
     assert train(moved, folder / "moved/run")
-    assert f"Resuming {folder}/moved/run from step 2 of 2" in capsys.readouterr().out
+    assert f"Evaluating step 2 of {folder}/moved/run on val" in capsys.readouterr().out
     reports = [sorted(p.name for p in (run / "evaluation").iterdir()) for run in (folder / "run", folder / "moved/run")]
     assert reports[0] == reports[1]
     files.write(folder / "moved/lists/train.lst", lines[0].replace("val", "train"))
