@@ -52,7 +52,7 @@ def build_model(network: dict) -> nnx.Module:
         return SegFix(
             backbone,
             hidden_features=network["head"]["mid_channels"],
-            num_directions=network["head"]["num_directions"],
+            directions=network["head"]["num_directions"],
             activation=jax.nn.leaky_relu,
             init=init,
         )

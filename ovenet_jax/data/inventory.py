@@ -36,11 +36,7 @@ class Counted(NamedTuple):
 
 
 def as_json(
-    name: str,
-    labels: Labels,
-    official: Mapping[str, int],
-    splits: Mapping[str, Sequence[Counted]],
-    notes: Sequence[Note],
+    name: str, labels: Labels, official: Mapping[str, int], splits: Mapping[str, Sequence[Counted]], notes: list[Note]
 ) -> dict:
     """The inventory of a data set's samples by split. official: number of samples per split as published."""
     found = {split: _split(labels, official.get(split), samples) for split, samples in splits.items()}

@@ -74,11 +74,7 @@ def most_different(groups: Mapping[str, Sequence[Evaluation]], count: int) -> li
 
 
 def page(
-    found: Mapping,
-    views: Mapping[str, Sequence[Inspected]],
-    logs: Mapping[str, Sequence[Path]],
-    classes: Labels,
-    split: str,
+    found: Mapping, views: Mapping[str, list[Inspected]], logs: Mapping[str, list[Path]], classes: Labels, split: str
 ) -> str:
     """The page of `numbers`. views: per group the same inspected images; logs: the metrics.jsonl of its runs."""
     groups, differences = found["groups"], found["differences"]

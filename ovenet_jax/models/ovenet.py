@@ -4,7 +4,7 @@ Source: Alexandropoulos, Sakaridis and Van Gool, "OVeNet: Offset Vector Network 
 WACV 2024.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,18 +56,9 @@ class OffsetHead(nnx.Module):
     """Features [B, H, W, C] -> offset [B, H, W, 2] within +-`threshold` in x and y, confidence [B, H, W, 1]."""
 
     def __init__(self, in_features: int, threshold: float, *, in_head: bool, init: InitialValues):
-        self.classifier = PixelClassifier(
-            in_features,
-            3,
-            hidden_features=0,
-            kernel_size=1,
-            bias=True,
-            output_bias=True,
-            dropout=0.0,
-            activation=relu,
-            in_head=in_head,
-            init=init,
-        )
+        options: dict[str, Any] = {"kernel_size": 1, "bias": True, "output_bias": True, "dropout": 0.0}
+        options |= {"activation": relu, "in_head": in_head, "init": init}
+        self.classifier = PixelClassifier(in_features, 3, hidden_features=0, **options)
         self.threshold = threshold
 
     def __call__(self, features: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -4,7 +4,7 @@ Source: Yuan, Xie, Chen and Wang, "SegFix: Model-Agnostic Boundary Refinement fo
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,29 +53,14 @@ class SegFix(nnx.Module):
     """
 
     def __init__(
-        self,
-        backbone: Backbone,
-        *,
-        hidden_features: int,
-        num_directions: int,
-        activation: Activation,
-        init: InitialValues,
+        self, backbone: Backbone, *, hidden_features: int, directions: int, activation: Activation, init: InitialValues
     ):
-        head = partial(
-            PixelClassifier,
-            backbone.width,
-            hidden_features=hidden_features,
-            kernel_size=1,
-            bias=False,
-            output_bias=False,
-            dropout=0.0,
-            activation=activation,
-            in_head=True,
-            init=init,
-        )
+        options: dict[str, Any] = {"kernel_size": 1, "bias": False, "output_bias": False, "dropout": 0.0}
+        options |= {"activation": activation, "in_head": True, "init": init}
+        head = partial(PixelClassifier, backbone.width, hidden_features=hidden_features, **options)
         self.backbone = backbone
         self.boundary_head = head(2)
-        self.direction_head = head(num_directions)
+        self.direction_head = head(directions)
 
     def __call__(self, image: jax.Array, rngs: nnx.Rngs | None = None) -> SegFixOutput:  # noqa: ARG002
         features = self.backbone.features(self.backbone(image)).main

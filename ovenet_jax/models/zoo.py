@@ -54,7 +54,7 @@ def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
     given: dict[str, Any] = {"backbone": backbone, "init": init}
     network: nnx.Module
     if is_segfix(model):
-        given |= {"num_directions": directions_of(model)}
+        given |= {"directions": directions_of(model)}
         network = SegFix(**_options("head", model.head, SegFix.__init__, **given))
     else:
         given |= {"head": _create_head(model, backbone, init)}

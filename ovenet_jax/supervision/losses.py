@@ -21,6 +21,7 @@ from ovenet_jax.models.segfix import SegFixOutput
 
 # (output, label, batch_labels=None) -> terms, of which "total" is minimised
 Loss = Callable[..., dict[str, jax.Array]]
+ClassWeights = Sequence[float] | None
 
 
 class Ohem(NamedTuple):
@@ -59,12 +60,7 @@ def cross_entropy(
 
 
 def ohem_cross_entropy(
-    logits: jax.Array,
-    label: jax.Array,
-    ohem: Ohem,
-    *,
-    class_weights: Sequence[float] | None = None,
-    align_corners: bool,
+    logits: jax.Array, label: jax.Array, ohem: Ohem, *, class_weights: ClassWeights = None, align_corners: bool
 ) -> jax.Array:
     """Mean (by count) of the class-weighted losses of the hard pixels, averaged over the groups of images. Raises
     ValueError: the batch size is not a multiple of the group size."""
@@ -94,7 +90,7 @@ def segmentation_loss(
     label: jax.Array,
     *,
     aux_weight: float,
-    class_weights: Sequence[float] | None = None,
+    class_weights: ClassWeights = None,
     ohem: Ohem | None = None,
     align_corners: bool,
     batch_labels: jax.Array | None = None,
