@@ -3,6 +3,7 @@
 Source: Yuan, Xie, Chen and Wang, "SegFix: Model-Agnostic Boundary Refinement for Segmentation", ECCV 2020.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -57,7 +58,8 @@ class SegFix(nnx.Module):
     ):
         options: dict[str, Any] = {"kernel_size": 1, "bias": False, "output_bias": False, "dropout": 0.0}
         options |= {"activation": activation, "in_head": True, "init": init}
-        head = partial(PixelClassifier, backbone.width, hidden_features=hidden_features, **options)
+        options |= {"hidden_features": hidden_features}
+        head: Callable[[int], PixelClassifier] = partial(PixelClassifier, backbone.width, **options)
         self.backbone = backbone
         self.boundary_head = head(2)
         self.direction_head = head(directions)
