@@ -148,7 +148,7 @@ def read_image(data: bytes) -> Read:
     if header.alpha and _by_pillow(data, "RGBA")[..., 3].min() < 255:
         raise LossyError("transparent pixels; save it without an alpha channel")
     array, orientation = decode_image(data), 1
-    if has_exif(data):
+    if b"Exif" in data or b"eXIf" in data:
         orientation = _orientation(data, array)
     notes = {
         TURNED_IMAGE: orientation != 1,
@@ -158,11 +158,6 @@ def read_image(data: bytes) -> Read:
         SEVERAL_IMAGES: header.several,
     }
     return Read(array, data, "; ".join(note for note, applies in notes.items() if applies), orientation)
-
-
-def has_exif(data: bytes) -> bool:
-    """Whether a PNG or JPEG may hold EXIF, which may turn it."""
-    return b"Exif" in data or b"eXIf" in data
 
 
 def _orientation(data: bytes, image: np.ndarray) -> int:

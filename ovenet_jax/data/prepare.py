@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from ovenet_jax import files
 from ovenet_jax.data import storage
-from ovenet_jax.data.image_files import Read, has_exif, oriented_like, read_image, read_label
+from ovenet_jax.data.image_files import Read, oriented_like, read_image, read_label
 from ovenet_jax.data.inventory import Counted, as_json, digest_of, form_of
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.data.walk import Note, counted
@@ -197,8 +197,7 @@ def aligned_label(sample: Sample, read: Callable[[bytes], Read] = read_label) ->
     """The label of a sample, as `read` reads it, turned as its image is. Raises OSError, ValueError: a file cannot be
     read."""
     assert sample.label
-    label, image = read(sample.label.read_bytes()), sample.image.read_bytes()
-    return oriented_like(label, read_image(image)) if has_exif(image) else label
+    return oriented_like(read(sample.label.read_bytes()), read_image(sample.image.read_bytes()))
 
 
 def _ahead(function: Callable, items: Sequence) -> Iterator:
