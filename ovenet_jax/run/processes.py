@@ -151,7 +151,7 @@ async def _receive_all(
             index, task = message["index"], message["task"]
             if not 0 < index < (place.count if task[PROCESSES] == own[PROCESSES] else LONGEST_LINE):
                 raise ValueError(f"no process {index}")
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, asyncio.CancelledError):  # the last when the meeting ends
             writer.close()
             return
         finally:
