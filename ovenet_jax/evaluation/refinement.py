@@ -4,7 +4,6 @@ Offsets come from a SegFix, or from an OVeNet where its confidence is above one 
 `python -m ovenet_jax.segfix.refine` refines files.
 """
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -37,21 +36,20 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
     """
     network = restore_network(config.model, folder, config.eval.checkpoint)
     evaluator = Evaluator(config, network.graphdef, identity.classes_of(folder), answer_only=True)
-    refiner = Refiner(config)
+    refinement = Refinement(config)
     split, protocol, classes = config.data.eval_split, evaluator.inference.protocol, evaluator.task.classes
     what = {
         "split": split,
         "step": network.step,
-        "refiner": refiner.name,
+        "refiner": refinement.name,
         "eval": config.eval.to_dict(),
         "data": evaluator.source.identity,
     }
     parallel.say(
-        f"Refining predictions of {folder}, step {network.step}, on {split} with {refiner.name}: "
+        f"Refining predictions of {folder}, step {network.step}, on {split} with {refinement.name}: "
         f"{len(evaluator.source)} images, {protocol}."
     )
-    observer = Refinement(config.model.num_classes, refiner)
-    evaluation = evaluator.run(network.params, network.statistics, observers=[observer])
+    evaluation = evaluator.run(network.params, network.statistics, observers=[refinement])
     assert evaluation is not None  # nothing interrupts it
     if jax.process_index() == 0:
         scores = scores_in(evaluation)
@@ -66,9 +64,10 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
         print(f"Written: {target}")
 
 
-class Refiner:
-    """The network of the workdir config.eval.segfix, run with its own config: a SegFix, whose offsets are scaled as
-    published, or an OVeNet, whose seeds are used where its confidence is above one half."""
+class Refinement:
+    """An `Observer` of the scores of segfix/scores.py, before and after refinement by the network of the workdir
+    config.eval.segfix, run with its own config: a SegFix, whose offsets are scaled as published, or an OVeNet, whose
+    seeds are used where its confidence is above one half."""
 
     def __init__(self, config: ConfigDict):
         folder = Path(config.eval.segfix)
@@ -81,28 +80,18 @@ class Refiner:
         if its.data.name == config.data.name and "root" in config.data:
             its.data.root = config.data.root  # where the class table is now
         self._predictor = restored(its, folder, its.eval.checkpoint)
-        self.name = f"step {self._predictor.network.step} of {folder}"
+        self.name, self._num_classes = f"step {self._predictor.network.step} of {folder}", config.model.num_classes
 
-    def shifts(self, samples: Sequence[dict]) -> list[Shift]:
-        """Per sample the function that refines its label map."""
+    def measure(self, batch: Batch) -> tuple[jax.Array, list[Shift]]:
+        """The label maps of a batch, and per sample the function that refines its label map."""
         found: dict[int, Shift] = {}
-        numbered = (sample | {"row": row} for row, sample in enumerate(samples))
+        numbered = (sample | {"row": row} for row, sample in enumerate(batch.samples))
         for one, prediction in chain.from_iterable(self._predictor.over(numbered)):
             assert (offsets := prediction.offsets)  # a refiner has them
             own, confidence = offsets
             moved = own if confidence is None else seeds_where_sure(own, confidence)
             found[one["row"]] = shift_by(moved, SEMANTIC_SCALE if confidence is None else 1)
-        return [found[row] for row in range(len(samples))]
-
-
-class Refinement:
-    """An `Observer` of the scores of segfix/scores.py, before and after."""
-
-    def __init__(self, num_classes: int, refiner: Refiner):
-        self._num_classes, self._refiner = num_classes, refiner
-
-    def measure(self, batch: Batch) -> tuple[jax.Array, list[Shift]]:
-        return batch.class_maps[batch.segmentation.answer], self._refiner.shifts(batch.samples)
+        return batch.class_maps[batch.segmentation.answer], [found[row] for row in range(len(found))]
 
     def found(self, samples: list[dict], measured: tuple[np.ndarray, list[Shift]]) -> Evaluation:
         def score(sample: dict, before: np.ndarray, shift: Shift) -> Scores:

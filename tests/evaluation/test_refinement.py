@@ -134,7 +134,7 @@ def test_a_refiner_that_was_trained_further_has_a_report_of_its_own(runs, tmp_pa
     monkeypatch.setattr(refinement.Evaluator, "run", lambda *_, **__: Evaluation(sums=sums))
     names = ["step 5 of segfix", "step 7 of segfix"]
     for name in (*names, names[1]):
-        monkeypatch.setattr(refinement, "Refiner", lambda _, name=name: SimpleNamespace(name=name))
+        monkeypatch.setattr(refinement, "Refinement", lambda _, name=name: SimpleNamespace(name=name))
         refinement.evaluate_refined(config, tmp_path)
     reports = [json.loads(path.read_text()) for path in tmp_path.glob("evaluation/*/report.json")]
     assert sorted(report["what"]["refiner"] for report in reports) == names
@@ -145,7 +145,7 @@ def test_where_nothing_is_labelled_refinement_has_no_scores(runs, tmp_path, monk
     monkeypatch.setattr(refinement, "restore_network", lambda *_: Network(3, None, {}, {}))
     sums = refinement.as_sums(scores.scores_of(np.full_like(label, 255), label, label, 19))
     monkeypatch.setattr(refinement.Evaluator, "run", lambda *_, **__: Evaluation(sums=sums))
-    monkeypatch.setattr(refinement, "Refiner", lambda _: SimpleNamespace(name="step 5 of segfix"))
+    monkeypatch.setattr(refinement, "Refinement", lambda _: SimpleNamespace(name="step 5 of segfix"))
     refinement.evaluate_refined(runs[0][0], tmp_path)
     (report,) = tmp_path.glob("evaluation/*/report.json")
     for title in scores.MEANS:
@@ -166,9 +166,9 @@ def test_a_refiner_of_another_version_has_the_default_of_a_key_that_it_lacks(run
     config.eval.segfix = str(tmp_path)
     if key == "window":  # which has none
         with pytest.raises(UserError, match="config.json is damaged: config.eval.window is missing; it must be"):
-            refinement.Refiner(config)
+            refinement.Refinement(config)
     else:
-        assert refinement.Refiner(config).name == f"step 0 of {tmp_path}"
+        assert refinement.Refinement(config).name == f"step 0 of {tmp_path}"
 
 
 def test_predictions_that_a_network_cannot_make_are_named(runs):
