@@ -135,10 +135,8 @@ ELSEWHERE = {  # where a file or a run is needed to read them
 
 @cache
 def keys_of_model(described_model: str) -> frozenset[str]:
-    """Those of a model, as JSON, that are read where it is created in a small size."""
+    """Those of a model, as JSON, that are read where it is created."""
     model = ConfigDict(described.with_tuples(json.loads(described_model)))
-    width = {"width": 4, "layer1_width": 4, "stem_width": 4, "widths": (4, 4, 4, 4), "stem": (4,)}
-    model.backbone.update({key: size for key, size in width.items() if key in model.backbone})
     read: set[str] = set()
     nnx.eval_shape(lambda: create_model(Recording(model, read, "model.")))
     return frozenset(read)
@@ -146,7 +144,16 @@ def keys_of_model(described_model: str) -> frozenset[str]:
 
 def keys_of_parts(config: ConfigDict) -> set[str]:
     """Those that are read where what trains, tests and predicts is put together."""
-    read = set(keys_of_model(json.dumps(config.model.to_dict())))
+    model = ConfigDict(config.model.to_dict())  # of the least sizes, which many variants have in common
+    sizes = {"width": 4, "layer1_width": 4, "stem_width": 4, "widths": (4, 4, 4, 4), "stem": (4,), "layer1_blocks": 1}
+    sizes |= {"modules": (1, 1, 1), "blocks": 1} if model.backbone.name != "resnet" else {"blocks": (1, 1, 1, 1)}
+    model.backbone.update({key: size for key, size in sizes.items() if key in model.backbone})
+    if "multi_grid" in model.backbone:
+        model.backbone.multi_grid = (1,)
+    if "offset" in model:
+        model.offset.modules = (1,)
+    model.num_classes = 9  # as a SegFix
+    read = set(keys_of_model(json.dumps(model.to_dict())))
     recording = Recording(config, read)
     task = task_of(recording, TOY_STREETS)
     task.create_loss()
