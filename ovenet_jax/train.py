@@ -77,8 +77,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
         counting() as compilations,
         closing(Checkpoints(folder / "checkpoints", keep=config.keep_checkpoints)) as checkpoints,
     ):
-        finished = _is_over(config, checkpoints)
-        if not finished:
+        if not (finished := _is_over(config, checkpoints)):
             with enough_memory(TRAINING_MEMORY):
                 packed = parallel.replicated_shapes(mesh, jax.eval_shape(packing.pack, state))
                 compiled = compile_step(step_function, packed, *batch_shapes(config, mesh))

@@ -1,12 +1,9 @@
 """The published optimizer, SGD with momentum under a poly schedule, and AdamW, composed from optax."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import jax.numpy as jnp
 import optax
-
-if TYPE_CHECKING:
-    from ml_collections import ConfigDict
 
 HEADS = ("head.", "offset_head.")  # prefixes of the names of their parameters
 
@@ -24,8 +21,8 @@ def warmup(steps: int) -> optax.Schedule:
     return lambda step: jnp.minimum((jnp.asarray(step, jnp.result_type(float)) + 1) / steps, 1.0) ** 4
 
 
-def from_config(config: "ConfigDict") -> tuple[optax.Schedule, optax.GradientTransformation]:
-    """The schedule of config.optimizer over config.steps, and the optimizer that follows it."""
+def from_config(config: Any) -> tuple[optax.Schedule, optax.GradientTransformation]:
+    """The schedule of config.optimizer over config.steps (a ConfigDict), and the optimizer that follows it."""
     settings = config.optimizer
     schedule = poly_schedule(settings.rate, config.steps, settings.power)
     keys = ("momentum", "weight_decay", "head_rate_multiplier", "warmup_steps", "name", "clip_norm")
