@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import grain
 import numpy as np
@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 from ovenet_jax import files
 from ovenet_jax.data import folder, storage, toy_streets, trees, worker
 from ovenet_jax.data.augment import Act, RandomBrightness, RandomFlip, RandomScaleCrop, resize_short_side
+from ovenet_jax.data.image_folder import ImageFolder
 from ovenet_jax.data.inventory import digest_of
 from ovenet_jax.data.labels import TOY_STREETS, Labels
 from ovenet_jax.data.official import TREES
@@ -121,14 +122,6 @@ def _reader(prepared: Path, builder: Builder) -> tfds.core.DatasetBuilder:
         ) from error
 
 
-class Samples(Protocol):
-    """Whatever is read sample by sample. Worker processes are given it pickled."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> dict: ...
-
-
 @dataclass(frozen=True, eq=False)
 class Source:
     """Random access to the samples of a split, in the order of their files. Can be pickled.
@@ -185,6 +178,9 @@ def _name(record: dict) -> str:
     if not files.is_inside(name):
         raise ValueError(f"its name {name!r} leads out of folders")
     return name
+
+
+Samples = Source | ImageFolder  # what is read sample by sample; worker processes are given it pickled
 
 
 def augmentations(settings: ConfigDict, classes: Labels) -> list[Act]:
