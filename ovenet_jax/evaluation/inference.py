@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.devices import parallel
+from ovenet_jax.devices.parallel import LayOut
 from ovenet_jax.evaluation.protocol import Pass, Protocol, Taps, canvas_size, passes, shapes
 from ovenet_jax.models import parameters
 from ovenet_jax.models.contracts import Output
@@ -198,13 +199,7 @@ def read(
 
 
 def _forward(
-    params: Arrays,
-    statistics: Arrays,
-    image: jax.Array,
-    *,
-    graphdef: nnx.GraphDef,
-    answer_only: bool,
-    lay_out: parallel.LayOut,
+    params: Arrays, statistics: Arrays, image: jax.Array, *, graphdef: nnx.GraphDef, answer_only: bool, lay_out: LayOut
 ) -> Segmentation:
     """The network's output for normalised images, at its stride, with its stored BatchNorm statistics."""
     model = parameters.merge(graphdef, params, statistics)

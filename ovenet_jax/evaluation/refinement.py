@@ -38,13 +38,8 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
     evaluator = Evaluator(config, network.graphdef, identity.classes_of(folder), answer_only=True)
     refinement = Refinement(config)
     split, protocol, classes = config.data.eval_split, evaluator.inference.protocol, evaluator.task.classes
-    what = {
-        "split": split,
-        "step": network.step,
-        "refiner": refinement.name,
-        "eval": config.eval.to_dict(),
-        "data": evaluator.source.identity,
-    }
+    what = {"split": split, "step": network.step, "eval": config.eval.to_dict(), "data": evaluator.source.identity}
+    what["refiner"] = refinement.name
     parallel.say(
         f"Refining predictions of {folder}, step {network.step}, on {split} with {refinement.name}: "
         f"{len(evaluator.source)} images, {protocol}."

@@ -26,12 +26,8 @@ class _Parser(argparse.ArgumentParser):
 
 def parser(module: str, description: str) -> argparse.ArgumentParser:
     """A parser with the arguments that all commands take."""
-    made = _Parser(
-        prog=f"python -m {module}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    layout = argparse.RawDescriptionHelpFormatter
+    made = _Parser(prog=f"python -m {module}", description=description, formatter_class=layout, allow_abbrev=False)
     made.add_argument("--labels", type=folder, required=True, help="folder of label PNGs, and its subfolders")
     made.add_argument("--out", type=folder, required=True, help="new folder for the output")
     made.add_argument("--dataset", help="class table of the labels: a data set's name, or your classes.yaml")

@@ -21,7 +21,7 @@ from ovenet_jax.models.segfix import SegFixOutput
 
 # (output, label, batch_labels=None) -> terms, of which "total" is minimised
 Loss = Callable[..., dict[str, jax.Array]]
-ClassWeights = Sequence[float] | None
+ClassWeights = Sequence[float] | jax.Array | None
 
 
 class Ohem(NamedTuple):
@@ -44,7 +44,7 @@ def cross_entropy(
     logits: jax.Array,
     label: jax.Array,
     *,
-    class_weights: Sequence[float] | jax.Array | None = None,
+    class_weights: ClassWeights = None,
     align_corners: bool,
     batch_labels: jax.Array | None = None,
 ) -> jax.Array:
@@ -187,11 +187,7 @@ def rarity(label: jax.Array, num_classes: int) -> jax.Array:
 
 
 def pixel_losses(
-    logits: jax.Array,
-    label: jax.Array,
-    class_weights: Sequence[float] | jax.Array | None,
-    align_corners: bool,
-    softmax: bool = True,
+    logits: jax.Array, label: jax.Array, class_weights: ClassWeights, align_corners: bool, softmax: bool = True
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Per pixel [B, H, W]: weighted cross entropy, class weight (both 0 where ignored), true class's probability.
 
@@ -211,7 +207,7 @@ def _target(label: jax.Array) -> jax.Array:
     return jnp.where(label == IGNORE, 0, label).astype(jnp.int32)
 
 
-def _weight(label: jax.Array, class_weights: Sequence[float] | jax.Array | None, dtype: jnp.dtype) -> jax.Array:
+def _weight(label: jax.Array, class_weights: ClassWeights, dtype: jnp.dtype) -> jax.Array:
     """The weight of every pixel's class, 0 where ignored."""
     weight = 1.0 if class_weights is None else jnp.asarray(class_weights, dtype)[_target(label)]
     return jnp.where(label == IGNORE, 0.0, weight)
