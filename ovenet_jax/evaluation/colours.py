@@ -26,10 +26,8 @@ def offset_colors(offset: np.ndarray, max_length: float) -> np.ndarray:
     """The colour wheel: `offset` [H, W, 2], pixels, x right and y down -> uint8 [H, W, 3].
 
     Hue is the direction (right red, down yellow-green, left cyan, up violet), saturation the length: zero is
-    white, `max_length` pixels and beyond are the full colour.
+    white, `max_length` (above 0) pixels and beyond are the full colour.
     """
-    if not max_length > 0:
-        raise ValueError(f"max_length is {max_length}; expected a length in pixels above 0")
     x, y = offset[..., 0].astype(np.float32), offset[..., 1].astype(np.float32)
     hue = np.degrees(np.arctan2(y, x)) % 360
     saturation = np.clip(np.hypot(x, y) / max_length, 0, 1)

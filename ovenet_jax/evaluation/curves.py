@@ -52,8 +52,6 @@ def distance_bins(label: np.ndarray) -> np.ndarray:
         differ = (first != second) & (first != IGNORE) & (second != IGNORE)
         touching[ahead] |= differ
         touching[behind] |= differ
-    if not touching.any():
-        return np.full(label.shape, len(DISTANCES), np.uint8)
     distance = cv2.distanceTransform((~touching).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
     bins = np.digitize(np.arange(DISTANCES[-1] + 1), DISTANCES).astype(np.uint8)  # of whole pixels
     return bins[np.minimum(distance, DISTANCES[-1]).astype(np.uint8)]

@@ -19,12 +19,6 @@ def test_a_zero_offset_is_white_and_colour_grows_with_length_up_to_the_maximum()
     assert colors.tolist() == [[255, 255, 255], [255, 128, 128], [255, 0, 0], [255, 0, 0]]
 
 
-@pytest.mark.parametrize("length", [0.0, -1.0, float("nan")])
-def test_a_wheel_without_length_is_refused(length):
-    with pytest.raises(ValueError, match="max_length is .*above 0"):
-        offset_colors(np.zeros((2, 2, 2), np.float32), length)
-
-
 def test_labels_take_the_palettes_colours_and_ignored_pixels_black():
     colors = label_colors(np.array([[SKY, ROAD], [IGNORED, CAR]], np.uint8), CLASSES)
     assert colors.dtype == np.uint8
