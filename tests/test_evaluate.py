@@ -198,13 +198,14 @@ def test_two_processes_find_what_one_finds(tmp_path):
 
 
 def test_a_report_on_something_else_gets_a_folder_of_its_own(tmp_path):
-    for what, name in (
+    for settings, name in (
         ({"bucket": 1}, "val"),
         ({"bucket": 32}, "val_2"),
         ({"bucket": 1}, "val"),
         ({"scales": (1.0,)}, "val_3"),
         ({"scales": (1.0,)}, "val_3"),
     ):
+        what = {"split": "val", "eval": settings}
         folder = new_folder(tmp_path, "val", what)
         assert folder.name == name
         (folder / "report.json").write_text(json.dumps({"what": what}))
