@@ -77,7 +77,8 @@ def _listen(index: int, connections: Connections) -> None:
 
 def _end(sentence: str, connections: Connections) -> None:
     _send(connections, sentence.encode())
-    print(f"Error: {sentence}", file=sys.stderr, flush=True)
+    with suppress(OSError):
+        print(f"Error: {sentence}", file=sys.stderr, flush=True)
     for worker in multiprocessing.active_children():
         worker.kill()
     os._exit(EXIT_INTERRUPTED)  # the other threads may wait for the lost process for minutes

@@ -198,7 +198,7 @@ async def _report(place: Place, address: tuple[str, int], own: Digests, timeout:
     while (left := deadline - time.monotonic()) > 0:
         writer = None
         try:
-            connection = socket.create_connection(address, timeout=left)
+            connection = socket.create_connection(address, timeout=min(left, READ_SECONDS))
             reader, writer = await asyncio.open_connection(sock=connection, limit=LONGEST_LINE * place.count)
             writer.write(message)
             # process 0 answers when all have come, or its time is over

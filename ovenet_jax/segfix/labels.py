@@ -5,12 +5,15 @@ wherever a boundary is predicted. Evaluation classes are offsets: 0 none, 1 + `d
 """
 
 import colorsys
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ovenet_jax.data.labels import IGNORE, Labels
 from ovenet_jax.segfix.directions import direction_classes, offset_table, stored_angle
-from ovenet_jax.segfix.ground_truth import GroundTruth
+
+if TYPE_CHECKING:  # ground truth needs OpenCV, losses and metrics do not
+    from ovenet_jax.segfix.ground_truth import GroundTruth
 
 NEAR = 5  # largest distance from a border, in pixels, that counts as near a boundary
 NO_OFFSET_COLOR = (255, 255, 255)
@@ -41,7 +44,7 @@ def offset_of_class(directions: int) -> np.ndarray:
     return np.concatenate([np.zeros((1, 2), np.int8), offset_table(directions)])
 
 
-def training_label(truth: GroundTruth, ignored: np.ndarray, directions: int) -> np.ndarray:
+def training_label(truth: "GroundTruth", ignored: np.ndarray, directions: int) -> np.ndarray:
     """The training class of every pixel, IGNORE where `ignored` [H, W]: uint8 [H, W]."""
     stored = np.arange(256)
     near = np.where(stored <= NEAR, directions, 0).astype(np.uint8)

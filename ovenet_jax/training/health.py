@@ -37,11 +37,16 @@ def watched(step_function: Step, policy: str) -> Step:
         finite = jnp.isfinite(measures["loss_total"]) & jnp.isfinite(measures["parameter_norm"])
         if policy == "skip":
             kept = jax.tree.map(partial(jnp.where, finite), after, state)
-            opt_state = optax.tree.set(kept.opt_state, count=after.step)
+            opt_state = optax.tree.set(kept.opt_state, _is_of_a_schedule, count=after.step)
             after = kept._replace(step=after.step, opt_state=opt_state)
         return after, measures | {"finite": finite}
 
     return train_step
+
+
+def _is_of_a_schedule(path: tuple, _: object) -> bool:
+    """Whether this is the counter of a schedule; Adam's own counts the updates of its moments."""
+    return getattr(path[-1], "tuple_name", "") == optax.ScaleByScheduleState.__name__
 
 
 class FiniteWatch:

@@ -118,9 +118,10 @@ def read_file(path: Path, entry: str = "") -> dict[str, np.ndarray]:
 
 
 def _state_dict(content: Any, path: Path, entry: str) -> dict[str, np.ndarray]:
-    if content == {}:
+    if not isinstance(content, dict):
+        content = {"": content if isinstance(content, pth_file.Foreign) else None}
+    if not content:
         raise UserError(f"{path} holds an empty state dict; save the network's state_dict() and import that.")
-    content = content if isinstance(content, dict) else {"": content}
     dicts = {str(name): x for name, x in content.items() if isinstance(x, dict)} | {"": content}
     arrays = {name: {k: x for k, x in part.items() if isinstance(x, np.ndarray)} for name, part in dicts.items()}
     found = {name: part for name, part in arrays.items() if part}

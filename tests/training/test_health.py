@@ -44,6 +44,18 @@ def test_a_skipped_step_changes_nothing_but_the_step_and_the_place_in_the_schedu
     assert after == state(2, w=0.5, mean=0.5, momentum=3.5)
 
 
+def test_a_skipped_step_does_not_count_as_an_update_of_adams_moments():
+    def step(state, image, label):
+        advanced = optax.tree.set(state.opt_state, count=state.step + 1)
+        return state._replace(step=state.step + 1, opt_state=advanced), {"loss_total": label, "parameter_norm": image}
+
+    counters = (optax.ScaleByAdamState(jnp.int32(0), {}, {}), optax.ScaleByScheduleState(jnp.int32(0)))
+    before = TrainState(jnp.int32(0), {}, {}, counters)
+    after, _ = watched(step, "skip")(before, jnp.float32(1), jnp.float32(np.nan))
+    adam, schedule = after.opt_state
+    assert (int(adam.count), int(schedule.count)) == (0, 1)
+
+
 def test_a_finite_step_is_the_same_under_both_policies():
     arguments = (state(0, w=1, mean=2, momentum=3), jnp.float32(0.5), jnp.float32(0))
     skip, stop = (jax.jit(watched(steep_step, policy))(*arguments) for policy in ("skip", "stop"))

@@ -126,13 +126,6 @@ def test_the_baselines_have_one_loss_term(tiny_model):
     assert jax.eval_shape(lambda: loss(model(image), label)).keys() == {"total"}
 
 
-def test_ohem_needs_a_batch_of_whole_groups(tiny_model):
-    settings = config(tiny_model, batch_size=3)
-    settings.loss.ohem.on = True
-    with pytest.raises(UserError, match="config.batch_size=3 must be a multiple of"):
-        task_of(settings).create_loss()
-
-
 def test_normalisation_maps_the_mean_colour_to_zero():
     image = jnp.asarray(np.round(255 * np.array([0.485, 0.456, 0.406])), jnp.uint8).reshape(1, 1, 1, 3)
     assert_allclose(NORMALISATION(image), 0, atol=0.01)

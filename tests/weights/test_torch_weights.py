@@ -316,6 +316,13 @@ def test_a_checkpoint_without_a_state_dict_is_named(torch, tmp_path, content):
         read_file(tmp_path / "w.pth")
 
 
+@pytest.mark.parametrize("shape", [(2, 3), ()])
+def test_an_array_alone_is_no_state_dict(torch, tmp_path, shape):
+    torch.save(torch.zeros(shape), tmp_path / "w.pth")
+    with pytest.raises(UserError, match="w.pth holds no state dict"):
+        read_file(tmp_path / "w.pth")
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match="nowhere.pth is not a file"):
         read_file(tmp_path / "nowhere.pth")
