@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from threading import Event
 from typing import Any, TextIO
 
@@ -52,13 +53,17 @@ class UserError(Exception):
         self.exit_code = exit_code
 
 
+def number_of(error: BaseException) -> int:
+    """The errno of a fault of the system, also where TensorStore gives it in its text; 0 for others."""
+    marked = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(marked[1]) if marked else getattr(error, "errno", None) or 0
+
+
 def cause_of(error: BaseException) -> str:
     """The message for a fault of the machine, also where `error` was raised while that was handled; "" for others."""
     message = str(error)
-    marked = re.search(r"os_error_code='(\d+)'", message)  # by TensorStore
-    number = int(marked[1]) if marked else getattr(error, "errno", None)
     place = str(getattr(error, "filename", None) or "")
-    if cause := CAUSES.get(number or 0):
+    if cause := CAUSES.get(number_of(error)):
         if cause == DISK and "/dev/shm" in place:
             cause = SHARED_MEMORY
         return f"{place}: {cause}" if place else cause
@@ -91,7 +96,9 @@ class _Output(io.FileIO):
             return len(data)
 
 
-def _lasting(stream: TextIO) -> TextIO:
+def _lasting(stream: TextIO | None) -> TextIO:
+    if stream is None:  # closed, as by 2>&-
+        return Path(os.devnull).open("w")
     try:
         output = io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False))
     except io.UnsupportedOperation:  # no file, but memory, as in a notebook

@@ -67,6 +67,26 @@ def test_what_the_machine_does_is_told_with_what_helps(error, said, capsys):
     assert f"Error: {said}" in capsys.readouterr().err
 
 
+MISTAKE = """
+import sys
+from ovenet_jax.errors import UserError, run
+
+def command():
+    print("begins")
+    raise UserError("no such folder.")
+
+sys.exit(run(command))
+"""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_command_without_stdout_or_stderr_ends_with_its_code(closed):
+    shell = ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, MISTAKE]
+    ended = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (2, "" if closed.startswith(">") else "begins\n")
+    assert ended.stderr == ("" if "2" in closed else "Error: no such folder.\n")
+
+
 def test_the_cause_is_found_behind_what_it_leads_to():
     """As when grain cannot start a process, and fails to end it."""
     with pytest.raises(AssertionError) as failure:

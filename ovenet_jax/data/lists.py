@@ -2,7 +2,7 @@
 
 A list file is named after its split, train.lst, val.lst or test.lst, as HRNet publishes them: a line names an image and
 its label, relative to the root and separated by white space; test.lst may name only images. Further columns are not
-read. LIP's lists are called trainList.txt, valList.txt or testvalList.txt, and their paths begin below two folders.
+read. LIP's lists are called trainList.txt, valList.txt or testvalList.txt, and their paths may begin below two folders.
 Lines may end as on Windows, since no path can hold a carriage return. A path that is absolute, climbs up by `..` or
 leads out of the root by a link is reported as a fault, and so is every other malformed line.
 """
@@ -33,13 +33,15 @@ def read_list(
     file: Path, root: Path, folders: tuple[str, str] = ("", "")
 ) -> tuple[list[tuple[Path, Path | None]], list[str]]:
     """(image, label or None) of each valid line, and one sentence for each fault. folders: those of images and labels
-    under the root, "" if paths begin at the root."""
+    under the root, below which paths begin that do not lead from the root to a file; "" for none."""
     lines, faults = read_lines(file)
-    images_alone = file.stem == "test" and all(len(columns) == 1 for columns in lines.values())
+    images_alone = file.stem in ("test", "testList") and all(len(columns) == 1 for columns in lines.values())
     pairs: list[tuple[Path, Path | None]] = []
     for number, columns in lines.items():
         paths = [
-            path if PurePath(path).is_relative_to(folder) or not folder else f"{folder}/{path}"
+            f"{folder}/{path}"
+            if folder and _fault_of(path, root) and not PurePath(path).is_relative_to(folder)
+            else path
             for path, folder in zip(columns[: 1 if images_alone else 2], folders, strict=False)
         ]
         odd = [fault for fault in (_fault_of(path, root) for path in paths) if fault]

@@ -85,6 +85,8 @@ def open_split(data: ConfigDict, split: str) -> "Source":
     prepared = Path(builder.data_dir)
     if not prepared.exists():
         raise UserError(f"{data.name} is not prepared in {prepared}; call prepare first.")
+    if builder.data_set.official and "val" not in builder.data_set.official:
+        split = re.sub(r"\bval\b", "test", split)  # of COCO-Stuff, see trees.py
     names = re.findall(r"[a-z]\w*", split)  # also of "train[:90%]+val"
     if not names or not builder.data_set.splits.keys() >= set(names):
         choices = ", ".join(builder.data_set.splits)

@@ -17,7 +17,7 @@ from orbax.checkpoint import checkpoint_manager, checkpoint_managers
 
 from ovenet_jax import files
 from ovenet_jax.devices import parallel
-from ovenet_jax.errors import EXIT_INTERRUPTED, UserError, cause_of
+from ovenet_jax.errors import EXIT_INTERRUPTED, UserError, cause_of, number_of
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.run import checksums
 from ovenet_jax.run.state import TrainState
@@ -332,7 +332,7 @@ def _read_by_all(read: Callable[[], Any]) -> Any:
     except jax.errors.JaxRuntimeError:  # of the devices
         raise
     except Exception as error:  # Orbax raises plain Exceptions for damaged files
-        if cause_of(error) and getattr(error, "errno", None) != errno.EIO:
+        if cause_of(error) and number_of(error) != errno.EIO:
             raise  # the machine's fault, not that of the files
         fault = repr(error)[:200]
     if fault := parallel.first_of(fault):

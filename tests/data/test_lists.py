@@ -142,6 +142,17 @@ def test_the_lists_of_lip_name_files_in_two_folders(tmp_path):
     assert (names(data, "train"), names(data, "val")) == (["train100_7"], ["val101_6"])
 
 
+@pytest.mark.parametrize("name", ["test.lst", "testList.txt"])
+def test_a_list_of_lip_may_name_test_images_alone(tmp_path, name):
+    data = trees.write_lip(tmp_path)
+    data.lists = str(tmp_path)
+    images = sorted(path.relative_to(data.root) for path in Path(data.root).glob("Testing_images/*/*.jpg"))
+    (tmp_path / name).write_text("".join(f"{image}\n" for image in images))
+    pipeline.prepare(data)
+    assert names(data, "test") == [image.stem for image in images] != []
+    assert not pipeline.open_split(data, "test").has_labels
+
+
 def test_the_val_list_of_coco_stuff_is_its_split_test(tmp_path):
     data = trees.write_coco_stuff(tmp_path)
     data.lists = str(tmp_path)
@@ -149,4 +160,4 @@ def test_the_val_list_of_coco_stuff_is_its_split_test(tmp_path):
         name = f"COCO_train2014_{i:012d}"
         write(data, split, f"images/{name}.jpg annotations/{name}.png\n")
     pipeline.prepare(data)
-    assert names(data, "test") == ["COCO_train2014_000000000004"]
+    assert names(data, "test") == names(data, "val") == ["COCO_train2014_000000000004"]

@@ -190,6 +190,19 @@ def test_a_fault_of_the_machine_sets_no_checkpoint_aside(tmp_path, monkeypatch, 
     assert steps(tmp_path) == [1, 2]
 
 
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "I/O error"), ValueError("Reading [os_error_code='5']")])
+def test_a_file_that_the_disk_cannot_read_is_damaged(tmp_path, monkeypatch, error):
+    def check(folder, _):
+        if folder.name == "2":
+            raise error
+
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(state(step, step))
+        monkeypatch.setattr("ovenet_jax.run.checksums.check", check)
+        assert_equal(checkpoints.restore_latest(state()), (state(1, 1), ()))
+
+
 def test_no_flipped_bit_goes_unnoticed(tmp_path, capsys):
     """In any file that a restore reads: the checkpoint is set aside, and the one before is used."""
     with closing(Checkpoints(tmp_path / "whole")) as checkpoints:
