@@ -212,6 +212,8 @@ def read_any_image(data: bytes) -> Read:
             array, notes = _in_rgb(picture, deep)
     except (ValueError, MemoryError):
         raise
+    except MemoryError:
+        raise
     except Exception as error:  # whatever a damaged file makes Pillow raise
         raise ValueError("does not decode as an image") from error
     return Read(array, data, "; ".join(notes))
@@ -272,6 +274,8 @@ def _by_pillow(data: bytes, mode: str) -> np.ndarray:
     try:
         Image.open(io.BytesIO(data)).verify()  # the checksums of all chunks; after that nothing else can be read
         return np.array(Image.open(io.BytesIO(data)).convert(mode))
+    except MemoryError:
+        raise
     except Exception as error:  # whatever a damaged file makes Pillow raise
         raise ValueError("does not decode as an image") from error
 
