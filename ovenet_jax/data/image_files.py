@@ -212,8 +212,6 @@ def read_any_image(data: bytes) -> Read:
             array, notes = _in_rgb(picture, deep)
     except (ValueError, MemoryError):
         raise
-    except MemoryError:
-        raise
     except Exception as error:  # whatever a damaged file makes Pillow raise
         raise ValueError("does not decode as an image") from error
     return Read(array, data, "; ".join(notes))
