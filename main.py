@@ -141,18 +141,19 @@ def parse_flags(arguments: list[str]) -> list[str]:
 
 
 def _with_config_file(arguments: list[str]) -> list[str]:
-    """The arguments with the name of a config replaced by its file. Raises UserError: an unknown name."""
+    """The arguments with the name of a config replaced by its file. Raises UserError: an unknown name, no such file."""
     result = list(arguments)
     for i, argument in enumerate(arguments):
-        given = re.fullmatch(r"(--?config=|)(\w+)(:.*)?", argument)
+        given = re.fullmatch(r"(--?config=|)(\w+|.*\.py)(:.*)?", argument)
         if given and (given[1] or arguments[i - 1] in ("--config", "-config")):
-            file = CONFIGS / f"{given[2]}.py"
-            known = _configs()
-            if given[2] not in known:
-                similar = errors.nearest(given[2], {name: name for name in known})
+            name, known = given[2], _configs()
+            if name in known:
+                result[i] = f"{given[1]}{CONFIGS / name}.py{given[3] or ''}"
+            elif not Path(files.at_home(name)).is_file():
+                kind = "config file" if name.endswith(".py") else "config"
+                similar = errors.nearest(Path(name).stem, {name: name for name in known})
                 listed = f"known: {', '.join(known)}; or give a file, --config=FILE.py"
-                raise UserError(f"There is no config {given[2]!r}{similar}; {listed}.")
-            result[i] = f"{given[1]}{file}{given[3] or ''}"
+                raise UserError(f"There is no {kind} {name!r}{similar}; {listed}.")
     return result
 
 

@@ -1,4 +1,4 @@
-"""Parameters and operations of the OCNet series: python -m benchmarks.model_zoo > docs/model_zoo.md
+"""Parameters and operations of the networks: python -m benchmarks.model_zoo > docs/model_zoo.md
 
 Nothing is trained or compiled: parameters are counted in the initialised networks, operations in their traces. It takes
 some minutes.
@@ -30,6 +30,7 @@ FILES = {
 SEVEN = '--config.eval.flip --config.eval.scales="(0.5,0.75,1.0,1.25,1.5,1.75,2.0)"'
 OPENSEG = "openseg's model zoo"
 OCNET = "OCNet.pytorch's README"
+HRNET = "HRNet's README"
 
 
 class Row(NamedTuple):
@@ -42,7 +43,10 @@ class Row(NamedTuple):
     flags: str = ""
 
 
+WITH_OFFSETS = {"hrnet": "thesis", "hrnet_ocr": "ovenet"}  # named by the code that published them; others: ovenet_...
 ROWS = (
+    Row("cityscapes", "hrnet", "80.9", HRNET),
+    Row("cityscapes", "hrnet_ocr", "81.6", HRNET),
     Row("cityscapes", "base_oc_r101", "79.49", OPENSEG),
     Row("cityscapes", "isa_r101", "79.55", OPENSEG),
     Row("cityscapes", "ocr_r101", "79.63", OPENSEG),
@@ -78,7 +82,6 @@ class Published(NamedTuple):
     source: str
 
 
-HRNET = "HRNet's README"
 MMSEGMENTATION = "mmsegmentation's README, 160k steps"
 PADDLESEG = "PaddleSeg's README"
 NOT_FOUND = "not found"
@@ -105,11 +108,12 @@ TRAIN_ALONE = {  # Cityscapes' networks with OCR train on train+val; numbers on 
     "ovenet": " --config.data.train_split=train --config.steps=143748",
 }
 
-BEFORE = """# The OCNet series
+BEFORE = """# Model zoo
 
 Made by `python -m benchmarks.model_zoo > docs/model_zoo.md`; what is published was not trained again here.
 
-Every head on every backbone is a variant `[ovenet_]HEAD_BACKBONE` of every data set's config, with OVeNet's offsets or
+HRNet's own networks and OVeNet are the variants `hrnet`, `hrnet_ocr` and `ovenet` of the configs. Of the OCNet series
+every head on every backbone is a variant `[ovenet_]HEAD_BACKBONE` of every data set's config, with OVeNet's offsets or
 without.
 
 - Heads: `fcn`, `fcn_no_aux` (without its auxiliary head), `ocr` (also what OCNet's paper calls Fast-OC), `ocr_b` (half
@@ -124,7 +128,8 @@ that of HRNet's own code, which OVeNet stands on. Neither loads the other's weig
 ## Networks
 
 GFLOPs: two operations per multiply-add, convolutions and matrix products alone, at the size behind them. In brackets:
-with offsets (`ovenet_` before the variant). Rows without a published number are there to be compared.
+with offsets (`ovenet_` before the variant; `thesis` for `hrnet`, `ovenet` for `hrnet_ocr`). Rows without a published
+number are there to be compared.
 
 | config | backbone | head | parameters [M] | GFLOPs | published mIoU [%] |
 |---|---|---|---|---|---|
@@ -216,12 +221,12 @@ def main() -> None:
 def document(measure: Callable[[ConfigDict], tuple[int, int]]) -> str:
     """docs/model_zoo.md; `measure` gives parameters and operations of a config's network at its test size."""
     lines = [table_line(row, measure) for row in ROWS]
-    commands = dict.fromkeys(command_line(row.file, row.variant) for row in ROWS)
+    commands = dict.fromkeys(command_line(row.file, row.variant) for row in ROWS if row.variant not in WITH_OFFSETS)
     after = AFTER.format(
         seven=SEVEN,
         commands="\n".join(commands),
         to_be_reached="\n".join(
-            f"| `{x.file}.py:{x.variant}` | {x.one_scale} | {x.scales_and_flip} | {x.source} |" for x in TO_BE_REACHED
+            f"| `{x.file}:{x.variant}` | {x.one_scale} | {x.scales_and_flip} | {x.source} |" for x in TO_BE_REACHED
         ),
         their_commands="\n".join(dict.fromkeys(command_line(x.file, x.variant, training_of(x)) for x in TO_BE_REACHED)),
     )
@@ -230,14 +235,15 @@ def document(measure: Callable[[ConfigDict], tuple[int, int]]) -> str:
 
 def table_line(row: Row, measure: Callable[[ConfigDict], tuple[int, int]]) -> str:
     """A row of the table."""
-    plain, offsets = (FILES[row.file].get_config(f"{prefix}{row.variant}") for prefix in ("", "ovenet_"))
+    with_offsets = WITH_OFFSETS.get(row.variant, f"ovenet_{row.variant}")
+    plain, offsets = map(FILES[row.file].get_config, (row.variant, with_offsets))
     (count, work), (count_offsets, work_offsets) = measure(plain), measure(offsets)
     height, width = test_size(plain)
     model = plain.model
     backbone = "ResNet-101" if model.backbone.name == "resnet" else f"HRNet-W{model.backbone.width}"
     published = f"{row.miou} ({row.source})" if row.miou else ""
     return (
-        f"| `{row.file}.py:{row.variant}` | {backbone} | {model.head.name} "
+        f"| `{row.file}:{row.variant}` | {backbone} | {model.head.name} "
         f"| {count / 1e6:.2f} ({count_offsets / 1e6:.2f}) "
         f"| {work / 1e9:.1f} ({work_offsets / 1e9:.1f}) at {height}x{width} | {published} |"
     )
@@ -248,7 +254,7 @@ def command_line(file: str, variant: str, training: str = "") -> str:
     backbone = "r101" if "r101" in variant else "w48"
     config = f"configs/{file}.py:{variant}"
     command = f"python main.py --config={config} --config.init.base=runs/imagenet-{backbone}{training}"
-    return f"| `{file}.py:{variant}` | `{command}` |"
+    return f"| `{file}:{variant}` | `{command}` |"
 
 
 def training_of(published: Published) -> str:

@@ -123,7 +123,7 @@ class Key(NamedTuple):
 
 
 KEYS = {
-    "name": Key(OWN, TEXT, "file and variant; the default workdir is runs/<name>"),
+    "name": Key(OWN, TEXT, "file and variant; the default workdir is `runs/<name>`"),
     "seed": Key(0, whole(0), "seed of initial values, dropout, order of the data and augmentation"),
     "batch_size": Key(OWN, whole(1), "images per step, over all devices", "TRAIN.BATCH_SIZE_PER_GPU, of all GPUs"),
     "steps": Key(OWN, whole(1), "number of training steps", "TRAIN.END_EPOCH, in epochs"),

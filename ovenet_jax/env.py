@@ -13,7 +13,8 @@ import ovenet_jax
 
 PACKAGES = (
     *("jax", "jaxlib", "jax-cuda13-plugin", "jax-cuda12-plugin", "flax", "optax", "orbax-checkpoint", "grain"),
-    *("tensorflow-datasets", "ml_collections", "numpy", "opencv-python-headless"),
+    *("tensorflow-datasets", "ml_collections", "numpy", "scipy", "opencv-python-headless"),
+    *("pillow", "matplotlib", "tensorflow"),
 )
 VARIABLES = ("JAX_", "XLA_", "TF_CPP_", "CUDA_", "NVIDIA_", "NCCL_", "SLURM_", "OMPI_", "OMP_", "LD_", "XDG_CACHE_HOME")
 DRIVER = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")

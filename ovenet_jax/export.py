@@ -50,14 +50,15 @@ def export(config: ConfigDict, folder: Path, form: str | None) -> None:
         or that of another model; an architecture that no published code base has names for.
     """
     if form not in FORMS:
-        raise UserError(f"--mode=export needs a form: --form={', '.join(FORMS)}.")
+        given = f"--form={form}" if form else "--form is missing"
+        raise UserError(f"{given}: it must be one of {', '.join(FORMS)}.")
     if form != "stablehlo" and find_spec(form) is None:
         helps = f"`pip install {form}`, or ovenet_jax with its extra [{form}]"
         raise UserError(f"--form={form} needs the package {form}: {helps}.")
     if jax.process_count() > 1:
         raise UserError("--mode=export is the work of one process; leave out --processes.")
     target = folder / "export" / form
-    files.refuse_existing(target, "--workdir")
+    files.refuse_existing(target, "")
     task = task_of(config, identity.classes_of(folder))
     workdir.note_differences(folder, config)
     task.prepare()
@@ -65,7 +66,7 @@ def export(config: ConfigDict, folder: Path, form: str | None) -> None:
     params, statistics = jax.device_get((network.params, network.statistics))
     program = _program(network.graphdef, config, task)
     ours, size = partial(program, params, statistics), tuple(config.eval.window)
-    with files.new_folder(target, "--workdir") as unfinished:
+    with files.new_folder(target, "") as unfinished:
         file = unfinished / FORMS[form]
         if form == "stablehlo":
             theirs = _write_program(ours, size, file)

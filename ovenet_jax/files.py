@@ -73,7 +73,7 @@ def incomplete(path: Path, writer: str = "") -> Path:
 @contextmanager
 def new_folder(folder: Path, option: str) -> Iterator[Path]:
     """Yields a temporary folder that is renamed to `folder` at the end (unless it is empty), and removed on failure.
-    Raises UserError where `folder`, which the flag `option` chooses, exists or cannot be written."""
+    Raises UserError where `folder`, which the flag `option` chooses if there is one, exists or cannot be written."""
     refuse_existing(folder, option)
     unfinished = incomplete(folder)
     with writing(folder, option):
@@ -97,10 +97,10 @@ def clear(folder: Path) -> None:
 
 
 def refuse_existing(folder: Path, option: str) -> None:
-    """Raises UserError where `folder`, which the flag `option` chooses, is there already."""
+    """Raises UserError where `folder`, which the flag `option` chooses if there is one, is there already."""
     if folder.exists() or folder.is_symlink():
-        helps = f"move it away, or choose another {option}"
-        raise UserError(f"{folder} exists already and is not overwritten; {helps}.")
+        another = option and f", or choose another {option}"
+        raise UserError(f"{folder} exists already and is not overwritten; move it away{another}.")
 
 
 OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # whatever the path
@@ -108,8 +108,8 @@ OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # wha
 
 @contextmanager
 def writing(place: Path, option: str) -> Iterator[None]:
-    """Turns an OSError in the `with` into a UserError: that `place`, which the flag `option` chooses, cannot be
-    written, or that another file cannot be used."""
+    """Turns an OSError in the `with` into a UserError: that `place`, which the flag `option` chooses if there is one,
+    cannot be written, or that another file cannot be used."""
     try:
         yield
     except OSError as error:
@@ -119,7 +119,7 @@ def writing(place: Path, option: str) -> Iterator[None]:
         named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else here
         other = Path(named).absolute()
         if here.is_relative_to(other) or any(map(other.is_relative_to, (here, incomplete(here)))):
-            sentence = f"{place} cannot be written ({reason}); fix that or choose another {option}."
+            sentence = f"{place} cannot be written ({reason}); fix that{option and f' or choose another {option}'}."
         else:
             sentence = f"{other} cannot be used ({reason}), so nothing was written at {place}."
         raise UserError(sentence) from error

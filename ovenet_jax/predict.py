@@ -64,16 +64,16 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
             for line in images.left_out:
                 parallel.say(f"Note: {line}")
     classes = known_classes(config, task, any_count=source is not None)
-    target, option = (out, "--out") if out else (folder / "predictions" / name, "--workdir")
+    target = out or folder / "predictions" / name
     parts = _parts(config, task, classes, files.incomplete(target))
     network = restore_network(config.model, folder, config.eval.checkpoint)
     predictor = Predictor(config, network, task, classes)
     with parallel.all_or_none():
-        files.refuse_existing(target, option)
+        files.refuse_existing(target, "--out")
     first = jax.process_index() == 0
     what = f"{len(images)} images of {name} with step {network.step} of {folder}"
     parallel.say(f"Predicting {what}, {predictor.inference.protocol}.")
-    with files.new_folder(target, option) if first else files.writing(target, option):
+    with files.new_folder(target, "--out") if first else files.writing(target, "--out"):
         parallel.barrier()  # the first process has made the folder
         written = _write_all(images, predictor, parts, config.data.workers)
         unreadable, wrong, notes = (list(chain(*parallel.gather(found))) for found in written)

@@ -99,8 +99,8 @@ def test_a_state_dict_comes_back_bit_for_bit(make_run, tmp_path, form, request, 
 
 def test_exports_that_cannot_be_are_refused(make_run, tmp_path, monkeypatch):
     config, folder = make_run("hrnet_tiny")
-    for form in (None, "caffe"):
-        with pytest.raises(UserError, match="needs a form: --form=torch, safetensors, stablehlo"):
+    for form, said in ((None, "--form is missing"), ("onnx", "--form=onnx")):
+        with pytest.raises(UserError, match=f"{said}: it must be one of torch, safetensors, stablehlo"):
             export.export(config, folder, form)
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "safetensors", None)
@@ -112,11 +112,11 @@ def test_exports_that_cannot_be_are_refused(make_run, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="checkpoints does not exist; train first"):
         export.export(config, tmp_path / "untrained", "stablehlo")
     (folder / "export/stablehlo").mkdir(parents=True)
-    with pytest.raises(UserError, match="stablehlo exists already and is not overwritten"):
+    with pytest.raises(UserError, match="stablehlo exists already and is not overwritten; move it away[.]"):
         export.export(config, folder, "stablehlo")
 
 
 def test_the_command_line_exports(make_run):
     _, folder = make_run("hrnet_tiny")
     sentence = command_line.refusal("--config=configs/camvid.py:hrnet_tiny", "--mode=export", f"--workdir={folder}")
-    assert sentence.startswith("--mode=export needs a form")
+    assert sentence.startswith("--form is missing: it must be")

@@ -208,7 +208,7 @@ def test_an_option_given_twice_is_refused(folder, given, name):
     ("flags", "sentence"),
     [
         ("--config.data.root=~/data", "HOME/data: no such folder"),
-        ("--mode=predict --source=~/images", "--source=HOME/images is not a folder"),
+        ("--mode=predict --source=~/images", "There is no file or folder HOME/images"),
         ("--mode=compare --source=~/a,~/b", "HOME/a holds no run"),
         ("--mode=evaluate --workdir=~/run", "HOME/run holds no run"),
     ],
@@ -235,7 +235,8 @@ def test_a_tilde_in_a_config_file_is_the_home_folder(tmp_path, monkeypatch):
     ("config", "sentence"),
     [
         ("configs/camvid.py:deeplab", "Config variant 'deeplab' is unknown; choose one of ovenet, hrnet_ocr, hrnet"),
-        ("configs/nowhere.py", "--config cannot be loaded"),
+        ("configs/nowhere.py", "There is no config file 'configs/nowhere.py'; known: acdc, "),
+        ("cityscapes.py:ovenet", "There is no config file 'cityscapes.py' (did you mean cityscapes?); known: "),
     ],
 )  # fmt: skip
 def test_an_unknown_config_is_refused_in_one_sentence(folder, config, sentence):

@@ -36,7 +36,7 @@ def test_help_lists_the_flags(tmp_path, start):
 def test_the_machine_is_described_for_a_report_of_a_bug(tmp_path):
     result = run(sys.executable, "-m", "ovenet_jax", "--mode=env", folder=tmp_path)
     assert result.returncode == 0, result.stderr
-    for said in ("ovenet_jax: ", "Python: 3", "jaxlib: ", "cores: ", "memory: ", "devices: ", "JAX_PLATFORMS: cpu"):
+    for said in ("ovenet_jax: ", "Python: 3", "pillow: 1", "cores: ", "memory: ", "devices: ", "JAX_PLATFORMS: cpu"):
         assert said in result.stdout
 
 

@@ -25,7 +25,7 @@ class ImageFolder:
             folder, (self._files, others) = source, walk(source, PREDICTED_SUFFIXES)
             self.left_out = said(counted(others))
         else:
-            raise UserError(f"--source={source} is not a folder; give one with images, or an image.")
+            raise UserError(f"There is no file or folder {source}; give --source a folder with images, or an image.")
         if not self._files:
             beside = "".join(f" ({line})" for line in self.left_out[:5])
             kinds = ", ".join(PREDICTED_SUFFIXES)

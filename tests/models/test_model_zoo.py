@@ -53,7 +53,7 @@ def test_the_parameters_in_the_document_are_those_of_the_networks(monkeypatch):
     for draw in ("backbone_kernel", "default"):
         monkeypatch.setattr(InitialValues, draw, lambda _, shape, *__: np.zeros(shape, np.float32))
     monkeypatch.setattr(model_zoo, "operations", lambda *_: 0)
-    written = re.findall(r"^\| `(\w+)\.py:(\w+)` .*\| ([\d.]+) \([\d.]+\) \| [\d.]+ \(", DOCUMENT.read_text(), re.M)
+    written = re.findall(r"^\| `(\w+):(\w+)` .*\| ([\d.]+) \([\d.]+\) \| [\d.]+ \(", DOCUMENT.read_text(), re.M)
     assert len(written) == len(model_zoo.ROWS)
     for file, variant, millions in dict.fromkeys(written):
         count, _ = model_zoo.measure(model_zoo.FILES[file].get_config(variant))
