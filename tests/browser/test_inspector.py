@@ -240,7 +240,7 @@ def test_keys_move_from_pixel_to_pixel(opened):
         settle(page)
         assert link(page)["layer"] == "truth"
         page.keyboard.press("n")
-        page.wait_for_function("document.querySelector('#inspector').dataset.ready === 'image 1'")
+        page.wait_for_function("() => document.querySelector('#inspector').dataset.ready === 'image 1'")
 
 
 def test_a_stroke_counts_its_pixels(opened):
@@ -294,7 +294,7 @@ def test_tables_sort_and_charts_come(opened):
 def test_images_of_the_inspector_are_linked(opened):
     with opened() as page:
         page.locator("td a, th a").nth(1).click()
-        page.wait_for_function("document.querySelector('#inspector').dataset.ready === 'image 1'")
+        page.wait_for_function("() => document.querySelector('#inspector').dataset.ready === 'image 1'")
 
 
 def test_names_are_text(opened):
