@@ -183,7 +183,8 @@ def _find_config(arguments: list[str]) -> None:
     saved = workdir.read_config(folder)
     if saved is None:
         raise UserError(f"{wanted}; {folder} holds no run, so it has no saved config (config.json).")
-    config_flags.DEFINE_config_dict("config", saved, "that of the run", allow_override=True)
+    every = described.defaults() | described.leaves(saved.to_dict())  # a given key may give effect to another one
+    config_flags.DEFINE_config_dict("config", described.nested(every), "that of the run", allow_override=True)
 
 
 def _help() -> str:

@@ -128,10 +128,9 @@ def _checked_mesh(config: ConfigDict, task: Task) -> Mesh:
 
 def _is_over(config: ConfigDict, checkpoints: Checkpoints) -> bool:
     """Whether the latest checkpoint is evaluated, and that of the last step or config.patience steps after the best."""
-    latest = checkpoints.latest_step()
-    if latest is None or not checkpoints.is_scored(latest):
-        return False
-    return 0 < config.patience <= latest - checkpoints.step_of("best") or latest == config.steps
+    scored = checkpoints.is_scored(latest := checkpoints.latest_step() or 0)
+    over = scored and (0 < config.patience <= latest - checkpoints.step_of("best") or latest == config.steps)
+    return parallel.gather(over)[0]  # process 0 decides, as files may be seen later by others
 
 
 @dataclass

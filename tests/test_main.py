@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+from ovenet_jax import described
+from ovenet_jax.configs import camvid
+from ovenet_jax.run import workdir
 from tests import command_line
 from tests.camvid_tree import write_tree
 from tests.free_port import free_address
@@ -283,6 +286,19 @@ def test_a_run_is_asked_by_its_workdir_alone(folder, trained, users_cache):
     output = command_line.output(f"--workdir={moved}", "--mode=evaluate", "--config.eval.worst=2", **users_cache)
     assert f"Using the config of {moved}, with --config.eval.worst=2." in output
     assert final_table(output).splitlines()[:-1] == final_table(trained).splitlines()[:-1]
+
+
+def test_a_key_may_be_given_to_a_run_with_the_one_that_gives_it_effect(tmp_path):
+    workdir.claim(tmp_path, described.resolved(camvid.get_config("ovenet_tiny")))
+    given = {"non_finite.policy": "skip", "non_finite.limit": 50, "loss.ohem.on": True, "loss.ohem.keep": 7}
+    given |= {"augment.scale_range": (), "augment.scale_factor": 9, "augment.brightness": 3}
+    given |= {"augment.brightness_share": 0.25}
+    options = [f"--config.{key}={value}" for key, value in given.items()]
+    output = command_line.output(f"--workdir={tmp_path}", "--mode=config", *options)
+    for key, value in given.items():
+        assert f" {key} = {value!r} " in output
+    refused = command_line.refusal(f"--workdir={tmp_path}", "--mode=config", "--config.non_finite.limit=50")
+    assert "config.non_finite.limit has an effect with non_finite.policy='skip' only; leave it out." in refused
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import cache, partial
 from operator import itemgetter
 from pathlib import Path
@@ -19,12 +20,13 @@ from ovenet_jax import files
 from ovenet_jax.devices import parallel
 from ovenet_jax.errors import EXIT_INTERRUPTED, UserError, cause_of, number_of
 from ovenet_jax.models.parameters import Arrays
-from ovenet_jax.run import checksums
+from ovenet_jax.run import checksums, workdir
 from ovenet_jax.run.state import TrainState
 
 ITEMS = ("model", "training")
 NOT_IN_PATHS = "*?[\\"  # Orbax looks for files by patterns, TensorStore takes a backslash for a slash
 SCORE = checkpoint_manager.METRIC_ITEM_NAME
+RANK = itemgetter("miou", "minus_step")  # of metrics; the best is the earliest of those with the highest mIoU
 
 
 class Checkpoints:
@@ -34,15 +36,15 @@ class Checkpoints:
 
     Saving is asynchronous; a checkpoint is complete when it has been read back for its checksums and is on the disk.
     The `keep` latest and the best are kept, older ones are deleted only when a newer one is complete; leftovers of
-    interrupted saves are removed. With `read_only` only what is damaged is touched, since a training may be saving
-    there. All processes call the same methods.
+    interrupted saves are removed. With `read_only` only what is damaged is touched, and nothing where a training may be
+    saving. All processes call the same methods.
 
     Raises:
       UserError: `folder` does not exist (`read_only`), or cannot be written.
     """
 
     def __init__(self, folder: Path, read_only: bool = False, keep: int = 2):
-        self.folder, self._keep, self._saving, self._failure = folder, keep, 0, ""
+        self.folder, self._read_only, self._keep, self._saving, self._failure = folder, read_only, keep, 0, ""
         if read_only and not folder.is_dir():
             raise UserError(f"{folder} does not exist; train first, or check --workdir.")
         if not read_only:
@@ -52,20 +54,15 @@ class Checkpoints:
             with parallel.all_or_none(), files.writing(folder, "--workdir"):
                 files.make_folder(folder)
                 tempfile.TemporaryFile(dir=folder).close()
-        self._manager = self._open(read_only)
+        self._manager = self._open()
 
-    def _open(self, read_only: bool = False) -> "_Manager":
-        best = checkpoint_managers.BestN(
-            get_metric_fn=itemgetter("miou"), n=1, reverse=False, keep_checkpoints_without_metrics=False
-        )
+    def _open(self) -> "_Manager":
+        best = checkpoint_managers.BestN(get_metric_fn=RANK, n=1, keep_checkpoints_without_metrics=False)
+        kept = checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(self._keep), best])
         # made asynchronously, a directory that cannot be made would be waited for for minutes
         saving = ocp.AsyncOptions(post_finalization_callback=self._seal, create_directories_asynchronously=False)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-                [checkpoint_managers.LatestN(self._keep), best]
-            ),
-            cleanup_tmp_directories=not read_only,
-            async_options=saving,
+            preservation_policy=kept, cleanup_tmp_directories=not self._read_only, async_options=saving
         )
         handlers = {item: _tree_handler() for item in ITEMS}
         return _Manager(self.folder.absolute(), item_handlers=handlers, options=options)
@@ -178,8 +175,8 @@ class Checkpoints:
             raise UserError(f"{self.folder} holds no checkpoint; train first, or check --workdir.")
         if which == "latest":
             return steps
-        scores = {step: found["miou"] for step in steps if (found := self._manager.metrics(step))}
-        return sorted(steps, key=lambda step: scores.get(step, -1.0), reverse=True)  # ties: the latest
+        ranks = {step: RANK(found) for step in steps if (found := self._manager.metrics(step))}
+        return sorted(steps, key=lambda step: ranks.get(step, (-1.0, 0)), reverse=True)  # without scores: the latest
 
     def _steps(self) -> list[int]:
         """The complete steps, ascending."""
@@ -223,16 +220,20 @@ class Checkpoints:
 
     def _set_aside(self, damaged: dict[int, str], instead: int) -> None:
         for step, error in damaged.items():
-            target = self.folder / f"{step}.damaged"
             if jax.process_index() == 0:
-                shutil.rmtree(target, ignore_errors=True)
-                failure = _failure_of(partial((self.folder / str(step)).rename, target))
-                renamed = f"could not be renamed ({failure})" if failure else f"is renamed to {target.name}"
+                failure = _failure_of(partial(self._rename, step))
+                renamed = f"could not be renamed ({failure})" if failure else f"is renamed to {step}.damaged"
                 fault = f"checkpoint {step} in {self.folder} cannot be read ({error})"
                 parallel.say(f"Warning: {fault}; it {renamed}, and checkpoint {instead} is used.")
         if damaged:
             parallel.barrier()
             self._manager.reload()
+
+    def _rename(self, step: int) -> None:
+        target = self.folder / f"{step}.damaged"
+        with workdir.held(self.folder.parent) if self._read_only else nullcontext():  # never beside a training
+            shutil.rmtree(target, ignore_errors=True)
+            (self.folder / str(step)).rename(target)
 
     def _restore_state(self, step: int, like: TrainState, collected: Any) -> tuple[TrainState, Any]:
         items = _items(like, collected)
@@ -293,7 +294,7 @@ class _Manager(ocp.CheckpointManager):
         except (OSError, ValueError) as error:
             _say_once(f"Warning: {file} is damaged ({error}); checkpoint {step} counts as not evaluated.")
             return None
-        return found if math.isfinite(found["miou"]) else None
+        return found | {"minus_step": -step} if math.isfinite(found["miou"]) else None
 
 
 _say_once = cache(parallel.say)
@@ -345,7 +346,7 @@ def _failure_of(act: Callable[[], Any]) -> str:
     try:
         act()
     except Exception as error:
-        if not isinstance(error, OSError) and "os_error_code" not in str(error):  # TensorStore's mark of one
+        if not (isinstance(error, OSError | UserError) or number_of(error)):
             raise
         return cause_of(error) or getattr(error, "strerror", None) or str(error)[-200:]
     return ""

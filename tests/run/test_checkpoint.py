@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +18,7 @@ import pytest
 
 from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
+from ovenet_jax.run import workdir
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.run.state import TrainState
 from tests.places import ROOT
@@ -78,6 +79,15 @@ def test_a_later_score_makes_the_best_of_a_checkpoint(tmp_path):
     with closing(Checkpoints(tmp_path)) as again:
         again.score(2, 0.6)
         assert again.step_of() == 2
+
+
+def test_the_earliest_of_equal_scores_is_the_best_and_is_kept(tmp_path):
+    with closing(Checkpoints(tmp_path, keep=1)) as checkpoints:
+        for step in (1, 2, 3, 4):
+            checkpoints.save(state(step))
+            checkpoints.score(step, 0.5)
+        assert checkpoints.step_of() == 1
+    assert steps(tmp_path) == [1, 4]
 
 
 def test_without_an_evaluation_the_latest_is_the_best(tmp_path):
@@ -249,6 +259,20 @@ def test_the_best_of_the_others_stands_in_for_a_damaged_best(tmp_path, monkeypat
     with closing(Checkpoints(tmp_path, read_only=True)) as checkpoints:
         assert [checkpoints.restore_model(which, *like)[0] for which in ("best", "latest")] == [1, 2]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "3.damaged"]
+
+
+def test_a_reader_renames_nothing_beside_a_training(tmp_path, capsys):
+    folder = tmp_path / "checkpoints"
+    with closing(Checkpoints(folder)) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(state(step, step))
+    damage(folder / "2")
+    for training, left in ((workdir.held(tmp_path), ["1", "2"]), (nullcontext(), ["1", "2.damaged"])):
+        with training, closing(Checkpoints(folder, read_only=True)) as checkpoints:
+            assert checkpoints.restore_model("best", state().params, state().statistics)[0] == 1
+        said = capsys.readouterr().out
+        assert ("it could not be renamed (" in said and "which trains or imports there" in said) == ("2" in left)
+        assert sorted(path.name for path in folder.iterdir()) == left
 
 
 def test_a_checkpoint_without_checksums_is_read(tmp_path):

@@ -17,7 +17,7 @@ import pytest
 
 from ovenet_jax.data import pipeline
 from ovenet_jax.devices import parallel
-from ovenet_jax.errors import cause_of
+from ovenet_jax.errors import UserError, cause_of
 from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.run.interruption import Agreement
@@ -114,7 +114,7 @@ def test_a_run_interrupted_anywhere_ends_as_the_uninterrupted_one(config, whole,
 def test_a_run_that_gets_no_better_ends_early(config, tmp_path, monkeypatch, capsys):
     """By AdamW with clipped gradients; of its checkpoints the best and the last one are kept."""
     score = Checkpoints.score
-    monkeypatch.setattr(Checkpoints, "score", lambda self, step, miou: score(self, step, miou / 1000**step))
+    monkeypatch.setattr(Checkpoints, "score", lambda self, step, _: score(self, step, 0.25))
     config = config.copy_and_resolve_references()
     config.optimizer.update({"name": "adamw", "clip_norm": 1.0})
     config.update({"steps": 100, "evaluate_every": 1, "patience": 2, "keep_checkpoints": 1})
@@ -123,6 +123,10 @@ def test_a_run_that_gets_no_better_ends_early(config, tmp_path, monkeypatch, cap
     assert saved_steps(tmp_path) == [1, 3]
     assert train(config, tmp_path)
     assert "Compiling" not in capsys.readouterr().out
+    # Process 0 says whether it is over: here it does so where this process sees no checkpoint.
+    monkeypatch.setattr(parallel, "gather", lambda own: [True if own is False else own])
+    with pytest.raises(UserError, match="holds no checkpoint"):
+        train(config, tmp_path / "new")
 
 
 @pytest.mark.usefixtures("whole")
