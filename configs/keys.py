@@ -87,16 +87,16 @@ class When(NamedTuple):
 
 ALWAYS = When("", lambda _: True)
 SEGFIX = When("in a SegFix", lambda v: v.get("model.head.name") == "segfix")
-CLASSES = When("where a network learns classes, so not in a SegFix", lambda v: not SEGFIX.holds(v))
+CLASSES = When("in networks that learn classes, not in a SegFix", lambda v: not SEGFIX.holds(v))
 OFFSETS = When("in networks with offsets", lambda v: "model.offset.branch" in v)
-AUX = When("where the head has an auxiliary classifier", lambda v: "model.head.aux.kernel_size" in v)
+AUX = When("with a head that has an auxiliary classifier", lambda v: "model.head.aux.kernel_size" in v)
 OHEM = When("with loss.ohem.on", lambda v: CLASSES.holds(v) and bool(v.get("loss.ohem.on")))
 OHEM_AUX = When("with loss.ohem.on and an auxiliary classifier", lambda v: OHEM.holds(v) and AUX.holds(v))
 OHEM_PROBABILITIES = When(
     "with loss.ohem.on, in networks with offsets and without model.offset.logits",
     lambda v: OHEM.holds(v) and OFFSETS.holds(v) and not v.get("model.offset.logits"),
 )
-FILES = When("where the data set is made of files", lambda v: v.get("data.name") != "toy_streets")
+FILES = When("with a data set of files", lambda v: v.get("data.name") != "toy_streets")
 NO_RANGE = When("without augment.scale_range", lambda v: not v.get("augment.scale_range"))
 BRIGHTNESS = When("with augment.brightness", lambda v: bool(v.get("augment.brightness")))
 SKIP = When("with non_finite.policy='skip'", lambda v: v.get("non_finite.policy") == "skip")
@@ -160,7 +160,7 @@ KEYS = {
     "model.backbone.blocks": Key(
         PART,
         Values(
-            "a whole number of at least 1, or of a ResNet (layer 1, 2, 3, 4), each such a number",
+            "a whole number of at least 1; for a ResNet (layer 1, 2, 3, 4), each such a number",
             lambda x: whole(1).include(x) or each(whole(1), "layer 1, 2, 3, 4").include(x),
         ),
         "residual blocks per branch of HRNet, or per layer of a ResNet",
@@ -264,7 +264,7 @@ KEYS = {
     "augment.pad_color": Key((0, 0, 0), each(whole(0), "red, green, blue"), "colour around images smaller than crops"),
     "augment.pad_anywhere": Key(False, FLAG, "random padding on all sides; False: at the bottom and right", "pad_mode"),
     "augment.short_side": Key(0, whole(0), "resizes the shorter side to it first; 0: no"),
-    "augment.resize": Key((), each(whole(1), "height, width", optional=True), "resizes mirrored images to it (LIP)"),
+    "augment.resize": Key((), each(whole(1), "height, width", optional=True), "resizes to it after mirroring (LIP)"),
     "augment.rare_class_crops": Key(0.0, SHARE, "probability of crops around a class, rare classes more often"),
     "eval.checkpoint": Key("best", one_of("best", "latest"), "which checkpoint of the run"),
     "eval.precision": Key("float32", PRECISION, "type of the network in evaluations, whatever the type in training"),

@@ -32,8 +32,8 @@ def compare(config: ConfigDict, source: str | None, folder: Path) -> None:
       UserError: fewer than two runs; a folder without a run, or runs with other data, classes or images than the first.
     """
     folders = [Path(name.strip()) for name in (source or "").split(",") if name.strip()]
-    if len(folders) < 2:
-        raise UserError("--mode=compare needs at least two runs: --source=DIR,DIR,... with their workdirs.")
+    if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
+        raise UserError("--mode=compare needs two runs or more, each once: --source=DIR,DIR,... with their workdirs.")
     with parallel.all_or_none():
         task = task_of(config)
         configs = [_config_of(run, config) for run in folders]
@@ -74,7 +74,7 @@ def compare(config: ConfigDict, source: str | None, folder: Path) -> None:
         files.write_json(target / "comparison.json", {"split": config.data.eval_split, **numbers})
         page = comparison.page(numbers, views, logs, classes, config.data.eval_split)
         files.write(target / "comparison.html", page)
-    print(f"Written: {target}")
+    print(f"Written: {target / 'comparison.html'}")
 
 
 def _config_of(run: Path, config: ConfigDict) -> ConfigDict:

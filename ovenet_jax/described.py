@@ -41,7 +41,7 @@ def check(config: ConfigDict, prefix: str = "") -> None:
 def unknown(key: str) -> str:
     """The message for a key that a config does not have."""
     if key in KEYS:
-        return f"config.{key} has an effect {KEYS[key].when.where or 'in other variants'} only; leave it out."
+        return f"config.{key} has an effect only {KEYS[key].when.where or 'in other variants'}; leave it out."
     known = {name.rpartition(".")[2]: name for name in KEYS} | {name: name for name in KEYS}
     similar = nearest(key, known) or nearest(key.rpartition(".")[2], known)
     return f"There is no key config.{key}{similar}; --mode=config lists all with their meanings."

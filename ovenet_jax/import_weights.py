@@ -24,9 +24,9 @@ from ovenet_jax.weights.published_names import describe, recognise, why_ignored
 def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> None:
     """Reads the checkpoint `source` into the configured network and saves that in `folder`, with `import.json`.
 
-    A network must be there as a whole. A backbone alone (ImageNet weights) is taken as the starting point of the
-    rest, which starting_point.py tells. The report says which code base has written the file and in which form of
-    BatchNorm, of every array where it comes from, and of every key of the file that was left out, why.
+    The file holds a whole network, or only a backbone (ImageNet weights), which starting_point.py completes. The report
+    names the code base that wrote the file, its form of BatchNorm, the origin of every array, and the reason for every
+    key that was left out.
 
     Raises:
       UserError: no file, one that cannot be read or does not fit, or a folder that holds checkpoints.

@@ -109,18 +109,18 @@ def test_keys_that_do_not_go_together_are_named(variant, changes, sentence):
     ("variant", "key", "where"),
     [
         ("hrnet", "freeze_base", "in networks with offsets"),
-        ("hrnet", "loss.aux_weight", "where the head has an auxiliary classifier"),
+        ("hrnet", "loss.aux_weight", "with a head that has an auxiliary classifier"),
         ("hrnet", "loss.ohem.keep", "with loss.ohem.on"),
         ("segfix", "augment.scale_factor", "without augment.scale_range"),
-        ("segfix", "loss.class_weights", "where a network learns classes, so not in a SegFix"),
-        ("segfix", "accumulate", "where a network learns classes, so not in a SegFix"),
+        ("segfix", "loss.class_weights", "in networks that learn classes, not in a SegFix"),
+        ("segfix", "accumulate", "in networks that learn classes, not in a SegFix"),
         ("ovenet", "predict.form", "in a SegFix"),
     ],
 )
 def test_a_key_without_effect_is_absent_and_refused(variant, key, where):
     config = camvid.get_config(variant)
     assert key not in described.leaves(described.resolved(config).to_dict())
-    with pytest.raises(UserError, match=f"config.{key} has an effect {where} only; leave it out"):
+    with pytest.raises(UserError, match=f"config.{key} has an effect only {where}; leave it out"):
         described.resolved(config, [key])
 
 

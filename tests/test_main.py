@@ -298,7 +298,7 @@ def test_a_key_may_be_given_to_a_run_with_the_one_that_gives_it_effect(tmp_path)
     for key, value in given.items():
         assert f" {key} = {value!r} " in output
     refused = command_line.refusal(f"--workdir={tmp_path}", "--mode=config", "--config.non_finite.limit=50")
-    assert "config.non_finite.limit has an effect with non_finite.policy='skip' only; leave it out." in refused
+    assert "config.non_finite.limit has an effect only with non_finite.policy='skip'; leave it out." in refused
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 Decoded pixels are in one file beside the records: the image, uint8 RGB [H, W, 3], then, unless the split has no labels,
 its train ids, uint8 [H, W]. A record holds their offset in that file and their checksums. The file is mapped into
 memory, so that a crop reads its own window and no more; checksums are compared when a process first reads a sample.
-Stored in a record, pixels would be copied and checked as a whole each time: 5 ms per Cityscapes image; all other work
-takes 2 ms.
+Pixels in the records would be copied and checked as a whole at each reading: 5 ms per Cityscapes image, where all other
+work takes 2 ms.
 """
 
 import contextlib

@@ -42,12 +42,11 @@ Sums = tuple[jax.Array, jax.Array]
 class Segmentation:
     """The output for B images on a canvas (H, W), each at its top left.
 
-    scores: float32 [B, H, W, K] by name (see TITLES), the sum over all passes of exp(logits), or of the logits. The
-    sums of pixels with logits beyond +-SAFE have a common factor, so that they are finite and not all 0.
-    answer: the name of the final prediction ("fused" for OVeNet). maps: scores [B, h, w, K] by name of the largest pass
-    over the whole image, at the network's resolution, with OVeNet's offset and confidence. Without such a pass: the
-    mean over passes at every STRIDE-th pixel of the canvas; logits then says whether these are logits or probabilities,
-    otherwise it is None.
+    scores: float32 [B, H, W, K] by name (see TITLES): sums over all passes of exp(logits) or of logits. Where logits
+    exceed +-SAFE, all sums of a pixel are scaled by one factor to stay finite. answer: the name of the final prediction
+    ("fused" for OVeNet). maps: scores [B, h, w, K] by name of the largest pass over the whole image, at the network's
+    resolution; offset, confidence: OVeNet's of that pass. If no pass covers the whole image, maps are means over the
+    passes at every STRIDE-th pixel of the canvas, of logits (`logits` True) or probabilities (False); else it is None.
     """
 
     scores: dict[str, jax.Array]

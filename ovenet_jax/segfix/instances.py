@@ -1,8 +1,8 @@
 """Instance predictions as Cityscapes takes them: refined, and their average precision.
 
-Per image a list <name>_pred.txt, in each line the path of a mask, beside the list or below, its label id and a score,
-with one space between. A mask is a PNG, in which whatever is not 0 belongs to the instance. Refined masks are 0 and
-255. An image without any instance has an empty list.
+Each image has a list <name>_pred.txt with a line per instance: path of its mask (beside the list or in a folder below),
+label id and score, separated by one space. A mask is a PNG whose pixels other than 0 belong to the instance. Refined
+masks hold 0 and 255. The list of an image without instances is empty.
 """
 
 import math

@@ -57,8 +57,8 @@ def refined_numbers(label: np.ndarray, shift: Shift) -> np.ndarray:
 def refined_ids(ids: np.ndarray, numbers: np.ndarray, shift: Shift) -> np.ndarray:
     """Label ids, uint8 [H, W], after `shift`. numbers: lookup table uint8 [256] from ids to train ids.
 
-    A pixel whose train id stays keeps its id. Others take the id of the pixel that they are read at or, between pixels,
-    an id that the map has for the rounded mean of train ids; they keep their own if there is none, or void among them.
+    A pixel whose train id does not change keeps its id. Every other pixel takes the id at the end of its shift or,
+    between pixels, an id of the rounded mean of their train ids; its own if the map has none or one of them is void.
     """
     own, shifted = numbers[ids], shift(ids)
     if shifted.dtype == np.uint8:

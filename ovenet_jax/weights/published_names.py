@@ -107,7 +107,7 @@ class CodeBase(NamedTuple):
     tells: patterns, each of which begins one of its keys. heads: by title, see published_heads.py. fed: what its
     networks are fed, by the keys of config.model, and how they resize; empty for a backbone alone. backbone: rules for
     keys that begin with "backbone.". parts: rules for what is inside of the parts of heads. one_module: queries and
-    keys are, stored under both names. in_place_abn: some of its networks have in-place ABN where others have
+    keys share a module, stored under both names. in_place_abn: some of its networks have in-place ABN where others have
     BatchNorm. absent: a pattern of our arrays that it does without, as if they were 0.
     """
 

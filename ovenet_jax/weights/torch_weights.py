@@ -41,7 +41,7 @@ def fold_in_place_abn(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndar
 
 
 def matched(names: Iterable[str], keys: Iterable[str]) -> dict[str, str]:
-    """Of these state-dict keys, those of our arrays of these names: key -> name."""
+    """The state-dict keys that belong to our arrays `names`: key -> name."""
     keys = list(keys)
     code_base = recognise(keys)
     title = code_base.title_of(keys)

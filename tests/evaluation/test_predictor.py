@@ -1,5 +1,7 @@
 """A network called from a program says what --mode=predict writes, of images of any kind."""
 
+import re
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from operator import methodcaller
 
@@ -17,6 +19,7 @@ from ovenet_jax.predict import predict
 from ovenet_jax.segfix.files import read_offsets
 from tests import trees
 from tests.camvid_tree import write_tree
+from tests.places import ROOT
 from tests.untrained import save_untrained, tiny
 
 SIZES = {"a": (32, 48), "b": (40, 30), "c": (32, 48)}
@@ -54,6 +57,24 @@ def test_all_pixels_are_those_of_the_command(run, network):
         np.testing.assert_array_equal(prediction.offsets.offset, offsets.offset)
         np.testing.assert_allclose(prediction.offsets.confidence, offsets.confidence, atol=1 / 255)
         assert prediction.classes.names[0] == "sky" and len(prediction.classes.colors) == 11
+
+
+def test_the_examples_of_the_pages_run(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    for name in ("demo-ovenet", "camvid-ovenet"):
+        (tmp_path / "runs" / name).symlink_to(run)
+    pages = "\n".join((ROOT / page).read_text() for page in ("docs/index.md", "docs/api.md"))
+    (in_readme,) = re.findall(r"In a program:\n\n((?: {4}.*\n|\n)+)", (ROOT / "README.md").read_text())
+    known = {}
+    for example in re.findall(r"```python\n(.*?)```", pages, re.DOTALL):
+        exec(example, known)
+    np.testing.assert_allclose(known["seed"], known["output"].seed.main, atol=1e-6)
+    assert known["fused"].shape == (*known["first"].label_map.shape, 11)
+    assert known["offset"].shape == (*known["confidence"].shape, 2) == (128, 256, 2)
+    Image.open("street.png").save("street.jpg")
+    exec(textwrap.dedent(in_readme), known)
+    assert known["prediction"].label_map.shape == (128, 256)
 
 
 def test_images_of_any_kind_are_one(run, network):
