@@ -270,7 +270,7 @@ def test_a_config_of_ones_own_that_does_not_work_is_told_in_one_sentence(tmp_pat
         ("--config.eval.scales=half", "config.eval.scales is ('half',); it must be one or more, each a number above 0"),
         ("--config.eval.scales=(0.5,-1)", "config.eval.scales is (0.5, -1); it must be one or more"),
         ("--config.eval.checkpoint=7", "config.eval.checkpoint is '7'; it must be one of 'best', 'latest'"),
-        ("--mode=predict --source=nowhere", "--source=nowhere is not a folder"),
+        ("--mode=predict --source=nowhere", "There is no file or folder nowhere"),
         ("--mode=predict --config.predict.ids=names", "config.predict.ids is 'names'; it must be one of 'label_ids'"),
         ("--config.model.head.classifier.hidden_features=8", "is of another model:"),
     ],
