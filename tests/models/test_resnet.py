@@ -117,7 +117,7 @@ def test_ovenet_copies_the_last_layer(resnet_model):
         *(
             (
                 {"backbone": {"blocks": blocks}},
-                "config.model.backbone.blocks is .*; it must be .*, or of a ResNet .layer 1, 2",
+                "config.model.backbone.blocks is .*; it must be .*; for a ResNet .layer 1, 2",
             )
             for blocks in [(1, 1, 2), (1, 1, 0, 2), (0, 1, 1, 2), (1, 1, 1, 2, 1)]
         ),
