@@ -21,7 +21,7 @@ SPLIT: dict[str, Form] = {
 
 
 def form_of(splits: Iterable[str], unlabelled: Collection[str]) -> Form:
-    """The form of an inventory of these splits as JSON. All but those of commit 27140ce have a `digest` of each."""
+    """The form of an inventory of these splits as JSON. Those of older versions lack the `digest` of each split."""
     labelled = {**SPLIT, "pixels": [int], "ignored_pixels": int}
     of_split = {split: SPLIT if split in unlabelled else labelled for split in splits}
     return {"name": str, "splits": of_split, "notes": [{"note": str, "files": int, "first": str}]}

@@ -233,7 +233,7 @@ def write_records(builder: Builder) -> dict:
 
 
 def read_inventory(builder: Builder) -> dict:
-    """The inventory of prepared data. That of commit 27140ce has no digests, which are computed from the source files.
+    """The inventory of prepared data. Older versions wrote no digests, which are computed from the source files.
 
     Raises:
       UserError: it is damaged.

@@ -23,7 +23,7 @@ from ovenet_jax.data.labels import Labels
 
 FORMS = ("compressed", "decoded")
 PIXELS = "pixels"  # the file, in the folder of the records
-CHECKSUMS = {"image": "image_checksum", "label": "label_checksum"}  # CRC-32; records of commit 27140ce have none
+CHECKSUMS = {"image": "image_checksum", "label": "label_checksum"}  # CRC-32; records of older versions have none
 
 
 def features(form: str) -> dict[str, tfds.features.FeatureConnector]:
