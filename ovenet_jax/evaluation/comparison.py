@@ -4,7 +4,7 @@ Intervals are Student's t confidence intervals of 95 % of a mean over independen
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,10 @@ from scipy import stats
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation.inspection import Inspected
-from ovenet_jax.evaluation.page import Page, Section, html
+from ovenet_jax.evaluation.page import html
 from ovenet_jax.evaluation.results import Evaluation
-from ovenet_jax.evaluation.run_page import LEARNED, learning_lines, logged_lines
+from ovenet_jax.evaluation.run_page import learning_curves
 from ovenet_jax.supervision.measures import class_scores
-from ovenet_jax.tables import percent
 
 LEVEL = 0.95
 
@@ -76,47 +75,21 @@ def most_different(groups: Mapping[str, Sequence[Evaluation]], count: int) -> li
 def page(
     found: Mapping, views: Mapping[str, list[Inspected]], logs: Mapping[str, list[Path]], classes: Labels, split: str
 ) -> str:
-    """The page of `numbers`. views: per group the same inspected images; logs: the metrics.jsonl of its runs."""
-    groups, differences = found["groups"], found["differences"]
-    first, *others = groups
-    means = [(title, group["runs"], group["miou"], differences.get(title)) for title, group in groups.items()]
-    rows = [
-        [k, *ious, *(iou["mean"] - ious[0]["mean"] for iou in ious[1:])]
-        for k, name in enumerate(classes.names)
-        for ious in [[group["iou"][name] for group in groups.values()]]
-    ]
-    columns = [("class", "class"), *((title, "share") for title in groups)]
-    columns += [(f"difference, {title}", "difference") for title in others]
-    about_means = [("network", "text"), ("runs", "text"), ("mIoU [%]", "share")]
-    level = f"{100 * LEVEL:.0f} % confidence intervals over random seeds or images"
-    over_images = f"Differences are to {first}, paired over the images; {level}."
-    images = list(zip(*views.values(), strict=True))
+    """The page of `numbers`. views: per group the same inspected images; logs: the metrics.jsonl of its runs, of each
+    of which the total loss and the final mIoU are shown."""
+    charts: dict[str, list[dict]] = {}
+    for title, group in logs.items():
+        for chart, lines in (item for file in group for item in learning_curves(file)[0].items()):
+            charts.setdefault(chart, []).append(lines[-1] | {"name": title})
+    base, *others = (np.array([iou["mean"] for iou in x["iou"].values()]) for x in found["groups"].values())
     return html(
-        Page(
-            title=f"{len(groups)} networks on {split}",
-            subtitle="Images on which they differ most come first.",
-            headline=[(title, group["miou"]) for title, group in groups.items()],
-            classes=classes,
-            runs=list(views),
-            images=images,
-            notes=["mIoU " + " / ".join(percent(view.score) for view in one) for one in images],
-            sections=[
-                Section("mIoU", over_images, [*about_means, ("difference per image", "share")], means),
-                Section("Classes", "IoU in percent.", columns, rows),
-                *_learning_sections(logs),
-            ],
-        )
+        "comparison.html.j2",
+        classes,
+        views,
+        charts,
+        [(title, group["miou"]) for title, group in found["groups"].items()],
+        **found,
+        gains={f"difference, {t}": x - base for t, x in zip(list(found["groups"])[1:], others, strict=True)},
+        level=LEVEL,
+        split=split,
     )
-
-
-def _learning_sections(logs: Mapping[str, Sequence[Path]]) -> Iterator[Section]:
-    """Total loss and final mIoU of each run, named after its group."""
-    for title, unit, prefix in LEARNED:
-        lines = [
-            {**line, "name": group}
-            for group, files in logs.items()
-            for file in files
-            for line in learning_lines(logged_lines(file)[0], prefix)[-1:]
-        ]
-        if lines:
-            yield Section(title, charts={prefix: {"x": "step", "y": unit, "lines": lines}})

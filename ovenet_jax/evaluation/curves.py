@@ -79,6 +79,13 @@ def by_probability(probability: jax.Array, correct: jax.Array, valid: jax.Array)
     return jnp.stack([x.astype(jnp.float32) for x in sums], axis=-1)
 
 
+def calibration_error(bins: np.ndarray) -> float:
+    """The expected calibration error: the mean distance between the probability and the frequency of correct ones in
+    the `bins` of `by_probability`, weighted by their numbers."""
+    count, total, correct = bins.T
+    return float(np.abs(total - correct).sum() / max(1, count.sum()))
+
+
 _by_distance = jax.jit(jax.vmap(by_distance))  # of each image
 
 

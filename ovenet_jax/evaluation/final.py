@@ -47,7 +47,8 @@ def evaluate_checkpoint(
         panels = {kind: {inspected[i].name: pictures[i] for i in group} for kind, group in groups.items()}
         with files.writing(target, "--workdir"):
             report.write(evaluation, worst, evaluator.task, what, panels, target)
-            run_page.write(evaluation, list(inspected.values()), evaluator.task, what, config, folder, target)
+            page = run_page.page(evaluation, list(inspected.values()), evaluator.task, what, config, folder)
+            files.write(target / "report.html", page)
     return True
 
 

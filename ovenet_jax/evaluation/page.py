@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 import matplotlib
@@ -19,71 +19,50 @@ from ovenet_jax.data.labels import Labels
 from ovenet_jax.evaluation.inspection import Inspected
 from ovenet_jax.evaluation.packing import packed
 from ovenet_jax.models.predictions import TITLES
+from ovenet_jax.tables import percent
 
 FILES = resources.files("ovenet_jax.evaluation") / "page"
 SCRIPTS = ("maps.js", "layers.js", "pane.js", "inspector.js", "report.js")  # one program, in this order
 MOST_BYTES = 12_000_000
-FOR_THE_REST = 600_000  # of a page besides images and plotly
+FOR_THE_REST = 600_000  # bytes reserved for everything but images and plotly
 
 
-class Section(NamedTuple):
-    """A part of a page, with a table, charts, or facts.
+def html(
+    template: str,
+    classes: Labels,
+    runs: Mapping[str, Sequence[Inspected]],
+    charts: Mapping[str, Any],
+    headline: Sequence[tuple[str, Any]],
+    **content: Any,
+) -> str:
+    """The `template` in page/ as one self-contained file, at most about MOST_BYTES.
 
-    columns: (title, kind); rows: one value per column. Kinds are "text"; "class", a train id; "share", shown in
-    percent: a number, an interval of comparison.py, or None; "difference" of two shares, with a bar; and "pixel", a
-    link to the inspector: a dict with "image" (its name), "layer", "x" and "y".
-    charts: what report.js draws, by name: {"lines": ...} or {"counts": ...}. facts, folded (collapsed at first): (name,
-    value).
+    runs: for each run the same images. charts: data that report.js draws, by name; charts without data are left out.
+    headline: (title, share), see parts.html.j2. content: other variables of the template.
     """
-
-    title: str
-    text: str = ""
-    columns: Sequence[tuple[str, str]] = ()
-    rows: Sequence[Sequence[Any]] = ()
-    charts: Mapping[str, dict] = {}
-    facts: Sequence[tuple[str, str]] = ()
-    folded: Sequence[tuple[str, str]] = ()
-
-
-class Page(NamedTuple):
-    """The content of a report.
-
-    headline: (title, share). images: per image one view for each of `runs`; notes: text after each image's name in the
-    list.
-    """
-
-    title: str
-    subtitle: str
-    headline: Sequence[tuple[str, Any]]
-    classes: Labels
-    runs: Sequence[str]
-    images: Sequence[Sequence[Inspected]]
-    notes: Sequence[str]
-    sections: Sequence[Section]
-
-
-def html(page: Page) -> str:
-    """One self-contained file, at most about MOST_BYTES."""
-    charts = {name: chart for section in page.sections for name, chart in section.charts.items()}
+    charts = {name: data for name, data in charts.items() if data}
     plotly = _plotly() if charts else ""
-    share = (MOST_BYTES - FOR_THE_REST - len(plotly)) // max(1, len(page.images))
+    images = list(zip(*runs.values(), strict=True))
+    share = (MOST_BYTES - FOR_THE_REST - len(plotly)) // max(1, len(images))
     with ThreadPoolExecutor() as threads:
-        images = list(threads.map(lambda views: packed(views, share), page.images))
+        all_packed = list(threads.map(lambda views: packed(views, share), images))
+    notes = [" / ".join(percent(view.score) for view in views) for views in images]
     colormap = matplotlib.colormaps["viridis"]
     setup = {
-        "names": page.classes.names,
-        "colors": page.classes.colors,
-        "runs": page.runs,
+        "names": classes.names,
+        "colors": classes.colors,
+        "runs": list(runs),
         "titles": TITLES,
         "scale": [to_hex(colormap(step)).removeprefix("#") for step in range(256)],
-        "images": [image.described | {"note": note} for image, note in zip(images, page.notes, strict=True)],
+        "images": [one.described | {"note": f"mIoU {note}"} for one, note in zip(all_packed, notes, strict=True)],
     }
-    data = {f"{part}-{i}": x for i, image in enumerate(images) for part, x in image.data.items()}
+    data = {f"{part}-{i}": x for i, one in enumerate(all_packed) for part, x in one.data.items()}
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_read), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    return environment.get_template("report.html.j2").render(
-        page=page,
+    return environment.get_template(template).render(
+        **content,
+        headline=headline,
         data=data | {"plotly": plotly},
         setup=files.finite(setup),
         charts=files.finite(charts),

@@ -1,4 +1,9 @@
-"""Made-up images as a network might see them, and a report on them."""
+"""Made-up images as a network might see them, a report on them, and what is in a report."""
+
+import re
+from collections.abc import Mapping
+from html import unescape
+from typing import Any
 
 import cv2
 import numpy as np
@@ -6,7 +11,8 @@ import numpy as np
 from ovenet_jax.data.labels import TOY_STREETS, Labels
 from ovenet_jax.evaluation.grid import Grid
 from ovenet_jax.evaluation.inspection import Inspected
-from ovenet_jax.evaluation.page import Page, Section
+from ovenet_jax.evaluation.page import html
+from ovenet_jax.evaluation.results import ImageScore
 from ovenet_jax.models.predictions import Ranking
 
 HOSTILE = (
@@ -51,22 +57,46 @@ def made_up(
     )
 
 
-def made_up_page(images: list[Inspected]) -> Page:
-    """With a table and a chart."""
-    ious = np.random.default_rng(0).random(len(CLASSES.names))
-    rows = [(k, iou, iou - 0.5) for k, iou in enumerate(ious)]
-    confusion = np.random.default_rng(1).integers(0, 9, (len(ious), len(ious))).tolist()
+def made_up_page(
+    images: list[Inspected],
+    runs: Mapping[str, list[Inspected]] | None = None,
+    /,
+    classes: Labels = CLASSES,
+    **changes: Any,
+) -> str:
+    """With made-up numbers. runs: `images` as several networks see them. changes: other variables of run.html.j2."""
+    rng = np.random.default_rng(0)
+    count = len(CLASSES.names)
     line = {"name": HOSTILE[0], "x": [1, 2, 3], "y": [3, 1, 2]}
-    sections = [
-        Section("Classes", "", [("class", "class"), ("IoU", "share"), ("difference", "difference")], rows),
-        Section("Curves", charts={"curves": {"x": "step", "y": HOSTILE[1], "lines": [line]}}),
-        Section("Confusion", charts={"confusion": {"counts": confusion}}),
-        Section("Images", "", [("image", "pixel")], [({"image": image.name},) for image in [*images]]),
-    ]
-    headline = [("mIoU", 0.712), ("of two", {"mean": 0.5, "margin": 0.01})]
-    notes = [f"mIoU {image.score}" for image in images]
-    views = [[image] for image in images]
-    return Page(f"Report {HOSTILE[0]}", "", headline, CLASSES, ["run"], views, notes, sections)
+    content = {
+        "headline": [("mIoU", 0.712), ("of two", {"mean": 0.5, "margin": 0.01})],
+        "run": f"Report {HOSTILE[0]}",
+        "what": {"split": "val", "step": 7, "data": {"digest": "0123456789abcdef"}},
+        "data_set": HOSTILE[1],
+        "made": {"date": "2020-02-20", "versions": {"jax": "1"}},
+        "scores": {name: {"iou": rng.random(count), "accuracy": rng.random(count)} for name in ("S_i", "S_f")},
+        "pixels": rng.integers(1, 9, count),
+        "damaged_lines": 0,
+        "suspects": None,
+        "images": [ImageScore(i, image.name, image.score) for i, image in enumerate(images)],
+        "listed_images": 9,
+        "changed": [("steps", HOSTILE[0])],
+        "unchanged": [("seed", "0")],
+    }
+    charts = {"loss": [line], "confusion": np.random.default_rng(1).integers(0, 9, (count, count)).tolist()}
+    return html("run.html.j2", classes, runs or {"run": images}, charts, **content | changes)
+
+
+def section(page: str, title: str) -> str:
+    """A section of a page as HTML."""
+    return page.partition(f"<h2>{title}</h2>")[2].partition("</section>")[0]
+
+
+def table(page: str, title: str) -> list[list[str]]:
+    """The texts of the table in a section, row by row, its heads first."""
+    rows = re.findall(r"<tr>(.*?)</tr>", section(page, title), re.DOTALL)
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in rows]
+    return [[unescape(re.sub(r"<[^>]*>", "", cell)) for cell in row] for row in cells]
 
 
 def _ranking(probabilities: np.ndarray) -> Ranking:

@@ -10,7 +10,6 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 
-from ovenet_jax.evaluation.page import html
 from tests.browser.pages import CLASSES, HOSTILE, SIZES, made_up, made_up_page
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -35,7 +34,7 @@ IMAGES = [
 @pytest.fixture(scope="module")
 def file(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(html(made_up_page(IMAGES)), encoding="utf-8")
+    path.write_text(made_up_page(IMAGES), encoding="utf-8")
     return path
 
 
@@ -274,7 +273,7 @@ def test_touch_taps_and_fits_a_phone(opened):
 def test_tables_sort_and_charts_come(opened):
     with opened() as page:
         table = page.locator(".sortable").first
-        for head, column in (("IoU", 1), ("difference", 2)):
+        for head, column in (("S_i", 2), ("S_f − S_i", 4)):
             for falling in (True, False):
                 page.get_by_role("button", name=head, exact=True).click()
                 values = table.locator(f"tbody tr > :nth-child({column + 1})").all_inner_texts()
@@ -282,7 +281,7 @@ def test_tables_sort_and_charts_come(opened):
                 assert values == sorted(values, reverse=falling)
         names = table.locator("tbody tr th").all_inner_texts()
         assert sorted(name.strip() for name in names) == sorted(CLASSES.names)
-        for chart, drawn in (("curves", ".scatterlayer path"), ("confusion", ".heatmaplayer image")):
+        for chart, drawn in (("loss", ".scatterlayer path"), ("confusion", ".heatmaplayer image")):
             page.locator(f"[data-chart={chart}]").scroll_into_view_if_needed()
             page.wait_for_selector(f"[data-chart={chart}][data-drawn] {drawn}", state="attached")
         heat = page.evaluate("document.querySelector('[data-chart=confusion]').data[0]")
@@ -300,7 +299,7 @@ def test_images_of_the_inspector_are_linked(opened):
 def test_names_are_text(opened):
     with opened() as page:
         choose(page, 3)
-        assert page.title() == f"Report {HOSTILE[0]}"
+        assert page.title() == f"Report {HOSTILE[0]} on val"
         for name in CLASSES.names:
             assert page.locator(".sortable").first.locator("th", has_text=name).count() == 1
         canvas(page).click(position={"x": 50, "y": 50})
@@ -347,10 +346,10 @@ def test_dark_mode(opened, scheme: str, dark: bool):
 
 
 @contextmanager
-def shown_page(engine, content, folder: Path):
+def shown_page(engine, content: str, folder: Path):
     """Another page, in which nothing may go wrong either."""
     file = folder / "page.html"
-    file.write_text(html(content), encoding="utf-8")
+    file.write_text(content, encoding="utf-8")
     options = {"executable_path": CHROMIUM, "args": ARGUMENTS, **LAPTOP}
     context = engine.launch_persistent_context(str(folder / "profile"), **options)
     page, wrong = context.pages[0], []
@@ -366,7 +365,7 @@ def test_two_networks_are_pointed_at_together(engine, tmp_path):
     """They share image, view and pixel; what one has no offsets of has none drawn."""
     image = made_up(0, SIZES[0], name="one")
     other = made_up(1, SIZES[0], name="one", offsets=False)
-    of_two = made_up_page([image])._replace(runs=["first", HOSTILE[1]], images=[[image, other]])
+    of_two = made_up_page([image], {"first": [image], HOSTILE[1]: [other]})
     with shown_page(engine, of_two, tmp_path) as page:
         assert page.locator(".pane h3").all_inner_texts() == ["first", HOSTILE[1]]
         for layer in page.locator("[data-layer]").evaluate_all("all => all.map(one => one.dataset.layer)"):

@@ -1,5 +1,8 @@
 """Runs compared: worked values of means, intervals and paired differences."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 
@@ -7,7 +10,7 @@ from ovenet_jax.data.labels import numbered
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation import comparison
 from ovenet_jax.evaluation.results import Evaluation, ImageScore
-from tests.browser.pages import CLASSES, made_up
+from tests.browser.pages import CLASSES, made_up, table
 
 
 def evaluation(right: int, mious, names=("a", "b", "c"), count: int = 2) -> Evaluation:
@@ -60,5 +63,14 @@ def test_the_page_shows_both_side_by_side(tmp_path):
     logs = {name: [tmp_path / "metrics.jsonl"] for name in groups}
     page = comparison.page(found, views, logs, CLASSES, "val")
     assert 'id="maps-1-0"' in page
-    lines = page.partition('"loss_": ')[2].partition("]}]")[0]
-    assert (lines.count('"name": "base"'), lines.count('"name": "other"')) == (1, 1)
+    (charts,) = re.findall(r'id="charts">(.*?)</script>', page)
+    assert [line["name"] for line in json.loads(charts)["loss"]] == ["base", "other"]
+    assert table(page, "mIoU") == [
+        ["network", "runs", "mIoU [%]", "difference per image"],
+        ["base", "1", "17.65", "–"],
+        ["other", "1", "12.50", "-3.33 ± 14.34"],
+    ]
+    heads, first, *_ = table(page, "Classes")
+    assert heads == ["class", "base", "other", "difference, other"]
+    assert first == [CLASSES.names[0], "17.65", "12.50", "-5.15"]
+    assert "<h1>2 networks on val</h1>" in page

@@ -35,8 +35,8 @@ const plain = (name) => name.replaceAll("&", "&amp;").replaceAll("<", "&lt;").re
 const titled = (text, more = {}) => ({ title: { text }, ...more });
 
 /**
- * Lines [{name, x, y, counts}] over titled axes: x in order of appearance if it is text; `shares` shows y in percent, of
- * `counts` pixels; `exact` shows x in percent, too, and adds the line on which x and y are equal.
+ * Lines [{name, x, y, counts}] over titled axes: x in order of appearance if it is text; `shares` shows y in percent;
+ * `exact` shows x in percent, too, and adds the line on which x and y are equal. counts: the number of pixels at each x.
  */
 function lineChart({ x, y, lines, shares, exact }) {
   const names = [...new Set(lines.map(({ name }) => name))];
@@ -65,8 +65,29 @@ function lineChart({ x, y, lines, shares, exact }) {
   return { data, layout };
 }
 
+/** The share of correct pixels in bins [[pixels, sum of their probabilities, correct pixels]]; x(bin, i) is a bin's place. */
+const accuracy = ({ name, bins }, x) => ({
+  name,
+  x: bins.map(x),
+  y: bins.map(([count, , correct]) => (count ? correct / count : null)),
+  counts: bins.map(([count]) => count),
+});
+
+/** ends: the upper ends of all bins but the last, in pixels. */
+function distanceChart({ ends, lines }) {
+  const spans = [0, ...ends].map((end, i) => (i < ends.length ? `${end}–${ends[i]}` : `over ${end}`));
+  const axes = { x: "pixels to the nearest boundary between classes", y: "accuracy", shares: true };
+  return lineChart({ ...axes, lines: lines.map((line) => accuracy(line, (_, i) => spans[i])) });
+}
+
+function calibrationChart(lines) {
+  const filled = lines.map(({ name, bins }) => ({ name, bins: bins.filter(([count]) => count) }));
+  const predicted = ([count, total]) => total / count;
+  return lineChart({ x: "predicted", y: "observed", exact: true, lines: filled.map((line) => accuracy(line, predicted)) });
+}
+
 /** Pixel counts, a row per true class; the shade is the root of the share of the row. */
-function confusionChart({ counts }) {
+function confusionChart(counts) {
   const names = setup.names.map(plain);
   const sums = counts.map((row) => Math.max(1, row.reduce((sum, count) => sum + count, 0)));
   const gap = names.length < 40 ? 1 : 0;
@@ -95,6 +116,14 @@ function confusionChart({ counts }) {
   return { data: [heat], layout };
 }
 
+const MAKERS = {
+  confusion: confusionChart,
+  distance: distanceChart,
+  calibration: calibrationChart,
+  loss: (lines) => lineChart({ x: "step", y: "loss", lines }),
+  eval_miou: (lines) => lineChart({ x: "step", y: "mIoU", shares: true, lines }),
+};
+
 function themed({ data, layout }) {
   const color = (name) => {
     const probe = element("span", { style: { color: `var(--${name})` } });
@@ -117,8 +146,8 @@ function themed({ data, layout }) {
 
 async function drawChart(place) {
   const plotly = await loadPlotly();
-  const chart = charts[place.dataset.chart];
-  const { data, layout } = themed(chart.lines ? lineChart(chart) : confusionChart(chart));
+  const name = place.dataset.chart;
+  const { data, layout } = themed(MAKERS[name](charts[name]));
   await plotly.react(place, data, layout, { responsive: true, displayModeBar: false });
   place.dataset.drawn = "yes";
 }
