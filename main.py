@@ -35,7 +35,7 @@ MODES = {
     "compare": "compares the runs --source=DIR,DIR,...",
     "env": "prints versions, devices and settings of this machine, for a report of a bug",
 }
-OF_A_RUN = list(MODES)[:7]  # they take the config of the run in --workdir where none is given
+OF_A_RUN = [*list(MODES)[:7], "compare"]  # they take the config of the (first) run where none is given
 MODE = flags.DEFINE_enum("mode", "train", list(MODES), "One of the modes above.")
 SOURCE = flags.DEFINE_string(
     "source", None, "import: FILE or FILE:ENTRY; predict: an image or a folder of them; compare: workdirs, by commas."
@@ -76,7 +76,8 @@ def main(_: list[str]) -> int | None:
 
     overrides = [argument for argument in sys.argv[1:] if argument.lstrip("-").startswith(("config.", "noconfig."))]
     if not flags.FLAGS["config"].present:
-        parallel.say(f"Using the config of {WORKDIR.value}{', with ' + ' '.join(overrides) if overrides else ''}.")
+        home = SOURCE.value.split(",")[0] if SOURCE.value and MODE.value == "compare" else WORKDIR.value
+        parallel.say(f"Using the config of {home}{', with ' + ' '.join(overrides) if overrides else ''}.")
     folder = Path(WORKDIR.value or Path("runs") / config.name)
     source, out = (Path(flag.value) if flag.value else None for flag in (SOURCE, OUT))
     actions = {
@@ -163,13 +164,13 @@ def _configs() -> list[str]:
 
 
 def _find_config(arguments: list[str]) -> None:
-    """Uses the config of the run in --workdir if --config is missing.
+    """Uses the config of the run in --workdir, or of the first of those to compare, if --config is missing.
 
     Raises:
       UserError: no such config, or the mode requires --config.
     """
     given = flags.FlagValues()
-    for name, default in (("config", None), ("workdir", None), ("mode", "train")):
+    for name, default in (("config", None), ("workdir", None), ("mode", "train"), ("source", "")):
         flags.DEFINE_string(name, default, "", flag_values=given)
     given(arguments, known_only=True)
     if given.config is not None or given.mode == "env":
@@ -177,9 +178,11 @@ def _find_config(arguments: list[str]) -> None:
     wanted = "--config is missing: give one, as --config=configs/camvid.py"
     if given.mode not in OF_A_RUN:
         raise UserError(f"{wanted}; --mode={given.mode} requires it.")
-    if given.workdir is None:
-        raise UserError(f"{wanted}, or the --workdir of a run, to use its saved config.")
-    folder = Path(given.workdir)
+    home = given.source.partition(",")[0].strip() if given.mode == "compare" else given.workdir
+    if not home:
+        flag = "--source" if given.mode == "compare" else "--workdir"
+        raise UserError(f"{wanted}, or the {flag} of a run, to use its saved config.")
+    folder = Path(home)
     saved = workdir.read_config(folder)
     if saved is None:
         raise UserError(f"{wanted}; {folder} holds no run, so it has no saved config (config.json).")

@@ -34,10 +34,10 @@ from ovenet_jax.supervision.task import Task, task_of
 def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | None = None) -> bool:
     """Writes `out`, or `folder`/predictions/<name>: label_maps/<image>.png, overlays/<image>.jpg and legend.png.
 
-    Predicts the image `source`, or all images under that folder, or config.data.test_split, whose label maps are those
-    its test server expects: 8-bit PNGs named like the images, in the ids of config.predict.ids. Images are not resized
-    by config.eval.short_side, which is for validation. config.predict.offsets adds OVeNet's offsets/<image>.png; a
-    SegFix writes only these, or .mat for config.predict.form, and no label maps. The folder appears when everything is
+    Predicts the image `source`, or all images under that folder, or config.data.test_split. Label maps have the form
+    that test servers expect: 8-bit PNGs named like the images, in the ids of config.predict.ids. Images are not resized
+    by config.eval.short_side, which is for validation. config.predict.offsets adds OVeNet's offsets/<image>.png. SegFix
+    writes offsets (.png, or .mat by config.predict.form) instead of label maps. The folder appears when everything is
     written and checked.
 
     Returns whether every image could be read; the others are named and skipped.
@@ -58,7 +58,7 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
             name = config.data.test_split
             images: pipeline.Samples = pipeline.open_split(config.data, name)
             if learned and (others := identity.differences(learned, pipeline.classes(config.data))):
-                parallel.say(f"Note: {others[0]}; the run's classes and ids are written.")
+                parallel.say(f"Note: {others[0]}; label maps use the run's classes and ids.")
         else:
             images, name = ImageFolder(source), source.stem if source.is_file() else source.resolve().name
             for line in images.left_out:
@@ -101,20 +101,27 @@ def _write_all(
     unreadable: list[str] = []
     notes: list[Note] = []
     mine = range(jax.process_index(), len(images), jax.process_count())
-    checks: list[Callable[[], str | None]] = []
+    checks: list[Callable[[], Any]] = []
 
     def write(found: tuple[dict, Prediction]) -> None:
         sample, prediction = found
         for part in parts:
             file = part.folder / f"{sample['name']}.{part.suffix}"
             part.write(file, prediction)
-            checks.append(partial(part.fault_of, file, prediction.label_map.shape))
+            checks.append(partial(part.check, file, prediction.label_map.shape))
+
+    def fault(check: Callable[[], Any]) -> str | None:
+        try:
+            check()
+        except (OSError, ValueError) as error:
+            return str(error)
+        return None
 
     with pipeline.samples(images, mine, workers=workers) as samples, ThreadPoolExecutor() as threads:
         bar = tqdm(samples, "predicting", len(mine), unit=" images", mininterval=1)
         for batch in predictor.over(_readable(bar, unreadable, notes)):
             list(threads.map(write, batch))
-        return unreadable, list(filter(None, threads.map(lambda check: check(), checks))), notes
+        return unreadable, list(filter(None, threads.map(fault, checks))), notes
 
 
 def _readable(samples: Iterable[dict], faults: list[str], notes: list[Note]) -> Iterator[dict]:
@@ -132,48 +139,35 @@ def _readable(samples: Iterable[dict], faults: list[str], notes: list[Note]) -> 
 
 
 class _Part(NamedTuple):
-    """A folder with a file for each image. fault_of(path, size of the image): the fault of a written file, or None."""
+    """A folder with a file for each image. check(file, size of the image): raises OSError or ValueError if that file
+    is not as it was written."""
 
     folder: Path
     suffix: str
     write: Callable[[Path, Prediction], None]
-    fault_of: Callable[[Path, tuple[int, ...]], str | None]
+    check: Callable[[Path, tuple[int, ...]], Any]
 
 
 def _parts(config: ConfigDict, task: Task, classes: Labels, target: Path) -> list[_Part]:
     """The folders of a prediction in `target`."""
     train_ids = config.predict.get("ids") == "train_ids"
-    ids = np.arange(256, dtype=np.uint8) if train_ids else classes.label_ids()  # of the files, by train id
+    ids = np.arange(256, dtype=np.uint8) if train_ids else classes.label_ids()  # train id -> id in the files
     form = config.predict.get("form", "png")
-    allowed = set(ids[: len(classes.names)].tolist())
-
+    check = partial(check_label_map, allowed=set(ids[: len(classes.names)].tolist()))
     kinds: dict[str, tuple[str, Callable, Callable]] = {
-        "label_maps": (
-            "png",
-            lambda file, x: write_picture(file, ids[x.label_map]),
-            partial(fault_of, allowed=allowed),
-        ),
-        "offsets": (form, lambda file, x: write_offsets(file, x.offsets), _fault_of_offsets),
+        "label_maps": ("png", lambda file, x: write_picture(file, ids[x.label_map]), check),
+        "offsets": (form, lambda file, x: write_offsets(file, x.offsets), read_offsets),
         "overlays": ("jpg", lambda file, x: write_picture(file, x.overlay()), lambda *_: None),  # for people
     }
     return [_Part(target / name, *kinds[name]) for name in (*task.predicts(), "overlays")]
 
 
-def _fault_of_offsets(file: Path, size: Any) -> str | None:
-    """Reads an offset file again: it must have the image's size."""
-    try:
-        read_offsets(file, size)
-    except (OSError, ValueError) as error:
-        return str(error)
-    return None
-
-
-def fault_of(file: Path, size: tuple[int, ...], allowed: set[int]) -> str | None:
-    """Reads a label map again: it must have one 8-bit channel, the image's size and known ids."""
+def check_label_map(file: Path, size: tuple[int, ...], allowed: set[int]) -> None:
+    """Reads a label map again. Raises ValueError unless it has one 8-bit channel, the image's size and known ids."""
     label = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
     if label is None:
-        return f"{file} cannot be read"
+        raise ValueError(f"{file} cannot be read")
     if label.dtype != np.uint8 or label.shape != size:
-        return f"{file} is {label.dtype} {list(label.shape)}, expected uint8 {list(size)}"
-    unknown = set(np.unique(label).tolist()) - allowed
-    return f"{file} holds ids {sorted(unknown)}" if unknown else None
+        raise ValueError(f"{file} is {label.dtype} {list(label.shape)}, expected uint8 {list(size)}")
+    if unknown := set(np.unique(label).tolist()) - allowed:
+        raise ValueError(f"{file} holds ids {sorted(unknown)}")

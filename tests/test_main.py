@@ -308,6 +308,8 @@ def test_a_key_may_be_given_to_a_run_with_the_one_that_gives_it_effect(tmp_path)
         ("--workdir=nowhere", "--config is missing: .*; nowhere holds no run"),
         ("--mode=prepare", "--config is missing: .*; --mode=prepare requires it"),
         ("--mode=import --workdir=nowhere --config.steps=3", "--config is missing: .*; --mode=import requires it"),
+        ("--mode=compare", "--config is missing: .*, or the --source of a run"),
+        ("--mode=compare --source=nowhere,b", "--config is missing: .*; nowhere holds no run"),
     ],
 )
 def test_without_a_config_or_a_run_there_is_one_sentence(arguments, sentence):

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 WAITING = 4  # batches
-STRIDE = 4  # of maps without a pass over the whole image
-MOST_SHAPES = 64  # of canvases, compiled at the same time
-SAFE = 60.0  # exp of such logits can be added up in float32
+STRIDE = 4  # of maps, if no pass covers the whole image
+MOST_SHAPES = 64  # of canvases for which compiled programs are kept
+SAFE = 60.0  # exp of logits within +-SAFE can be summed in float32
 LEAST = float(np.finfo(np.float32).min)
 
 # A running log-sum-exp per pixel: the sums of exp(logits - m) [..., K], and m [..., 1].
@@ -62,17 +62,28 @@ class Segmentation:
         return self.scores[self.answer]
 
 
+@dataclass(eq=False)
 class Inference:
-    """Runs a network of one structure over images, on the devices of `mesh`, `rows` images at a time.
+    """Runs networks of one graphdef over images, on the devices of `mesh`, `images_per_device` at a time on each.
 
-    The network compiles once per size of a pass; cutting and adding passes, which compiles fast, once per canvas and
-    size of a pass. `precision`: the network's compute type; scores are float32. `flip_pairs`: classes that are
-    exchanged by mirroring, like left and right arm. `answer_only` leaves out all predictions but the final one, which
-    is then the same up to rounding, because the program is another one.
+    The network compiles once per window size; the cheap programs that cut windows and add scores compile once per
+    canvas and window size. precision: the network's compute type; scores are float32. flip_pairs: classes that are
+    exchanged by mirroring, like left and right arm. answer_only leaves out all predictions but the final one (computed
+    by another XLA program, so equal up to rounding).
 
     A pass takes three jitted functions: `read` cuts it and its mirror image, `forward` runs the network on each, `add`
     adds its scores.
     """
+
+    graphdef: nnx.GraphDef
+    protocol: Protocol
+    align_corners: bool
+    normalisation: Normalisation
+    mesh: Mesh
+    precision: str = "float32"
+    images_per_device: int = 1
+    flip_pairs: Sequence[tuple[int, int]] = ()
+    answer_only: bool = False
 
     @classmethod
     def from_config(
@@ -91,34 +102,19 @@ class Inference:
             answer_only=answer_only,
         )
 
-    def __init__(
-        self,
-        graphdef: nnx.GraphDef,
-        protocol: Protocol,
-        *,
-        align_corners: bool,
-        normalisation: Normalisation,
-        mesh: Mesh,
-        precision: str = "float32",
-        images_per_device: int = 1,
-        flip_pairs: Sequence[tuple[int, int]] = (),
-        answer_only: bool = False,
-    ):
-        self.rows = images_per_device * mesh.shape["data"]
-        self.pass_sizes: set[tuple[int, int]] = set()  # the network is compiled for
+    def __post_init__(self):
+        self.rows = self.images_per_device * self.mesh.shape["data"]
+        self.pass_sizes: set[tuple[int, int]] = set()  # sizes for which the network is compiled
         self.shapes: set[tuple[int, int]] = set()  # of canvases with compiled programs
-        self.protocol = protocol
-        self._align_corners = align_corners
-        self.mesh = mesh
-        self.read = jax.jit(partial(read, normalisation=normalisation, precision=precision))
+        self.read = jax.jit(partial(read, normalisation=self.normalisation, precision=self.precision))
+        lay_out = parallel.row_layout(self.mesh)
         self.forward = jax.jit(
-            partial(_forward, graphdef=graphdef, answer_only=answer_only, lay_out=parallel.row_layout(mesh)),
-            out_shardings=parallel.batch_sharded(mesh),
+            partial(_forward, graphdef=self.graphdef, answer_only=self.answer_only, lay_out=lay_out),
+            out_shardings=parallel.batch_sharded(self.mesh),
         )
+        flip_pairs, exponentiate = tuple(self.flip_pairs), self.protocol.sum == "exp"
         self.add = jax.jit(
-            partial(
-                _add, align_corners=align_corners, flip_pairs=tuple(flip_pairs), exponentiate=protocol.sum == "exp"
-            ),
+            partial(_add, align_corners=self.align_corners, flip_pairs=flip_pairs, exponentiate=exponentiate),
             static_argnames=("size", "answer"),
             donate_argnums=0,
         )
@@ -126,17 +122,17 @@ class Inference:
     def over(
         self, samples: Iterable[dict], params: Arrays, statistics: Arrays
     ) -> Iterator[tuple[list[dict], Segmentation]]:
-        """In batches: samples, and the output for their "image". The arrays may be replicated over all processes."""
+        """Yields (samples, output for their images) per batch. The arrays may be replicated over all processes."""
         params, statistics = parallel.to_local(self.mesh, (params, statistics))
         for batch in self.in_batches(samples):
             yield batch, self(params, statistics, [sample["image"] for sample in batch])
 
     def in_batches(self, samples: Iterable[dict]) -> Iterator[list[dict]]:
-        """Samples whose images can be run together, `rows` at a time, fewer at the end. At most WAITING * rows samples
-        wait for others of the same shapes."""
+        """Samples whose images can be run together, `rows` at a time, fewer at the end. Buffers at most WAITING * rows
+        samples to group them by shape."""
         waiting: dict[tuple, list[dict]] = defaultdict(list)
         for sample in samples:
-            alike = shapes(sample["image"].shape[:2], self.protocol, self._align_corners)
+            alike = shapes(sample["image"].shape[:2], self.protocol, self.align_corners)
             waiting[alike].append(sample)
             too_many = sum(map(len, waiting.values())) > WAITING * self.rows
             if too_many:
@@ -155,7 +151,7 @@ class Inference:
             self.shapes = {canvas}
             for function in (self.read, self.forward, self.add):
                 function.clear_cache()  # type: ignore[attr-defined]
-        plans = [passes(image.shape[:2], self.protocol, self._align_corners) for image in images]
+        plans = [passes(image.shape[:2], self.protocol, self.align_corners) for image in images]
         scores: dict[str, Sums] = {}
         maps, offset, confidence, logits, largest = {}, None, None, None, 0.0
         for same_pass in zip(*plans, strict=True):

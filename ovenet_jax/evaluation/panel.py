@@ -69,8 +69,8 @@ def panel(
 
 
 def legend(classes: Labels, present: Sequence[int], width: int = 900) -> np.ndarray:
-    """A legend of the `present` train ids (255: ignored), uint8 [h, w, 3], in as few lines as fit `width` pixels."""
-    names = [*shown_names(classes.names), *["ignored"] * 256]
+    """The `present` train ids (255: ignored) and names, uint8 [h, w, 3], in as few lines as fit `width` pixels."""
+    names = [f"{k} {name}" for k, name in enumerate(shown_names(classes.names))] + ["ignored"] * 256
     colors = label_colors(np.array(present, int), classes)
     entries = [
         arranged([[bordered(bordered(np.full((22, 22, 3), color, np.uint8), 1, shade=184), 4), text(names[k])]])
