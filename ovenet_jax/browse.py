@@ -1,4 +1,4 @@
-"""Pictures of training samples as the network is given them: to be looked at before anything is trained."""
+"""Writes augmented training samples as pictures, for inspection before training."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ OVERLAY_WIDTH = 900  # pixels
 
 
 def browse(config: ConfigDict, folder: Path) -> None:
-    """Writes the first COUNT augmented samples of a run under `folder`/browse, over those of the last time.
+    """Writes the first COUNT augmented samples of a run under `folder`/browse, replacing earlier ones.
 
     <number>.png: the image beside its label, with a legend. <number>_overlay.png: the label over the image, its pixels
     enlarged to about OVERLAY_WIDTH. Raises UserError for invalid config or data.
@@ -25,7 +25,7 @@ def browse(config: ConfigDict, folder: Path) -> None:
     task.prepare()
     source = task.open_training()
     acts = pipeline.augmentations(config.augment, source.classes)
-    # How many there are to a batch makes no difference to the samples and their order.
+    # The batch size does not affect the samples or their order.
     with pipeline.train_batches(source, acts, batch_size=COUNT, seed=config.seed, first_step=0) as batches:
         batch = next(batches)
     target = folder / "browse"

@@ -57,7 +57,7 @@ def compare(config: ConfigDict, source: str | None, folder: Path) -> None:
         kept = {key: value for key, value in values.items() if not key.startswith(ONLY_SEED)}
         groups.setdefault(json.dumps(kept, sort_keys=True), []).append(i)
     members = {}
-    alike = len({run.name for run in folders}) < len(folders)  # then their whole paths tell them apart
+    alike = len({run.name for run in folders}) < len(folders)  # equal folder names: titles are whole paths
     for first, *more in groups.values():
         title = str(folders[first]) if alike else folders[first].name
         members[f"{title}{f' (+{len(more)})' if more else ''}"] = [first, *more]

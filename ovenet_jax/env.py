@@ -21,7 +21,7 @@ DRIVER = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--forma
 
 
 def as_text() -> str:
-    """A line for each fact; what cannot be found out says why."""
+    """A line for each fact, or the reason why it is unknown."""
     installed = {package.name: package.version for package in metadata.distributions()}
     facts = {"ovenet_jax": ovenet_jax.__version__, "Python": platform.python_version(), "system": platform.platform()}
     facts |= {name: installed.get(name, "not installed") for name in PACKAGES}

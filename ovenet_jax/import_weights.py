@@ -1,4 +1,4 @@
-"""Published PyTorch weights -> a folder that training starts from, and that is evaluated and predicted with."""
+"""Published PyTorch weights -> a workdir to train from, evaluate or predict with."""
 
 import hashlib
 from collections import Counter
@@ -73,7 +73,7 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
         if task.of_regions and len(task.classes.names) == config.model.num_classes:
             classes = task.classes
     with workdir.held(folder):
-        _refuse_taken(folder)  # by another that has ended meanwhile
+        _refuse_taken(folder)  # another import may have finished in the meantime
         with files.writing(folder, "--workdir"):
             files.write_json(folder / workdir.IMPORT_REPORT, report)
         if classes:
@@ -101,7 +101,7 @@ def _check_activations(head: ConfigDict, in_place_abn: bool, source: Path) -> No
     parts = {"": head, ".aux": head.get("aux", {}), ".classifier": head.get("classifier", {})}
     wrong = [f"config.model.head{key}.activation" for key, x in parts.items() if x.get("activation") == other]
     if wrong:
-        what = f"{source} has {norm} in its head, which goes with {activation!r}"
+        what = f"{source} has {norm} in its head, which is published with {activation!r}"
         helps = f"add {' '.join(f'--{key}={activation}' for key in wrong)}"
         raise UserError(f"{what}, and {' and '.join(wrong)} is {other!r}; {helps}.")
 

@@ -25,8 +25,8 @@ def label_colors(label: np.ndarray, classes: Labels) -> np.ndarray:
 def offset_colors(offset: np.ndarray, max_length: float) -> np.ndarray:
     """The colour wheel: `offset` [H, W, 2], pixels, x right and y down -> uint8 [H, W, 3].
 
-    Hue is the direction (right red, down yellow-green, left cyan, up violet), saturation the length: zero is
-    white, `max_length` (above 0) pixels and beyond are the full colour.
+    Hue is the direction (right red, down yellow-green, left cyan, up violet), saturation the length: white at 0, full
+    at `max_length` pixels (above 0) and beyond.
     """
     x, y = offset[..., 0].astype(np.float32), offset[..., 1].astype(np.float32)
     hue = np.degrees(np.arctan2(y, x)) % 360
@@ -36,5 +36,5 @@ def offset_colors(offset: np.ndarray, max_length: float) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, class_map: np.ndarray, classes: Labels) -> np.ndarray:
-    """`image` [H, W, 3] half covered by the colours of `class_map` [H, W] (train ids), uint8 of the same size."""
+    """`image` [H, W, 3] blended 1:1 with the colours of `class_map` [H, W] (train ids): uint8 of the same size."""
     return cv2.addWeighted(image, 0.5, label_colors(class_map, classes), 0.5, 0)

@@ -31,9 +31,9 @@ def interval(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def numbers(groups: Mapping[str, Sequence[Evaluation]], classes: Labels) -> dict:
-    """Per group of runs that differ in their random seed: IoU per class and mIoU of the final prediction; for all but
-    the first group also the paired differences from the first. Raises UserError if runs were evaluated on other images.
-    """
+    """IoU per class and mIoU of the final prediction for each group of runs that differ in their random seed. Every
+    group after the first also has its paired differences from the first. Raises UserError if runs were evaluated on
+    other images."""
     first = next(iter(groups.values()))[0]
     for title, evaluations in groups.items():
         for evaluation in evaluations:

@@ -41,7 +41,7 @@ def confusion_picture(matrix: np.ndarray, classes: Labels) -> np.ndarray:
     figure.suptitle(title, x=0.02, ha="left", color=INK, fontsize=FONT + 4, fontweight="bold")
 
     faint = {"color": FAINT_INK, "fontsize": FONT}
-    shades = matplotlib.colormaps["Blues"](np.sqrt(share))[..., :3]  # the root lets small confusions show
+    shades = matplotlib.colormaps["Blues"](np.sqrt(share))[..., :3]  # the square root makes small confusions visible
     shades[absent] = ABSENT
     heat.imshow(shades, aspect="auto", interpolation="nearest")
     heat.set_title("percent of the true class", loc="left", **faint)

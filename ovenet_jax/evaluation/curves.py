@@ -19,8 +19,8 @@ BINS = 20  # of probabilities
 
 
 class Curves:
-    """An `Observer` of bins, see below: "distance <prediction>" (not for SegFix), "probability" of the final
-    prediction, and "confidence" of OVeNet's seeds (only with passes over whole images)."""
+    """An `Observer` that counts pixels in bins: "distance <prediction>" by `by_distance` (not for SegFix), and by
+    `by_probability` "probability" of the final prediction and "confidence" of OVeNet (if a pass covers the image)."""
 
     def __init__(self, evaluator: Evaluator):
         self._task = evaluator.task
@@ -58,7 +58,7 @@ def distance_bins(label: np.ndarray) -> np.ndarray:
 
 
 def by_distance(class_map: jax.Array, label: jax.Array, bins: jax.Array) -> jax.Array:
-    """Per bin of `distance_bins` the number of pixels, 0, and the number of correct ones: int32 [bins, 3].
+    """Counts per bin of `distance_bins`, int32 [bins, 3]: number of pixels, 0 (unused), number of correct pixels.
 
     class_map, label, bins: uint8 [H, W].
     """
@@ -69,9 +69,9 @@ def by_distance(class_map: jax.Array, label: jax.Array, bins: jax.Array) -> jax.
 
 
 def by_probability(probability: jax.Array, correct: jax.Array, valid: jax.Array) -> jax.Array:
-    """Per bin the number of probabilities, their sum, and the number of correct ones: float32 [BINS, 3].
+    """Sums per bin of probability, float32 [BINS, 3]: number of pixels, sum of probabilities, number of correct pixels.
 
-    correct, valid: whether the predicted event is true, and whether it is counted; bool, all of one shape.
+    correct, valid: bool, shaped like `probability`; only valid pixels are counted.
     """
     index = jnp.clip((probability * BINS).astype(jnp.int32), 0, BINS - 1)
     among = valid.ravel() & (index.ravel() == jnp.arange(BINS)[:, None])
@@ -80,8 +80,8 @@ def by_probability(probability: jax.Array, correct: jax.Array, valid: jax.Array)
 
 
 def calibration_error(bins: np.ndarray) -> float:
-    """The expected calibration error: the mean distance between the probability and the frequency of correct ones in
-    the `bins` of `by_probability`, weighted by their numbers."""
+    """The expected calibration error of the `bins` of `by_probability`: the mean over pixels of the distance between
+    their bin's mean probability and its share of correct pixels."""
     count, total, correct = bins.T
     return float(np.abs(total - correct).sum() / max(1, count.sum()))
 

@@ -41,7 +41,7 @@ def bordered(picture: np.ndarray, width: int, shade: int = 255) -> np.ndarray:
 def text(words: str, color: str = INK, size: int = FONT, weight: str = "normal") -> np.ndarray:
     """One line, 1.6 times as high as its font of `size` pixels."""
     font = FontProperties(family=fonts_for(words)[0], size=size, weight=weight)
-    renderer = RendererAgg(width_of(words, font), round(1.6 * size), 72)  # a point is a pixel
+    renderer = RendererAgg(width_of(words, font), round(1.6 * size), 72)  # at 72 dpi a point is a pixel
     renderer.draw_text(renderer.new_gc(), 0, 1.15 * size, words, font, 0)
     cover = np.asarray(renderer.buffer_rgba())[..., 3:] / 255
     return np.rint(255 * (1 - cover * (1 - np.array(to_rgb(color))))).astype(np.uint8)
@@ -60,8 +60,7 @@ def shown_names(names: Sequence[str]) -> list[str]:
 
 @cache
 def fonts_for(words: str) -> tuple[list[str], set[str]]:
-    """The fonts to write a text with, matplotlib's own first, then those that have the characters that it lacks; and
-    the characters that no font has."""
+    """(matplotlib's font plus fallback fonts for characters that it lacks, characters that no font has)."""
     own = FontProperties().get_name()
     found, missing = [own], set(words)
     for font in sorted(fontManager.ttflist, key=lambda font: (font.name != own, font.name)):

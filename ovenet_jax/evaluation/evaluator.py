@@ -31,7 +31,7 @@ PENDING = 2  # batches whose results are not fetched yet, so that the devices wo
 class Batch(NamedTuple):
     """Samples and the network's output for them.
 
-    class_maps, label: uint8 [B, H, W], the latter IGNORE outside the images. network_label: the label at the network's
+    class_maps, label: uint8 [B, H, W]; label is IGNORE outside the images. network_label: the label at the network's
     resolution, uint8 [B, h, w]. grids: the position of the network's pixels in each image.
     """
 
@@ -50,15 +50,15 @@ class Observer(Protocol):
         """Starts the computation on the devices."""
 
     def found(self, samples: list[dict], measured: Any, /) -> Evaluation:
-        """Turns `measured`, now fetched, into an evaluation of these samples, which have their "miou" by then."""
+        """Turns `measured`, now fetched, into an evaluation of these samples; sample["miou"] is already set."""
 
 
 class Evaluator:
-    """Runs a network of one structure over the evaluation split; compiles once, however often it runs.
+    """Runs networks of one graphdef over the evaluation split; compiles once, however often it runs.
 
     Process i of n evaluates images i, i + n, ... independently; the results are summed at the end.
 
-    classes: the network's, where they may differ from the data set's. answer_only: see `Inference`.
+    classes: the network's class table, if it may differ from the data set's. answer_only: see `Inference`.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Evaluator:
     def run(
         self, params: Arrays, statistics: Arrays, interrupted: Event | None = None, observers: Sequence[Observer] = ()
     ) -> Evaluation | None:
-        """Evaluates replicated arrays on the whole split, every image once; None if interrupted."""
+        """Evaluates the network with these replicated arrays on the whole split; None if interrupted."""
         observers = [self._scores, *observers]
         total, pending = Evaluation(), deque[tuple[list[dict], list]]()
 

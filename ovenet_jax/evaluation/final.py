@@ -69,7 +69,7 @@ def evaluated(
 ) -> Evaluated | None:
     """Evaluates a checkpoint of `folder`; None if interrupted.
 
-    anew: False takes the numbers of an existing report with the same `what`; then observers see nothing.
+    anew: False reuses an existing report with the same `what`; observers are then not called.
     """
     config = evaluator.config
     split, protocol = config.data.eval_split, evaluator.inference.protocol

@@ -9,8 +9,8 @@ from ovenet_jax.evaluation.inference import STRIDE, Segmentation
 
 
 class Grid(NamedTuple):
-    """origin: the centre of the network's first pixel; spacing: the distance between its pixels; both (x, y) in pixels
-    of the image, the centre of whose first pixel is (0, 0)."""
+    """origin: the centre of the network's first pixel; spacing: the distance between its pixels. Both are (x, y) in
+    image pixels; (0, 0) is the centre of the image's first pixel."""
 
     origin: tuple[float, float]
     spacing: tuple[float, float]

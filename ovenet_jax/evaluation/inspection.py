@@ -25,8 +25,8 @@ RANKS = 3  # classes kept per pixel, the most probable ones
 class Inspected(NamedTuple):
     """An image and the network's output for it.
 
-    image: uint8 [H, W, 3]. label: uint8 [H, W], 255 for ignored, or None. rankings: by prediction, the final one last,
-    each [h, w, at most RANKS], at the pixels of `grid`. seed: float32 [h, w, 2], the offset (x, y) to the seed in
+    image: uint8 [H, W, 3]. label: uint8 [H, W], 255 for ignored, or None. rankings: for each prediction, the final
+    one last, [h, w, at most RANKS] at the pixels of `grid`. seed: float32 [h, w, 2], the offset (x, y) to the seed in
     network pixels, or None. confidence: float32 [h, w], or None; for SegFix the probability of a boundary.
     class_maps: uint8 [H, W] by prediction. offset: OVeNet's, [h, w, 2], or None. score: mIoU, or None.
     """
@@ -44,9 +44,9 @@ class Inspected(NamedTuple):
 
 
 class Shown:
-    """An `Observer` that keeps the images a report shows, those with panels and the worst, of this process's share.
+    """An `Observer` that keeps this process's images that the report shows: those with panels and the worst ones.
 
-    kept: by number.
+    kept: by image number.
     """
 
     def __init__(self, evaluator: Evaluator):
@@ -127,7 +127,7 @@ def _read_off(
 
 
 def panels(evaluator: Evaluator, params: Arrays, statistics: Arrays) -> dict[str, np.ndarray]:
-    """Panels of the evaluator's images with panels, by name; on this process only."""
+    """The panels of `evaluator.shown`, by image name; on this process only."""
     found = inspect(evaluator, params, statistics, dict.fromkeys(evaluator.shown))
     return {one.name: picture(one, evaluator.task.classes) for one in found.values()}
 
@@ -140,7 +140,7 @@ def picture(inspected: Inspected, classes: Labels) -> np.ndarray:
 
 
 def seeds(offset: np.ndarray, align_corners: bool) -> np.ndarray:
-    """Offsets to seeds in network pixels from normalised ones, [h, w, 2]. align_corners: as in the seed gather."""
+    """Converts normalised offsets [h, w, 2] to network pixels. align_corners: as in the seed gather."""
     size = np.array(offset.shape[1::-1])
     own = np.stack(np.meshgrid(*map(np.arange, size)), axis=-1)
     position = np.clip(own * (2 / np.maximum(1, size - 1)) - 1 + offset, -1, 1)

@@ -2,7 +2,7 @@
 
 All maps keep the network's own resolution. A packed map is a plane of integers: probabilities in steps of 1 / `levels`,
 seeds in steps of 1 / `parts` of a network pixel. Prediction residuals are stored, which deflate compresses well; the
-page reverses this. An image that would exceed its share of the page is packed in coarser steps, which the page names.
+page reverses this. An image that would exceed its share of the page is packed in coarser steps; the page states them.
 """
 
 import base64
@@ -17,7 +17,7 @@ import numpy as np
 from ovenet_jax.evaluation.inspection import RANKS, Inspected
 
 MOST_PIXELS = 2**21  # of a picture, 1024x2048; larger ones are reduced
-# Steps of a probability, steps of a network pixel, and the stride of pixels; the finest first.
+# (levels, parts, stride of pixels), from fine to coarse.
 STEPS = (
     (1000, 64, 1), (200, 16, 1), (100, 8, 1), (50, 4, 1), (25, 4, 1), (25, 4, 2), (25, 4, 4), (25, 4, 8)
 )  # fmt: skip

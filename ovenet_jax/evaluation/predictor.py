@@ -45,9 +45,9 @@ class Prediction:
 
     @property
     def offsets(self) -> Offsets | None:
-        """`offset` in pixels, (row, column), [H, W, 2], to the pixel whose label is read, and OVeNet's `confidence`,
-        float32 [H, W]; None for networks without offsets. Raises UserError: the test protocol has no pass over the
-        whole image."""
+        """`offset`: [H, W, 2], (row, column) in pixels to the pixel whose label is used. `confidence`: float32 [H, W]
+        for OVeNet. None for networks without offsets. Raises UserError: the test protocol has no pass over the whole
+        image."""
         task = self.predictor.task
         return task.offsets(self.label_map, *self.trunk) if task.gives_offsets else None
 
@@ -75,17 +75,17 @@ class Predictor:
 
     @cached_property
     def parts(self) -> Inference:
-        """The inference of all predictions, not only the final one."""
+        """Inference that also returns the initial and the seed prediction."""
         return Inference.from_config(self._config, self.network.graphdef, self.classes)
 
     def predict(self, images: Any) -> Any:
         """An image -> its `Prediction`; a list of images of any sizes -> a list. Results equal those of --mode=predict.
 
-        An image is a path, a PIL image, or an array, uint8 RGB [H, W, 3] or grey [H, W]. New image sizes are compiled
-        for; config.eval.bucket of the run reduces their number.
+        An image is a path, a PIL image, or an array, uint8 RGB [H, W, 3] or grey [H, W]. The first image of a new size
+        triggers a compilation; config.eval.bucket of the run reduces the number of sizes.
 
         Raises:
-          UserError: not an image, one that --mode=predict cannot read either, or too little memory.
+          UserError: the input cannot be read as an image, or too little memory.
         """
         alone = not isinstance(images, list | tuple)
         given = [images] if alone else images
@@ -96,7 +96,7 @@ class Predictor:
         return found[names[0]] if alone else [found[name] for name in names]
 
     def over(self, samples: Iterable[dict]) -> Iterator[list[tuple[dict, Prediction]]]:
-        """In batches: samples, each with the prediction for its "image"."""
+        """Yields batches of (sample, prediction for its "image")."""
         for batch, segmentation in self.inference.over(samples, self.network.params, self.network.statistics):
             maps, *trunk = jax.device_get(
                 (self.task.class_map(segmentation.prediction), segmentation.offset, segmentation.confidence)
@@ -119,7 +119,7 @@ def pixels(image: Any, name: str) -> np.ndarray:
             from PIL import ImageOps
 
             image = ImageOps.exif_transpose(image)
-            image = image.convert("RGBA") if image.has_transparency_data else image  # TIFF keeps no transparent colour
+            image = image.convert("RGBA") if image.has_transparency_data else image  # TIFF has no transparent colour
             image.save(file := BytesIO(), "TIFF", compression="raw")
             return read_any_image(file.getvalue()).array
     except (OSError, ValueError) as error:
@@ -138,9 +138,9 @@ def load(folder: str | Path, checkpoint: str = "best") -> Predictor:
     """The "best" or "latest" network of the run or import in `folder`, to run on this process's devices.
 
     Raises:
-      UserError: the folder holds neither, or no checkpoint.
+      UserError: the folder holds no run, import or checkpoint.
     """
-    environment.convolve_by_eigen()  # as in main.py, for the same bits
+    environment.convolve_by_eigen()  # as main.py does, so that results are bit-identical
     folder = Path(files.at_home(str(folder)))
     config = workdir.config_of(folder)
     config.mesh = (0, 1)  # the training's devices may have been others
@@ -155,7 +155,7 @@ def restored(config: ConfigDict, folder: Path, checkpoint: str) -> Predictor:
 
 
 def known_classes(config: ConfigDict, task: Task, any_count: bool) -> Labels:
-    """The class table of predictions; with `any_count` numbered classes if the model has another number of them."""
+    """The class table of predictions. any_count: numbered classes if the model's number of classes differs."""
     count = config.model.num_classes
     try:
         classes = task.classes

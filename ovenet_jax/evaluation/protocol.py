@@ -21,16 +21,16 @@ CANVAS_BUCKETS = 4
 class Protocol(NamedTuple):
     """How an image is tested.
 
-    windows: "cityscapes" (also ACDC, ADE20K): up to scale 1 the whole image, above it windows of size `window`
-    (H, W) side by side, the last ones pulled back inside. "generic": windows at every scale, two thirds of their size
+    windows: "cityscapes" (also ACDC, ADE20K): up to scale 1 the whole image, above it adjacent windows of size `window`
+    (H, W), the last one shifted to end at the border. "generic": windows at every scale, two thirds of their size
     apart, the last ones filled up with black. "whole": the whole image at every scale (openseg). "overlapping": windows
-    at every scale, a third of their size apart, the last ones pulled back inside (SegFix).
-    side: which side of the image is base_size * scale, "long" or "short". base_size 0: both keep their own length at
+    at every scale, a third of their size apart, the last one shifted likewise (SegFix).
+    side: the side that is resized to base_size * scale, "long" or "short". base_size 0: both keep their own length at
     scale 1.
     sum: what the passes add up, "exp" of the logits, or the "logits" (openseg, SegFix).
-    bucket: the side that base_size leaves free is rounded to a multiple of this (1: not), so that fewer shapes are
-    compiled: with side "long" at most 2 * base_size * scale / bucket for each scale up to 1. Full-size windows are
-    unaffected. Images lie on canvases whose sides are multiples of CANVAS_BUCKETS buckets.
+    bucket: the other side is rounded to a multiple of bucket (1: not at all), to limit the number of compiled shapes:
+    with side "long" to 2 * base_size * scale / bucket for each scale up to 1. Full-size windows are unaffected. Images
+    lie on canvases whose sides are multiples of CANVAS_BUCKETS buckets.
     keep_shape: False makes every image a square of base_size * scale, as published for LIP.
     parts_align_corners: align_corners of the last resize of S_i and S_s; None: as for S_f. The published visualisation
     of ADE20K uses False for them and True for S_f.
@@ -76,8 +76,8 @@ class Pass(NamedTuple):
     """One run of the network, on a window of the image at one scale.
 
     size: (h, w) of the network's input. read: taps of rows and columns that cut the window from the image; black
-    outside of it. write, write_parts: taps that place its scores in the image, of the final prediction and of S_i, S_s;
-    overlapping windows share the weight. scale: of the window; whole: whether it holds the whole image.
+    outside of it. write, write_parts: taps that add the scores of the final prediction, or of S_i and S_s, to the
+    image; overlapping windows share the weight. scale: of the window; whole: whether it holds the whole image.
     """
 
     size: tuple[int, int]

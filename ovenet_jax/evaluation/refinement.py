@@ -28,8 +28,8 @@ from ovenet_jax.supervision.task import task_of
 
 
 def evaluate_refined(config: ConfigDict, folder: Path) -> None:
-    """Scores the class maps of the network in `folder` before and after refinement with the network of the workdir
-    config.eval.segfix, a SegFix or an OVeNet. Prints the scores of segfix/scores.py and writes them as report.json.
+    """Scores the class maps of the network in `folder` before and after refinement by a second network, whose workdir
+    is config.eval.segfix (SegFix or OVeNet). Prints the scores of segfix/scores.py and writes them as report.json.
 
     Raises:
       UserError: no checkpoint, or one of another model; a network without class maps, or a refiner without offsets.
@@ -60,9 +60,9 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
 
 
 class Refinement:
-    """An `Observer` of the scores of segfix/scores.py, before and after refinement by the network of the workdir
-    config.eval.segfix, run with its own config: a SegFix, whose offsets are scaled as published, or an OVeNet, whose
-    seeds are used where its confidence is above one half."""
+    """An `Observer` of the scores of segfix/scores.py before and after refinement by a second network, whose workdir is
+    config.eval.segfix and which runs with its own config. SegFix's offsets are scaled as published; OVeNet's seeds are
+    used where its confidence is above one half."""
 
     def __init__(self, config: ConfigDict):
         folder = Path(config.eval.segfix)
@@ -73,7 +73,7 @@ class Refinement:
             )
         its.mesh, its.eval.images_per_device = config.mesh, config.eval.images_per_device
         if its.data.name == config.data.name and "root" in config.data:
-            its.data.root = config.data.root  # where the class table is now
+            its.data.root = config.data.root  # the data may have moved since the refiner was trained
         self._predictor = restored(its, folder, its.eval.checkpoint)
         self.name, self._num_classes = f"step {self._predictor.network.step} of {folder}", config.model.num_classes
 

@@ -26,7 +26,7 @@ VERSIONS = ("jax", "jaxlib", "flax", "numpy")
 
 
 def new_folder(parent: Path, name: str, what: Mapping) -> Path:
-    """`parent`/`name`, numbered if that holds a report on something other than `what`."""
+    """Makes `parent`/`name`, with a number appended if that holds the report of another evaluation than `what`."""
     numbered = (parent / f"{name}_{number}" for number in itertools.count(2))
     folder = next(f for f in itertools.chain([parent / name], numbered) if _may_hold(f, what))
     files.make_folder(folder)
@@ -34,8 +34,8 @@ def new_folder(parent: Path, name: str, what: Mapping) -> Path:
 
 
 def _may_hold(folder: Path, what: Mapping) -> bool:
-    """Whether there is no report in `folder` yet, or one on just that; one that is damaged is left alone. Earlier
-    versions wrote keys of config.eval that have no effect as well."""
+    """Whether `folder` has no report yet, or that of the evaluation `what`; a damaged report is left alone. Reports of
+    earlier versions also have keys of config.eval that have no effect."""
     file = folder / "report.json"
     if not file.exists():
         return True
@@ -85,7 +85,7 @@ def write(
 
 
 def read(folder: Path) -> Evaluation | None:
-    """The evaluation whose report is in `folder`; None if there is none, and with a warning if it is damaged."""
+    """The evaluation whose report is in `folder`. None if there is no report, or (with a warning) a damaged one."""
     file = folder / "report.json"
     if not file.exists():
         return None

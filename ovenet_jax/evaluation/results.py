@@ -44,9 +44,9 @@ class Suspect(NamedTuple):
 class Evaluation(NamedTuple):
     """The result of evaluating a split.
 
-    groups: confusion matrices int64 [K, K] by group (ACDC's condition, else "") and prediction, the final one last.
-    images: the score of each image. sums, suspects: results of observers; sums are arrays by name, like the bins of
-    curves.py, which are added. made: date and versions, if it was read from a report.
+    groups[group][prediction]: confusion matrix int64 [K, K], the final prediction last; group is ACDC's condition, else
+    "". images: the score of each image. sums, suspects: results of observers; sums are arrays by name that are added
+    when evaluations are merged, like the bins of curves.py. made: date and versions, if it was read from a report.
     """
 
     groups: dict[str, dict[str, np.ndarray]] = {}
@@ -93,11 +93,10 @@ class Evaluation(NamedTuple):
 
 
 def merged(parts: Iterable[Evaluation], images: int) -> Evaluation:
-    """The sum over all processes, in the split's order. Raises RuntimeError if not each of the images was evaluated
-    once."""
+    """The sum over all processes, in the split's order. Raises RuntimeError: an image was missed or evaluated twice."""
     total = reduce(Evaluation.plus, parts)
     if sorted(image.number for image in total.images) != list(range(images)):
-        raise RuntimeError(f"{len(total.images)} images were evaluated instead of {images}, each once")
+        raise RuntimeError(f"expected {images} images, each once, got {len(total.images)}")
     groups = dict(sorted(total.groups.items()))
     return total._replace(groups=groups, images=sorted(total.images), suspects=sorted(total.suspects))
 
