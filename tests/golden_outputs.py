@@ -156,15 +156,17 @@ def evaluate(case: Case, function=lambda model, image: model(image)) -> Any:
 
 def forward(case: Case) -> dict[str, np.ndarray]:
     """The outputs for the image `x`, at its size where they are, and those of the parts that the case holds."""
-    holds_backbone = "backbone_0" in case.outputs
-    arrays = evaluate(case, _with_backbone) if holds_backbone else output_arrays(evaluate(case))
+    if "mid_layer1" in case.outputs:
+        arrays = evaluate(case, _with_parts)
+    elif "backbone_0" in case.outputs:
+        arrays = evaluate(case, _with_backbone)
+    else:
+        arrays = output_arrays(evaluate(case))
     for output in case.network["outputs"]:
         if output.get("resized_to_input"):
             x, size = arrays[output["array"]], case.image().shape[1:3]
             resized = resize_bilinear(x, size, align_corners=case.network["align_corners"])
             arrays = arrays | {output["array"]: resized}
-    if "mid_layer1" in case.outputs:
-        arrays |= evaluate(case, _parts)
     return {name: channels_first(x) for name, x in arrays.items()}
 
 
@@ -192,10 +194,10 @@ def _with_backbone(model: Segmentor | SegFix, image: jax.Array) -> dict[str, jax
     return output_arrays(model(image)) | {f"backbone_{number}": x for number, x in enumerate(maps)}
 
 
-def _parts(model: OVeNet, image: jax.Array) -> dict[str, jax.Array]:
-    """The outputs of the named parts inside an OVeNet, `mid_*`."""
+def _with_parts(model: OVeNet, image: jax.Array) -> dict[str, jax.Array]:
+    """The output, and those of the named parts inside an OVeNet, `mid_*`."""
     stages = model.backbone(image)
-    arrays = {"mid_layer1": stages[0][0]}
+    arrays = output_arrays(model(image)) | {"mid_layer1": stages[0][0]}
     for number, maps in enumerate(stages[1:], start=2):
         arrays |= {f"mid_stage{number}_{branch}": x for branch, x in enumerate(maps)}
     offset_stages = model.offset_trunk(stages[model.branch - 2])

@@ -51,22 +51,16 @@ def baseline_losses(case: Case) -> dict[str, np.ndarray]:
 
 def criteria(case: Case) -> dict[str, np.ndarray]:
     """The loss terms of each of the case's criteria in both modes, with the gradients and statistics of training."""
-    numbers = case.spec["losses"]["criteria_numbers"]
-    losses = {name: _ovenet_loss(case, _ohem(case, numbers[name])) for name in numbers}
-
-    def chosen_loss(output, label_and_choice):  # one function of all criteria compiles once
-        label, choice = label_and_choice
-        terms = {name: loss(output, label) for name, loss in losses.items()}
-        return {"total": sum(choice[name] * terms[name]["total"] for name in losses), "terms": terms}
-
     graphdef, params, statistics = parameters.split(load_model(case))
-    step = jax.jit(partial(loss_and_gradients, graphdef, loss=chosen_loss, dropout_key=jax.random.key(0)))
+    loss = _either_loss(case)
+    step = jax.jit(partial(loss_and_gradients, graphdef, loss=loss, dropout_key=jax.random.key(0)))
+    evaluated = jax.jit(loss)
     arrays = {}
-    for name, loss in losses.items():
-        choice = {other: float(other == name) for other in losses}
-        (terms, _, after), gradients = step(params, statistics, case.image(), (case.label(), choice))
-        arrays[f"loss_{name}_eval"] = _row(jax.jit(loss)(evaluate(case), case.label()))
-        arrays[f"loss_{name}_train"] = _row(terms["terms"][name])
+    for name, numbers in case.spec["losses"]["criteria_numbers"].items():
+        given = case.label(), _mining(numbers)
+        (terms, _, after), gradients = step(params, statistics, case.image(), given)
+        arrays[f"loss_{name}_eval"] = _row(evaluated(evaluate(case), given))
+        arrays[f"loss_{name}_train"] = _row(terms)
         arrays |= {f"grad_{name}.{k}": torch_layout(x) for k, x in gradients.items()}
         arrays |= {f"stats1.{k}": x for k, x in after.items()}
     arrays = _published_names(arrays)
@@ -113,8 +107,8 @@ def training(case: Case) -> dict[str, np.ndarray]:
 def _train(case: Case, dtype) -> dict[str, np.ndarray]:
     """The case's steps with our loss and optimizer -> its arrays under our names, in the reference's layout."""
     spec = case.spec["optimizer"]
-    ohem = _ohem(case, case.spec["loss"])
-    loss = partial(_ovenet_loss(case, ohem, dtype), aux_weight=case.spec["loss"]["balance_weights"][0])
+    numbers = case.spec["loss"]
+    loss = partial(_either_loss(case, dtype), aux_weight=numbers["balance_weights"][0])
     schedule = poly_schedule(spec["lr"], spec["poly_total_iterations"], spec["poly_power"])
     optimizer = create_optimizer(schedule, momentum=spec["momentum"], weight_decay=spec["weight_decay"])
     model = load_model(case)
@@ -130,11 +124,11 @@ def _train(case: Case, dtype) -> dict[str, np.ndarray]:
         updates, opt_state = optimizer.update(gradients, opt_state, params)
         return jax.tree.map(jnp.add, params, updates), opt_state
 
-    image, label = case.image(dtype=dtype), case.label()
+    image, label, mining = case.image(dtype=dtype), case.label(), _mining(numbers)
     arrays, rows, rates = {}, [], []
     params, statistics, opt_state = state.params, state.statistics, state.opt_state
     for step in range(spec["steps"]):
-        (terms, output, statistics), gradients = gradients_of(params, statistics, image, label)
+        (terms, output, statistics), gradients = gradients_of(params, statistics, image, (label, mining))
         rows.append(_row(terms))
         rates.append(schedule(step))
         if step == 0:
@@ -142,7 +136,8 @@ def _train(case: Case, dtype) -> dict[str, np.ndarray]:
             arrays |= {f"grad.{k}": torch_layout(x) for k, x in gradients.items()}
             arrays |= {f"stats1.{k}": x for k, x in statistics.items()}
             arrays["losses_step1"] = rows[0]
-            if ohem is not None:
+            if mining["on"]:
+                ohem = _published_ohem(mining["threshold"], mining["keep"], case.spec["batch"])
                 ranked = jax.jit(partial(_ohem_arrays, ohem=ohem, align_corners=case.network["align_corners"]))
                 arrays |= ranked(output, label)
         params, opt_state = updated(gradients, opt_state, params)
@@ -151,25 +146,32 @@ def _train(case: Case, dtype) -> dict[str, np.ndarray]:
     return arrays | {"losses": np.asarray(rows), "lrs": np.asarray(rates)}
 
 
-def _ovenet_loss(case: Case, ohem: Ohem | None, dtype=jnp.float32) -> Callable:
-    return partial(
+def _either_loss(case: Case, dtype=jnp.float32) -> Callable:
+    """OVeNet's loss with and without OHEM, of (label, mining): cases and criteria of a network share a program."""
+    loss = partial(
         ovenet_loss,
         class_weights=np.asarray(case.io["class_weights"], dtype),
-        ohem=ohem,
         align_corners=case.network["align_corners"],
         grid_align_corners=case.network["offset_head"]["grid_sample_align_corners"],
-        aux_weight=AUX_WEIGHT,
         include_ignored=True,
         confidence_weight=float(case.spec["batch"]),  # the published sum over the batch, ours a mean
     )
-
-
-def _ohem(case: Case, numbers: dict) -> Ohem | None:
-    """The case's OHEM: the thesis ranks probabilities as they are, OVeNet after another softmax."""
-    if numbers["ohem_threshold"] is None:
-        return None
+    # The thesis ranks probabilities as they are, OVeNet after another softmax.
     softmax = case.network["offset_head"]["logits"] or case.network["architecture"] != "thesis_offset_hrnet"
-    return _published_ohem(numbers["ohem_threshold"], numbers["ohem_min_kept"], case.spec["batch"], softmax)
+
+    def either(output, given, aux_weight=AUX_WEIGHT):
+        label, mining = given
+        ohem = _published_ohem(mining["threshold"], mining["keep"], case.spec["batch"], softmax)
+        mined, plain = (loss(output, label, aux_weight=aux_weight, ohem=chosen) for chosen in (ohem, None))
+        return jax.tree.map(partial(jnp.where, mining["on"]), mined, plain)
+
+    return either
+
+
+def _mining(numbers: dict) -> dict[str, float]:
+    """The numbers of a case's or criterion's OHEM."""
+    on = numbers["ohem_threshold"] is not None
+    return {"on": on, "threshold": numbers["ohem_threshold"] or 0.0, "keep": numbers["ohem_min_kept"] or 1}
 
 
 def _published_ohem(threshold: float, keep: int, group: int, softmax: bool = True) -> Ohem:

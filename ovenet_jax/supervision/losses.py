@@ -81,7 +81,7 @@ def ohem_cross_entropy(
 def ohem_bound(probability: jax.Array, valid: jax.Array, ohem: Ohem) -> tuple[jax.Array, jax.Array]:
     """The true class's probability at rank `keep` of the valid pixels, and the bound strictly above hard pixels."""
     ranked = jnp.sort(jnp.where(valid, probability, jnp.inf), axis=None)
-    at_keep = ranked[jnp.clip(valid.sum() - 1, 0, max(ohem.keep, 1))]
+    at_keep = ranked[jnp.clip(valid.sum() - 1, 0, jnp.maximum(ohem.keep, 1))]
     return at_keep, jnp.maximum(at_keep, ohem.threshold)
 
 
