@@ -1,6 +1,6 @@
 """One float64 step of training on a mesh, as each of several processes runs it too:
 
-python -m tests.one_step HOST:PORT COUNT INDEX DATA ROWS resnet|ovenet FILE.npz
+python -m tests.one_step HOST:PORT COUNT INDEX DATA ROWS resnet|hrnet FILE.npz
 
 saves loss, BatchNorm statistics and gradients of a tiny network; process 0 does.
 """
@@ -38,12 +38,11 @@ class Result(NamedTuple):
     program: str
 
 
-def model_config(offsets: bool) -> ConfigDict:
-    """Of an OVeNet of HRNet and OCR whose numbers of channels are no sizes of its maps; else of a small ResNet."""
-    if not offsets:
+def model_config(hrnet: bool) -> ConfigDict:
+    """Of an OVeNet of HRNet and OCR whose numbers of channels are no sizes of its maps; else on a small ResNet."""
+    if not hrnet:
         config = small_model()
         config.num_classes = CLASSES
-        del config.offset
         return config
     config = tiny_model()
     config.num_classes = CLASSES
@@ -52,9 +51,9 @@ def model_config(offsets: bool) -> ConfigDict:
     return config
 
 
-def one_step(mesh: Mesh, offsets: bool, accumulate: int = 1) -> Result:
+def one_step(mesh: Mesh, hrnet: bool, accumulate: int = 1) -> Result:
     """A step of plain gradient descent with rate 1, so that what it takes from the parameters are the gradients."""
-    settings = config(model_config(offsets), IMAGES)
+    settings = config(model_config(hrnet), IMAGES)
     model = create_model(settings.model)
     model.set_attributes(lay_out=parallel.row_layout(mesh))
     optimizer = optax.sgd(1.0)
@@ -100,7 +99,7 @@ def _share(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def main(coordinator: str, count: str, index: str, data: str, rows: str, network: str, file: str) -> None:
     jax.config.update("jax_num_cpu_devices", 2)
     processes.start(coordinator, int(count), int(index), 60, {})
-    result = one_step(parallel.create_mesh(sizes=(int(data), int(rows))), offsets=network == "ovenet")
+    result = one_step(parallel.create_mesh(sizes=(int(data), int(rows))), hrnet=network == "hrnet")
     if jax.process_index() == 0:
         np.savez(file, loss=result.measures["loss_total"], **result.statistics, **result.gradients)
 

@@ -28,7 +28,7 @@ from ovenet_jax.models.resnet import ResNet, dilated_layers
 from tests.collectives import collectives
 from tests.free_port import free_address
 from tests.narrow_head import narrow_head
-from tests.one_step import CLASSES, HEIGHT, WIDTH, Result, one_step
+from tests.one_step import CLASSES, HEIGHT, IMAGES, WIDTH, Result, one_step
 from tests.places import ROOT
 
 
@@ -38,22 +38,22 @@ def mesh_of(data: int, rows: int):
 
 @pytest.fixture(scope="module")
 def alone() -> Result:
-    return one_step(mesh_of(1, 1), offsets=True)
+    return one_step(mesh_of(1, 1), hrnet=True)
 
 
 @pytest.fixture(scope="module")
 def resnet_alone() -> Result:
-    return one_step(mesh_of(1, 1), offsets=False)
+    return one_step(mesh_of(1, 1), hrnet=False)
 
 
 @pytest.fixture(scope="module")
 def on_eight() -> Result:
-    return one_step(mesh_of(8, 1), offsets=True)
+    return one_step(mesh_of(8, 1), hrnet=False)
 
 
 @pytest.fixture(scope="module")
 def with_rows() -> Result:
-    return one_step(mesh_of(4, 2), offsets=True)
+    return one_step(mesh_of(4, 2), hrnet=True)
 
 
 def assert_same(result: Result, expected: Result) -> None:
@@ -67,8 +67,8 @@ def assert_same(result: Result, expected: Result) -> None:
             assert_allclose(ours[name], value, rtol=1e-10, atol=1e-10 * scale, err_msg=name)
 
 
-def test_a_batch_split_over_devices_gives_the_step_of_one(alone, on_eight):
-    assert_same(on_eight, alone)
+def test_a_batch_split_over_devices_gives_the_step_of_one(resnet_alone, on_eight):
+    assert_same(on_eight, resnet_alone)
 
 
 def test_rows_split_over_devices_give_the_step_of_one(alone, with_rows):
@@ -79,12 +79,12 @@ def test_rows_split_over_devices_give_the_step_of_one(alone, with_rows):
 @pytest.mark.parametrize("sizes", [(2, 4), (1, 8), (2, 2), (1, 2)])
 def test_rows_split_otherwise_give_the_step_of_one(alone, sizes):
     """pytest -m slow tests/devices/test_parallel.py"""
-    assert_same(one_step(mesh_of(*sizes), offsets=True), alone)
+    assert_same(one_step(mesh_of(*sizes), hrnet=True), alone)
 
 
 @pytest.mark.slow
 def test_rows_split_give_the_step_of_one_in_micro_batches():
-    alone, with_rows = (one_step(mesh_of(*sizes), offsets=True, accumulate=2) for sizes in ((1, 1), (4, 2)))
+    alone, with_rows = (one_step(mesh_of(*sizes), hrnet=True, accumulate=2) for sizes in ((1, 1), (4, 2)))
     assert_same(with_rows, alone)
     assert not foreign(sent(with_rows.program, 2), with_rows)
 
@@ -252,8 +252,12 @@ def test_features_made_whole_would_be_found(with_rows):
 @pytest.mark.parametrize(("run", "rows"), [("on_eight", 1), ("with_rows", 2)])
 def test_only_gradients_statistics_and_losses_go_to_devices_with_other_images(run, rows, request):
     result = request.getfixturevalue(run)
-    shapes = list(sent(result.program, rows))
-    assert {x.shape for x in result.gradients.values()} & set(shapes)
+    shapes = set(sent(result.program, rows))
+    assert {x.shape for x in result.gradients.values()} & shapes
+    if run == "on_eight":  # in float64 alone XLA splits no gradient of max pooling: tests/training/test_step.py
+        pooled = {(IMAGES, HEIGHT // 2 + 3, WIDTH // 2 + 3, 4), (IMAGES, HEIGHT // 4 + 1, WIDTH // 4 + 1, 4)}
+        assert pooled <= shapes
+        shapes -= pooled
     assert not foreign(iter(shapes), result)
 
 
@@ -296,13 +300,13 @@ def test_processes_read_only_their_share_of_the_data():
 
 
 @pytest.mark.parametrize("sizes", [("4", "1"), ("2", "2")])
-@pytest.mark.parametrize("network", ["resnet", pytest.param("ovenet", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("network", ["resnet", pytest.param("hrnet", marks=pytest.mark.slow)])
 def test_two_processes_give_the_step_of_one(network, sizes, tmp_path, request):
     """Two real processes with two devices each, which split the batch, or the rows of an image, too."""
     file, address = tmp_path / "step.npz", free_address()
     command = [sys.executable, "-m", "tests.one_step", address, "2"]
     started = [subprocess.Popen([*command, str(i), *sizes, network, str(file)], cwd=ROOT) for i in range(2)]
-    expected = request.getfixturevalue("alone" if network == "ovenet" else "resnet_alone")
+    expected = request.getfixturevalue("alone" if network == "hrnet" else "resnet_alone")
     assert [process.wait(timeout=240) for process in started] == [0, 0]
     saved = dict(np.load(file))
     measures = {"loss_total": saved.pop("loss")}
