@@ -29,6 +29,7 @@ from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.network import restore_network
 from ovenet_jax.segfix.files import read_offsets, write_offsets
 from ovenet_jax.supervision.task import Task, task_of
+from ovenet_jax.tables import number_of
 
 
 def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | None = None) -> bool:
@@ -71,7 +72,7 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
     with parallel.all_or_none():
         files.refuse_existing(target, "--out")
     first = jax.process_index() == 0
-    what = f"{len(images)} images of {name} with step {network.step} of {folder}"
+    what = f"{number_of(len(images), 'image')} of {name} with step {network.step} of {folder}"
     parallel.say(f"Predicting {what}, {predictor.inference.protocol}.")
     with files.new_folder(target, "--out") if first else files.writing(target, "--out"):
         parallel.barrier()  # the first process has made the folder

@@ -14,6 +14,11 @@ def aligned(rows: Sequence[Sequence[object] | None], width: int = 0) -> str:
     return "\n".join(row[0].ljust(first) + "".join(map(str.rjust, row[1:], widths)) if row else rule for row in cells)
 
 
+def number_of(number: int, noun: str) -> str:
+    """A number and its noun: "1 image", "2 images"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def percent(share: float | None) -> str:
     """`share` in percent with two decimals; "-" for None or NaN."""
     return "-" if share is None or math.isnan(share) else f"{100 * share:.2f}"

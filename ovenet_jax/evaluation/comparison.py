@@ -3,7 +3,6 @@
 Intervals are Student's t confidence intervals of 95 % of a mean over independent runs (random seeds) or images.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,7 +25,7 @@ def interval(values: Sequence[float]) -> dict[str, float | None]:
     found = np.asarray(values, np.float64)
     if len(found) < 2:
         return {"mean": float(found.mean()) if len(found) else None, "margin": None}
-    margin = stats.t.ppf((1 + LEVEL) / 2, len(found) - 1) * found.std(ddof=1) / math.sqrt(len(found))
+    margin = stats.t.ppf((1 + LEVEL) / 2, len(found) - 1) * stats.sem(found)
     return {"mean": float(found.mean()), "margin": float(margin)}
 
 

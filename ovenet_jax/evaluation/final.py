@@ -16,6 +16,7 @@ from ovenet_jax.evaluation.inspection import Inspected, Shown, inspect, picture
 from ovenet_jax.evaluation.results import Evaluation
 from ovenet_jax.evaluation.suspects import Suspects
 from ovenet_jax.run.network import Network
+from ovenet_jax.tables import number_of
 
 
 class Evaluated(NamedTuple):
@@ -78,8 +79,8 @@ def evaluated(
         target = report.new_folder(folder / "evaluation", split + protocol.suffix, what)
     evaluation = None if anew else report.read(target)
     if not all(parallel.gather(evaluation is not None)):
-        images = f"{len(evaluator.source)} images, {protocol}"
-        parallel.say(f"Evaluating step {network.step} of {folder} on {split}: {images}.")
+        images = number_of(len(evaluator.source), "image")
+        parallel.say(f"Evaluating step {network.step} of {folder} on {split}: {images}, {protocol}.")
         observers = Curves(evaluator), Suspects(evaluator), *observers
         evaluation = evaluator.run(network.params, network.statistics, interrupted, observers)
     return None if evaluation is None else Evaluated(evaluator, network, what, target, evaluation)

@@ -76,10 +76,7 @@ def legend(classes: Labels, present: Sequence[int], width: int = 900) -> np.ndar
         arranged([[bordered(bordered(np.full((22, 22, 3), color, np.uint8), 1, shade=184), 4), text(names[k])]])
         for k, color in zip(present, colors, strict=True)
     ]
-    for columns in range(len(entries), 0, -1):
-        widths = [max(entry.shape[1] for entry in entries[i::columns]) for i in range(columns)]
-        if sum(widths) + GAP * (columns - 1) <= width or columns == 1:
-            break
+    columns = max(1, (width + GAP) // (max(entry.shape[1] for entry in entries) + GAP))
     return arranged([entries[i : i + columns] for i in range(0, len(entries), columns)], down=0)
 
 

@@ -25,6 +25,7 @@ from ovenet_jax.segfix.refine import SEMANTIC_SCALE
 from ovenet_jax.segfix.scores import COLUMNS, Scores, means, no_scores, scores_of, table
 from ovenet_jax.segfix.shift import Shift, refined_numbers, seeds_where_sure, shift_by
 from ovenet_jax.supervision.task import task_of
+from ovenet_jax.tables import number_of
 
 
 def evaluate_refined(config: ConfigDict, folder: Path) -> None:
@@ -42,7 +43,7 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
     what["refiner"] = refinement.name
     parallel.say(
         f"Refining predictions of {folder}, step {network.step}, on {split} with {refinement.name}: "
-        f"{len(evaluator.source)} images, {protocol}."
+        f"{number_of(len(evaluator.source), 'image')}, {protocol}."
     )
     evaluation = evaluator.run(network.params, network.statistics, observers=[refinement])
     assert evaluation is not None  # nothing interrupts it

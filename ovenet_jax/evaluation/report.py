@@ -62,7 +62,7 @@ def write(
     matrices = evaluation.matrices
     print(table(matrices, task))
     if evaluation.miou is None:
-        print(f"No pixel of these {len(evaluation.images)} images is labelled: there is nothing to compare with.")
+        print("No pixel is labelled: there is nothing to compare with.")
     content = {"what": what, "images": len(evaluation.images), "answer": evaluation.answer}
     content["made"] = evaluation.made or made_now()
     content |= _results(matrices, task)
