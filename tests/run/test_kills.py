@@ -7,7 +7,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -31,30 +30,24 @@ from ovenet_jax.run import workdir
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.train import train
 from tests import tiny_step
-from tests.places import ROOT
 from tests.published_keys import published
 from tests.test_import import arrays_of, assert_same, trained, write_pth
 from tests.tiny_run import assert_same_end, tiny_config
-
-
-def start(config_file: Path, folder: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "tests.training_process", str(config_file), str(folder)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+from tests.training_process import Training
 
 
 def run_to_the_end(config_file: Path, folder: Path) -> str:
-    process = start(config_file, folder)
-    out, error = process.communicate(timeout=3600)
-    assert process.returncode == 0, error[-2000:]
-    return out
+    code, printed = Training(config_file, folder).end()
+    assert code == 0, printed[-2000:]
+    return printed
 
 
-def until_saving(folder: Path, process: subprocess.Popen, complete: int) -> None:
+def until_saving(folder: Path, process: multiprocessing.Process, complete: int) -> None:
     """Waits until `complete` more checkpoints are whole and the next one is under way, or for the end."""
     checkpoints = folder / "checkpoints"
     before = set(checkpoints.glob("*"))
     found = set()
-    while process.poll() is None:
+    while process.is_alive():
         found |= {path for path in checkpoints.glob("*") if path.name.isdigit()} - before
         if len(found) >= complete and any(checkpoints.glob("*.orbax-checkpoint-tmp")):
             return
@@ -76,12 +69,12 @@ def test_three_kills(tmp_path):
     folder = tmp_path / "killed"
     for complete in (0, 2, 1):
         saved = newest_checkpoint(folder)
-        process = start(file, folder)
-        until_saving(folder, process, complete)
-        process.kill()
-        out, error = process.communicate()
-        assert process.returncode == -signal.SIGKILL, error[-2000:]
-        assert step_resumed(out) in (None, saved)
+        training = Training(file, folder)
+        until_saving(folder, training.process, complete)
+        training.process.kill()
+        code, printed = training.end()
+        assert code == -signal.SIGKILL, printed[-2000:]
+        assert step_resumed(printed) in (None, saved)
     saved = newest_checkpoint(folder)
     assert saved >= 3
     assert step_resumed(run_to_the_end(file, folder)) == saved

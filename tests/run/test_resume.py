@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from threading import Event
 
@@ -25,8 +23,8 @@ from ovenet_jax.train import train
 from ovenet_jax.training.packing import Packing
 from ovenet_jax.training.reporter import Reporter
 from tests.free_port import free_address
-from tests.places import ROOT
 from tests.tiny_run import assert_same_end, metrics, tiny_config
+from tests.training_process import Training
 
 
 def interrupt() -> None:
@@ -158,17 +156,13 @@ def test_the_agreement_of_one_process_is_its_own(monkeypatch):
 
 
 def two_processes(config_file, folder):
-    command = [sys.executable, "-m", "tests.training_process", str(config_file), str(folder)]
-    command += [free_address(), "2"]
-    return [
-        subprocess.Popen([*command, index], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for index in ("0", "1")
-    ]
+    address = free_address()
+    return [Training(config_file, folder, address, 2, index) for index in range(2)]
 
 
-def ends(processes):
-    outputs = [process.communicate(timeout=600)[0] for process in processes]
-    return [process.returncode for process in processes], "\n".join(outputs)
+def ends(trainings):
+    codes, printed = zip(*[training.end() for training in trainings], strict=True)
+    return list(codes), "\n".join(printed)
 
 
 def test_two_processes_stop_at_the_same_step_when_one_is_interrupted_and_two_or_one_go_on(tmp_path):
@@ -180,11 +174,11 @@ def test_two_processes_stop_at_the_same_step_when_one_is_interrupted_and_two_or_
     assert codes == [0, 0], output[-3000:]
 
     folder = tmp_path / "resumed"
-    processes = two_processes(file, folder)
-    while not (folder / "checkpoints" / "2").exists() and all(p.poll() is None for p in processes):
+    trainings = two_processes(file, folder)
+    while not (folder / "checkpoints" / "2").exists() and all(t.process.is_alive() for t in trainings):
         time.sleep(0.01)
-    processes[1].send_signal(signal.SIGTERM)
-    codes, output = ends(processes)
+    trainings[1].process.terminate()
+    codes, output = ends(trainings)
     assert codes == [75, 75], output[-3000:]
     stopped = max(saved_steps(folder))
     assert 2 < stopped < 8
@@ -194,8 +188,7 @@ def test_two_processes_stop_at_the_same_step_when_one_is_interrupted_and_two_or_
     assert codes == [0, 0], output[-3000:]
     assert_same_end(tmp_path / "whole", folder, step=8)
 
-    command = [sys.executable, "-m", "tests.training_process", str(file), str(alone)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert f"Resuming {alone} from step {stopped} of 8." in result.stdout
+    code, output = Training(file, alone).end()
+    assert code == 0, output[-3000:]
+    assert f"Resuming {alone} from step {stopped} of 8." in output
     assert max(saved_steps(alone)) == 8
