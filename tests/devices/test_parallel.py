@@ -67,6 +67,13 @@ def assert_same(result: Result, expected: Result) -> None:
             assert_allclose(ours[name], value, rtol=1e-10, atol=1e-10 * scale, err_msg=name)
 
 
+def test_every_array_of_hrnet_with_ocr_and_offsets_takes_part_in_a_step(alone):
+    still = {name for name, x in alone.gradients.items() if not x.any()}
+    assert still <= {name for name in alone.gradients if name.endswith(".conv.bias")}  # BatchNorm takes it away again
+    initial = {"mean": 0, "var": 1}
+    assert all((x != initial[name.rpartition(".")[2]]).any() for name, x in alone.statistics.items())
+
+
 def test_a_batch_split_over_devices_gives_the_step_of_one(resnet_alone, on_eight):
     assert_same(on_eight, resnet_alone)
 

@@ -17,7 +17,6 @@ from ovenet_jax.run.state import TrainState, init_state
 from ovenet_jax.supervision.task import task_of
 from ovenet_jax.training.optimizer import create_optimizer
 from ovenet_jax.training.step import moving_average, train_step
-from tests import tiny_step
 from tests.imagenet import NORMALISATION
 from tests.tiny_step import batch, config, small_model
 
@@ -49,7 +48,7 @@ def two_steps(model_config, optimizer, frozen=()):
 
 @pytest.fixture(scope="module")
 def stepped():
-    return two_steps(tiny_step.tiny_model(), optax.sgd(0.01))
+    return two_steps(small_model(), optax.sgd(0.01))
 
 
 def parts(names):
@@ -59,8 +58,8 @@ def parts(names):
 @pytest.fixture(scope="module")
 def frozen():
     """Two steps with a frozen base, weight decay and much dropout; the network before them, and its config."""
-    model_config = tiny_step.tiny_model()
-    model_config.head.dropout, model_config.backbone.he_init = 0.5, True
+    model_config = small_model()
+    model_config.head.classifier.dropout = model_config.head.aux.dropout = 0.5
     states, measures, _ = two_steps(
         model_config, create_optimizer(lambda _: 0.1, momentum=0.9, weight_decay=0.1), ("backbone", "head")
     )
