@@ -30,18 +30,20 @@ MODES = {
     "report": "writes the report of the best checkpoint again",
     "export": "writes the network for other programs, in --form",
     "config": "prints every key of the config with its value and meaning, and what differs from configs/",
+    "plan": "estimates whether the training fits --devices, its largest batch, images/s, hours and what data it needs",
     "prepare": "checks and prepares the data",
     "import": "reads published PyTorch weights, --source, into --workdir",
     "compare": "compares the runs --source=DIR,DIR,...",
     "env": "prints versions, devices and settings of this machine, for a report of a bug",
 }
-OF_A_RUN = [*list(MODES)[:7], "compare"]  # they take the config of the (first) run where none is given
+OF_A_RUN = [*list(MODES)[:8], "compare"]  # they take the config of the (first) run where none is given
 MODE = flags.DEFINE_enum("mode", "train", list(MODES), "One of the modes above.")
 SOURCE = flags.DEFINE_string(
     "source", None, "import: FILE or FILE:ENTRY; predict: an image or a folder of them; compare: workdirs, by commas."
 )
 FORM = flags.DEFINE_string("form", None, "export: torch, safetensors or stablehlo.")
 OUT = flags.DEFINE_string("out", None, "predict: the new folder; default: WORKDIR/predictions/<name>.")
+DEVICES = flags.DEFINE_string("devices", None, "plan: COUNTxNAME, as 8xh200; default: this machine's GPUs.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default: runs/<config.name>.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, with several processes.")
 PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes; 1 ignores a cluster.", lower_bound=1)
@@ -69,7 +71,7 @@ def main(_: list[str]) -> int | None:
     task = {flag.name: flag.value for flag in (MODE, SOURCE, OUT, WORKDIR)} | {"config": config.to_dict()}
     processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, WAIT.value, task)  # before jax is used
 
-    from ovenet_jax import browse, compare, evaluate, export, import_weights, predict, train
+    from ovenet_jax import browse, compare, evaluate, export, import_weights, plan, predict, train
     from ovenet_jax.data import inventory
     from ovenet_jax.devices import parallel
     from ovenet_jax.supervision.task import task_of
@@ -86,6 +88,7 @@ def main(_: list[str]) -> int | None:
         "report": lambda: evaluate.evaluate(config, folder, anew=False),
         "predict": lambda: EXIT_DONE if predict.predict(config, folder, source, out) else EXIT_INCOMPLETE,
         "compare": lambda: compare.compare(config, SOURCE.value, folder),
+        "plan": lambda: parallel.say(plan.plan(config, DEVICES.value)),
         "prepare": lambda: print(inventory.as_text(task_of(config).prepare())),
         "browse": lambda: browse.browse(config, folder),
         "export": lambda: export.export(config, folder, FORM.value),

@@ -33,7 +33,7 @@ from benchmarks import hlo
 from benchmarks.gpus import GPU, GPUS
 from benchmarks.hlo import Kernel
 from benchmarks.table import json_file
-from ovenet_jax import files
+from ovenet_jax import files, plan
 from ovenet_jax.devices import parallel
 from ovenet_jax.evaluation.inference import Inference
 from ovenet_jax.evaluation.protocol import Protocol, passes
@@ -41,12 +41,6 @@ from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import BatchNorm
 from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.zoo import create_model
-from ovenet_jax.run.state import init_state
-from ovenet_jax.supervision.task import task_of
-from ovenet_jax.training import optimizer as optimizers
-from ovenet_jax.training.compilation import batch_shapes, jit_step
-from ovenet_jax.training.packing import Packing
-from ovenet_jax.training.step import frozen_parts
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant], see configs/.", lock_config=True)
 GPU_NAME = flags.DEFINE_enum("gpu", "h200", sorted(GPUS), "The card.")
@@ -84,7 +78,7 @@ def main(_: list[str]) -> None:
         program = Path(PROGRAM.value).read_text()
     else:
         mesh = described_mesh(gpu, COUNT.value, config.mesh)
-        lowered = lower_test(config, mesh, size) if TEST.value else lower_step(config, mesh)
+        lowered = lower_test(config, mesh, size) if TEST.value else plan.lower_step(config, mesh)
         compiled = lowered.compile(UNTUNED)
         program = compiled.as_text()
         content["memory"] = memory(compiled)
@@ -105,19 +99,6 @@ def described_mesh(gpu: GPU, count: int, sizes: tuple[int, int]) -> Mesh:
         platform="cuda", topology_name=gpu.name, topology=f"1x1x{count}", target_config=gpu.description()
     )
     return parallel.create_mesh(topology.devices, sizes)
-
-
-def lower_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Lowered:
-    """The training step as `train` runs it."""
-    model = create_model(config.model)
-    model.set_attributes(lay_out=parallel.row_layout(mesh), rematerialise=config.rematerialise)
-    graphdef, *_ = parameters.split(model)
-    _, optimizer = optimizers.from_config(config)
-    state = init_state(model, optimizer, frozen_parts(config), config.ema)
-    packing = Packing(state, platform="cuda")
-    step = jit_step(config, task_of(config), graphdef, optimizer, packing, mesh)
-    packed = parallel.replicated_shapes(mesh, jax.eval_shape(packing.pack, state))
-    return step.trace(packed, *batch_shapes(config, mesh)).lower(lowering_platforms=("cuda",))
 
 
 def lower_test(config: ConfigDict, mesh: Mesh, size: list[int]) -> jax.stages.Lowered:

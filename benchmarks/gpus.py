@@ -1,6 +1,8 @@
-"""GPUs as XLA wants them described, and how fast they are at best."""
+"""GPUs as XLA wants them described, from the facts in ovenet_jax/devices/gpus.json."""
 
 from typing import NamedTuple
+
+from ovenet_jax import plan
 
 
 class GPU(NamedTuple):
@@ -11,7 +13,7 @@ class GPU(NamedTuple):
     """
 
     name: str
-    capability: tuple[int, int]
+    capability: list[int]
     cores: int  # streaming multiprocessors
     clock: float  # [GHz]
     memory: int  # [bytes]
@@ -31,7 +33,7 @@ class GPU(NamedTuple):
             gpu_device_info {{
               cuda_compute_capability {{ major: {major} minor: {minor} {extension} }}
               core_count: {self.cores}
-              fpus_per_core: {128 if self.capability >= (8, 6) else 64}
+              fpus_per_core: {128 if self.capability >= [8, 6] else 64}
               clock_rate_ghz: {self.clock}
               memory_bandwidth: {int(self.bandwidth)}
               device_memory_size: {self.memory}
@@ -64,18 +66,4 @@ class GPU(NamedTuple):
         """
 
 
-GIB, MIB = 2**30, 2**20
-GPUS = {
-    # NVIDIA H200 data sheet (2024), Hopper white paper
-    "h200": GPU("NVIDIA H200", (9, 0), 132, 1.98, 141 * GIB, 50 * MIB, 233472, 2048,
-                4.8e12, 989e12, 67e12, 450e9),
-    # NVIDIA Ada white paper, appendix A: GeForce RTX 4090
-    "rtx4090": GPU("NVIDIA GeForce RTX 4090", (8, 9), 128, 2.52, 24 * GIB, 72 * MIB, 102400, 1536,
-                   1.008e12, 165.2e12, 82.6e12, 32e9),
-    # NVIDIA Ampere GA102 white paper: GeForce RTX 3090
-    "rtx3090": GPU("NVIDIA GeForce RTX 3090", (8, 6), 82, 1.695, 24 * GIB, 6 * MIB, 102400, 1536,
-                   0.936e12, 71e12, 35.6e12, 16e9),
-    # NVIDIA Tesla V100 white paper: SXM2, 16 GB
-    "v100": GPU("NVIDIA V100", (7, 0), 80, 1.53, 16 * GIB, 6 * MIB, 98304, 2048,
-                0.9e12, 125e12, 15.7e12, 150e9),
-}  # fmt: skip
+GPUS = {key: GPU(**{fact: facts[fact] for fact in GPU._fields}) for key, facts in plan.GPUS.items()}

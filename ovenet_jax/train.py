@@ -26,10 +26,10 @@ from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.run.interruption import Agreement, interruption
 from ovenet_jax.run.network import restore_network
-from ovenet_jax.run.state import TrainState, init_state
+from ovenet_jax.run.state import TrainState
 from ovenet_jax.supervision.task import Task, task_of
 from ovenet_jax.training import optimizer as optimizers
-from ovenet_jax.training.compilation import batch_shapes, compile_step, counting, jit_step
+from ovenet_jax.training.compilation import compile_step, counting, prepare_step
 from ovenet_jax.training.health import FiniteWatch, Pace, Step, watchdog
 from ovenet_jax.training.packing import Packing
 from ovenet_jax.training.reporter import Reporter, empty_averages
@@ -63,12 +63,9 @@ def train(config: ConfigDict, folder: Path) -> bool:
     elif not (config.model.backbone.he_init or workdir.has_checkpoint(folder)):
         helps = "import such weights and name their folder by --config.init.base"
         parallel.say(f"Note: training starts from random values, but this config is for ImageNet weights; {helps}.")
-    model.set_attributes(lay_out=parallel.row_layout(mesh), rematerialise=config.rematerialise)
+    step = prepare_step(config, task, model, mesh, mesh.devices.flat[0].platform)
     graphdef, *_ = parameters.split(model)
-    schedule, optimizer = optimizers.from_config(config)
-    state = init_state(model, optimizer, frozen, config.ema)
-    packing = Packing(state, mesh.devices.flat[0].platform)
-    step_function = jit_step(config, task, graphdef, optimizer, packing, mesh)
+    schedule, _ = optimizers.from_config(config)
     evaluator, source = Evaluator(config, graphdef), task.open_training()
     trained_on = identity.Identity(classes, source.identity, evaluator.source.identity)
     with (
@@ -79,23 +76,22 @@ def train(config: ConfigDict, folder: Path) -> bool:
     ):
         if not (finished := _is_over(config, checkpoints)):
             with enough_memory(TRAINING_MEMORY):
-                packed = parallel.replicated_shapes(mesh, jax.eval_shape(packing.pack, state))
-                compiled = compile_step(step_function, packed, *batch_shapes(config, mesh))
+                compiled = compile_step(step.function, *step.arguments)
                 _, measures = compiled.out_info
                 empty = empty_averages(mesh, [name for name in measures if name != "finite"])
                 reporter = Reporter(config, folder, schedule, compilations, empty, len(source))
                 with closing(reporter):
                     around = source, evaluator, reporter, checkpoints, interrupted
-                    run = _Run(config, folder, mesh, state, packing, compiled, *around)
+                    run = _Run(config, folder, mesh, step.state, step.packing, compiled, *around)
                     finished = run.to_the_end()
             checkpoints.check_saved(run.step)
-        step = checkpoints.latest_step()
+        latest = checkpoints.latest_step()
         if finished:
             network = restore_network(config.model, folder, config.eval.checkpoint)
             finished = evaluate_checkpoint(evaluator, network, folder, interrupted)
     parallel.say(f"Compiled: {compilations}.")
     if not finished:
-        parallel.say(f"Interrupted at step {step}, which is saved; run the same command again to continue.")
+        parallel.say(f"Interrupted at step {latest}, which is saved; run the same command again to continue.")
     return finished
 
 

@@ -11,6 +11,7 @@ from benchmarks import gpu_program, hlo
 from benchmarks.gpu_program import LARGE, place
 from benchmarks.gpus import GPUS
 from configs import camvid
+from ovenet_jax import plan
 from ovenet_jax.models.layers import BatchNorm
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run.state import init_state
@@ -49,7 +50,7 @@ def norms(model):
 
 def compiled_step(gpus):
     mesh = gpu_program.described_mesh(GPUS["h200"], gpus, CONFIG.mesh)
-    return gpu_program.lower_step(CONFIG, mesh).compile(gpu_program.UNTUNED)
+    return plan.lower_step(CONFIG, mesh).compile(gpu_program.UNTUNED)
 
 
 def launches(kernels, *places, kind=""):

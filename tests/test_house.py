@@ -13,7 +13,7 @@ PACKAGE = ROOT / "ovenet_jax"
 FOUNDATIONS = {"errors", "files", "tables", "described", "configs.keys"}
 # From the ground up: a wing imports itself and those before it.
 ORDER = ("data", "segfix", "models", "supervision", "devices", "run", "evaluation", "weights", "training")
-MODES = {"train", "evaluate", "predict", "browse", "import_weights", "compare", "export", "env"}
+MODES = {"train", "evaluate", "predict", "browse", "import_weights", "compare", "export", "env", "plan"}
 HEAVY = {"jax", "flax", "tensorflow"}
 WITHOUT = {
     "ovenet_jax.run.processes": HEAVY,  # they meet before jax is started

@@ -5,18 +5,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ovenet_jax.devices import parallel
+from ovenet_jax.models import parameters
 from ovenet_jax.models.normalisation import Normalisation
+from ovenet_jax.run.state import TrainState, init_state
 from ovenet_jax.supervision.task import Task
+from ovenet_jax.training import optimizer as optimizers
 from ovenet_jax.training.health import watched
 from ovenet_jax.training.packing import Packing
 from ovenet_jax.training.step import frozen_parts, train_step
@@ -59,15 +61,23 @@ def counting() -> Iterator[Compilations]:
         jax.monitoring.unregister_event_listener(add_event)
 
 
-def jit_step(
-    config: ConfigDict,
-    task: Task,
-    graphdef: nnx.GraphDef,
-    optimizer: optax.GradientTransformation,
-    packing: Packing,
-    mesh: Mesh,
-) -> Any:
-    """The training step that the config describes, jitted for the mesh; its packed state argument is donated."""
+class PreparedStep(NamedTuple):
+    """A jitted training step, whose packed state is donated; the state it begins with, and how that is packed; shapes
+    and shardings of its arguments."""
+
+    function: Any
+    state: TrainState
+    packing: Packing
+    arguments: tuple[Any, ...]
+
+
+def prepare_step(config: ConfigDict, task: Task, model: nnx.Module, mesh: Mesh, platform: str) -> PreparedStep:
+    """The training step that the config describes, for `model` on the mesh; platform: "cpu", "gpu" ..."""
+    model.set_attributes(lay_out=parallel.row_layout(mesh), rematerialise=config.rematerialise)
+    graphdef, *_ = parameters.split(model)
+    _, optimizer = optimizers.from_config(config)
+    state = init_state(model, optimizer, frozen_parts(config), config.ema)
+    packing = Packing(state, platform)
     step = partial(
         train_step,
         graphdef=graphdef,
@@ -84,14 +94,11 @@ def jit_step(
         packing=packing,
     )
     watched_step = watched(step, config.non_finite.policy)
-    return jax.jit(watched_step, out_shardings=parallel.replicated(mesh), donate_argnums=0)
-
-
-def batch_shapes(config: ConfigDict, mesh: Mesh) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-    """Images and labels of a step, as `parallel.to_global` makes them."""
-    shape = (config.batch_size, *config.augment.crop)
-    described = partial(jax.ShapeDtypeStruct, dtype=np.uint8, sharding=parallel.rows_sharded(mesh))
-    return described((*shape, 3)), described(shape)
+    jitted = jax.jit(watched_step, out_shardings=parallel.replicated(mesh), donate_argnums=0)
+    packed = parallel.replicated_shapes(mesh, jax.eval_shape(packing.pack, state))
+    size = (config.batch_size, *config.augment.crop)
+    images = partial(jax.ShapeDtypeStruct, dtype=np.uint8, sharding=parallel.rows_sharded(mesh))
+    return PreparedStep(jitted, state, packing, (packed, images((*size, 3)), images(size)))
 
 
 def compile_step(step_function: Any, *arguments: Any) -> jax.stages.Compiled:

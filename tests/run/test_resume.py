@@ -36,7 +36,7 @@ def interrupt() -> None:
 def packed_as_on_gpus():
     """The state of runs in this process is in few long vectors."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ovenet_jax.train.Packing", lambda state, _platform: Packing(state, "cuda"))
+        patch.setattr("ovenet_jax.training.compilation.Packing", lambda state, _platform: Packing(state, "cuda"))
         yield
 
 
