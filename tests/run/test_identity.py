@@ -257,7 +257,7 @@ def test_a_prediction_has_the_classes_and_ids_of_the_run(whole, capsys):
     other = reordered(folder, config)
     other.data.test_split = "val"
     assert predict(other, run, None)
-    assert "Note: class 0 was 'road' of label ids 7, 8 and is 'car' of label ids 26; the run's classes" in (
+    assert "Note: class 0 was 'road' of label ids 7, 8 and is 'car' of label ids 26; label maps use the run's" in (
         capsys.readouterr().out
     )
     maps = (run / "predictions/val/label_maps").rglob("*.png")
