@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import count
 from threading import Event
 
 import jax
@@ -14,6 +15,7 @@ from ovenet_jax.data import pipeline
 from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import evaluate
+from ovenet_jax.evaluation import report
 from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.evaluation.report import group_table, new_folder, read
 from ovenet_jax.evaluation.results import Evaluation, ImageScore, merged
@@ -68,7 +70,9 @@ def test_accuracy_by_distance_adds_up_to_the_confusion_matrices(acdc_report):
         assert (pixels, right) == (confusion.sum(), np.trace(confusion))
 
 
-def test_a_report_is_read_as_it_was_evaluated(tmp_path):
+def test_a_report_is_read_as_it_was_evaluated(tmp_path, monkeypatch):
+    made, dates = report.made_now(), count()
+    monkeypatch.setattr(report, "made_now", lambda: made | {"date": str(next(dates))})
     config = tiny(acdc.get_config(), trees.write_acdc(tmp_path))
     folder = save_untrained(config, tmp_path / "run")
     evaluate(config, folder)

@@ -83,4 +83,7 @@ def evaluated(
         parallel.say(f"Evaluating step {network.step} of {folder} on {split}: {images}, {protocol}.")
         observers = Curves(evaluator), Suspects(evaluator), *observers
         evaluation = evaluator.run(network.params, network.statistics, interrupted, observers)
-    return None if evaluation is None else Evaluated(evaluator, network, what, target, evaluation)
+    if evaluation is None:
+        return None
+    evaluation = evaluation._replace(made=evaluation.made or report.made_now())  # one date for all files
+    return Evaluated(evaluator, network, what, target, evaluation)

@@ -64,7 +64,7 @@ def write(
     if evaluation.miou is None:
         print("No pixel is labelled: there is nothing to compare with.")
     content = {"what": what, "images": len(evaluation.images), "answer": evaluation.answer}
-    content["made"] = evaluation.made or made_now()
+    content["made"] = evaluation.made
     content |= _results(matrices, task)
     if len(evaluation.groups) > 1:
         print(group_table(evaluation.groups))

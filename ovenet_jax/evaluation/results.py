@@ -46,7 +46,7 @@ class Evaluation(NamedTuple):
 
     groups[group][prediction]: confusion matrix int64 [K, K], the final prediction last; group is ACDC's condition, else
     "". images: the score of each image. sums, suspects: results of observers; sums are arrays by name that are added
-    when evaluations are merged, like the bins of curves.py. made: date and versions, if it was read from a report.
+    when evaluations are merged, like the bins of curves.py. made: date, versions and devices.
     """
 
     groups: dict[str, dict[str, np.ndarray]] = {}

@@ -11,7 +11,6 @@ from ovenet_jax import described, files
 from ovenet_jax.evaluation.curves import BINS, DISTANCES, calibration_error
 from ovenet_jax.evaluation.inspection import Inspected
 from ovenet_jax.evaluation.page import html
-from ovenet_jax.evaluation.report import made_now
 from ovenet_jax.evaluation.results import Evaluation
 from ovenet_jax.models.predictions import TITLES
 from ovenet_jax.run import workdir
@@ -52,7 +51,7 @@ def page(
         run=folder.name,
         what=what,
         data_set=config.data.name,
-        made=evaluation.made or made_now(),
+        made=evaluation.made,
         scores={SHORT[name]: class_scores(matrix) for name, matrix in matrices.items()},
         pixels=matrices[evaluation.answer].sum(1),
         calibration_errors={title: calibration_error(bins) for title, bins in calibrated.items()},

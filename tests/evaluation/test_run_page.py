@@ -17,6 +17,7 @@ from tests.browser.pages import section, table
 
 LABELS = Labels(("road", "car"), ((128, 64, 128), (0, 0, 142)), ((0,), (1,)))
 WHAT = {"split": "val", "step": 7, "data": {"digest": "0123456789abcdef"}}
+MADE = {"date": "2026-11-30 07:00", "versions": {"jax": "0.10.2"}}
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def page(tmp_path):
     def page(matrices, *parts, config=None) -> str:
         config = config or demo.get_config()
         task = Classes(config, LABELS)
-        return run_page.page(Evaluation({"": matrices}, *parts), [], task, WHAT, config, tmp_path)
+        return run_page.page(Evaluation({"": matrices}, *parts, made=MADE), [], task, WHAT, config, tmp_path)
 
     return page
 
