@@ -26,7 +26,7 @@ from ovenet_jax.segfix.files import Offsets
 from ovenet_jax.supervision.task import Task, task_of
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
     """The prediction for one image.
 
@@ -61,6 +61,10 @@ class Prediction:
     def overlay(self) -> np.ndarray:
         """The image blended with the colours of its classes, uint8 RGB [H, W, 3]."""
         return overlay(self.image, self.label_map, self.classes)
+
+    def __repr__(self) -> str:
+        height, width = self.label_map.shape
+        return f"<Prediction of {width}x{height} pixels>"
 
     def _repr_png_(self) -> bytes:
         return encoded(self.overlay())

@@ -97,6 +97,7 @@ def test_scores_and_the_picture_of_a_notebook(run, network):
     assert list(scores) == ["initial", "seed", "fused"]
     assert {x.shape for x in scores.values()} == {(40, 30, 11)}
     assert (scores["fused"].argmax(-1) == prediction.label_map).mean() > 0.99  # ties, to rounding
+    assert repr(prediction) == "<Prediction of 30x40 pixels>"
     picture = cv2.imdecode(np.frombuffer(methodcaller("_repr_png_")(prediction), np.uint8), cv2.IMREAD_COLOR_RGB)
     np.testing.assert_array_equal(picture, prediction.overlay())
 
