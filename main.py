@@ -78,8 +78,8 @@ def main(_: list[str]) -> int | None:
 
     overrides = [argument for argument in sys.argv[1:] if argument.lstrip("-").startswith(("config.", "noconfig."))]
     if not flags.FLAGS["config"].present:
-        home = SOURCE.value.split(",")[0] if SOURCE.value and MODE.value == "compare" else WORKDIR.value
-        parallel.say(f"Using the config of {home}{', with ' + ' '.join(overrides) if overrides else ''}.")
+        run = _run_of(MODE.value, SOURCE.value, WORKDIR.value)
+        parallel.say(f"Using the config of {run}{', with ' + ' '.join(overrides) if overrides else ''}.")
     folder = Path(WORKDIR.value or Path("runs") / config.name)
     source, out = (Path(flag.value) if flag.value else None for flag in (SOURCE, OUT))
     actions = {
@@ -166,6 +166,11 @@ def _configs() -> list[str]:
     return sorted(path.stem for path in CONFIGS.glob("[a-z]*.py") if "\ndef get_config(" in path.read_text())
 
 
+def _run_of(mode: str, source: str | None, folder: str | None) -> str | None:
+    """The folder of the run whose config is used: --workdir, or the first of those to compare."""
+    return (source or "").partition(",")[0].strip() if mode == "compare" else folder
+
+
 def _find_config(arguments: list[str]) -> None:
     """Uses the config of the run in --workdir, or of the first of those to compare, if --config is missing.
 
@@ -173,7 +178,7 @@ def _find_config(arguments: list[str]) -> None:
       UserError: no such config, or the mode requires --config.
     """
     given = flags.FlagValues()
-    for name, default in (("config", None), ("workdir", None), ("mode", "train"), ("source", "")):
+    for name, default in (("config", None), ("workdir", None), ("mode", "train"), ("source", None)):
         flags.DEFINE_string(name, default, "", flag_values=given)
     given(arguments, known_only=True)
     if given.config is not None or given.mode == "env":
@@ -181,11 +186,11 @@ def _find_config(arguments: list[str]) -> None:
     wanted = "--config is missing: give one, as --config=configs/camvid.py"
     if given.mode not in OF_A_RUN:
         raise UserError(f"{wanted}; --mode={given.mode} requires it.")
-    home = given.source.partition(",")[0].strip() if given.mode == "compare" else given.workdir
-    if not home:
+    run = _run_of(given.mode, given.source, given.workdir)
+    if not run:
         flag = "--source" if given.mode == "compare" else "--workdir"
         raise UserError(f"{wanted}, or the {flag} of a run, to use its saved config.")
-    folder = Path(home)
+    folder = Path(run)
     saved = workdir.read_config(folder)
     if saved is None:
         raise UserError(f"{wanted}; {folder} holds no run, so it has no saved config (config.json).")

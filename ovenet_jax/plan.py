@@ -47,7 +47,8 @@ def plan(config: ConfigDict, devices: str | None) -> str:
     data, rest = divmod(count, config.mesh[1])
     if rest or config.mesh[0] not in (0, data) or config.batch_size % data:
         split = f"over {count} GPUs with config.mesh={tuple(config.mesh)}"
-        raise UserError(f"config.batch_size={config.batch_size} cannot be split {split}; choose a multiple of them.")
+        helps = "choose rows that divide the GPUs, and a batch size that is a multiple of the rest"
+        raise UserError(f"config.batch_size={config.batch_size} cannot be split {split}; {helps}.")
     images, usable = config.batch_size / count, USABLE * gpu["memory"]
     height, width = config.augment.crop
     rows = {f"{config.name}, {config.precision}": f"{images:g} x {height}x{width} on each of {count} {gpu['name']}"}

@@ -85,7 +85,7 @@ def learning_curves(file: Path) -> tuple[dict[str, list[dict]], int]:
                 chart, name = charts.setdefault(found[1], {}), found[2]
                 curve = chart.setdefault(name, {"name": TITLES.get(name, name), "x": [], "y": []})
                 curve["x"].append(logged["step"])
-                curve["y"].append(value)
+                curve["y"].append(value if isinstance(value, int | float) else None)
     order = {name: i for i, name in enumerate((*TITLES, "total"))}
     in_order = {chart: sorted(curves.items(), key=lambda x: order.get(x[0], -1)) for chart, curves in charts.items()}
     return {chart: [curve for _, curve in curves] for chart, curves in in_order.items()}, damaged

@@ -73,11 +73,12 @@ def test_learning_curves_pass_over_gaps_and_damaged_lines(page, tmp_path):
         b'{"step": 40, "loss_\xff',
         b'{"step": 50, "loss_total": 1.0}',
         b'{"step": 60, "loss_total": Infinity}',
+        b'{"step": 70, "loss_total": "low"}',
     ]
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
     found = page({"main": np.eye(2, dtype=int)})
     aux, fused, total = charts(found)["loss"]
-    assert total == {"name": "total", "x": [10, 30, 50, 60], "y": [2.0, None, 1.0, None]}
+    assert total == {"name": "total", "x": [10, 30, 50, 60, 70], "y": [2.0, None, 1.0, None, None]}
     assert (aux["x"], fused["name"]) == ([20], "fused S_f")
     assert "cannot be read: 1" in section(found, "Losses")
     assert charts(found)["eval_miou"] == [{"name": "prediction", "x": [20], "y": [0.5]}]
