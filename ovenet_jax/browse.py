@@ -5,8 +5,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from ovenet_jax import files
-from ovenet_jax.data import pipeline
-from ovenet_jax.data.image_files import write_picture
+from ovenet_jax.data import image_files, pipeline
 from ovenet_jax.evaluation.colours import overlay
 from ovenet_jax.evaluation.panel import panel
 from ovenet_jax.supervision.task import task_of
@@ -33,8 +32,8 @@ def browse(config: ConfigDict, folder: Path) -> None:
     with files.writing(target, "--workdir"):
         for i, (image, label) in enumerate(samples):
             shown = panel(image, label, {}, offset=None, confidence=None, classes=source.classes)
-            write_picture(target / f"{i}.png", shown)
+            image_files.write_picture(target / f"{i}.png", shown)
             factor = max(1, round(OVERLAY_WIDTH / image.shape[1]))
             enlarged = overlay(image, label, source.classes).repeat(factor, 0).repeat(factor, 1)
-            write_picture(target / f"{i}_overlay.png", enlarged)
+            image_files.write_picture(target / f"{i}_overlay.png", enlarged)
     print(f"Written: the first {COUNT} samples of training, augmented, in {target}")

@@ -6,13 +6,11 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from ovenet_jax import files
-from ovenet_jax.described import leaves
+from ovenet_jax import described, files
 from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
-from ovenet_jax.evaluation import comparison
+from ovenet_jax.evaluation import comparison, final
 from ovenet_jax.evaluation.evaluator import Evaluator
-from ovenet_jax.evaluation.final import Evaluated, evaluated, inspected_of
 from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.network import restore_network
 from ovenet_jax.supervision.task import task_of
@@ -38,14 +36,14 @@ def compare(config: ConfigDict, source: str | None, folder: Path) -> None:
         task = task_of(config)
         configs = [_config_of(run, config) for run in folders]
         task.prepare()
-    results: list[Evaluated] = []
+    results: list[final.Evaluated] = []
     for run, own in zip(folders, configs, strict=True):
         network = restore_network(own.model, run, own.eval.checkpoint)
         evaluator = Evaluator(own, network.graphdef, identity.classes_of(run))
         if results and evaluator.task.classes.names != results[0].evaluator.task.classes.names:
             others = f"{run} was trained on other classes than {folders[0]}, or in another order"
             raise UserError(f"{others}, and {ALIKE}.")
-        result = evaluated(evaluator, network, run, anew=False)
+        result = final.evaluated(evaluator, network, run, anew=False)
         assert result is not None  # nothing interrupts it
         results.append(result)
     if jax.process_index() > 0:
@@ -53,7 +51,7 @@ def compare(config: ConfigDict, source: str | None, folder: Path) -> None:
     classes = results[0].evaluator.task.classes
     groups: dict[str, list[int]] = {}
     for i, own in enumerate(configs):
-        values = leaves(own.to_dict())
+        values = described.leaves(own.to_dict())
         kept = {key: value for key, value in values.items() if not key.startswith(ONLY_SEED)}
         groups.setdefault(json.dumps(kept, sort_keys=True), []).append(i)
     members = {}
@@ -66,7 +64,7 @@ def compare(config: ConfigDict, source: str | None, folder: Path) -> None:
     indices = comparison.most_different(evaluations, config.eval.panels + config.eval.worst)
     views = {}
     for title, (first, *_) in list(members.items())[:SHOWN_GROUPS]:
-        found = inspected_of(results[first], indices)
+        found = final.inspected_of(results[first], indices)
         views[title] = [found[index] for index in indices]
     logs = {title: [folders[i] / "metrics.jsonl" for i in group] for title, group in members.items()}
     target = folder / "comparison"

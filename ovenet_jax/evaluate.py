@@ -5,9 +5,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from ovenet_jax.devices import parallel
-from ovenet_jax.evaluation import refinement
+from ovenet_jax.evaluation import final, refinement
 from ovenet_jax.evaluation.evaluator import Evaluator
-from ovenet_jax.evaluation.final import evaluate_checkpoint
 from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.network import restore_network
 from ovenet_jax.supervision.task import task_of
@@ -31,4 +30,4 @@ def evaluate(config: ConfigDict, folder: Path, anew: bool = True) -> None:
         refinement.evaluate_refined(config, folder)
         return
     network = restore_network(config.model, folder, config.eval.checkpoint)
-    evaluate_checkpoint(Evaluator(config, network.graphdef, classes), network, folder, anew=anew)
+    final.evaluate_checkpoint(Evaluator(config, network.graphdef, classes), network, folder, anew=anew)

@@ -15,21 +15,18 @@ from flax import nnx
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ovenet_jax import files
+from ovenet_jax import files, tables
 from ovenet_jax.data import pipeline
 from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
 from ovenet_jax.errors import UserError
-from ovenet_jax.models import parameters
-from ovenet_jax.models.layers import at_least_float32, resize_bilinear
+from ovenet_jax.models import layers, parameters
 from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.network import restore_network
 from ovenet_jax.supervision.measures import class_scores, confusion_matrix
 from ovenet_jax.supervision.task import Task, task_of
-from ovenet_jax.tables import percent
-from ovenet_jax.weights.published_keys import code_base_of, state_dict
-from ovenet_jax.weights.torch_weights import fill, fold_in_place_abn
+from ovenet_jax.weights import published_keys, torch_weights
 
 FORMS = {"torch": "network.pth", "safetensors": "network.safetensors", "stablehlo": "network.stablehlo"}
 
@@ -77,9 +74,9 @@ def export(config: ConfigDict, folder: Path, form: str | None) -> None:
         what = {"form": form, "step": network.step, "image": size, "jax": jax.__version__}
         what |= {"classes": task.classes.names, "colors": task.classes.colors}
         files.write_json(unfinished / "export.json", what | found)
-    names = "" if form == "stablehlo" else f", named as in {code_base_of(config.model).title}"
+    names = "" if form == "stablehlo" else f", named as in {published_keys.code_base_of(config.model).title}"
     print(
-        f"mIoU {percent(found['miou'])}, of the network itself {percent(found['network_miou'])}, on "
+        f"mIoU {tables.percent(found['miou'])}, of the network itself {tables.percent(found['network_miou'])}, on "
         f"{config.data.eval_split} at {size[0]}x{size[1]}; {found['milliseconds']:.1f} ms an image; scores differ by "
         f"{found['largest_error']:.2g} at most, the largest score is {found['largest_score']:.2g}.\n"
         f"Written, read back and run: {target / FORMS[form]}{names}."
@@ -94,8 +91,8 @@ def _program(graphdef: nnx.GraphDef, config: ConfigDict, task: Task) -> Callable
     def program(params: Arrays, statistics: Arrays, image: jax.Array) -> tuple[jax.Array, jax.Array]:
         model = parameters.merge(graphdef, params, statistics)
         output = model(normalisation(image).astype(config.eval.precision))
-        scores = at_least_float32(output.predictions[output.answer])
-        scores = resize_bilinear(scores, image.shape[1:3], align_corners=align_corners)
+        scores = layers.at_least_float32(output.predictions[output.answer])
+        scores = layers.resize_bilinear(scores, image.shape[1:3], align_corners=align_corners)
         return task.class_map(scores), scores
 
     return program
@@ -113,7 +110,7 @@ def _write_program(program: Program, size: tuple[int, ...], file: Path) -> Progr
 def _write_state_dict(arrays: dict[str, Any], model: ConfigDict, step: int, file: Path) -> dict[str, Any]:
     """Writes the state dict to `file`. Returns the arrays read back from it. Raises UserError where any of them has
     changed."""
-    published = {key: np.array(x, order="C") for key, x in state_dict(model, arrays, step).items()}
+    published = {key: np.array(x, order="C") for key, x in published_keys.state_dict(model, arrays, step).items()}
     if file.suffix == ".pth":
         import torch
 
@@ -124,7 +121,7 @@ def _write_state_dict(arrays: dict[str, Any], model: ConfigDict, step: int, file
 
         save_file(published, file)
         read = load_file(file)
-    found = fill(arrays, fold_in_place_abn(read), str(file))
+    found = torch_weights.fill(arrays, torch_weights.fold_in_place_abn(read), str(file))
     lost = [name for name, value in arrays.items() if not np.array_equal(found[name], value)]
     if lost:
         raise UserError(f"{len(lost)} arrays read back from {file} differ from those written; the first: {lost[0]}.")

@@ -8,16 +8,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ovenet_jax import files
-from ovenet_jax.described import leaves
-from ovenet_jax.errors import UserError
-from ovenet_jax.models import parameters
-from ovenet_jax.models.zoo import create_model
+from ovenet_jax import described, errors, files
+from ovenet_jax.models import parameters, zoo
 from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.supervision.task import task_of
-from ovenet_jax.weights import starting_point, torch_weights
-from ovenet_jax.weights.published_heads import title_of_config
+from ovenet_jax.weights import published_heads, starting_point, torch_weights
 from ovenet_jax.weights.published_names import describe, recognise, why_ignored
 
 
@@ -32,14 +28,14 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
       UserError: no file, one that cannot be read or does not fit, or a folder that holds checkpoints.
     """
     if source is None:
-        raise UserError("--mode=import needs the file to read: --source=FILE.pth.")
+        raise errors.UserError("--mode=import needs the file to read: --source=FILE.pth.")
     _refuse_taken(folder)
     task = task_of(config)
     path, _, entry = (str(source), "", "") if source.exists() else str(source).partition(":")
     state_dict = torch_weights.read_file(Path(path), entry)
     code_base = recognise(state_dict)
     ignored = {key: reason for key in state_dict if (reason := why_ignored(key))}
-    _, params, statistics = parameters.split(create_model(config.model, config.seed))
+    _, params, statistics = parameters.split(zoo.create_model(config.model, config.seed))
     fresh: dict[str, Any] = params | statistics
     expected, form = fresh, "a whole network"
     theirs = describe(state_dict, title := code_base.title_of(state_dict))
@@ -47,11 +43,11 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
     if backbone_only:
         expected = {name: value for name, value in fresh.items() if name.startswith("backbone.")}
         form = "a backbone alone, as ImageNet weights are: the starting point of a training"
-    ours = describe(expected, "" if backbone_only else title_of_config(config.model.head))
+    ours = describe(expected, "" if backbone_only else published_heads.title_of_config(config.model.head))
     if ours != theirs:
         what = f"the file holds {theirs}, and the config makes {ours}"
         helps = "choose the config's variant of the file's network"
-        raise UserError(f"{source} does not fit the configured model: {what}; {helps}.")
+        raise errors.UserError(f"{source} does not fit the configured model: {what}; {helps}.")
     names = torch_weights.matched(expected, state_dict)
     in_place = sorted({names[key].partition(".")[0] for key in torch_weights.in_place_abn(state_dict) if key in names})
     if not backbone_only:
@@ -69,7 +65,7 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
     report: dict[str, Any] = {"source": str(source), "sha256": checksum, "form": form, "code_base": code_base.title}
     report |= {"batch_norm": norm, "input": config.model.input.to_dict(), "arrays": origins, "ignored": ignored}
     classes = None
-    with suppress(UserError):  # of a data set whose class table is not there
+    with suppress(errors.UserError):  # of a data set whose class table is not there
         if task.of_regions and len(task.classes.names) == config.model.num_classes:
             classes = task.classes
     with workdir.held(folder):
@@ -90,7 +86,7 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
 
 def _refuse_taken(folder: Path) -> None:
     if workdir.has_checkpoint(folder) or workdir.is_run(folder):
-        raise UserError(f"{folder} holds a run or an import already; choose another --workdir.")
+        raise errors.UserError(f"{folder} holds a run or an import already; choose another --workdir.")
 
 
 def _check_activations(head: ConfigDict, in_place_abn: bool, source: Path) -> None:
@@ -103,12 +99,12 @@ def _check_activations(head: ConfigDict, in_place_abn: bool, source: Path) -> No
     if wrong:
         what = f"{source} has {norm} in its head, which is published with {activation!r}"
         helps = f"add {' '.join(f'--{key}={activation}' for key in wrong)}"
-        raise UserError(f"{what}, and {' and '.join(wrong)} is {other!r}; {helps}.")
+        raise errors.UserError(f"{what}, and {' and '.join(wrong)} is {other!r}; {helps}.")
 
 
 def _compare_input(configured: ConfigDict, published: dict[str, Any], source: str) -> None:
     """Prints a note where the network would be fed images in another form than the published one was, or resize so."""
-    flat = leaves(configured.to_dict())
+    flat = described.leaves(configured.to_dict())
     other = [f"--config.model.{key}={value}".replace(" ", "") for key, value in published.items() if flat[key] != value]
     if other:
         print(f"Note: {source} was trained with {' '.join(other)}, and the config says otherwise.")

@@ -19,8 +19,7 @@ from ml_collections import ConfigDict
 
 from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
-from ovenet_jax.models import parameters
-from ovenet_jax.models.zoo import create_model
+from ovenet_jax.models import parameters, zoo
 from ovenet_jax.run.state import init_state, without
 from ovenet_jax.supervision.task import task_of
 from ovenet_jax.training import optimizer as optimizers
@@ -86,7 +85,7 @@ def _devices(given: str | None) -> tuple[int, dict[str, Any]]:
 
 def memory(config: ConfigDict, rematerialise: bool) -> tuple[float, float]:
     """Bytes of a GPU's memory for no image, and for each of its images."""
-    model, task = create_model(config.model), task_of(config)
+    model, task = zoo.create_model(config.model), task_of(config)
     model.set_attributes(rematerialise=rematerialise)
     graphdef, params, statistics = parameters.split(model)
     frozen, loss = frozen_parts(config), task.create_loss()
@@ -133,5 +132,5 @@ def least_seconds(config: ConfigDict, images: float, gpu: dict[str, Any]) -> tup
 
 def lower_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Lowered:
     """The training step of `config`, lowered for NVIDIA GPUs, whatever the devices of the mesh are."""
-    step = prepare_step(config, task_of(config), create_model(config.model), mesh, platform="cuda")
+    step = prepare_step(config, task_of(config), zoo.create_model(config.model), mesh, platform="cuda")
     return step.function.trace(*step.arguments).lower(lowering_platforms=("cuda",))

@@ -13,23 +13,18 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ovenet_jax import files
-from ovenet_jax.data import pipeline
+from ovenet_jax import errors, files, tables
+from ovenet_jax.data import image_folder, pipeline
 from ovenet_jax.data.image_files import write_picture
-from ovenet_jax.data.image_folder import ImageFolder
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.data.walk import Note, counted, said
-from ovenet_jax.devices import parallel
-from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
-from ovenet_jax.errors import UserError, listed
-from ovenet_jax.evaluation.drawing import MARGIN, bordered
-from ovenet_jax.evaluation.panel import legend
+from ovenet_jax.devices import memory, parallel
+from ovenet_jax.evaluation import drawing, panel
 from ovenet_jax.evaluation.predictor import Prediction, Predictor, known_classes
 from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.network import restore_network
 from ovenet_jax.segfix.files import read_offsets, write_offsets
 from ovenet_jax.supervision.task import Task, task_of
-from ovenet_jax.tables import number_of
 
 
 def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | None = None) -> bool:
@@ -49,7 +44,7 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
     """
     if config.eval.get("segfix"):
         helps = "leave it out, and refine the written files with python -m ovenet_jax.segfix.refine"
-        raise UserError(f"config.eval.segfix refines in --mode=evaluate; {helps}.")
+        raise errors.UserError(f"config.eval.segfix refines in --mode=evaluate; {helps}.")
     with parallel.all_or_none():
         learned = identity.classes_of(folder)
         task = task_of(config, learned)
@@ -61,7 +56,7 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
             if learned and (others := identity.differences(learned, pipeline.classes(config.data))):
                 parallel.say(f"Note: {others[0]}; label maps use the run's classes and ids.")
         else:
-            images, name = ImageFolder(source), source.stem if source.is_file() else source.resolve().name
+            images, name = image_folder.ImageFolder(source), source.stem if source.is_file() else source.resolve().name
             for line in images.left_out:
                 parallel.say(f"Note: {line}")
     classes = known_classes(config, task, any_count=source is not None)
@@ -72,16 +67,16 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
     with parallel.all_or_none():
         files.refuse_existing(target, "--out")
     first = jax.process_index() == 0
-    what = f"{number_of(len(images), 'image')} of {name} with step {network.step} of {folder}"
+    what = f"{tables.number_of(len(images), 'image')} of {name} with step {network.step} of {folder}"
     parallel.say(f"Predicting {what}, {predictor.inference.protocol}.")
     with files.new_folder(target, "--out") if first else files.writing(target, "--out"):
         parallel.barrier()  # the first process has made the folder
         written = _write_all(images, predictor, parts, config.data.workers)
         unreadable, wrong, notes = (list(chain(*parallel.gather(found))) for found in written)
         if wrong:
-            raise UserError(f"{len(wrong)} files differ from what was written: {wrong[0]}; is the disk full?")
+            raise errors.UserError(f"{len(wrong)} files differ from what was written: {wrong[0]}; is the disk full?")
         if first:
-            names = bordered(legend(classes, range(len(classes.names))), MARGIN)
+            names = drawing.bordered(panel.legend(classes, range(len(classes.names))), drawing.MARGIN)
             write_picture(files.incomplete(target) / "legend.png", names)
     if first:
         kinds = " and ".join(part.folder.name.replace("_", " ") for part in parts)
@@ -90,11 +85,11 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
             print(f"Note: {line}")
         if unreadable:
             count = f"{len(unreadable)} of {len(images)} images"
-            print(f"Skipped {count}, which cannot be read:{listed(unreadable)}")
+            print(f"Skipped {count}, which cannot be read:{errors.listed(unreadable)}")
     return not unreadable
 
 
-@enough_memory(EVALUATION_MEMORY)
+@memory.enough_memory(memory.EVALUATION_MEMORY)
 def _write_all(
     images: pipeline.Samples, predictor: Predictor, parts: Sequence["_Part"], workers: int
 ) -> tuple[list[str], list[str], list[Note]]:

@@ -12,25 +12,20 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ovenet_jax.data import pipeline
-from ovenet_jax.data.inventory import check_training
-from ovenet_jax.devices import parallel
-from ovenet_jax.devices.memory import TRAINING_MEMORY, enough_memory
+from ovenet_jax.data import inventory, pipeline
+from ovenet_jax.devices import memory, parallel
 from ovenet_jax.errors import UserError, cause_of
+from ovenet_jax.evaluation import final, inspection
 from ovenet_jax.evaluation.evaluator import Evaluator
-from ovenet_jax.evaluation.final import evaluate_checkpoint
-from ovenet_jax.evaluation.inspection import panels
-from ovenet_jax.models import parameters
-from ovenet_jax.models.zoo import create_model
+from ovenet_jax.models import parameters, zoo
 from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.run.interruption import Agreement, interruption
 from ovenet_jax.run.network import restore_network
 from ovenet_jax.run.state import TrainState
 from ovenet_jax.supervision.task import Task, task_of
+from ovenet_jax.training import compilation, health
 from ovenet_jax.training import optimizer as optimizers
-from ovenet_jax.training.compilation import compile_step, counting, prepare_step
-from ovenet_jax.training.health import FiniteWatch, Pace, Step, watchdog
 from ovenet_jax.training.packing import Packing
 from ovenet_jax.training.reporter import Reporter, empty_averages
 from ovenet_jax.training.step import frozen_parts
@@ -53,9 +48,9 @@ def train(config: ConfigDict, folder: Path) -> bool:
         identity.check(folder, identity.Identity(classes))
     mesh = _checked_mesh(config, task)
     with parallel.all_or_none():
-        check_training(task.prepare(), config.data.train_split)
+        inventory.check_training(task.prepare(), config.data.train_split)
 
-    model = create_model(config.model, config.seed)
+    model = zoo.create_model(config.model, config.seed)
     frozen = frozen_parts(config)
     if config.init.base and not workdir.has_checkpoint(folder):
         names = classes.names if task.of_regions else ()
@@ -63,7 +58,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
     elif not (config.model.backbone.he_init or workdir.has_checkpoint(folder)):
         helps = "import such weights and name their folder by --config.init.base"
         parallel.say(f"Note: training starts from random values, but this config is for ImageNet weights; {helps}.")
-    step = prepare_step(config, task, model, mesh, mesh.devices.flat[0].platform)
+    step = compilation.prepare_step(config, task, model, mesh, mesh.devices.flat[0].platform)
     graphdef, *_ = parameters.split(model)
     schedule, _ = optimizers.from_config(config)
     evaluator, source = Evaluator(config, graphdef), task.open_training()
@@ -71,12 +66,12 @@ def train(config: ConfigDict, folder: Path) -> bool:
     with (
         _claimed(folder, config, trained_on),
         interruption() as interrupted,
-        counting() as compilations,
+        compilation.counting() as compilations,
         closing(Checkpoints(folder / "checkpoints", keep=config.keep_checkpoints)) as checkpoints,
     ):
         if not (finished := _is_over(config, checkpoints)):
-            with enough_memory(TRAINING_MEMORY):
-                compiled = compile_step(step.function, *step.arguments)
+            with memory.enough_memory(memory.TRAINING_MEMORY):
+                compiled = compilation.compile_step(step.function, *step.arguments)
                 _, measures = compiled.out_info
                 empty = empty_averages(mesh, [name for name in measures if name != "finite"])
                 reporter = Reporter(config, folder, schedule, compilations, empty, len(source))
@@ -88,7 +83,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
         latest = checkpoints.latest_step()
         if finished:
             network = restore_network(config.model, folder, config.eval.checkpoint)
-            finished = evaluate_checkpoint(evaluator, network, folder, interrupted)
+            finished = final.evaluate_checkpoint(evaluator, network, folder, interrupted)
     parallel.say(f"Compiled: {compilations}.")
     if not finished:
         parallel.say(f"Interrupted at step {latest}, which is saved; run the same command again to continue.")
@@ -141,7 +136,7 @@ class _Run:
     mesh: Mesh
     initial: TrainState
     packing: Packing
-    step_function: Step
+    step_function: health.Step
     source: pipeline.Source
     evaluator: Evaluator
     reporter: Reporter
@@ -169,8 +164,8 @@ class _Run:
             workers=config.data.workers,
         )
         images_of = partial(pipeline.images_of_step, source, **order)
-        self._finite_watch = FiniteWatch(config.non_finite, self.folder, self.step, images_of)
-        self._pace, self._over = Pace(), False
+        self._finite_watch = health.FiniteWatch(config.non_finite, self.folder, self.step, images_of)
+        self._pace, self._over = health.Pace(), False
         self._agreement = Agreement(self.mesh, self.interrupted)
 
     def to_the_end(self) -> bool:
@@ -181,7 +176,7 @@ class _Run:
         try:
             # A new run is evaluated before its first step: there is something to improve on, and faults show early.
             go_on = not self._open_evaluation or self._evaluate()
-            with self._batches as batches, closing(self._finite_watch.file), watchdog() as self._waits_for:
+            with self._batches as batches, closing(self._finite_watch.file), health.watchdog() as self._waits_for:
                 while go_on and not self._over and self.step < self.config.steps:
                     self._take_step(batches)
                     self._report_and_save()
@@ -236,7 +231,7 @@ class _Run:
         evaluation = self.evaluator.run(params, statistics, self.interrupted)
         if evaluation is None:
             return False
-        shown = partial(panels, self.evaluator, params, statistics)
+        shown = partial(inspection.panels, self.evaluator, params, statistics)
         self.reporter.report_evaluation(self.step, evaluation, shown)
         if self.step > 0:  # the network before training is no candidate for the best
             self.checkpoints.score(self.step, evaluation.miou or 0.0)

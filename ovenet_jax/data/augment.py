@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ovenet_jax.data.imagenet import MEAN_COLOR
+from ovenet_jax.data import imagenet, sizes
 from ovenet_jax.data.labels import IGNORE
-from ovenet_jax.data.sizes import padded_size, scaled_size
 
 Sample = dict[str, np.ndarray]
 Act = Callable[[Sample, np.random.Generator], Sample]
@@ -65,8 +64,8 @@ class RandomScaleCrop:
             scale = rng.uniform(*self.scale_range)
         else:
             scale = 0.5 + rng.integers(self.scale_factor, endpoint=True) / 10
-        first = self.resize or (scaled_size(size, self.short_side, min) if self.short_side else size)
-        height, width = scaled_size(first, (self.base_size or max(first)) * scale)
+        first = self.resize or (sizes.scaled_size(size, self.short_side, min) if self.short_side else size)
+        height, width = sizes.scaled_size(first, (self.base_size or max(first)) * scale)
         if self.aspect_range:
             stretch = math.sqrt(rng.uniform(*self.aspect_range))
             height, width = max(1, int(height / stretch + 0.5)), max(1, int(width * stretch + 0.5))
@@ -179,5 +178,5 @@ def pad(
 def resize_short_side(sample: Sample, short_side: int, multiple: int = 8) -> Sample:
     """Published preparation of images for validation: the shorter side becomes short_side, the other in proportion,
     rounded; then both are padded to a multiple of `multiple`, with MEAN_COLOR."""
-    size = scaled_size(sample["image"].shape[:2], short_side, min)
-    return pad(resize(sample, size), padded_size(size, multiple), MEAN_COLOR)
+    size = sizes.scaled_size(sample["image"].shape[:2], short_side, min)
+    return pad(resize(sample, size), sizes.padded_size(size, multiple), imagenet.MEAN_COLOR)

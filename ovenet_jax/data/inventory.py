@@ -7,20 +7,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ovenet_jax import errors, files, tables
 from ovenet_jax.data.labels import IGNORE, Labels
 from ovenet_jax.data.walk import Note, counted, said
-from ovenet_jax.errors import UserError
-from ovenet_jax.files import Form
-from ovenet_jax.tables import aligned, percent
 
-SPLIT: dict[str, Form] = {
+SPLIT: dict[str, files.Form] = {
     "images": int,
     "official": object,
     "sizes": {"smallest": [int], "largest": [int], "distinct": int},
 }
 
 
-def form_of(splits: Iterable[str], unlabelled: Collection[str]) -> Form:
+def form_of(splits: Iterable[str], unlabelled: Collection[str]) -> files.Form:
     """The form of an inventory of these splits as JSON. Those of older versions lack the `digest` of each split."""
     labelled = {**SPLIT, "pixels": [int], "ignored_pixels": int}
     of_split = {split: SPLIT if split in unlabelled else labelled for split in splits}
@@ -70,7 +68,7 @@ def _odd(labels: Labels, ids: np.ndarray, pixels: Sequence[int], ignored: int) -
         more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
         found.append(f"{len(absent)} of {count} classes never occur: {', '.join(absent[:5])}{more}")
     if ignored > sum(pixels):
-        share = percent(ignored / (ignored + sum(pixels)))
+        share = tables.percent(ignored / (ignored + sum(pixels)))
         found.append(f"{share} % of the pixels belong to no class")
     train_ids = {*range(count), IGNORE}
     if len(ids) > 1 and train_ids >= set(ids.tolist()) and not train_ids >= set(sum(labels.ids, ())):
@@ -92,7 +90,7 @@ def as_text(inventory: dict) -> str:
         smallest, largest = (f"{w}x{h}" for h, w in (sizes["smallest"], sizes["largest"]))
         official = "-" if official is None else official
         rows.append([split, found["images"], official, smallest, largest, sizes["distinct"]])
-    parts = [f"{inventory['name']} is prepared in {inventory['folder']}", aligned(rows)]
+    parts = [f"{inventory['name']} is prepared in {inventory['folder']}", tables.aligned(rows)]
 
     labelled = {split: found for split, found in splits.items() if "pixels" in found}
     if labelled:
@@ -102,8 +100,8 @@ def as_text(inventory: dict) -> str:
             for found in labelled.values():
                 counts = [*found["pixels"], found["ignored_pixels"]]
                 of_all = sum(counts) if train_id == len(found["pixels"]) else sum(found["pixels"])
-                rows[-1] += [counts[train_id], percent(counts[train_id] / of_all if of_all else None)]
-        parts.append(aligned(rows))
+                rows[-1] += [counts[train_id], tables.percent(counts[train_id] / of_all if of_all else None)]
+        parts.append(tables.aligned(rows))
     parts += [
         f"{split}: {found['images']} images, officially {found['official']}"
         for split, found in splits.items()
@@ -121,7 +119,7 @@ def check_training(inventory: dict, split: str) -> None:
     occurring = [inventory["classes"][k] for k in np.flatnonzero(np.sum(counts, axis=0))]
     if counts and len(occurring) < 2:
         found = f"only {occurring[0]} occurs" if occurring else "nothing is labelled"
-        raise UserError(
+        raise errors.UserError(
             f"In split {split!r} of {inventory['name']} {found}; training needs at least two classes whose ids are in "
             f"the class table: see --mode=prepare."
         )

@@ -24,15 +24,11 @@ import tensorflow_datasets as tfds
 from absl import flags
 from ml_collections import ConfigDict
 
-from ovenet_jax import files
-from ovenet_jax.data import folder, storage, toy_streets, trees, worker
-from ovenet_jax.data.augment import Act, RandomBrightness, RandomFlip, RandomScaleCrop, resize_short_side
-from ovenet_jax.data.image_folder import ImageFolder
+from ovenet_jax import errors, files
+from ovenet_jax.data import augment, folder, image_folder, official, storage, toy_streets, trees, worker
 from ovenet_jax.data.inventory import digest_of
 from ovenet_jax.data.labels import TOY_STREETS, Labels
-from ovenet_jax.data.official import TREES
 from ovenet_jax.data.prepare import Builder, Sample, read_inventory, write_records
-from ovenet_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 
@@ -84,20 +80,20 @@ def open_split(data: ConfigDict, split: str) -> "Source":
     builder = _builder(data)
     prepared = Path(builder.data_dir)
     if not prepared.exists():
-        raise UserError(f"{data.name} is not prepared in {prepared}; call prepare first.")
+        raise errors.UserError(f"{data.name} is not prepared in {prepared}; call prepare first.")
     if builder.data_set.official and "val" not in builder.data_set.official:
         split = re.sub(r"\bval\b", "test", split)  # of COCO-Stuff, see trees.py
     names = re.findall(r"[a-z]\w*", split)  # also of "train[:90%]+val"
     if not names or not builder.data_set.splits.keys() >= set(names):
         choices = ", ".join(builder.data_set.splits)
-        raise UserError(f"{data.name} has no split {split!r}; choose one of {choices}.")
+        raise errors.UserError(f"{data.name} has no split {split!r}; choose one of {choices}.")
     inventory = read_inventory(builder)
     reader = _reader(prepared, builder)
     undecoded = {key: tfds.decode.SkipDecoding() for key in reader.info.features}
     try:
         records = reader.as_data_source(split, decoders=undecoded)
     except ValueError as error:
-        raise UserError(
+        raise errors.UserError(
             f"Split {split!r} of {data.name} is empty, or is not a valid split expression ({error})."
         ) from None
     has_labels = builder.data_set.unlabelled.isdisjoint(names)
@@ -119,7 +115,7 @@ def _reader(prepared: Path, builder: Builder) -> tfds.core.DatasetBuilder:
         return tfds.builder_from_directory(prepared)
     except Exception as error:  # whatever damaged side files make TFDS raise
         said = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise UserError(
+        raise errors.UserError(
             f"{prepared} is damaged or was not prepared here ({said}); delete that folder, and it is prepared anew."
         ) from error
 
@@ -161,7 +157,7 @@ class Source:
             pixels = storage.read(record, self.folder, stored, self.has_labels, check)
             self.checked.add(index)
         except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError) as error:
-            raise UserError(
+            raise errors.UserError(
                 f"{name} in {self.folder} is damaged ({error}); delete that folder, and it is prepared anew."
             ) from error
         sample = pixels | {"name": name, "group": record["group"].decode()}
@@ -182,28 +178,28 @@ def _name(record: dict) -> str:
     return name
 
 
-Samples = Source | ImageFolder  # what is read sample by sample; worker processes are given it pickled
+Samples = Source | image_folder.ImageFolder  # what is read sample by sample; worker processes are given it pickled
 
 
-def augmentations(settings: ConfigDict, classes: Labels) -> list[Act]:
+def augmentations(settings: ConfigDict, classes: Labels) -> list[augment.Act]:
     """The transforms of config.augment. With a fixed `resize` (LIP) the flip comes first.
 
     openseg flips before it resizes by `short_side`, and changes the brightness before it pads, anywhere. Flipping last
     gives the same distribution; the padding changes in brightness with the image.
     """
-    of_crop: dict[str, Any] = {x.name: settings[x.name] for x in fields(RandomScaleCrop) if x.name in settings}
+    of_crop: dict[str, Any] = {x.name: settings[x.name] for x in fields(augment.RandomScaleCrop) if x.name in settings}
     of_crop |= {key: tuple(x) for key, x in of_crop.items() if isinstance(x, list)}
-    crop = RandomScaleCrop(**of_crop)
-    flip = RandomFlip(classes.flip_pairs)
-    acts: list[Act] = [crop]
+    crop = augment.RandomScaleCrop(**of_crop)
+    flip = augment.RandomFlip(classes.flip_pairs)
+    acts: list[augment.Act] = [crop]
     if settings.brightness:
-        acts.append(RandomBrightness(settings.brightness, settings.brightness_share))
+        acts.append(augment.RandomBrightness(settings.brightness, settings.brightness_share))
     return [flip, *acts] if settings.resize else [*acts, flip]
 
 
 def train_batches(
     source: Source,
-    acts: Sequence[Act],
+    acts: Sequence[augment.Act],
     *,
     batch_size: int,
     seed: int,
@@ -226,12 +222,12 @@ def train_batches(
         is damaged.
     """
     if not source.has_labels:
-        raise UserError(
+        raise errors.UserError(
             f"This split of {source.folder} has no labels to train on; choose another --config.data.train_split."
         )
     rows, rest = divmod(batch_size, process_count)
     if rest:
-        raise UserError(
+        raise errors.UserError(
             f"a batch of {batch_size} cannot be split over {process_count} processes; choose a multiple of that."
         )
     dataset = _in_random_order(grain.MapDataset.source(source).map(_image_and_label), seed)
@@ -272,7 +268,7 @@ def samples(
 
 def _sample(source: Samples, short_side: int, index: int) -> dict:
     sample = _copied(source[index]) | {"index": index}
-    return resize_short_side(sample, short_side) if short_side else sample
+    return augment.resize_short_side(sample, short_side) if short_side else sample
 
 
 def _builder(data: ConfigDict) -> Builder:
@@ -287,11 +283,11 @@ def _builder(data: ConfigDict) -> Builder:
 def _tree(data: ConfigDict) -> trees.Tree:
     if data.name == folder.NAME:
         return folder.tree(Path(data.root))
-    for tree in TREES:
+    for tree in official.TREES:
         if tree.name == data.name:
             return tree
-    known = ", ".join([toy_streets.NAME, *(tree.name for tree in TREES), folder.NAME])
-    raise UserError(f"config.data.name = {data.name!r} is unknown; choose one of {known}.")
+    known = ", ".join([toy_streets.NAME, *(tree.name for tree in official.TREES), folder.NAME])
+    raise errors.UserError(f"config.data.name = {data.name!r} is unknown; choose one of {known}.")
 
 
 def _image_and_label(sample: dict) -> Batch:

@@ -25,13 +25,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from ovenet_jax import files
-from ovenet_jax.data import storage
+from ovenet_jax import errors, files
+from ovenet_jax.data import inventory, storage, walk
 from ovenet_jax.data.image_files import Read, oriented_like, read_image, read_label
-from ovenet_jax.data.inventory import Counted, as_json, digest_of, form_of
 from ovenet_jax.data.labels import Labels
-from ovenet_jax.data.walk import Note, counted
-from ovenet_jax.errors import EXIT_INTERRUPTED, FAULTS_SHOWN, UserError, listed
 
 SHARD_BYTES = 2**26  # of the source files
 REPORT = "report.json"  # beside the records: the inventory
@@ -70,7 +67,7 @@ class DataSet(NamedTuple):
     faults: Sequence[str]
     digest: str
     bytes_needed: Callable[[], dict[str, int]]
-    left_out: Sequence[Note] = ()
+    left_out: Sequence[walk.Note] = ()
 
 
 class Builder(tfds.core.ShardBasedBuilder):
@@ -101,13 +98,13 @@ class Builder(tfds.core.ShardBasedBuilder):
         """
         folder = Path(self.data_dir)
         self._faults = list(self.data_set.faults)
-        self._counted: dict[str, list[Counted]] = {split: [] for split in self.data_set.splits}
-        self._notes: list[Note] = []
+        self._counted: dict[str, list[inventory.Counted]] = {split: [] for split in self.data_set.splits}
+        self._notes: list[walk.Note] = []
         with storage.writing(self.form, folder, self.data_set.labels) as self._write:
             super()._download_and_prepare(dl_manager, download_config)
         if self._faults:
-            raise UserError(_refusal(self._faults, self.data_set.source, self.fault_file))
-        content = as_json(self.name, self.data_set.labels, self.data_set.official, self._counted, self._notes)
+            raise errors.UserError(_refusal(self._faults, self.data_set.source, self.fault_file))
+        content = inventory.as_json(self.name, self.data_set.labels, self.data_set.official, self._counted, self._notes)
         files.write_json(folder / REPORT, content)
 
     def _shard_iterators_per_split(self, dl_manager) -> dict[str, list[Callable[[], Iterator]]]:
@@ -131,7 +128,7 @@ class Builder(tfds.core.ShardBasedBuilder):
             if self._faults:
                 continue
             image, label = found.image, found.label
-            self._counted[split].append(Counted(image.array.shape[:2], found.pixels, found.digest))
+            self._counted[split].append(inventory.Counted(image.array.shape[:2], found.pixels, found.digest))
             read = (sample.image, image), (sample.label, label)
             self._notes += [(r.note, str(file)) for file, r in read if r and r.note]
             yield i, self._write(image, label) | {"name": sample.name, "group": sample.group}
@@ -228,7 +225,7 @@ def write_records(builder: Builder) -> dict:
     folder = Path(builder.data_dir)
     once(folder, builder.prepared, builder.name, lambda: _write_records(builder, folder))
     report, data_set = read_inventory(builder), builder.data_set
-    notes = report["notes"] + counted(data_set.left_out)
+    notes = report["notes"] + walk.counted(data_set.left_out)
     return report | {"folder": str(folder), "classes": list(data_set.labels.names), "notes": notes}
 
 
@@ -241,13 +238,13 @@ def read_inventory(builder: Builder) -> dict:
     file, data_set = Path(builder.data_dir) / REPORT, builder.data_set
     names, known_ids = data_set.labels.names, data_set.labels.known_ids()
     remedy = f"delete {file.parent}, and it is prepared anew"
-    report = files.read_json(file, form_of(data_set.splits, data_set.unlabelled), remedy)
+    report = files.read_json(file, inventory.form_of(data_set.splits, data_set.unlabelled), remedy)
     if any(len(found.get("pixels", names)) != len(names) for found in report["splits"].values()):
-        raise UserError(f"{file} is damaged (it counts other classes); {remedy}.")
+        raise errors.UserError(f"{file} is damaged (it counts other classes); {remedy}.")
     without = [split for split, found in report["splits"].items() if not isinstance(found.get("digest"), str)]
     for split in without:
         checked = _ahead(partial(_check, known_ids=known_ids), data_set.splits[split])
-        report["splits"][split]["digest"] = digest_of(found.digest for found in checked)
+        report["splits"][split]["digest"] = inventory.digest_of(found.digest for found in checked)
     if without:
         with contextlib.suppress(OSError):  # a read-only folder: computed every time
             files.write_json(file, report)
@@ -290,8 +287,8 @@ def once(made: Path, place: Path, name: str, make: Callable[[], None]) -> None:
                 if not made.exists():  # otherwise another process has made it meanwhile
                     make()
     except KeyboardInterrupt:
-        raise UserError(
-            f"The preparation of {name} was interrupted; nothing of it is kept.", EXIT_INTERRUPTED
+        raise errors.UserError(
+            f"The preparation of {name} was interrupted; nothing of it is kept.", errors.EXIT_INTERRUPTED
         ) from None
 
 
@@ -306,7 +303,7 @@ def _check_disk(builder: Builder) -> None:
     forms = ", ".join(f"{form} {_gigabytes(count)}" for form, count in needed.items())
     print(f"Preparing {builder.name} in {prepared}, where {_gigabytes(free)} are free; it takes: {forms}.")
     if needed[builder.form] > free:
-        raise UserError(
+        raise errors.UserError(
             f"{prepared} has {_gigabytes(free)} free, but {builder.name} takes {_gigabytes(needed[builder.form])} "
             f"{builder.form}; free some, or choose another --config.data.prepared or --config.data.storage."
         )
@@ -320,10 +317,10 @@ def _refusal(faults: Sequence[str], source: str, file: Path) -> str:
     """Names the first faults and counts all; where there are more, they are all written into `file`."""
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
     everywhere = ""
-    if len(faults) > FAULTS_SHOWN:
+    if len(faults) > errors.FAULTS_SHOWN:
         files.write(file, "".join(f"{fault}\n" for fault in faults))
         everywhere = f"\nAll of them are in {file}"
-    return f"{count} in {source}; mend or remove these files, then start again:{listed(faults)}{everywhere}"
+    return f"{count} in {source}; mend or remove these files, then start again:{errors.listed(faults)}{everywhere}"
 
 
 def digest(*parts: object) -> str:

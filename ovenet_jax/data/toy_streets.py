@@ -5,10 +5,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from ovenet_jax.data import prepare, storage
-from ovenet_jax.data.image_files import encoded
+from ovenet_jax.data import image_files, prepare, storage, street_scene
 from ovenet_jax.data.labels import TOY_STREETS
-from ovenet_jax.data.street_scene import render_scene
 
 NAME = "toy_streets"
 SEED = 2022
@@ -36,7 +34,7 @@ def data_set(size: tuple[int, int] = SIZE, counts: dict[str, int] = COUNTS) -> p
 
 def scene(split: str, index: int, size: tuple[int, int] = SIZE) -> tuple[np.ndarray, np.ndarray]:
     """The scene `index` of a split, the same at all times: image and label as `render_scene` returns them."""
-    return render_scene(np.random.default_rng([SEED, list(COUNTS).index(split), index]), size)
+    return street_scene.render_scene(np.random.default_rng([SEED, list(COUNTS).index(split), index]), size)
 
 
 _drawn = lru_cache(maxsize=64)(scene)  # both parts are read soon after each other
@@ -52,7 +50,7 @@ class _Drawing:
     part: int
 
     def read_bytes(self) -> bytes:
-        return encoded(_drawn(self.split, self.index, self.size)[self.part])
+        return image_files.encoded(_drawn(self.split, self.index, self.size)[self.part])
 
 
 def _sample(split: str, index: int, size: tuple[int, int]) -> prepare.Sample:

@@ -6,8 +6,7 @@ from functools import cache, partial
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from ovenet_jax.data import storage
-from ovenet_jax.data.image_files import IMAGE_SUFFIXES, image_size
+from ovenet_jax.data import image_files, storage
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.data.lists import SPLITS, list_files, read_lines, read_list
 from ovenet_jax.data.prepare import DataSet, Sample, digest
@@ -134,7 +133,7 @@ def _size_and_time(file: Path) -> tuple[int, int]:
 def _bytes_needed(samples: Sequence[_Files]) -> dict[str, int]:
     """Disk space that each storage form takes."""
     with ThreadPoolExecutor() as threads:
-        sizes = list(threads.map(lambda files: image_size(files[0]), samples))
+        sizes = list(threads.map(lambda files: image_files.image_size(files[0]), samples))
     return storage.bytes_needed(
         (sum(_size_and_time(path)[0] for path in _paths(files)), size, files[1] is not None)
         for files, size in zip(samples, sizes, strict=True)
@@ -170,7 +169,7 @@ def _pair(pair: Folders, root: Path) -> _Found:
     missing = [f"{folder}: no such folder" for folder in folders if not folder.is_dir()]
     if missing:
         return [], missing, []
-    images, left_out = _files(folders[0], pair.image_end, IMAGE_SUFFIXES)
+    images, left_out = _files(folders[0], pair.image_end, image_files.IMAGE_SUFFIXES)
     labels, others = _files(folders[1], pair.label_end, (".png",)) if pair.labels else ([], [])
     left_out += [note for note in others if PurePath(note[1]).stem.endswith(pair.label_end)]
     if not (images or pair.labels):

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovenet_jax.data.labels import IGNORE
+from ovenet_jax.evaluation import inference, results
 from ovenet_jax.evaluation.evaluator import Batch, Evaluator
-from ovenet_jax.evaluation.inference import Segmentation, on_canvas
-from ovenet_jax.evaluation.results import Evaluation
 from ovenet_jax.models import sampling
 from ovenet_jax.supervision.task import Task
 
@@ -32,13 +31,13 @@ class Curves:
         if self._task.of_regions:
             bins = np.zeros(label.shape, np.uint8)
             for row, sample in enumerate(samples):
-                bins[row] = on_canvas(distance_bins(sample["label"]), label.shape[1:], 0)
+                bins[row] = inference.on_canvas(distance_bins(sample["label"]), label.shape[1:], 0)
             curves |= {f"distance {name}": _by_distance(x, label, bins) for name, x in class_maps.items()}
         options = {"task": self._task, "align_corners": self._align_corners}
         return curves | _by_probability(segmentation, network_label, **options)
 
-    def found(self, _: list[dict], measured: dict[str, np.ndarray]) -> Evaluation:
-        return Evaluation(sums={key: np.float64(x).sum(0) for key, x in measured.items()})
+    def found(self, _: list[dict], measured: dict[str, np.ndarray]) -> results.Evaluation:
+        return results.Evaluation(sums={key: np.float64(x).sum(0) for key, x in measured.items()})
 
 
 def distance_bins(label: np.ndarray) -> np.ndarray:
@@ -91,7 +90,7 @@ _by_distance = jax.jit(jax.vmap(by_distance))  # of each image
 
 @partial(jax.jit, static_argnames=("task", "align_corners"))
 def _by_probability(
-    segmentation: Segmentation, label: jax.Array, *, task: Task, align_corners: bool
+    segmentation: inference.Segmentation, label: jax.Array, *, task: Task, align_corners: bool
 ) -> dict[str, jax.Array]:
     """ "probability" and "confidence" of each image; label: [B, h, w] at the network's resolution."""
     scores = segmentation.maps[segmentation.answer]

@@ -15,8 +15,7 @@ from tqdm import tqdm
 
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import IGNORE, Labels
-from ovenet_jax.devices import parallel
-from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
+from ovenet_jax.devices import memory, parallel
 from ovenet_jax.evaluation.grid import Grid
 from ovenet_jax.evaluation.inference import STRIDE, Inference, Segmentation, on_canvas
 from ovenet_jax.evaluation.results import Evaluation, ImageScore, merged
@@ -72,7 +71,7 @@ class Evaluator:
         spread = np.linspace(0, len(self.source) - 1, config.eval.panels, dtype=int)
         self.shown = sorted(set(spread.tolist()))  # the images with panels
 
-    @enough_memory(EVALUATION_MEMORY)
+    @memory.enough_memory(memory.EVALUATION_MEMORY)
     def run(
         self, params: Arrays, statistics: Arrays, interrupted: Event | None = None, observers: Sequence[Observer] = ()
     ) -> Evaluation | None:

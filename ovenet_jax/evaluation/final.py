@@ -7,16 +7,14 @@ from typing import NamedTuple
 
 import jax
 
-from ovenet_jax import files
+from ovenet_jax import files, tables
 from ovenet_jax.devices import parallel
-from ovenet_jax.evaluation import report, run_page
+from ovenet_jax.evaluation import report, results, run_page
 from ovenet_jax.evaluation.curves import Curves
 from ovenet_jax.evaluation.evaluator import Evaluator, Observer
 from ovenet_jax.evaluation.inspection import Inspected, Shown, inspect, picture
-from ovenet_jax.evaluation.results import Evaluation
 from ovenet_jax.evaluation.suspects import Suspects
 from ovenet_jax.run.network import Network
-from ovenet_jax.tables import number_of
 
 
 class Evaluated(NamedTuple):
@@ -26,7 +24,7 @@ class Evaluated(NamedTuple):
     network: Network
     what: dict
     target: Path
-    evaluation: Evaluation
+    evaluation: results.Evaluation
 
 
 def evaluate_checkpoint(
@@ -79,7 +77,7 @@ def evaluated(
         target = report.new_folder(folder / "evaluation", split + protocol.suffix, what)
     evaluation = None if anew else report.read(target)
     if not all(parallel.gather(evaluation is not None)):
-        images = number_of(len(evaluator.source), "image")
+        images = tables.number_of(len(evaluator.source), "image")
         parallel.say(f"Evaluating step {network.step} of {folder} on {split}: {images}, {protocol}.")
         observers = Curves(evaluator), Suspects(evaluator), *observers
         evaluation = evaluator.run(network.params, network.statistics, interrupted, observers)

@@ -16,13 +16,10 @@ from ovenet_jax.data.labels import Labels
 from ovenet_jax.devices import parallel
 from ovenet_jax.devices.parallel import LayOut
 from ovenet_jax.evaluation.protocol import Pass, Protocol, Taps, canvas_size, passes, shapes
-from ovenet_jax.models import parameters
-from ovenet_jax.models.contracts import Output
-from ovenet_jax.models.layers import resize_bilinear
+from ovenet_jax.models import contracts, layers, parameters, predictions
 from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.ovenet import OVeNetOutput
 from ovenet_jax.models.parameters import Arrays
-from ovenet_jax.models.predictions import in_order
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -173,7 +170,7 @@ class Inference:
             if all(p.whole for p in same_pass) and first.scale > largest:
                 maps, offset, confidence = output.scores, output.offset, output.confidence
                 largest = first.scale
-        sums = {name: of_name for name, (of_name, _) in in_order(scores).items()}
+        sums = {name: of_name for name, (of_name, _) in predictions.in_order(scores).items()}
         if not maps:
             logits = self.protocol.sum == "logits"
             maps = {name: x[:, ::STRIDE, ::STRIDE] for name, x in sums.items()}
@@ -200,7 +197,7 @@ def _forward(
     model = parameters.merge(graphdef, params, statistics)
     model.eval()
     model.set_attributes(lay_out=lay_out)
-    output: Output = model(image)
+    output: contracts.Output = model(image)
     scores = output.predictions
     if answer_only:
         scores = {output.answer: scores[output.answer]}
@@ -226,7 +223,7 @@ def _add(
     for name, values in logits.items():
         if mirrored is not None:
             values = values / 2 + _exchanged(mirrored[name][:, :, ::-1], flip_pairs) / 2
-        values = resize_bilinear(values, size, align_corners=align_corners)
+        values = layers.resize_bilinear(values, size, align_corners=align_corners)
         taps = write if name == answer else write_parts
         before, factor = scores[name]
         if not exponentiate:

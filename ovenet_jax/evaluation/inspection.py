@@ -10,11 +10,10 @@ import jax
 import numpy as np
 
 from ovenet_jax.data.labels import Labels
+from ovenet_jax.evaluation import inference, results
 from ovenet_jax.evaluation.evaluator import Batch, Evaluator
 from ovenet_jax.evaluation.grid import Grid
-from ovenet_jax.evaluation.inference import STRIDE, Segmentation
 from ovenet_jax.evaluation.panel import panel
-from ovenet_jax.evaluation.results import Evaluation
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.models.predictions import TITLES, Ranking, in_order, ranking
 from ovenet_jax.supervision.task import Task
@@ -58,13 +57,13 @@ class Shown:
     def measure(self, batch: Batch) -> None:
         self._explained.append(_explained(self._evaluator, batch))
 
-    def found(self, samples: list[dict], _: None) -> Evaluation:
+    def found(self, samples: list[dict], _: None) -> results.Evaluation:
         scored = [(sample["miou"], int(sample["index"])) for sample in samples if sample["miou"] is not None]
         self._worst = sorted([*self._worst, *scored])[: self._evaluator.config.eval.worst]
         wanted = {*self._evaluator.shown, *(number for _, number in self._worst)}
         self.kept |= _inspected(self._evaluator, *self._explained.popleft(), wanted)
         self.kept = {number: one for number, one in self.kept.items() if number in wanted}
-        return Evaluation()
+        return results.Evaluation()
 
 
 def inspect(
@@ -96,7 +95,7 @@ def _inspected(evaluator: Evaluator, batch: Batch, explained: Any, wanted: Conta
         height, width = sample["label"].shape
         own = np.s_[:, :]
         if batch.segmentation.logits is not None:
-            own = np.s_[: -(-height // STRIDE), : -(-width // STRIDE)]
+            own = np.s_[: -(-height // inference.STRIDE), : -(-width // inference.STRIDE)]
         found[int(sample["index"])] = Inspected(
             sample["name"],
             sample["image"],
@@ -114,7 +113,7 @@ def _inspected(evaluator: Evaluator, batch: Batch, explained: Any, wanted: Conta
 
 @partial(jax.jit, static_argnames="task")
 def _read_off(
-    segmentation: Segmentation, *, task: Task
+    segmentation: inference.Segmentation, *, task: Task
 ) -> tuple[dict[str, Ranking], jax.Array | None, jax.Array | None]:
     """At the network's pixels: the most probable classes, OVeNet's confidence or SegFix's boundary, and offsets."""
     rankings = {

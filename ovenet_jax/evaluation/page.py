@@ -14,12 +14,10 @@ import plotly.offline
 from markupsafe import Markup
 from matplotlib.colors import to_hex
 
-from ovenet_jax import files
+from ovenet_jax import files, tables
 from ovenet_jax.data.labels import Labels
-from ovenet_jax.evaluation.inspection import Inspected
-from ovenet_jax.evaluation.packing import packed
+from ovenet_jax.evaluation import inspection, packing
 from ovenet_jax.models.predictions import TITLES
-from ovenet_jax.tables import percent
 
 FILES = resources.files("ovenet_jax.evaluation") / "page"
 SCRIPTS = ("maps.js", "layers.js", "pane.js", "inspector.js", "report.js")  # one program, in this order
@@ -30,7 +28,7 @@ FOR_THE_REST = 600_000  # bytes reserved for everything but images and plotly
 def html(
     template: str,
     classes: Labels,
-    runs: Mapping[str, Sequence[Inspected]],
+    runs: Mapping[str, Sequence[inspection.Inspected]],
     charts: Mapping[str, Any],
     headline: Sequence[tuple[str, Any]],
     **content: Any,
@@ -45,8 +43,8 @@ def html(
     images = list(zip(*runs.values(), strict=True))
     share = (MOST_BYTES - FOR_THE_REST - len(plotly)) // max(1, len(images))
     with ThreadPoolExecutor() as threads:
-        all_packed = list(threads.map(lambda views: packed(views, share), images))
-    notes = [" / ".join(percent(view.score) for view in views) for views in images]
+        all_packed = list(threads.map(lambda views: packing.packed(views, share), images))
+    notes = [" / ".join(tables.percent(view.score) for view in views) for views in images]
     colormap = matplotlib.colormaps["viridis"]
     setup = {
         "names": classes.names,

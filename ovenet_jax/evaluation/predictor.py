@@ -12,12 +12,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ovenet_jax import files
+from ovenet_jax import errors, files
 from ovenet_jax.data.image_files import encoded, read_any_image
 from ovenet_jax.data.labels import Labels, numbered
-from ovenet_jax.devices import environment
-from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
-from ovenet_jax.errors import UserError
+from ovenet_jax.devices import environment, memory
 from ovenet_jax.evaluation.colours import overlay
 from ovenet_jax.evaluation.inference import Inference
 from ovenet_jax.run import identity, workdir
@@ -95,7 +93,7 @@ class Predictor:
         given = [images] if alone else images
         names = ["The image" if alone else f"images[{i}]" for i in range(len(given))]
         samples = ({"name": name, "image": pixels(x, name)} for x, name in zip(given, names, strict=True))
-        with enough_memory(EVALUATION_MEMORY):
+        with memory.enough_memory(memory.EVALUATION_MEMORY):
             found = {sample["name"]: one for batch in self.over(samples) for sample, one in batch}
         return found[names[0]] if alone else [found[name] for name in names]
 
@@ -127,11 +125,11 @@ def pixels(image: Any, name: str) -> np.ndarray:
             image.save(file := BytesIO(), "TIFF", compression="raw")
             return read_any_image(file.getvalue()).array
     except (OSError, ValueError) as error:
-        raise UserError(f"{name} cannot be read: {error}.") from error
+        raise errors.UserError(f"{name} cannot be read: {error}.") from error
     array = np.asarray(image)
     array = np.stack([array] * 3, axis=-1) if array.ndim == 2 else array
     if array.dtype != np.uint8 or array.shape[2:] != (3,) or not array.size:
-        raise UserError(
+        raise errors.UserError(
             f"{name} is {array.dtype} {list(array.shape)}; an image is a path, a PIL image, or an array, uint8 RGB "
             f"[H, W, 3] or grey [H, W]."
         )
@@ -166,8 +164,8 @@ def known_classes(config: ConfigDict, task: Task, any_count: bool) -> Labels:
         if len(classes.names) == count:
             return classes
         fault = f"config.model.num_classes={count}, but {config.data.name} has {len(classes.names)} classes"
-        raise UserError(f"{fault}, which files for its test server need.")
-    except UserError as error:  # also where the data set is missing; other images can be predicted without it
+        raise errors.UserError(f"{fault}, which files for its test server need.")
+    except errors.UserError as error:  # also where the data set is missing; other images can be predicted without it
         if not any_count:
             raise
         print(f"Note: the maps hold class numbers, 0 to {count - 1}: {error}")

@@ -12,20 +12,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ovenet_jax import files
+from ovenet_jax import errors, files, tables
 from ovenet_jax.devices import parallel
-from ovenet_jax.errors import UserError
-from ovenet_jax.evaluation import report
+from ovenet_jax.evaluation import predictor, report, results
 from ovenet_jax.evaluation.evaluator import Batch, Evaluator
-from ovenet_jax.evaluation.predictor import restored
-from ovenet_jax.evaluation.results import Evaluation
 from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.network import restore_network
 from ovenet_jax.segfix.refine import SEMANTIC_SCALE
 from ovenet_jax.segfix.scores import COLUMNS, Scores, means, no_scores, scores_of, table
 from ovenet_jax.segfix.shift import Shift, refined_numbers, seeds_where_sure, shift_by
 from ovenet_jax.supervision.task import task_of
-from ovenet_jax.tables import number_of
 
 
 def evaluate_refined(config: ConfigDict, folder: Path) -> None:
@@ -43,7 +39,7 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
     what["refiner"] = refinement.name
     parallel.say(
         f"Refining predictions of {folder}, step {network.step}, on {split} with {refinement.name}: "
-        f"{number_of(len(evaluator.source), 'image')}, {protocol}."
+        f"{tables.number_of(len(evaluator.source), 'image')}, {protocol}."
     )
     evaluation = evaluator.run(network.params, network.statistics, observers=[refinement])
     assert evaluation is not None  # nothing interrupts it
@@ -69,13 +65,13 @@ class Refinement:
         folder = Path(config.eval.segfix)
         its = workdir.read_config(folder)
         if its is None or not task_of(its).gives_offsets:
-            raise UserError(
+            raise errors.UserError(
                 f"config.eval.segfix is {config.eval.segfix!r}; it must be the workdir of a SegFix or an OVeNet."
             )
         its.mesh, its.eval.images_per_device = config.mesh, config.eval.images_per_device
         if its.data.name == config.data.name and "root" in config.data:
             its.data.root = config.data.root  # the data may have moved since the refiner was trained
-        self._predictor = restored(its, folder, its.eval.checkpoint)
+        self._predictor = predictor.restored(its, folder, its.eval.checkpoint)
         self.name, self._num_classes = f"step {self._predictor.network.step} of {folder}", config.model.num_classes
 
     def measure(self, batch: Batch) -> tuple[jax.Array, list[Shift]]:
@@ -89,14 +85,14 @@ class Refinement:
             found[one["row"]] = shift_by(moved, SEMANTIC_SCALE if confidence is None else 1)
         return batch.class_maps[batch.segmentation.answer], [found[row] for row in range(len(found))]
 
-    def found(self, samples: list[dict], measured: tuple[np.ndarray, list[Shift]]) -> Evaluation:
+    def found(self, samples: list[dict], measured: tuple[np.ndarray, list[Shift]]) -> results.Evaluation:
         def score(sample: dict, before: np.ndarray, shift: Shift) -> Scores:
             before = before[tuple(map(slice, sample["label"].shape))]
             return scores_of(sample["label"], before, refined_numbers(before, shift), self._num_classes)
 
         with ThreadPoolExecutor() as threads:
             first, *others = threads.map(score, samples, *measured)
-        return Evaluation(sums=as_sums(sum(others, start=first)))
+        return results.Evaluation(sums=as_sums(sum(others, start=first)))
 
 
 def as_sums(scores: Scores) -> dict[str, np.ndarray]:
@@ -104,7 +100,7 @@ def as_sums(scores: Scores) -> dict[str, np.ndarray]:
     return {f"leaf {i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(scores))}
 
 
-def scores_in(evaluation: Evaluation) -> Scores:
+def scores_in(evaluation: results.Evaluation) -> Scores:
     """The inverse of `as_sums`."""
     leaves, structure = jax.tree.flatten(no_scores(1))
     return jax.tree.unflatten(structure, [evaluation.sums[f"leaf {i}"] for i in range(len(leaves))])

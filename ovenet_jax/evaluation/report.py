@@ -11,16 +11,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ovenet_jax import files
+from ovenet_jax import errors, files, tables
 from ovenet_jax.data.image_files import write_picture
 from ovenet_jax.devices import parallel
-from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation.confusion import confusion_picture
 from ovenet_jax.evaluation.results import Evaluation, ImageScore
 from ovenet_jax.models.predictions import TITLES
 from ovenet_jax.supervision.measures import MEANS, class_scores
 from ovenet_jax.supervision.task import Task
-from ovenet_jax.tables import aligned, percent
 
 VERSIONS = ("jax", "jaxlib", "flax", "numpy")
 
@@ -43,7 +41,7 @@ def _may_hold(folder: Path, what: Mapping) -> bool:
         saved = files.read_json(file, {"what": {"eval": dict}}, "move it away")["what"]
         saved["eval"] = {key: value for key, value in saved["eval"].items() if key in what["eval"]}
         return saved == json.loads(json.dumps(what))
-    except UserError:
+    except errors.UserError:
         return False
 
 
@@ -74,7 +72,7 @@ def write(
     content["curves"] = {name: curve.tolist() for name, curve in evaluation.sums.items()}
     content["worst"] = [{"name": image.name, "miou": image.miou} for image in worst]
     if worst:
-        print("Lowest mIoU: " + ", ".join(f"{image.name} {percent(image.miou)}" for image in worst[:3]))
+        print("Lowest mIoU: " + ", ".join(f"{image.name} {tables.percent(image.miou)}" for image in worst[:3]))
 
     for kind, pictures in panels.items():
         files.clear(folder / kind)
@@ -128,18 +126,18 @@ def table(matrices: Mapping[str, np.ndarray], task: Task) -> str:
     results = [task.scores_of(matrix) for matrix in matrices.values()]
     rows: list[list[str] | None] = [["IoU [%]", *(TITLES[name] for name in matrices)]]
     shown = [r["iou"] if r["miou"] is not None else [None] * len(task.classes.names) for r in results]
-    rows += [[name, *(percent(iou[i]) for iou in shown)] for i, name in enumerate(task.classes.names)]
+    rows += [[name, *(tables.percent(iou[i]) for iou in shown)] for i, name in enumerate(task.classes.names)]
     rows += [None]
-    rows += [[title, *(percent(r[key]) for r in results)] for key, title in MEANS.items() if key in results[0]]
-    return aligned(rows, width=14)
+    rows += [[title, *(tables.percent(r[key]) for r in results)] for key, title in MEANS.items() if key in results[0]]
+    return tables.aligned(rows, width=14)
 
 
 def group_table(groups: Mapping[str, Mapping[str, np.ndarray]]) -> str:
     """mIoU over all classes of each group of images, in percent."""
     predictions = next(iter(groups.values()))
     rows = [["mIoU [%]", *(TITLES[name] for name in predictions)]]
-    rows += [[key, *(percent(class_scores(m)["miou"]) for m in group.values())] for key, group in groups.items()]
-    return aligned(rows, width=14)
+    rows += [[key, *(tables.percent(class_scores(m)["miou"]) for m in group.values())] for key, group in groups.items()]
+    return tables.aligned(rows, width=14)
 
 
 def _results(matrices: Mapping[str, np.ndarray], task: Task) -> dict:

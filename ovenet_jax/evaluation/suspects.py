@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovenet_jax.data.labels import IGNORE
+from ovenet_jax.evaluation import inference, results
 from ovenet_jax.evaluation.evaluator import Batch, Evaluator
-from ovenet_jax.evaluation.inference import Segmentation
-from ovenet_jax.evaluation.results import Evaluation, Region, Suspect
 from ovenet_jax.supervision.task import Task
 
 TEMPERATURE = 0.1  # of the softmin, as published
@@ -35,7 +34,7 @@ class Suspects:
         label = batch.network_label
         return batch.grids, label, *_judged(batch.segmentation, label, task=self._task)
 
-    def found(self, samples: list[dict], measured: tuple) -> Evaluation:
+    def found(self, samples: list[dict], measured: tuple) -> results.Evaluation:
         suspects = []
         for sample, ((x, y), (dx, dy)), label, belief, seen in zip(samples, *map(list, measured), strict=False):
             score = softmin(belief[label != IGNORE])
@@ -45,12 +44,12 @@ class Suspects:
                     for region in regions(label, belief, seen)[:KEPT]
                     if region.score < DOUBTED
                 ]
-                suspects.append(Suspect(int(sample["index"]), score, least))
-        return Evaluation(suspects=suspects)
+                suspects.append(results.Suspect(int(sample["index"]), score, least))
+        return results.Evaluation(suspects=suspects)
 
 
 @partial(jax.jit, static_argnames="task")
-def _judged(segmentation: Segmentation, label: jax.Array, *, task: Task) -> tuple[jax.Array, jax.Array]:
+def _judged(segmentation: inference.Segmentation, label: jax.Array, *, task: Task) -> tuple[jax.Array, jax.Array]:
     """The probability of the label, float32 [B, h, w], and the final prediction, uint8 [B, h, w]."""
     scores = segmentation.maps[segmentation.answer]
     known = jnp.where(label == IGNORE, 0, label).astype(jnp.int32)
@@ -66,7 +65,7 @@ def softmin(belief: np.ndarray) -> float | None:
     return float((weight * belief).sum() / weight.sum())
 
 
-def regions(label: np.ndarray, belief: np.ndarray, seen: np.ndarray) -> list[Region]:
+def regions(label: np.ndarray, belief: np.ndarray, seen: np.ndarray) -> list[results.Region]:
     """All regions of `label` with at least SMALLEST pixels, by rising score; x and y are columns and rows.
 
     label, belief, seen: [h, w], the labels, their probability and the predicted classes.
@@ -81,5 +80,5 @@ def regions(label: np.ndarray, belief: np.ndarray, seen: np.ndarray) -> list[Reg
             inside = np.flatnonzero(flat == number)
             y, x = divmod(int(inside[len(inside) // 2]), label.shape[1])
             most = int(np.bincount(seen.ravel()[inside]).argmax())
-            found.append(Region(given, most, int(pixels[number]), x, y, float(scores[number])))
+            found.append(results.Region(given, most, int(pixels[number]), x, y, float(scores[number])))
     return sorted(found, key=lambda region: region.score)

@@ -5,8 +5,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from ovenet_jax.models.contracts import Features, Logits
-from ovenet_jax.models.layers import Activation, Conv, ConvNormAct, InitialValues
+from ovenet_jax.models import contracts, layers
 
 
 class PixelClassifier(nnx.Module):
@@ -26,15 +25,15 @@ class PixelClassifier(nnx.Module):
         bias: bool,
         output_bias: bool,
         dropout: float,
-        activation: Activation | None,
+        activation: layers.Activation | None,
         in_head: bool,
-        init: InitialValues,
+        init: layers.InitialValues,
     ):
         options: dict[str, Any] = {"in_head": in_head, "init": init}
         width = hidden_features or in_features
-        self.hidden = ConvNormAct(in_features, width, kernel_size, bias=bias, activation=activation, **options)
+        self.hidden = layers.ConvNormAct(in_features, width, kernel_size, bias=bias, activation=activation, **options)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))  # whole channels
-        self.output = Conv(width, out_features, 1, bias=output_bias, **options)
+        self.output = layers.Conv(width, out_features, 1, bias=output_bias, **options)
 
     def __call__(self, features: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         return self.output(self.dropout(self.hidden(features), rngs=rngs))
@@ -47,6 +46,6 @@ class FCN(nnx.Module):
         self.classifier = classifier
         self.aux = aux
 
-    def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Logits:
+    def __call__(self, features: contracts.Features, rngs: nnx.Rngs | None = None) -> contracts.Logits:
         aux = None if self.aux is None else self.aux(features.aux, rngs)
-        return Logits(aux=aux, main=self.classifier(features.main, rngs))
+        return contracts.Logits(aux=aux, main=self.classifier(features.main, rngs))

@@ -11,10 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ovenet_jax.models import contracts, fcn, layers
 from ovenet_jax.models.attention import SelfAttention
-from ovenet_jax.models.contracts import Features, Logits
-from ovenet_jax.models.fcn import PixelClassifier
-from ovenet_jax.models.layers import Activation, Conv, ConvNormAct, InitialValues
 
 
 class InterlacedAttention(nnx.Module):
@@ -54,16 +52,16 @@ class ISA(nnx.Module):
         in_features: int,
         num_classes: int,
         *,
-        aux: PixelClassifier,
+        aux: fcn.PixelClassifier,
         mid_features: int,
         key_features: int,
         factors: Sequence[tuple[int, int]],
-        activation: Activation,
+        activation: layers.Activation,
         dropout: float,
-        init: InitialValues,
+        init: layers.InitialValues,
     ):
         options: dict[str, Any] = {"activation": activation, "init": init}
-        layer = partial(ConvNormAct, in_head=True, activation=activation, init=init)
+        layer = partial(layers.ConvNormAct, in_head=True, activation=activation, init=init)
         attention = partial(InterlacedAttention, mid_features, key_features=key_features, **options)
         self.aux = aux
         self.pixels = layer(in_features, mid_features, 3)
@@ -72,12 +70,12 @@ class ISA(nnx.Module):
         self.widening = layer(mid_features, wide, 1) if len(factors) > 1 else None
         self.fusion = layer(2 * wide, mid_features, 1)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))  # whole channels
-        self.classifier = Conv(mid_features, num_classes, 1, bias=True, in_head=True, init=init)
+        self.classifier = layers.Conv(mid_features, num_classes, 1, bias=True, in_head=True, init=init)
 
-    def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Logits:
+    def __call__(self, features: contracts.Features, rngs: nnx.Rngs | None = None) -> contracts.Logits:
         pixels = self.pixels(features.main)
         contexts = [attention(pixels) for attention in self.attentions]
         wide = pixels if self.widening is None else self.widening(pixels)
         fused = self.fusion(jnp.concatenate([wide, *contexts], axis=-1))
         main = self.classifier(self.dropout(fused, rngs=rngs))
-        return Logits(aux=self.aux(features.aux, rngs), main=main)
+        return contracts.Logits(aux=self.aux(features.aux, rngs), main=main)

@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ovenet_jax.models.contracts import Features, Logits
-from ovenet_jax.models.fcn import PixelClassifier
+from ovenet_jax.models import contracts, fcn
 from ovenet_jax.models.layers import (
     Activation,
     AtrousPyramid,
@@ -70,7 +69,7 @@ class OCR(nnx.Module):
         in_features: int,
         num_classes: int,
         *,
-        aux: PixelClassifier,
+        aux: fcn.PixelClassifier,
         mid_features: int,
         key_features: int,
         dilations: tuple[int, ...],
@@ -90,10 +89,10 @@ class OCR(nnx.Module):
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))  # whole channels
         self.classifier = Conv(mid_features, num_classes, 1, bias=output_bias, in_head=True, init=init)
 
-    def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Logits:
+    def __call__(self, features: contracts.Features, rngs: nnx.Rngs | None = None) -> contracts.Logits:
         aux = self.aux(features.aux, rngs)
         pixels = self.pixels(features.main)
         context = self.attention(pixels, gather_regions(pixels, aux))
         beside = pixels if self.pyramid is None else self.pyramid(features.main)
         fused = self.fusion(jnp.concatenate([context, beside], axis=-1))
-        return Logits(aux=aux, main=self.classifier(self.dropout(fused, rngs=rngs)))
+        return contracts.Logits(aux=aux, main=self.classifier(self.dropout(fused, rngs=rngs)))

@@ -10,23 +10,20 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ovenet_jax.models.contracts import Backbone, Head, Logits
-from ovenet_jax.models.fcn import PixelClassifier
-from ovenet_jax.models.layers import InitialValues, at_least_float32, keep_layout, relu
-from ovenet_jax.models.sampling import sample, seed_positions
+from ovenet_jax.models import contracts, fcn, layers, sampling
 
 
 class Segmentor(nnx.Module):
     """Backbone and head: image [B, H, W, 3] -> float32 Logits at the backbone's stride (HRNet 4, dilated ResNet 8)."""
 
-    def __init__(self, backbone: Backbone, head: Head):
+    def __init__(self, backbone: contracts.Backbone, head: contracts.Head):
         self.backbone = backbone
         self.head = head
 
-    def __call__(self, image: jax.Array, rngs: nnx.Rngs | None = None) -> Logits:
+    def __call__(self, image: jax.Array, rngs: nnx.Rngs | None = None) -> contracts.Logits:
         features = self.backbone.features(self.backbone(image))
         with jax.named_scope("head"):
-            return jax.tree.map(at_least_float32, self.head(features, rngs))
+            return jax.tree.map(layers.at_least_float32, self.head(features, rngs))
 
 
 class OVeNetOutput(NamedTuple):
@@ -36,9 +33,9 @@ class OVeNetOutput(NamedTuple):
     [B, h, w, 2], x first, in normalised coordinates (2 is a whole side); `confidence` F [B, h, w, 1] in (0, 1).
     """
 
-    initial: Logits
-    seed: Logits
-    fused: Logits
+    initial: contracts.Logits
+    seed: contracts.Logits
+    fused: contracts.Logits
     offset: jax.Array
     confidence: jax.Array
 
@@ -55,14 +52,14 @@ class OVeNetOutput(NamedTuple):
 class OffsetHead(nnx.Module):
     """Features [B, H, W, C] -> offset [B, H, W, 2] within +-`threshold` in x and y, confidence [B, H, W, 1]."""
 
-    def __init__(self, in_features: int, threshold: float, *, in_head: bool, init: InitialValues):
+    def __init__(self, in_features: int, threshold: float, *, in_head: bool, init: layers.InitialValues):
         options: dict[str, Any] = {"kernel_size": 1, "bias": True, "output_bias": True, "dropout": 0.0}
-        options |= {"activation": relu, "in_head": in_head, "init": init}
-        self.classifier = PixelClassifier(in_features, 3, hidden_features=0, **options)
+        options |= {"activation": layers.relu, "in_head": in_head, "init": init}
+        self.classifier = fcn.PixelClassifier(in_features, 3, hidden_features=0, **options)
         self.threshold = threshold
 
     def __call__(self, features: jax.Array) -> tuple[jax.Array, jax.Array]:
-        raw = at_least_float32(self.classifier(features))
+        raw = layers.at_least_float32(self.classifier(features))
         return self.threshold * jnp.tanh(raw[..., :2]), jax.nn.sigmoid(raw[..., 2:])
 
 
@@ -79,8 +76,8 @@ class OVeNet(nnx.Module):
 
     def __init__(
         self,
-        backbone: Backbone,
-        head: Head,
+        backbone: contracts.Backbone,
+        head: contracts.Head,
         *,
         branch: int,
         modules: tuple[int, ...],
@@ -89,7 +86,7 @@ class OVeNet(nnx.Module):
         grid_align_corners: bool,
         logits: bool,
         default_init: bool,
-        init: InitialValues,
+        init: layers.InitialValues,
     ):
         self.backbone = backbone
         self.head = head
@@ -104,13 +101,13 @@ class OVeNet(nnx.Module):
         self.refinement = refinement
         self.grid_align_corners = grid_align_corners
         self.logits = logits
-        self.lay_out = keep_layout
+        self.lay_out = layers.keep_layout
 
     def __call__(self, image: jax.Array, rngs: nnx.Rngs | None = None) -> OVeNetOutput:
         """Image [B, H, W, 3] -> OVeNetOutput at the backbone's stride; `rngs` (stream "dropout") in training only."""
         stages = self.backbone(image)
         with jax.named_scope("head"):
-            initial = jax.tree.map(at_least_float32, self.head(self.backbone.features(stages), rngs))
+            initial = jax.tree.map(layers.at_least_float32, self.head(self.backbone.features(stages), rngs))
         if not self.logits:
             initial = initial._replace(main=jax.nn.softmax(initial.main, axis=-1))
 
@@ -119,13 +116,13 @@ class OVeNet(nnx.Module):
         with jax.named_scope("offset_head"):
             offset, confidence = self.offset_head(self.backbone.last(offset_stages))
         for _ in range(self.refinement):
-            offset = offset + self._sample(offset, seed_positions(offset), padding="zeros")
+            offset = offset + self._sample(offset, sampling.seed_positions(offset), padding="zeros")
 
-        positions = seed_positions(offset)
+        positions = sampling.seed_positions(offset)
         seed = jax.tree.map(lambda x: self._sample(x, positions), initial)
         fused = jax.tree.map(lambda i, s: (1 - confidence) * i + confidence * s, initial, seed)
         return OVeNetOutput(initial, seed, fused, offset, confidence)
 
     def _sample(self, values: jax.Array, positions: jax.Array, padding: str = "border") -> jax.Array:
         values = self.lay_out(values, reach=values.shape[1])
-        return sample(values, positions, align_corners=self.grid_align_corners, padding=padding)
+        return sampling.sample(values, positions, align_corners=self.grid_align_corners, padding=padding)

@@ -12,8 +12,7 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
-from ovenet_jax.models.contracts import Features
-from ovenet_jax.models.hrnet import Bottleneck
+from ovenet_jax.models import contracts, hrnet
 from ovenet_jax.models.layers import ConvNormAct, InitialValues, chain
 
 
@@ -65,7 +64,7 @@ class Layers(nnx.Module):
         self.numbers = tuple(range(5 - len(layers), 5))
         self.rematerialise = False
         for number, layer in zip(self.numbers, layers, strict=True):
-            block = partial(Bottleneck, width=layer.width, init=init)
+            block = partial(hrnet.Bottleneck, width=layer.width, init=init)
             first, *others = layer.dilations
             blocks = [block(in_features, stride=layer.stride, dilation=first)]
             in_features = 4 * layer.width
@@ -104,9 +103,9 @@ class ResNet(nnx.Module):
     def last(self, layers: Sequence[jax.Array]) -> jax.Array:
         return layers[-1]
 
-    def features(self, layers: Sequence[jax.Array]) -> Features:
+    def features(self, layers: Sequence[jax.Array]) -> contracts.Features:
         """Layer 4, and layer 3 for an auxiliary head."""
-        return Features(aux=layers[2], main=layers[3])
+        return contracts.Features(aux=layers[2], main=layers[3])
 
     def offset_trunk(self, branch: int, modules: Sequence[int], *, init: InitialValues) -> Layers:
         """Copies the first `modules` blocks of each layer."""

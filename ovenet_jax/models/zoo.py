@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 from flax import nnx
 
-from ovenet_jax import described
-from ovenet_jax.errors import UserError
-from ovenet_jax.models.contracts import Backbone, Head
+from ovenet_jax import described, errors
+from ovenet_jax.models import contracts, ocnet
 from ovenet_jax.models.fcn import FCN, PixelClassifier
 from ovenet_jax.models.hrnet import HRNet, Stage
 from ovenet_jax.models.isa import ISA
 from ovenet_jax.models.layers import BatchNorm, InitialValues, relu
-from ovenet_jax.models.ocnet import ASPOC, BaseOC, PyramidOC
 from ovenet_jax.models.ocr import OCR
 from ovenet_jax.models.ovenet import OVeNet, Segmentor
 from ovenet_jax.models.resnet import ResNet, dilated_layers
@@ -28,9 +26,9 @@ HEADS: dict[str, type] = {
     "fcn": FCN,
     "ocr": OCR,
     "asp_ocr": OCR,
-    "base_oc": BaseOC,
-    "pyramid_oc": PyramidOC,
-    "asp_oc": ASPOC,
+    "base_oc": ocnet.BaseOC,
+    "pyramid_oc": ocnet.PyramidOC,
+    "asp_oc": ocnet.ASPOC,
     "isa": ISA,
 }
 FIXED: dict[str, dict[str, Any]] = {  # what tells heads of one class apart
@@ -82,14 +80,14 @@ def directions_of(model: "ConfigDict") -> int:
     Raises UserError: a number of classes that SegFix does not support."""
     directions = model.num_classes - 1
     if directions not in COUNTS:
-        raise UserError(
+        raise errors.UserError(
             f"config.model.num_classes is {model.num_classes}; for SegFix it must be 1 + its number of directions: "
             f"{', '.join(str(1 + count) for count in COUNTS)}."
         )
     return directions
 
 
-def _create_backbone(model: "ConfigDict", init: InitialValues) -> Backbone:
+def _create_backbone(model: "ConfigDict", init: InitialValues) -> contracts.Backbone:
     create = _named("backbone.name", model.backbone.name, BACKBONES)
     given = {"name": model.backbone.name, "align_corners": model.align_corners, "init": init}
     return create(**_options("backbone", model.backbone, create, **given))
@@ -137,14 +135,14 @@ def _create_resnet(
     return ResNet(layers, stem=stem, init=init)
 
 
-BACKBONES: dict[str, Callable[..., Backbone]] = {
+BACKBONES: dict[str, Callable[..., contracts.Backbone]] = {
     "hrnet": _create_hrnet,
     "hrnet2x": _create_hrnet,
     "resnet": _create_resnet,
 }
 
 
-def _create_head(model: "ConfigDict", backbone: Backbone, init: InitialValues) -> Head:
+def _create_head(model: "ConfigDict", backbone: contracts.Backbone, init: InitialValues) -> contracts.Head:
     kind = _named("head.name", model.head.name, HEADS)
     given = {"num_classes": model.num_classes, "align_corners": model.align_corners, "init": init}
     given |= FIXED.get(model.head.name, {})
@@ -162,7 +160,7 @@ def _create_checked(key: str, create: Callable, *given: Any, **options: Any) -> 
     try:
         return create(*given, **options)
     except ValueError as error:
-        raise UserError(f"config.model.{key}: {error}.") from error
+        raise errors.UserError(f"config.model.{key}: {error}.") from error
 
 
 def _options(key: str, settings: "ConfigDict", create: Callable, **fixed: Any) -> dict[str, Any]:
@@ -177,7 +175,7 @@ def _options(key: str, settings: "ConfigDict", create: Callable, **fixed: Any) -
     faults += [f"does not use {', '.join(unused)}"] if unused else []
     if faults:
         name = f" (name {settings.name!r})" if "name" in settings else ""
-        raise UserError(
+        raise errors.UserError(
             f"config.model.{key}{name} {' and '.join(faults)}; choose a whole network by the config's variant "
             f"instead, --config=configs/FILE.py:HEAD_BACKBONE."
         )
@@ -189,5 +187,5 @@ def _options(key: str, settings: "ConfigDict", create: Callable, **fixed: Any) -
 
 def _named(key: str, name: str, known: dict[str, Any]) -> Any:
     if name not in known:
-        raise UserError(f"config.model.{key} is {name!r}; known: {', '.join(map(repr, known))}.")
+        raise errors.UserError(f"config.model.{key} is {name!r}; known: {', '.join(map(repr, known))}.")
     return known[name]

@@ -10,11 +10,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ovenet_jax import files
+from ovenet_jax import described, errors, files
 from ovenet_jax.data.labels import Labels
-from ovenet_jax.described import with_tuples
 from ovenet_jax.devices import parallel
-from ovenet_jax.errors import UserError
 from ovenet_jax.run import workdir
 
 FILE = "data.json"
@@ -44,11 +42,11 @@ def read(folder: Path) -> Identity | None:
         return None
     remedy = "delete it: the classes of the data are then used, and a training that is resumed writes it anew"
     content = files.read_json(file, {"classes": TABLE, "training": dict, "validation": dict}, remedy)
-    classes = Labels(**{key: with_tuples(content["classes"][key]) for key in TABLE})
+    classes = Labels(**{key: described.with_tuples(content["classes"][key]) for key in TABLE})
     count, numbers = (len(classes.names), {classes.void_id, *classes.ignored_ids}.union(*classes.ids, *classes.colors))
     sound = len(classes.ids) == count and all(classes.ids) and [*map(len, classes.colors)] == count * [3]
     if not sound or not numbers <= set(range(256)):
-        raise UserError(f"{file} is damaged (it describes no classes); {remedy}.")
+        raise errors.UserError(f"{file} is damaged (it describes no classes); {remedy}.")
     return Identity(classes, content["training"], content["validation"])
 
 
@@ -75,7 +73,7 @@ def check(folder: Path, now: Identity) -> None:
     if faults:
         remedy = f"restore them, or start in another --workdir with --config.init.base={folder}"
         taken = "which takes over its arrays, those of the head for classes of the same name"
-        raise UserError(f"{folder} was trained on other data: {faults[0]}; {remedy}, {taken}.")
+        raise errors.UserError(f"{folder} was trained on other data: {faults[0]}; {remedy}, {taken}.")
     if now.validation and before.validation not in ({}, now.validation):
         others = f"{_said(before.validation)} before and is validated on {_said(now.validation)} now"
         parallel.say(f"Note: {folder} was validated on {others}; earlier scores are not comparable.")

@@ -8,10 +8,9 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from ovenet_jax.devices import parallel
-from ovenet_jax.models import parameters
+from ovenet_jax.models import parameters, zoo
 from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.parameters import Arrays
-from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run import workdir
 from ovenet_jax.run.checkpoint import Checkpoints
 
@@ -47,7 +46,7 @@ def load_normalisation(folder: str | Path) -> Normalisation:
 def restore_network(model: ConfigDict, folder: Path, which: str = "best") -> Network:
     """The "best" or "latest" checkpoint of `folder` that can be read, of the network that `config.model` describes.
     Raises UserError where there is none, or one of another network."""
-    graphdef, *fresh = parameters.split(create_model(model))
+    graphdef, *fresh = parameters.split(zoo.create_model(model))
     like = parallel.replicate(parallel.create_mesh(), fresh)
     with closing(Checkpoints(folder / "checkpoints", read_only=True)) as checkpoints:
         step, *arrays = checkpoints.restore_model(which, *like)

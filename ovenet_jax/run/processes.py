@@ -21,8 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ovenet_jax import files
-from ovenet_jax.described import leaves
+from ovenet_jax import described, files
 from ovenet_jax.errors import UserError
 from ovenet_jax.run import peers
 from ovenet_jax.run.peers import Connections
@@ -231,7 +230,7 @@ def _taken_from(writer: asyncio.StreamWriter) -> socket.socket:
 
 def digests(task: Mapping[str, Any]) -> Digests:
     """Digests of keys and values: whoever has other values learns nothing of these."""
-    return {_digest(key): _digest(key, value) for key, value in leaves(task).items()}
+    return {_digest(key): _digest(key, value) for key, value in described.leaves(task).items()}
 
 
 def _digest(*parts: Any) -> str:
@@ -243,7 +242,7 @@ PROCESSES = _digest("--processes")
 
 def differences(task: Mapping[str, Any], tasks: Mapping[int, Digests]) -> str:
     """One sentence about where the `tasks` of all processes differ from this process's `task`; "" where none does."""
-    own, mine = leaves(task), digests(task)
+    own, mine = described.leaves(task), digests(task)
     found = []
     for key, value in sorted(own.items()):
         digest = _digest(key)

@@ -25,8 +25,7 @@ from scipy import io
 
 from ovenet_jax import files
 from ovenet_jax.data.image_files import decode_label, read_header, write_picture
-from ovenet_jax.segfix.ground_truth import GroundTruth
-from ovenet_jax.segfix.mat_file import read_array
+from ovenet_jax.segfix import ground_truth, mat_file
 
 OFFSET_SUFFIXES = (".png", ".mat")
 MAX_OFFSET = 2**15  # pixels
@@ -102,7 +101,7 @@ def _png_offsets(data: bytes, size: tuple[int, int]) -> Offsets:
 
 def _mat_offset(data: bytes, size: tuple[int, int]) -> np.ndarray:
     """Integers or float32 [H, W, 2], in MATLAB's order."""
-    offset = read_array(data, "mat", (*size, 2))
+    offset = mat_file.read_array(data, "mat", (*size, 2))
     if not (offset.min(initial=0) >= -MAX_OFFSET and offset.max(initial=0) <= MAX_OFFSET):  # nan is neither
         raise ValueError(f"its field 'mat' has values beyond {MAX_OFFSET} pixels, or none")
     if offset.dtype.kind == "f":
@@ -110,7 +109,7 @@ def _mat_offset(data: bytes, size: tuple[int, int]) -> np.ndarray:
     return offset
 
 
-def write_ground_truth(path: Path, truth: GroundTruth) -> None:
+def write_ground_truth(path: Path, truth: ground_truth.GroundTruth) -> None:
     """Writes it as .png or .mat. Raises OSError: the file system refuses."""
     if path.suffix == ".mat":
         _write_mat(path, {"depth": truth.distance, "dir_deg": truth.direction, "deg_reduce": 2})
@@ -118,14 +117,14 @@ def write_ground_truth(path: Path, truth: GroundTruth) -> None:
         write_picture(path, np.vstack(truth), PNG_PARAMETERS)
 
 
-def read_ground_truth(path: Path) -> GroundTruth:
+def read_ground_truth(path: Path) -> ground_truth.GroundTruth:
     """Reads what `write_ground_truth` wrote as .png. Raises ValueError: it holds no ground truth, or is damaged;
     OSError: the file system refuses."""
     with named(path):
         picture = decode_label(path.read_bytes())
         if len(picture) % 2:
             raise ValueError(f"{len(picture)} rows, which are not 2 maps of one size")
-        return GroundTruth(*np.split(picture, 2))
+        return ground_truth.GroundTruth(*np.split(picture, 2))
 
 
 def _write_mat(path: Path, fields: dict) -> None:

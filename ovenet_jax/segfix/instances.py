@@ -12,9 +12,8 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
-from ovenet_jax import files
+from ovenet_jax import errors, files
 from ovenet_jax.data.image_files import read_label, write_picture
-from ovenet_jax.errors import UserError
 from ovenet_jax.segfix.files import named
 
 LIST_END = "_pred"
@@ -82,7 +81,7 @@ def official_evaluation() -> tuple[ModuleType, Callable]:
         from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling as evaluation  # noqa: N813
         from cityscapesscripts.evaluation.instances2dict import instances2dict
     except ImportError as error:
-        raise UserError(
+        raise errors.UserError(
             "--truth of instances needs Cityscapes' own evaluation; pip install cityscapesscripts, or leave it out."
         ) from error
     evaluation.np = SimpleNamespace(**{**vars(np), "in1d": np.isin})  # it calls what NumPy 2.4 has removed

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ovenet_jax.data import folder
-from ovenet_jax.data.image_files import Read, read_header, read_label
+from ovenet_jax.data import folder, image_files
 from ovenet_jax.data.labels import IGNORE, Labels, numbered
 from ovenet_jax.data.walk import counted, said, walk
 from ovenet_jax.errors import UserError
@@ -49,7 +48,7 @@ class Meaning(NamedTuple):
         """The label map `path`, uint8 [H, W]. Raises ValueError: it is no label map, or holds ids that are not in the
         class table; OSError: it cannot be read."""
         with named(path):
-            label = read_label(path.read_bytes()).array
+            label = image_files.read_label(path.read_bytes()).array
             occurring = np.flatnonzero(np.bincount(label.ravel())).tolist()
             unknown = sorted({*occurring} - self._table.known_ids() - {IGNORE})
             if unknown:
@@ -82,14 +81,14 @@ def read_instance_ids(path: Path) -> np.ndarray:
         return read_instances(path.read_bytes()).array
 
 
-def read_instances(data: bytes) -> Read:
+def read_instances(data: bytes) -> image_files.Read:
     """An instance map, uint8 or uint16 [H, W]. Raises ValueError: it has other than one channel of 8 or 16 bits, or
     does not decode."""
-    read_header(data)
+    image_files.read_header(data)
     ids = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if ids is None or ids.ndim != 2:
         raise ValueError("does not decode as an instance map of one channel")
-    return Read(ids, data)
+    return image_files.Read(ids, data)
 
 
 def files_by_name(folder: Path, suffixes: Sequence[str], ends: Sequence[str] = (), only: str = "") -> dict[str, Path]:

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from ovenet_jax import files
 from ovenet_jax.data.labels import CITYSCAPES
-from ovenet_jax.segfix import command, ground_truth
+from ovenet_jax.segfix import command, ground_truth, label_maps
 from ovenet_jax.segfix.files import write_ground_truth
-from ovenet_jax.segfix.label_maps import files_by_name, meaning_of, read_instance_ids
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,14 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def prepare(given: Namespace) -> list[str]:
     """Writes the ground truth of all label maps; returns one sentence for each that is left out. Raises UserError: no
     label maps, or --out exists or cannot be written."""
-    meaning = meaning_of(given.dataset, given.ids)
-    maps = files_by_name(given.labels, (".png",), only=meaning.ends[2 if given.instances else 1])
+    meaning = label_maps.meaning_of(given.dataset, given.ids)
+    maps = label_maps.files_by_name(given.labels, (".png",), only=meaning.ends[2 if given.instances else 1])
     class_ids = sum((meaning.classes or CITYSCAPES).ids, ())
 
     def write(item: tuple[str, Path]) -> None:
         name, path = item
         if given.instances:
-            truth = ground_truth.of_instances(read_instance_ids(path), class_ids, given.metric)
+            truth = ground_truth.of_instances(label_maps.read_instance_ids(path), class_ids, given.metric)
         else:
             truth = ground_truth.of_classes(meaning.read(path), given.metric)
         with files.writing(given.out, "--out"):

@@ -19,16 +19,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ovenet_jax import files
+from ovenet_jax import errors, files, tables
 from ovenet_jax.data.image_files import write_picture
 from ovenet_jax.data.labels import CITYSCAPES
-from ovenet_jax.errors import UserError
 from ovenet_jax.segfix import command, instances
 from ovenet_jax.segfix.files import OFFSET_SUFFIXES, read_offsets
 from ovenet_jax.segfix.label_maps import LABEL_IDS, files_by_name, meaning_of, partners, read_instance_ids
 from ovenet_jax.segfix.scores import Scores, no_scores, scores_of, table
 from ovenet_jax.segfix.shift import SURE, Shift, refined_ids, refined_mask, seeds_where_sure, shift_by
-from ovenet_jax.tables import percent
 
 SEMANTIC_SCALE, INSTANCE_SCALE = 2.0, 1.0  # published
 
@@ -115,7 +113,7 @@ def _refine_label_maps(given: Namespace, faults: list[str]) -> None:
     meaning = meaning_of(given.dataset, given.ids)
     names = meaning.classes.names if meaning.classes else ()
     if given.truth and not names:
-        raise UserError("--truth needs to know the classes; name the data set by --dataset.")
+        raise errors.UserError("--truth needs to know the classes; name the data set by --dataset.")
     ends, end = meaning.ends, meaning.ends[1]
     label_of = files_by_name(given.labels, (".png",), ends, only=end)
     offset_of = partners(label_of, files_by_name(given.offsets, OFFSET_SUFFIXES, ends), "offset file")
@@ -145,7 +143,7 @@ def _refine_label_maps(given: Namespace, faults: list[str]) -> None:
 def _refine_instances(given: Namespace, faults: list[str]) -> None:
     meaning = meaning_of(given.dataset, given.ids)
     if given.truth and meaning.classes is not CITYSCAPES:
-        raise UserError("--truth of instances needs Cityscapes' classes; name them by --dataset=cityscapes.")
+        raise errors.UserError("--truth of instances needs Cityscapes' classes; name them by --dataset=cityscapes.")
     ends, end = (instances.LIST_END, *meaning.ends), meaning.ends[2]
     list_of = files_by_name(given.labels, (".txt",), ends, only=instances.LIST_END)
     offset_of = partners(list_of, files_by_name(given.offsets, OFFSET_SUFFIXES, ends), "offset file")
@@ -181,7 +179,7 @@ def _refine_instances(given: Namespace, faults: list[str]) -> None:
     for title, root in (("before", given.labels), ("after", given.out)) if scored else ():
         lists = [root / file.relative_to(given.labels) for file in scored]
         precision, at_half = instances.average_precision(lists, list(scored.values()), root)
-        print(f"AP {title}: {percent(precision)} %, at 50 % overlap {percent(at_half)} %")
+        print(f"AP {title}: {tables.percent(precision)} %, at 50 % overlap {tables.percent(at_half)} %")
 
 
 if __name__ == "__main__":

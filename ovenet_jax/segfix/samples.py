@@ -8,25 +8,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ovenet_jax import files
+from ovenet_jax import errors, files
+from ovenet_jax.data import pipeline, prepare
 from ovenet_jax.data.labels import IGNORE, Labels
-from ovenet_jax.data.pipeline import Source
-from ovenet_jax.data.prepare import Sample, aligned_label, once
-from ovenet_jax.errors import UserError, listed
-from ovenet_jax.segfix import command, ground_truth
+from ovenet_jax.segfix import command, ground_truth, label_maps
 from ovenet_jax.segfix.files import named, read_ground_truth, write_ground_truth
 from ovenet_jax.segfix.ground_truth import GroundTruth
-from ovenet_jax.segfix.label_maps import read_instances
 from ovenet_jax.segfix.labels import training_label
 
 
-def prepare_samples(samples: Sequence[Sample], classes: Labels, regions: str, out: Path) -> None:
+def prepare_samples(samples: Sequence[prepare.Sample], classes: Labels, regions: str, out: Path) -> None:
     """Writes the ground truth of a prepared data set's labelled samples to out/<name>.png, unless `out` exists; other
     processes wait meanwhile. regions: what has boundaries, one of REGIONS. Raises UserError: naming all instance maps
     that are missing and all damaged files; or `out` cannot be written."""
 
     def make() -> None:
-        def write(sample: Sample) -> None:
+        def write(sample: prepare.Sample) -> None:
             with named(Path(str(sample.label))):
                 truth = REGIONS[regions](sample, classes)
             with files.writing(out, "--config.data.prepared"):
@@ -35,32 +32,32 @@ def prepare_samples(samples: Sequence[Sample], classes: Labels, regions: str, ou
         with files.new_folder(out, "--config.data.prepared") as folder:
             faults = command.faults_of(write, samples, command.CORES, f"boundaries of {regions}")
             if faults:
-                raise UserError(
+                raise errors.UserError(
                     f"{len(faults)} of {len(samples)} labels have no boundaries of {regions}; mend these files, or "
-                    f"choose another --config.data.regions:{listed(faults)}"
+                    f"choose another --config.data.regions:{errors.listed(faults)}"
                 )
 
-    once(out, out.parent, out.name, make)
+    prepare.once(out, out.parent, out.name, make)
 
 
-def _of_classes(sample: Sample, classes: Labels) -> GroundTruth:
-    return ground_truth.of_classes(cv2.LUT(aligned_label(sample).array, classes.train_ids()))
+def _of_classes(sample: prepare.Sample, classes: Labels) -> GroundTruth:
+    return ground_truth.of_classes(cv2.LUT(prepare.aligned_label(sample).array, classes.train_ids()))
 
 
-def _of_instances(sample: Sample, classes: Labels) -> GroundTruth:
+def _of_instances(sample: prepare.Sample, classes: Labels) -> GroundTruth:
     """Cityscapes' instance maps lie beside the label maps."""
     path = Path(str(sample.label))
     beside = path.with_name(path.name.replace("labelIds", "instanceIds"))
     if beside == path or not beside.exists():
         raise ValueError("there is no instance map beside it, as Cityscapes has them")
-    ids = aligned_label(sample._replace(label=beside), read_instances).array
+    ids = prepare.aligned_label(sample._replace(label=beside), label_maps.read_instances).array
     return ground_truth.of_instances(ids, sum(classes.ids, ()))
 
 
 REGIONS = {"classes": _of_classes, "instances": _of_instances}
 
 
-def with_boundaries(source: Source, truth: Path, directions: int, classes: Labels) -> Source:
+def with_boundaries(source: pipeline.Source, truth: Path, directions: int, classes: Labels) -> pipeline.Source:
     """The split with SegFix's classes as labels, from the folder `truth` of ground truth files. classes: those of
     segfix/labels.py, for training or for testing."""
     relabel = partial(_label, truth=truth, directions=directions, classes=classes)
@@ -72,5 +69,5 @@ def _label(sample: dict, truth: Path, directions: int, classes: Labels) -> np.nd
     try:
         found = read_ground_truth(truth / f"{sample['name']}.png")
     except (OSError, ValueError) as error:
-        raise UserError(f"{error}; delete {truth}, and all in it is made anew.") from error
+        raise errors.UserError(f"{error}; delete {truth}, and all in it is made anew.") from error
     return cv2.LUT(training_label(found, sample["label"] == IGNORE, directions), classes.train_ids())

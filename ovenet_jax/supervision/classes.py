@@ -13,8 +13,7 @@ from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.data.pipeline import Source
 from ovenet_jax.errors import UserError
-from ovenet_jax.models.layers import interpolation_weights
-from ovenet_jax.models.zoo import has_offsets
+from ovenet_jax.models import layers, zoo
 from ovenet_jax.segfix.files import Offsets
 from ovenet_jax.segfix.shift import seed_offsets
 from ovenet_jax.supervision.losses import Loss, Ohem, ovenet_loss, segmentation_loss
@@ -36,7 +35,7 @@ class Classes:
     def __init__(self, config: ConfigDict, learned: Labels | None = None):
         self._config = config
         self._learned = learned
-        self.gives_offsets = has_offsets(config.model)
+        self.gives_offsets = zoo.has_offsets(config.model)
 
     @property
     def accumulate(self) -> int:
@@ -183,7 +182,7 @@ def check_tested(split: Source, config: ConfigDict) -> None:
 def _resized(x: np.ndarray, size: tuple[int, ...], align_corners: bool) -> np.ndarray:
     """`resize_bilinear` of one map [h, w, C] in numpy, which avoids a compilation for each size."""
     for axis, target in enumerate(size):
-        left, right, weight = interpolation_weights(x.shape[axis], target, align_corners)
+        left, right, weight = layers.interpolation_weights(x.shape[axis], target, align_corners)
         weight = np.expand_dims(weight.astype(np.float32), tuple({0, 1, 2} - {axis}))
         x = x.take(left, axis) * (1 - weight) + x.take(right, axis) * weight
     return x

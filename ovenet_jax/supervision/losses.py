@@ -13,10 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from ovenet_jax.data.labels import IGNORE
-from ovenet_jax.models.contracts import Logits
-from ovenet_jax.models.layers import at_least_float32, resize_bilinear
+from ovenet_jax.models import contracts, layers, sampling
 from ovenet_jax.models.ovenet import OVeNetOutput
-from ovenet_jax.models.sampling import pixel_grid, sample
 from ovenet_jax.models.segfix import SegFixOutput
 
 # (output, label, batch_labels=None) -> terms, of which "total" is minimised
@@ -86,7 +84,7 @@ def ohem_bound(probability: jax.Array, valid: jax.Array, ohem: Ohem) -> tuple[ja
 
 
 def segmentation_loss(
-    logits: Logits,
+    logits: contracts.Logits,
     label: jax.Array,
     *,
     aux_weight: float,
@@ -125,10 +123,10 @@ def confidence_loss(
     """
     _, height, width = label.shape
     size = height, width
-    offset = resize_bilinear(at_least_float32(offset), size, align_corners=False)
-    confidence = resize_bilinear(at_least_float32(confidence), size, align_corners=False)[..., 0]
-    positions = pixel_grid(height, width, dtype=offset.dtype) + offset
-    read = partial(sample, positions=positions, align_corners=grid_align_corners, order=0)
+    offset = layers.resize_bilinear(layers.at_least_float32(offset), size, align_corners=False)
+    confidence = layers.resize_bilinear(layers.at_least_float32(confidence), size, align_corners=False)[..., 0]
+    positions = sampling.pixel_grid(height, width, dtype=offset.dtype) + offset
+    read = partial(sampling.sample, positions=positions, align_corners=grid_align_corners, order=0)
     own = jnp.where(label == IGNORE, 0, label)
     at_seed = read(own[..., None].astype(jnp.int32))[..., 0]
     loss = -jnp.log(jnp.where(at_seed == own, confidence, 1 - confidence) + 1e-7)
@@ -169,7 +167,7 @@ def segfix_loss(
     weights of 1 minus the class's share in the batch; the direction's counts only pixels predicted as boundary.
     Returns scalars: boundary, direction, total.
     """
-    resize = partial(resize_bilinear, size=boundary.shape[1:3], align_corners=align_corners)
+    resize = partial(layers.resize_bilinear, size=boundary.shape[1:3], align_corners=align_corners)
     predicted = jax.nn.softmax(resize(output.boundary), axis=-1)[..., 1] > 0.5
     direction = jnp.where(predicted & (boundary != IGNORE), direction, IGNORE)
     terms = {}
@@ -193,7 +191,7 @@ def pixel_losses(
 
     Without `softmax` the scores are probabilities, which cross entropy still takes as logits, as published.
     """
-    logits = resize_bilinear(at_least_float32(logits), label.shape[1:3], align_corners=align_corners)
+    logits = layers.resize_bilinear(layers.at_least_float32(logits), label.shape[1:3], align_corners=align_corners)
     # A sum of zeros and the class's own score: a gather's gradient would be a scatter.
     own_class = jnp.arange(logits.shape[-1]) == _target(label)[..., None]
     own = jnp.sum(jnp.where(own_class, logits, 0), axis=-1)

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ovenet_jax.errors import UserError
-from ovenet_jax.weights.published_heads import title_of_config
+from ovenet_jax.weights import published_heads, torch_weights
 from ovenet_jax.weights.published_names import HRNET, OCNET, OPENSEG_HRNET, OPENSEG_RESNET, CodeBase
-from ovenet_jax.weights.torch_weights import ABN_EPS
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -44,7 +43,7 @@ def state_dict(model: "ConfigDict", arrays: Mapping[str, Any], steps: int) -> di
 
 def published_key(name: str, model: "ConfigDict") -> str:
     """The state-dict key of our array `name`: its plain form, and what this network has around it."""
-    code_base, title = code_base_of(model), title_of_config(model.head)
+    code_base, title = code_base_of(model), published_heads.title_of_config(model.head)
     key = code_base.key(name, title)
     if key is None:
         raise UserError(
@@ -70,7 +69,7 @@ def published_key(name: str, model: "ConfigDict") -> str:
 
 def code_base_of(model: "ConfigDict") -> CodeBase:
     """Which code base published the network of `config.model`, or others like it."""
-    title, on_resnet = title_of_config(model.head), model.backbone.name == "resnet"
+    title, on_resnet = published_heads.title_of_config(model.head), model.backbone.name == "resnet"
     if title in OCNET.heads and on_resnet:
         return OCNET
     if title in HRNET.heads and not on_resnet and not model.input.bgr:
@@ -91,13 +90,13 @@ def has_plain_norm(name: str, model: "ConfigDict") -> bool:
 
 def _unfolded(scale: np.ndarray, name: str) -> np.ndarray:
     """The weight of in-place ABN with |weight| + ABN_EPS == `scale` exactly."""
-    eps = np.float32(ABN_EPS)
+    eps = np.float32(torch_weights.ABN_EPS)
     near: np.ndarray = scale - eps + np.array([[0], [-1], [1]], np.float32) * np.spacing(scale - eps)
     fits = np.abs(near) + eps == scale
     lost = scale[~fits.any(0)]
     if lost.size:
         raise UserError(
             f"{name} holds {lost[0]:.3g}, and the published network has in-place ABN there, whose scales begin at "
-            f"{ABN_EPS}; --form=stablehlo exports any network."
+            f"{torch_weights.ABN_EPS}; --form=stablehlo exports any network."
         )
     return np.take_along_axis(near, fits.argmax(0)[None], 0)[0]

@@ -21,11 +21,9 @@ import jax
 import numpy as np
 from flax import nnx
 
-from ovenet_jax import files
-from ovenet_jax.errors import UserError
+from ovenet_jax import errors, files
 from ovenet_jax.models import parameters
-from ovenet_jax.run import identity, workdir
-from ovenet_jax.run.network import load_model
+from ovenet_jax.run import identity, network, workdir
 from ovenet_jax.weights.published_heads import title_of_config
 
 if TYPE_CHECKING:
@@ -68,7 +66,7 @@ def start_from(
     print(summary(origins))
     untrained = [n for n, o in origins.items() if n.split(".")[0] in frozen and o.startswith(INITIALISED)]
     if untrained:
-        raise UserError(
+        raise errors.UserError(
             f"config.freeze_base would freeze {len(untrained)} arrays that {init.base} has not trained, {untrained[0]} "
             f"among them; set config.init.base to a trained network with the same head and classes."
         )
@@ -78,9 +76,9 @@ def start_from(
 def _restore(role: str, folder: str) -> Source:
     try:
         head = workdir.config_of(Path(folder)).model.head
-        _, params, statistics = parameters.split(load_model(folder))
-    except UserError as error:
-        raise UserError(f"config.init.{role}: {error}") from error
+        _, params, statistics = parameters.split(network.load_model(folder))
+    except errors.UserError as error:
+        raise errors.UserError(f"config.init.{role}: {error}") from error
     imported = Path(folder) / workdir.IMPORT_REPORT
     origins = {}
     if imported.exists():
@@ -107,7 +105,7 @@ def take_over(
     if any(name.startswith(OFFSET_PARTS) for name in fresh):
         own = _part(trunk or base, *OFFSET_PARTS)
         if trunk and not own:
-            raise UserError(
+            raise errors.UserError(
                 f"{trunk.title} has no offset trunk; name the folder of an OVeNet, or leave config.init.trunk empty."
             )
         twins = {n: n.replace("offset_trunk.", "backbone.trunk.") for n in fresh if n.startswith(OFFSET_PARTS)}
@@ -137,7 +135,7 @@ def take_over(
         else:
             problems.append(f"{name} has shape {array.shape} in {title} and {fresh[name].shape} in the model")
     if problems:
-        raise UserError(
+        raise errors.UserError(
             f"{titles} cannot be a starting point of the configured model ({len(problems)} problems); compare the "
             f"model part of the configs: {'; '.join(sorted(problems))}."
         )

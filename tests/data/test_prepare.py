@@ -247,7 +247,7 @@ def test_a_damaged_inventory_gets_one_sentence(data, damage):
 def test_a_record_whose_name_leads_out_of_folders_is_refused(data, monkeypatch, name):
     """As prepared data of others may have it: predictions are written under the names of records."""
     evil = official.CAMVID._replace(sample_name=lambda path: f"{name}/{path.stem}")
-    monkeypatch.setattr(pipeline, "TREES", (evil,))
+    monkeypatch.setattr(official, "TREES", (evil,))
     pipeline.prepare(data)
     source = pipeline.open_split(data, "val")
     for read in (lambda: source[0], lambda: source.name(0)):
