@@ -28,7 +28,8 @@ help:
 	@sed -n 's/^# make/make/p' Makefile
 
 test: $(VENV)/tests-installed
-	$(RUN) -m pytest -m "not slow and not browser" -n $(WORKERS) --dist loadfile $(PYTEST_OPTIONS)
+	$(RUN) -m pytest -m "not slow and not browser" -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
+		$(PYTEST_OPTIONS)
 
 browser-test: $(VENV)/browser-installed
 	$(RUN) -m pytest -m browser $(PYTEST_OPTIONS)

@@ -25,6 +25,11 @@ jax.config.update("jax_num_cpu_devices", 8)
 gc.set_threshold(50_000)  # tracing makes many objects, which Python would look through again and again
 gc.freeze()
 
+LONG_FILES = {  # from an empty cache; pytest-xdist hands them out first, lest one worker ends long after the other
+    *("test_benchmarks", "test_data_sets", "test_demo", "test_goldens", "test_kills", "test_main", "test_openseg"),
+    *("test_parallel", "test_resume", "test_starting_point", "test_step", "test_train"),
+}
+
 
 @pytest.fixture(autouse=True, scope="session")
 def parsed_flags():
@@ -43,6 +48,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "torch" in item.fixturenames:
             item.add_marker("torch")
+    items.sort(key=lambda item: item.path.stem not in LONG_FILES)
 
 
 @pytest.fixture
