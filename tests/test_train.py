@@ -70,7 +70,9 @@ def test_a_run_leaves_metrics_of_every_term(run):
     assert [line["epoch"] for line in lines] == [0, 8 / 9, 16 / 9, 16 / 9]
     assert report.keys() == terms | accuracies | others | times
     assert all(np.isfinite(list(report.values())))
-    assert {"eval_miou_initial", "eval_miou_seed", "eval_miou_fused"} <= evaluation.keys()
+    assert {
+        f"eval_{key}_{name}" for key in ("miou", "loss") for name in ("initial", "seed", "fused")
+    } <= evaluation.keys()
     ious = [value for key, value in evaluation.items() if key.startswith("eval_iou_")]
     assert len(ious) == 11 and np.mean(ious) == pytest.approx(evaluation["eval_miou_fused"])
 
@@ -85,6 +87,8 @@ def test_a_run_leaves_a_report_of_every_image_and_pixel(run):
     assert list(report["fused"]["iou"]) == list(report["initial"]["iou"])
     evaluation = folder / "evaluation" / "val"
     assert sorted(path.name for path in (evaluation / "panels").iterdir()) == ["val_00.png", "val_04.png"]
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert report["fused"]["loss"] == pytest.approx(last["eval_loss_fused"]) and last["eval_loss_fused"] > 0
     (worst,) = report["worst"]
     assert [path.stem for path in (evaluation / "worst").iterdir()] == [worst["name"]]
     assert (evaluation / "confusion.png").exists()
@@ -96,7 +100,12 @@ def test_a_segfix_leaves_scores_of_its_boundaries(segfix):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     _, report, _, evaluation = lines
     assert {"loss_boundary", "loss_direction", "boundary_f", "direction_accuracy"} <= report.keys()
-    assert {"eval_miou_offset", "eval_boundary_f_offset", "eval_direction_accuracy_offset"} <= evaluation.keys()
+    assert {
+        "eval_miou_offset",
+        "eval_loss_offset",
+        "eval_boundary_f_offset",
+        "eval_direction_accuracy_offset",
+    } <= evaluation.keys()
     written = json.loads((folder / "evaluation" / "val" / "report.json").read_text())["offset"]
     assert len(written["iou"]) == 9
     matrix = np.array(written["confusion"])

@@ -8,6 +8,7 @@ from threading import Event
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
@@ -21,6 +22,7 @@ from ovenet_jax.evaluation.inference import STRIDE, Inference, Segmentation, on_
 from ovenet_jax.evaluation.results import Evaluation, ImageScore, merged
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.models.predictions import in_order
+from ovenet_jax.supervision.losses import pixel_losses
 from ovenet_jax.supervision.measures import class_scores, confusion_matrix
 from ovenet_jax.supervision.task import Task, task_of
 
@@ -67,7 +69,7 @@ class Evaluator:
         self.task = task_of(config, classes)
         self.source = self.task.open_evaluation()
         self.inference = Inference.from_config(config, graphdef, self.task.classes, answer_only)
-        self._scores = _Scores(config.model.num_classes)
+        self._scores = Scores(config, self.task)
         spread = np.linspace(0, len(self.source) - 1, config.eval.panels, dtype=int)
         self.shown = sorted(set(spread.tolist()))  # the images with panels
 
@@ -133,26 +135,49 @@ class Evaluator:
         return Batch(samples, segmentation, class_maps, label, put(small), grids)
 
 
-class _Scores:
-    """An `Observer` of confusion matrices and the score of each image."""
+class Scores:
+    """An `Observer` of confusion matrices, the score of each image, and `Evaluation.losses`: the cross entropy of each
+    prediction with the label at the network's resolution, as in training a mean weighted by config.loss.class_weights.
 
-    def __init__(self, num_classes: int):
-        self._count = jax.jit(jax.vmap(partial(confusion_matrix, num_classes=num_classes)))
+    It is computed from `Segmentation.maps`, so without OHEM and without auxiliary scores; SegFix's has no weights.
+    """
 
-    def measure(self, batch: Batch) -> dict[str, jax.Array]:
-        return {name: self._count(batch.label, x) for name, x in batch.class_maps.items()}
+    def __init__(self, config: ConfigDict, task: Task):
+        self._count = jax.jit(jax.vmap(partial(confusion_matrix, num_classes=config.model.num_classes)))
+        self._options = {"task": task, "class_weights": tuple(config.get("loss", {}).get("class_weights", ())) or None}
 
-    def found(self, samples: list[dict], measured: dict[str, np.ndarray]) -> Evaluation:
+    def measure(self, batch: Batch) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        counts = {name: self._count(batch.label, x) for name, x in batch.class_maps.items()}
+        return counts, _losses(batch.segmentation, batch.network_label, **self._options)
+
+    def found(self, samples: list[dict], measured: tuple[dict[str, np.ndarray], dict[str, np.ndarray]]) -> Evaluation:
+        by_prediction, losses = measured
+
         def of_image(row: int, sample: dict) -> Evaluation:
-            matrices = {name: counts[row].astype(np.int64) for name, counts in in_order(measured).items()}
+            matrices = {name: counts[row].astype(np.int64) for name, counts in in_order(by_prediction).items()}
             *_, answer = matrices.values()
             sample["miou"] = class_scores(answer)["miou_present"]
             score = ImageScore(int(sample["index"]), sample["name"], sample["miou"])
             return Evaluation({sample["group"]: matrices}, [score])
 
-        return reduce(Evaluation.plus, map(of_image, range(len(samples)), samples))
+        sums = {f"loss {name}": np.float64(x).sum(0) for name, x in losses.items()}
+        return reduce(Evaluation.plus, map(of_image, range(len(samples)), samples), Evaluation(sums=sums))
 
 
 @partial(jax.jit, static_argnames="task")
 def _class_maps(scores: dict[str, jax.Array], *, task: Task) -> dict[str, jax.Array]:
     return {name: task.class_map(x) for name, x in scores.items()}
+
+
+@partial(jax.jit, static_argnames=("task", "class_weights"))
+def _losses(
+    segmentation: Segmentation, label: jax.Array, *, task: Task, class_weights: tuple[float, ...] | None
+) -> dict[str, jax.Array]:
+    """Of each image's labelled pixels the sums of the weighted losses and of the weights, float32 [B, 2]."""
+
+    def sums(scores: jax.Array) -> jax.Array:
+        shares = jnp.maximum(task.probabilities(scores, segmentation.logits), jnp.finfo(jnp.float32).tiny)
+        loss, weight, _ = pixel_losses(jnp.log(shares), label, class_weights, align_corners=True)
+        return jnp.stack([loss.sum((1, 2)), weight.sum((1, 2))], axis=-1)
+
+    return jax.tree.map(sums, segmentation.maps)

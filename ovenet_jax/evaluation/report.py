@@ -58,12 +58,13 @@ def write(
     what: split, data, step and settings, JSON-like.
     """
     matrices = evaluation.matrices
-    print(table(matrices, task))
+    losses = evaluation.losses
+    print(table(matrices, task, losses))
     if evaluation.miou is None:
         print("No pixel is labelled: there is nothing to compare with.")
     content = {"what": what, "images": len(evaluation.images), "answer": evaluation.answer}
     content["made"] = evaluation.made
-    content |= _results(matrices, task)
+    content |= {name: result | {"loss": losses.get(name)} for name, result in _results(matrices, task).items()}
     if len(evaluation.groups) > 1:
         print(group_table(evaluation.groups))
         content["groups"] = {key: _results(group, task) for key, group in evaluation.groups.items()}
@@ -121,14 +122,15 @@ def write_panels(panels: Mapping[str, np.ndarray], folder: Path) -> None:
         write_picture(folder / f"{name}.png", picture)
 
 
-def table(matrices: Mapping[str, np.ndarray], task: Task) -> str:
-    """IoU per class, and means, in percent: a column for each prediction."""
+def table(matrices: Mapping[str, np.ndarray], task: Task, losses: Mapping[str, float]) -> str:
+    """IoU per class, and means, in percent, and the loss: a column for each prediction."""
     results = [task.scores_of(matrix) for matrix in matrices.values()]
     rows: list[list[str] | None] = [["IoU [%]", *(TITLES[name] for name in matrices)]]
     shown = [r["iou"] if r["miou"] is not None else [None] * len(task.classes.names) for r in results]
     rows += [[name, *(tables.percent(iou[i]) for iou in shown)] for i, name in enumerate(task.classes.names)]
     rows += [None]
     rows += [[title, *(tables.percent(r[key]) for r in results)] for key, title in MEANS.items() if key in results[0]]
+    rows += [["loss (cross entropy)", *(f"{losses[name]:.4f}" for name in matrices)]] if losses else []
     return tables.aligned(rows, width=14)
 
 

@@ -70,6 +70,12 @@ class Evaluation(NamedTuple):
         """mIoU of the final prediction, over all classes as published; None if nothing is labelled."""
         return class_scores(self.matrices[self.answer])["miou"]
 
+    @property
+    def losses(self) -> dict[str, float]:
+        """The mean loss of each prediction, see `evaluator.Scores`; none where nothing is labelled."""
+        sums = {name: self.sums.get(f"loss {name}", (0.0, 0.0)) for name in self.matrices}
+        return {name: float(total / weight) for name, (total, weight) in sums.items() if weight}
+
     def worst(self, count: int) -> list[ImageScore]:
         """The `count` labelled images with the lowest mIoU, the worst first."""
         labelled = [image for image in self.images if image.miou is not None]

@@ -96,11 +96,12 @@ class Reporter:
             self._summaries.scalars(step, self._moment(step) | values)
 
     def report_evaluation(self, step: int, evaluation: Evaluation, panels: Callable[[], dict[str, np.ndarray]]) -> None:
-        """mIoU and pixel accuracy of each prediction, IoU of each class, and the panels, which only process 0 makes."""
+        """Scores and loss of each prediction, IoU of each class, and the panels, which only process 0 makes."""
         if self._summaries:
             results = {name: self._task.scores_of(matrix) for name, matrix in evaluation.matrices.items()}
             pairs = [(f"eval_{key}_{name}", x.get(key)) for name, x in results.items() for key in VALIDATION_METRICS]
             values = {name: value for name, value in pairs if value is not None}
+            values |= {f"eval_loss_{name}": loss for name, loss in evaluation.losses.items()}
             answer = results[evaluation.answer]
             names = self._task.classes.names if answer["miou"] is not None else ()
             values |= {f"eval_iou_{name}": iou for name, iou in zip(names, answer["iou"], strict=False)}

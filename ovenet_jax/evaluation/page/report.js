@@ -121,6 +121,7 @@ const MAKERS = {
   distance: distanceChart,
   calibration: calibrationChart,
   loss: (lines) => lineChart({ x: "step", y: "loss", lines }),
+  eval_loss: (lines) => lineChart({ x: "step", y: "loss", lines }),
   eval_miou: (lines) => lineChart({ x: "step", y: "mIoU", shares: true, lines }),
 };
 
