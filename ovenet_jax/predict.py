@@ -59,13 +59,12 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
             images, name = image_folder.ImageFolder(source), source.stem if source.is_file() else source.resolve().name
             for line in images.left_out:
                 parallel.say(f"Note: {line}")
-    classes = known_classes(config, task, any_count=source is not None)
-    target = out or folder / "predictions" / name
+        target = out or folder / "predictions" / name
+        files.refuse_existing(target, "--out")
+        classes = known_classes(config, task, any_count=source is not None)
     parts = _parts(config, task, classes, files.incomplete(target))
     network = restore_network(config.model, folder, config.eval.checkpoint)
     predictor = Predictor(config, network, task, classes)
-    with parallel.all_or_none():
-        files.refuse_existing(target, "--out")
     first = jax.process_index() == 0
     what = f"{tables.number_of(len(images), 'image')} of {name} with step {network.step} of {folder}"
     parallel.say(f"Predicting {what}, {predictor.inference.protocol}.")
@@ -95,40 +94,33 @@ def _write_all(
 ) -> tuple[list[str], list[str], list[Note]]:
     """Writes this process's share; returns the faults of unreadable images and of written files, and notes."""
     unreadable: list[str] = []
+    wrong: list[str] = []
     notes: list[Note] = []
     mine = range(jax.process_index(), len(images), jax.process_count())
-    checks: list[Callable[[], Any]] = []
 
-    def write(found: tuple[dict, Prediction]) -> None:
-        sample, prediction = found
+    def readable(samples: Iterable[dict]) -> Iterator[dict]:
+        for sample in samples:
+            if "fault" in sample:
+                unreadable.append(sample["fault"])
+                continue
+            if sample.get("note"):
+                notes.append((sample["note"], sample["file"]))
+            yield sample
+
+    def write(sample: dict, prediction: Prediction) -> None:
         for part in parts:
             file = part.folder / f"{sample['name']}.{part.suffix}"
             part.write(file, prediction)
-            checks.append(partial(part.check, file, prediction.label_map.shape))
-
-    def fault(check: Callable[[], Any]) -> str | None:
-        try:
-            check()
-        except (OSError, ValueError) as error:
-            return str(error)
-        return None
+            try:
+                part.check(file, prediction.label_map.shape)
+            except (OSError, ValueError) as error:
+                wrong.append(str(error))
 
     with pipeline.samples(images, mine, workers=workers) as samples, ThreadPoolExecutor() as threads:
         bar = tqdm(samples, "predicting", len(mine), unit=" images", mininterval=1)
-        for batch in predictor.over(_readable(bar, unreadable, notes)):
-            list(threads.map(write, batch))
-        return unreadable, list(filter(None, threads.map(fault, checks))), notes
-
-
-def _readable(samples: Iterable[dict], faults: list[str], notes: list[Note]) -> Iterator[dict]:
-    """The samples with an image; faults of the others go to `faults`, notes to `notes`."""
-    for sample in samples:
-        if "fault" in sample:
-            faults.append(sample["fault"])
-            continue
-        if sample.get("note"):
-            notes.append((sample["note"], sample["file"]))
-        yield sample
+        for batch in predictor.over(readable(bar)):
+            list(threads.map(write, *zip(*batch, strict=True)))
+    return unreadable, wrong, notes
 
 
 # ---- what is written of each image ----
