@@ -1,11 +1,10 @@
 """Writes label maps, overlays and offsets of a folder of images or a test split."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import cv2
 import jax
@@ -25,6 +24,10 @@ from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.network import restore_network
 from ovenet_jax.segfix.files import read_offsets, write_offsets
 from ovenet_jax.supervision.task import Task, task_of
+
+# A folder of a prediction: the suffix of its files, write(file, prediction), and check(file, size of the image), which
+# raises OSError or ValueError if that file is not as it was written.
+Part = tuple[str, Callable, Callable]
 
 
 def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | None = None) -> bool:
@@ -62,7 +65,7 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
         target = out or folder / "predictions" / name
         files.refuse_existing(target, "--out")
         classes = known_classes(config, task, any_count=source is not None)
-    parts = _parts(config, task, classes, files.incomplete(target))
+    parts = _parts(config, task, classes)
     network = restore_network(config.model, folder, config.eval.checkpoint)
     predictor = Predictor(config, network, task, classes)
     first = jax.process_index() == 0
@@ -70,7 +73,7 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
     parallel.say(f"Predicting {what}, {predictor.inference.protocol}.")
     with files.new_folder(target, "--out") if first else files.writing(target, "--out"):
         parallel.barrier()  # the first process has made the folder
-        written = _write_all(images, predictor, parts, config.data.workers)
+        written = _write_all(images, predictor, files.incomplete(target), parts, config.data.workers)
         unreadable, wrong, notes = (list(chain(*parallel.gather(found))) for found in written)
         if wrong:
             raise errors.UserError(f"{len(wrong)} files differ from what was written: {wrong[0]}; is the disk full?")
@@ -78,7 +81,7 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
             names = drawing.bordered(panel.legend(classes, range(len(classes.names))), drawing.MARGIN)
             write_picture(files.incomplete(target) / "legend.png", names)
     if first:
-        kinds = " and ".join(part.folder.name.replace("_", " ") for part in parts)
+        kinds = " and ".join(name.replace("_", " ") for name in parts)
         print(f"Written and checked: {len(images) - len(unreadable)} {kinds} in {target}")
         for line in said(counted(notes)):
             print(f"Note: {line}")
@@ -90,9 +93,9 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
 
 @memory.enough_memory(memory.EVALUATION_MEMORY)
 def _write_all(
-    images: pipeline.Samples, predictor: Predictor, parts: Sequence["_Part"], workers: int
+    images: pipeline.Samples, predictor: Predictor, target: Path, parts: Mapping[str, Part], workers: int
 ) -> tuple[list[str], list[str], list[Note]]:
-    """Writes this process's share; returns the faults of unreadable images and of written files, and notes."""
+    """Writes this process's share in `target`. Returns faults of unreadable images and of written files, and notes."""
     unreadable: list[str] = []
     wrong: list[str] = []
     notes: list[Note] = []
@@ -108,11 +111,11 @@ def _write_all(
             yield sample
 
     def write(sample: dict, prediction: Prediction) -> None:
-        for part in parts:
-            file = part.folder / f"{sample['name']}.{part.suffix}"
-            part.write(file, prediction)
+        for name, (suffix, write_part, check) in parts.items():
+            file = target / name / f"{sample['name']}.{suffix}"
+            write_part(file, prediction)
             try:
-                part.check(file, prediction.label_map.shape)
+                check(file, prediction.label_map.shape)
             except (OSError, ValueError) as error:
                 wrong.append(str(error))
 
@@ -123,31 +126,18 @@ def _write_all(
     return unreadable, wrong, notes
 
 
-# ---- what is written of each image ----
-
-
-class _Part(NamedTuple):
-    """A folder with a file for each image. check(file, size of the image): raises OSError or ValueError if that file
-    is not as it was written."""
-
-    folder: Path
-    suffix: str
-    write: Callable[[Path, Prediction], None]
-    check: Callable[[Path, tuple[int, ...]], Any]
-
-
-def _parts(config: ConfigDict, task: Task, classes: Labels, target: Path) -> list[_Part]:
-    """The folders of a prediction in `target`."""
+def _parts(config: ConfigDict, task: Task, classes: Labels) -> dict[str, Part]:
+    """The folders of a prediction, by name."""
     train_ids = config.predict.get("ids") == "train_ids"
     ids = np.arange(256, dtype=np.uint8) if train_ids else classes.label_ids()  # train id -> id in the files
     form = config.predict.get("form", "png")
     check = partial(check_label_map, allowed=set(ids[: len(classes.names)].tolist()))
-    kinds: dict[str, tuple[str, Callable, Callable]] = {
+    parts: dict[str, Part] = {
         "label_maps": ("png", lambda file, x: write_picture(file, ids[x.label_map]), check),
         "offsets": (form, lambda file, x: write_offsets(file, x.offsets), read_offsets),
         "overlays": ("jpg", lambda file, x: write_picture(file, x.overlay()), lambda *_: None),  # for people
     }
-    return [_Part(target / name, *kinds[name]) for name in (*task.predicts(), "overlays")]
+    return {name: parts[name] for name in (*task.predicts(), "overlays")}
 
 
 def check_label_map(file: Path, size: tuple[int, ...], allowed: set[int]) -> None:
