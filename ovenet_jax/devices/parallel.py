@@ -81,15 +81,13 @@ def row_layout(mesh: Mesh) -> LayOut:
 
 def replicate(mesh: Mesh, tree: Any) -> Any:
     """Arrays that every process holds alike -> the same, replicated over the mesh."""
-
     make = partial(jax.make_array_from_callback, sharding=replicated(mesh))
     return jax.tree.map(lambda x: make(x.shape, data_callback=x.__getitem__), jax.tree.map(np.asarray, tree))
 
 
 def replicated_shapes(mesh: Mesh, tree: Any) -> Any:
     """The shapes and shardings of `replicate`'s result, for compilation."""
-    described = partial(jax.ShapeDtypeStruct, sharding=replicated(mesh))
-    return jax.tree.map(lambda x: described(x.shape, x.dtype), tree)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), tree)
 
 
 def to_global(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
@@ -145,8 +143,7 @@ def all_or_none() -> Iterator[None]:
         raise UserError(*own)
     for index, other in enumerate(errors):
         if other:
-            text, exit_code = other
-            raise UserError(f"Process {index} says: {text}", exit_code)
+            raise UserError(f"Process {index} says: {other[0]}", other[1])
 
 
 def first_of(text: str) -> str:

@@ -102,8 +102,7 @@ def find(coordinator: str | None, count: int | None, index: int | None, timeout:
     if len(missing) == 3:
         return _detect(timeout)
     if coordinator is None or count is None or index is None:
-        all_of_them, absent = ", ".join(given), ", ".join(missing)
-        raise UserError(f"{all_of_them} are given together, or none of them; missing: {absent}.")
+        raise UserError(f"{', '.join(given)} are given together, or none of them; missing: {', '.join(missing)}.")
     if not 0 <= index < count:
         raise UserError(f"--process={index} is not one of {count} processes; they count from 0 to {count - 1}.")
     return Place(coordinator, count, index)
@@ -138,23 +137,20 @@ async def _receive_all(
     process that has ended meanwhile may come again.
     """
     visitors: list[tuple[int, Digests, asyncio.StreamWriter]] = []
-    settled, unidentified, refusal = asyncio.Event(), 0, ""
+    settled, reading, refusal = asyncio.Event(), asyncio.Semaphore(MOST_UNIDENTIFIED), ""
 
     async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal unidentified
-        unidentified += 1
         try:
-            if unidentified > MOST_UNIDENTIFIED:
+            if reading.locked():
                 raise ValueError("too many at once")  # another process of this run tries again
-            message = await _read(reader, MESSAGE, READ_SECONDS)
+            async with reading:
+                message = await _read(reader, MESSAGE, READ_SECONDS)
             index, task = message["index"], message["task"]
             if not 0 < index < (place.count if task[PROCESSES] == own[PROCESSES] else LONGEST_LINE):
                 raise ValueError(f"no process {index}")
         except (OSError, ValueError, KeyError, asyncio.CancelledError):  # the last when the meeting ends
             writer.close()
             return
-        finally:
-            unidentified -= 1
         visitors.append(visitor := (index, task, writer))
         if len(visitors) == place.count - 1 or len({index for index, *_ in visitors}) < len(visitors):
             settled.set()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,9 @@ from ovenet_jax.supervision.losses import Loss
 from ovenet_jax.supervision.measures import Measure
 from ovenet_jax.training.packing import Packing
 
-if TYPE_CHECKING:
-    from ml_collections import ConfigDict
 
-
-def frozen_parts(config: "ConfigDict") -> tuple[str, ...]:
-    """The parts of an OVeNet that training does not change."""
+def frozen_parts(config: Any) -> tuple[str, ...]:
+    """The parts of an OVeNet that training does not change, by `config` (a ConfigDict)."""
     return ("backbone", "head") if config.get("freeze_base") else ()
 
 
