@@ -67,7 +67,7 @@ class HRNetW48(nnx.Module):
 
     def __init__(self, init: InitialValues):
         widths = (48, 96, 192, 384)
-        stages = [Stage(n, 4, widths[:number]) for number, n in zip((2, 3, 4), (1, 4, 3), strict=True)]
+        stages = [Stage(n, (4,) * number, widths[:number]) for number, n in zip((2, 3, 4), (1, 4, 3), strict=True)]
         self.backbone = HRNet(stages=stages, layer1=(4, 64), stem_width=64, align_corners=True, init=init)
         wide = [128 * 2**branch for branch in range(4)]
         self.branches = nnx.List(Bottleneck(a, b // 4, init=init) for a, b in zip(widths, wide, strict=True))

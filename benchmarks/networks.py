@@ -29,7 +29,9 @@ def create_network(arguments: argparse.Namespace) -> nnx.Module:
     init = InitialValues(seed=0, he=True)
     modules, blocks, head_width = ((1, 1, 1), 1, 32) if arguments.small else ((1, 4, 3), 4, 512)
     widths = [arguments.width * 2**branch for branch in range(4)]
-    stages = [Stage(n, blocks, tuple(widths[:number])) for number, n in zip((2, 3, 4), modules, strict=True)]
+    stages = [
+        Stage(n, (blocks,) * number, tuple(widths[:number])) for number, n in zip((2, 3, 4), modules, strict=True)
+    ]
     backbone = HRNet(stages=stages, layer1=(blocks, 64), stem_width=64, align_corners=True, init=init)
     classifier = PixelClassifier(
         backbone.width,

@@ -4,11 +4,18 @@ from ml_collections import ConfigDict
 
 from ovenet_jax import described
 
+PARTS = ("model.backbone.", "model.offset.")
+
 
 def base_config(name: str) -> ConfigDict:
     """All keys but those that are OWN in keys.py, and the network's parts."""
-    values = {key: value for key, value in described.defaults().items() if not key.startswith("model.offset.")}
+    values = {key: value for key, value in described.defaults().items() if not key.startswith(PARTS)}
     return described.nested({"name": name} | values)
+
+
+def defaults_of(part: str) -> dict:
+    """The defaults of the keys of a part of the network, without its prefix."""
+    return {key.removeprefix(part): value for key, value in described.defaults(part).items()}
 
 
 def hrnet(width: int) -> ConfigDict:
@@ -23,6 +30,7 @@ def hrnet(width: int) -> ConfigDict:
             "layer1_width": 64,
             "stem_width": 64,
             "he_init": False,  # published: N(0, 0.001^2), then overwritten by ImageNet weights
+            **defaults_of("model.backbone."),
         }
     )
 
@@ -76,9 +84,7 @@ def fcn() -> ConfigDict:
 
 def add_offsets(config: ConfigDict, branch: int = 4, modules: tuple[int, ...] = (2,)) -> None:
     """OVeNet on top of a baseline (MODEL.EXTRA.OFFSET_BRANCH, STAGE4_2 ...)."""
-    config.model.offset = {"branch": branch, "modules": modules}
-    for key, value in described.defaults("model.offset.").items():
-        config.model.offset[key.removeprefix("model.offset.")] = value
+    config.model.offset = {"branch": branch, "modules": modules, **defaults_of("model.offset.")}
 
 
 Networks = dict[str, tuple[ConfigDict, ConfigDict, bool]]  # by variant: backbone, head, whether with offsets

@@ -35,7 +35,7 @@ def number(wanted: str, fits: Callable[[float], bool]) -> Values:
     return Values(f"a number {wanted}", lambda x: type(x) in (int, float) and math.isfinite(x) and fits(x))
 
 
-def one_of(*choices: str) -> Values:
+def one_of(*choices: str | int) -> Values:
     return Values(f"one of {', '.join(map(repr, choices))}", lambda x: x in choices)
 
 
@@ -63,6 +63,8 @@ MESH = Values(
     lambda x: each(whole(0), "data, rows").include(x) and x[1] > 0,
 )
 SIZE = each(whole(1), "height, width")
+BRANCHES = each(each(whole(1)), optional=True)
+STAGES = each(each(whole(1)), "stage 2, 3, 4", optional=True)
 PRECISIONS = ("float32", "bfloat16")
 PRECISION = one_of(*PRECISIONS)
 RANGE = Values(
@@ -89,6 +91,8 @@ ALWAYS = When("", lambda _: True)
 SEGFIX = When("in a SegFix", lambda v: v.get("model.head.name") == "segfix")
 CLASSES = When("in networks that learn classes, not in a SegFix", lambda v: not SEGFIX.holds(v))
 OFFSETS = When("in networks with offsets", lambda v: "model.offset.branch" in v)
+HRNET = When("with a backbone 'hrnet' or 'hrnet2x'", lambda v: str(v.get("model.backbone.name")).startswith("hrnet"))
+HRNET_OFFSETS = When("in networks with offsets on HRNet", lambda v: OFFSETS.holds(v) and HRNET.holds(v))
 AUX = When("with a head that has an auxiliary classifier", lambda v: "model.head.aux.kernel_size" in v)
 OHEM = When("with loss.ohem.on", lambda v: CLASSES.holds(v) and bool(v.get("loss.ohem.on")))
 OHEM_AUX = When("with loss.ohem.on and an auxiliary classifier", lambda v: OHEM.holds(v) and AUX.holds(v))
@@ -171,6 +175,12 @@ KEYS = {
         PART, whole(1), "inner channels of that stage's bottlenecks", "STAGE1.NUM_CHANNELS"
     ),
     "model.backbone.stem_width": Key(PART, whole(1), "channels of HRNet's first two convolutions"),
+    "model.backbone.stage_blocks": Key(
+        (), STAGES, "residual blocks per branch, by stage; (): blocks", "STAGE2.NUM_BLOCKS to STAGE4", HRNET
+    ),
+    "model.backbone.stage_widths": Key(
+        (), STAGES, "channels per branch, by stage; (): from width", "STAGE2.NUM_CHANNELS to STAGE4", HRNET
+    ),
     "model.backbone.widths": Key(PART, each(whole(1), "layer 1, 2, 3, 4"), "inner channels of a ResNet's bottlenecks"),
     "model.backbone.stem": Key(PART, each(whole(1)), "channels of a ResNet's convolutions before layer 1"),
     "model.backbone.output_stride": Key(PART, whole(1), "8 or 16: stride of a ResNet's last layers, kept by dilation"),
@@ -207,6 +217,12 @@ KEYS = {
     # OVeNet on top of a baseline.
     "model.offset.branch": Key(PART, whole(1), "first stage of the offset trunk (2, 3 or 4)", "EXTRA.OFFSET_BRANCH"),
     "model.offset.modules": Key(PART, each(whole(1)), "modules (ResNet: blocks) of its stages", "STAGE4_2.NUM_MODULES"),
+    "model.offset.blocks": Key(
+        (), BRANCHES, "residual blocks per branch, by stage; (): the backbone's", "STAGE4_2.NUM_BLOCKS", HRNET_OFFSETS
+    ),
+    "model.offset.widths": Key(
+        (), BRANCHES, "channels per branch, by stage; (): the backbone's", "STAGE4_2.NUM_CHANNELS", HRNET_OFFSETS
+    ),
     "model.offset.threshold": Key(
         0.2, POSITIVE, "largest offset in x and y, in half image sides", "EXTRA.OFFSET_THRESHOLD", OFFSETS
     ),
@@ -251,6 +267,12 @@ KEYS = {
     "data.eval_split": Key("val", TEXT, "split of evaluations", "DATASET.TEST_SET"),
     "data.test_split": Key("test", TEXT, "split of --mode=predict without --source"),
     "data.regions": Key(OWN, one_of("classes", "instances"), "regions whose boundaries SegFix learns", when=SEGFIX),
+    "data.metric": Key(
+        "euclidean", one_of("euclidean", "taxicab"), "metric of distances to boundaries", "DTOffsetConfig", SEGFIX
+    ),
+    "data.filter_size": Key(
+        5, one_of(3, 5, 7), "size of the filters that take directions from distances", "Sobel, ksize", SEGFIX
+    ),
     "data.workers": Key(8, whole(0), "processes that read and augment; 0: threads", "WORKERS"),
     "augment.base_size": Key(OWN, whole(0), "longer side at scale 1; 0: the image's own size", "TRAIN.BASE_SIZE"),
     "augment.crop": Key(OWN, SIZE, "size of crops", "TRAIN.IMAGE_SIZE"),

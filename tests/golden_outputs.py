@@ -59,12 +59,14 @@ def build_model(network: dict) -> nnx.Module:
     head = build_head(network, backbone, init)
     if "offset_head" not in network:
         return Segmentor(backbone, head)
-    offset = network["offset_head"]
+    offset, stages = network["offset_head"], network["backbone"]["offset_stages"].values()
     return OVeNet(
         backbone,
         head,
         branch=offset["branch"],
-        modules=tuple(stage["modules"] for stage in network["backbone"]["offset_stages"].values()),
+        modules=tuple(stage["modules"] for stage in stages),
+        blocks=tuple(tuple(stage["blocks"]) for stage in stages),
+        widths=tuple(tuple(stage["channels"]) for stage in stages),
         threshold=offset["threshold"],
         refinement=offset["refinement"],
         grid_align_corners=offset["grid_sample_align_corners"],
@@ -82,7 +84,7 @@ def build_backbone(network: dict, init: InitialValues) -> nnx.Module:
         return ResNet(layers, stem=backbone["stem"]["channels"], init=init)
     first = backbone["stages"][0]
     stages = [
-        Stage(s["modules"], s["blocks"][0], tuple(s["channels"]), bottlenecks=s["block"] == "bottleneck")
+        Stage(s["modules"], tuple(s["blocks"]), tuple(s["channels"]), bottlenecks=s["block"] == "bottleneck")
         for s in backbone["stages"]
     ]
     double_resolution = backbone["type"] == "hrnet2x"

@@ -21,13 +21,13 @@ INSIDE, IGNORED = 8, -1  # in the reference's maps of direction classes
 
 def class_ground_truth(case: Case) -> dict[str, np.ndarray]:
     """Each step from the arrays that the case names for it."""
-    io, metric = case.io, {"euc": "euclidean", "taxicab": "taxicab"}[case.spec["config"]["metric"]]
+    io = case.io
     label = CITYSCAPES.train_ids()[io["label"]]
     arrays = {"seg_label": _ignored_below_zero(label)} | _from_angles(case)
-    truth = ground_truth.of_classes(label, metric)
+    truth = ground_truth.of_classes(label, *_how(case))
     large = np.bincount(label.ravel(), minlength=256) >= case.spec["config"]["min_region_pixels"]
     regions = np.where(large[label] & (label != IGNORE), label.astype(np.int32), ground_truth.NO_REGION)
-    _, arrays["dir_response"] = ground_truth.distance_and_gradient(regions, metric)
+    _, arrays["dir_response"] = ground_truth.distance_and_gradient(regions, *_how(case))
     arrays |= {"depth": truth.distance, "dir_deg": truth.direction}
     for name in case.outputs:
         if match := re.fullmatch(r"(align|offset|vector|table|ramp)_(\d+)(_index)?", name):
@@ -38,15 +38,21 @@ def class_ground_truth(case: Case) -> dict[str, np.ndarray]:
 def instance_ground_truth(case: Case) -> dict[str, np.ndarray]:
     ids, class_ids = case.io["instance_label"], case.spec["config"]["kept_class_ids"]
     of_class = np.where(ids < 256, ids, ids // 1000)
-    truth = ground_truth.of_instances(ids, class_ids)
+    truth = ground_truth.of_instances(ids, class_ids, *_how(case))
     regions = np.where((ids >= 256) | np.isin(ids, class_ids), ids, IGNORE)
     arrays = {"seg_label": _ignored_below_zero(CITYSCAPES.train_ids()[of_class])} | _from_angles(case)
-    _, arrays["dir_response"] = ground_truth.distance_and_gradient(regions)
+    _, arrays["dir_response"] = ground_truth.distance_and_gradient(regions, *_how(case))
     return arrays | {
         "depth": truth.distance,
         "dir_deg": truth.direction,
         "offset_8": _of_count(case, "offset", 8, is_index=False),
     }
+
+
+def _how(case: Case) -> tuple[str, int]:
+    """Metric and size of the direction filters."""
+    config = case.spec["config"]
+    return {"euc": "euclidean", "taxicab": "taxicab"}[config["metric"]], config.get("ksize", 5)
 
 
 def _from_angles(case: Case) -> dict[str, np.ndarray]:
@@ -57,7 +63,7 @@ def _from_angles(case: Case) -> dict[str, np.ndarray]:
     near, direction = map(_ignored_below_zero, boundary_and_direction(label, 8))
     snapped = np.radians(direction_classes(io["angle"]) * 45 - 180)
     return {
-        "sobel": ground_truth.gradient_kernels(),
+        "sobel": ground_truth.gradient_kernels(_how(case)[1]),
         "angle": stored_angle(io["dir_deg"]),
         "mask_label": near,
         "dir_label": np.where(near == 0, INSIDE, direction),

@@ -128,6 +128,8 @@ ELSEWHERE = {  # where a file or a run is needed to read them
     "init.trunk": "tests/weights/test_starting_point.py",
     "data.lists": "tests/data/test_lists.py",
     "data.regions": "tests/segfix/test_samples.py",
+    "data.metric": "tests/segfix/test_samples.py",
+    "data.filter_size": "tests/segfix/test_samples.py",
     "predict.ids": "tests/test_predict.py",
     "predict.form": "tests/evaluation/test_refinement.py",
 }

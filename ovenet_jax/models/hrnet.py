@@ -17,26 +17,31 @@ from ovenet_jax.models.layers import ConvNormAct, InitialValues, chain, relu, re
 
 
 class Stage(NamedTuple):
-    """`modules`: number of exchange modules; `blocks`: residual blocks per branch; `widths`: channels per branch.
+    """`modules`: number of exchange modules. `blocks`, `widths`: residual blocks and channels of each branch.
 
     Blocks are BasicBlocks, or with `bottlenecks` Bottlenecks with a quarter of the branch's channels inside.
+    `in_widths`: channels after the transition, if they are not `widths`: the first blocks change them.
     """
 
     modules: int
-    blocks: int
+    blocks: tuple[int, ...]
     widths: tuple[int, ...]
     bottlenecks: bool = False
+    in_widths: tuple[int, ...] = ()
 
 
 class BasicBlock(nnx.Module):
-    """Two 3x3 convolutions and a shortcut, [B, H, W, C] -> the same."""
+    """Two 3x3 convolutions and a shortcut, [B, H, W, in] -> [B, H, W, width]."""
 
-    def __init__(self, width: int, *, init: InitialValues):
-        self.conv1 = ConvNormAct(width, width, 3, init=init)
+    def __init__(self, in_features: int, width: int, *, init: InitialValues):
+        self.conv1 = ConvNormAct(in_features, width, 3, init=init)
         self.conv2 = ConvNormAct(width, width, 3, activation=None, init=init)
+        project = partial(ConvNormAct, in_features, width, 1, activation=None, init=init)
+        self.downsample = project() if in_features != width else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return relu(x + self.conv2(self.conv1(x)))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return relu(shortcut + self.conv2(self.conv1(x)))
 
 
 class Bottleneck(nnx.Module):
@@ -64,12 +69,17 @@ class ExchangeModule(nnx.Module):
     coarser branch, i - j strided 3x3 convolutions from a finer one.
     """
 
-    def __init__(self, stage: Stage, *, align_corners: bool, init: InitialValues):
-        def block(width: int) -> nnx.Module:
-            return Bottleneck(width, width // 4, init=init) if stage.bottlenecks else BasicBlock(width, init=init)
+    def __init__(self, in_widths: Sequence[int], stage: Stage, *, align_corners: bool, init: InitialValues):
+        def block(in_features: int, width: int) -> nnx.Module:
+            if stage.bottlenecks:
+                return Bottleneck(in_features, width // 4, init=init)
+            return BasicBlock(in_features, width, init=init)
 
         widths = stage.widths
-        self.branches = nnx.List(nnx.List(block(width) for _ in range(stage.blocks)) for width in widths)
+        self.branches = nnx.List(
+            nnx.List(block(features, width) for features in (first, *(count - 1) * [width]))
+            for first, width, count in zip(in_widths, widths, stage.blocks, strict=True)
+        )
         self.fuse_layers = nnx.List(
             nnx.List(_fuse_layer(widths, i, j, init) for j in range(len(widths))) for i in range(len(widths))
         )
@@ -108,12 +118,15 @@ class Trunk(nnx.Module):
         self.numbers = tuple(range(5 - len(stages), 5))
         self.rematerialise = False
         for number, stage in zip(self.numbers, stages, strict=True):
-            if len(stage.widths) != len(in_widths) + 1:
-                raise ValueError(f"stage {number} has {len(in_widths) + 1} branches, got widths {stage.widths}")
-            setattr(self, f"transition{number - 1}", _transition(in_widths, stage.widths, init))
-            module = partial(ExchangeModule, stage, align_corners=align_corners, init=init)
-            setattr(self, f"stage{number}", nnx.List(module() for _ in range(stage.modules)))
+            if {len(stage.widths), len(stage.blocks)} != {len(in_widths) + 1}:
+                given = f"widths {stage.widths} and blocks {stage.blocks}"
+                raise ValueError(f"stage {number} has {len(in_widths) + 1} branches, got {given}")
+            changed = stage.in_widths or stage.widths
+            setattr(self, f"transition{number - 1}", _transition(in_widths, changed, init))
+            module = partial(ExchangeModule, stage=stage, align_corners=align_corners, init=init)
+            setattr(self, f"stage{number}", nnx.List(map(module, [changed, *(stage.modules - 1) * [stage.widths]])))
             in_widths = stage.widths
+        self.width = sum(in_widths)
 
     def __call__(self, maps: list[jax.Array]) -> list[list[jax.Array]]:
         """The maps before the first stage -> the maps after each stage."""
@@ -174,7 +187,7 @@ class HRNet(nnx.Module):
         self.stage_widths = after_stages[-4:]  # of stages 1 to 4
         self.double_resolution = layer1 is None
         self.align_corners = align_corners
-        self.width = self.aux_width = sum(stages[-1].widths)
+        self.width = self.aux_width = self.trunk.width
 
     def __call__(self, image: jax.Array) -> list[list[jax.Array]]:
         """Image [B, H, W, 3] -> the maps after each of stages 1 to 4, finest first: [B, H / 4, W / 4, C] (hrnet2x: H /
@@ -196,7 +209,19 @@ class HRNet(nnx.Module):
         last = self.last(stages)
         return Features(aux=last, main=last)
 
-    def offset_trunk(self, branch: int, modules: Sequence[int], *, init: InitialValues) -> Trunk:
-        copied = zip(self.stages[branch - 5 :], modules, strict=True)
-        stages = [stage._replace(modules=count) for stage, count in copied]
+    def offset_trunk(
+        self,
+        branch: int,
+        modules: Sequence[int],
+        *,
+        blocks: Sequence[tuple[int, ...]] = (),
+        widths: Sequence[tuple[int, ...]] = (),
+        init: InitialValues,
+    ) -> Trunk:
+        """`blocks`, `widths`: per branch, for each stage; (): the backbone's. As published, transitions lead to the
+        backbone's widths, and the first block of a branch, with a 1x1 convolution beside it, to its own."""
+        copied = self.stages[branch - 5 :]
+        blocks, widths = blocks or [x.blocks for x in copied], widths or [x.widths for x in copied]
+        own = zip(copied, modules, blocks, widths, strict=True)
+        stages = [Stage(m, b, w, stage.bottlenecks, in_widths=stage.widths) for stage, m, b, w in own]
         return Trunk(self.stage_widths[branch - 2], stages, align_corners=self.align_corners, init=init)

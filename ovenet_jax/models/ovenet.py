@@ -4,6 +4,7 @@ Source: Alexandropoulos, Sakaridis and Van Gool, "OVeNet: Offset Vector Network 
 WACV 2024.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -68,6 +69,7 @@ class OVeNet(nnx.Module):
 
     Published with HRNet and OCR. HRNet's plain head makes it the network of the preceding thesis.
     `modules`: number of exchange modules (ResNet: blocks) for each stage (ResNet: layer) of the offset trunk.
+    `blocks`, `widths`: of HRNet, for each stage its residual blocks and channels per branch; (): the backbone's.
     `refinement`: number of iterations of offset += offset at the seed (iterative refinement).
     `grid_align_corners` True is the method; False reproduces runs of the published code on PyTorch >= 1.3.
     `logits` False: S_i's main scores are turned into probabilities before sampling and fusion.
@@ -87,16 +89,20 @@ class OVeNet(nnx.Module):
         logits: bool,
         default_init: bool,
         init: layers.InitialValues,
+        blocks: Sequence[tuple[int, ...]] = (),
+        widths: Sequence[tuple[int, ...]] = (),
     ):
         self.backbone = backbone
         self.head = head
-        if branch not in (2, 3, 4) or len(modules) != 5 - branch:
-            raise ValueError(
-                f"branch must be 2, 3 or 4 and modules must have one entry per stage from branch to 4; got {branch} "
-                f"and {modules}"
-            )
-        self.offset_trunk = backbone.offset_trunk(branch, modules, init=init)
-        self.offset_head = OffsetHead(backbone.width, threshold, in_head=default_init, init=init)
+        own = {key: value for key, value in (("blocks", blocks), ("widths", widths)) if value}
+        for key, value in {"modules": modules, **own}.items():
+            if branch not in (2, 3, 4) or len(value) != 5 - branch:
+                raise ValueError(
+                    f"branch must be 2, 3 or 4 and {key} must have one entry per stage from branch to 4; got {branch} "
+                    f"and {value}"
+                )
+        self.offset_trunk = backbone.offset_trunk(branch, modules, init=init, **own)
+        self.offset_head = OffsetHead(self.offset_trunk.width, threshold, in_head=default_init, init=init)
         self.branch = branch
         self.refinement = refinement
         self.grid_align_corners = grid_align_corners

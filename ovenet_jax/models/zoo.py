@@ -90,7 +90,7 @@ def directions_of(model: "ConfigDict") -> int:
 def _create_backbone(model: "ConfigDict", init: InitialValues) -> contracts.Backbone:
     create = _named("backbone.name", model.backbone.name, BACKBONES)
     given = {"name": model.backbone.name, "align_corners": model.align_corners, "init": init}
-    return create(**_options("backbone", model.backbone, create, **given))
+    return _create_checked("backbone", create, **_options("backbone", model.backbone, create, **given))
 
 
 def _create_hrnet(
@@ -104,13 +104,17 @@ def _create_hrnet(
     stem_width: int,
     align_corners: bool,
     init: InitialValues,
+    stage_blocks: Sequence[tuple[int, ...]] = (),
+    stage_widths: Sequence[tuple[int, ...]] = (),
 ) -> HRNet:
     """In the double-resolution form, "hrnet2x", stage 1 replaces `layer1`, and each stage has one branch more."""
     twice = name == "hrnet2x"
     widths = tuple(width * 2**branch for branch in range(5))  # each branch is twice as wide as the one before
     branches = (3, 4, 5) if twice else (2, 3, 4)
-    stages = [Stage(count, blocks, widths[:number]) for number, count in zip(branches, modules, strict=True)]
-    first = Stage(1, layer1_blocks, (4 * layer1_width, 8 * layer1_width), bottlenecks=True)
+    stage_blocks = stage_blocks or [(blocks,) * number for number in branches]
+    stage_widths = stage_widths or [widths[:number] for number in branches]
+    stages = list(map(Stage, modules, stage_blocks, stage_widths))
+    first = Stage(1, 2 * (layer1_blocks,), (4 * layer1_width, 8 * layer1_width), bottlenecks=True)
     return HRNet(
         stages=[first, *stages] if twice else stages,
         layer1=None if twice else (layer1_blocks, layer1_width),
@@ -130,9 +134,8 @@ def _create_resnet(
     half_dilation: bool,
     init: InitialValues,
 ) -> ResNet:
-    dilated = {"output_stride": output_stride, "multi_grid": multi_grid, "half_dilation": half_dilation}
-    layers = _create_checked("backbone", dilated_layers, blocks, widths, **dilated)
-    return ResNet(layers, stem=stem, init=init)
+    dilated: dict[str, Any] = {"output_stride": output_stride, "multi_grid": multi_grid, "half_dilation": half_dilation}
+    return ResNet(dilated_layers(blocks, widths, **dilated), stem=stem, init=init)
 
 
 BACKBONES: dict[str, Callable[..., contracts.Backbone]] = {

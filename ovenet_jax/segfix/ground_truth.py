@@ -18,6 +18,7 @@ from ovenet_jax.segfix.directions import angle_of
 MIN_PIXELS = 100  # of a class in an image; smaller ones have no ground truth
 MAX_DISTANCE = 250  # larger ones are clipped
 METRICS = {"euclidean": cv2.DIST_L2, "taxicab": cv2.DIST_L1}
+FILTER_SIZES = (3, 5, 7)  # of the kernels that take directions from distances
 NO_REGION = -1
 
 
@@ -29,25 +30,29 @@ class GroundTruth(NamedTuple):
     direction: np.ndarray
 
 
-def of_classes(label: np.ndarray, metric: str = "euclidean") -> GroundTruth:
+def of_classes(label: np.ndarray, metric: str = "euclidean", filter_size: int = 5) -> GroundTruth:
     """Of train ids, uint8 [H, W]: each class with at least MIN_PIXELS is a region, ignored pixels are none."""
     large = np.bincount(label.ravel(), minlength=256) >= MIN_PIXELS
     large[IGNORE] = False
     regions = np.where(large[label], label.astype(np.int32), NO_REGION)
-    return encoded(*distance_and_gradient(regions, metric))
+    return encoded(*distance_and_gradient(regions, metric, filter_size))
 
 
-def of_instances(ids: np.ndarray, class_ids: Collection[int], metric: str = "euclidean") -> GroundTruth:
+def of_instances(
+    ids: np.ndarray, class_ids: Collection[int], metric: str = "euclidean", filter_size: int = 5
+) -> GroundTruth:
     """Of instance ids as Cityscapes has them, [H, W]: label ids, or for counted objects label id * 1000 + number.
 
     Each id is a region; label ids that are not in class_ids make one region together.
     """
     counted = ids >= 256
     regions = np.where(counted | np.isin(ids, list(class_ids)), ids.astype(np.int32), IGNORE)
-    return encoded(*distance_and_gradient(regions, metric))
+    return encoded(*distance_and_gradient(regions, metric, filter_size))
 
 
-def distance_and_gradient(regions: np.ndarray, metric: str = "euclidean") -> tuple[np.ndarray, np.ndarray]:
+def distance_and_gradient(
+    regions: np.ndarray, metric: str = "euclidean", filter_size: int = 5
+) -> tuple[np.ndarray, np.ndarray]:
     """Distance to the border of the own region, [H, W], and its gradient (row, column), [H, W, 2], both float32.
 
     regions: int32 [H, W], NO_REGION where there is none. A region that fills the image has no border: its distance is
@@ -56,7 +61,7 @@ def distance_and_gradient(regions: np.ndarray, metric: str = "euclidean") -> tup
     """
     distance = np.zeros(regions.shape, np.float32)
     gradient = np.zeros((*regions.shape, 2), np.float32)
-    kernels = gradient_kernels()
+    kernels = gradient_kernels(filter_size)
     for region, box in enumerate(ndimage.find_objects(regions + 1)):
         if box is None:
             continue

@@ -20,6 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.parser("ovenet_jax.segfix.prepare", __doc__)
     parser.add_argument("--instances", action="store_true", help="the labels are instance maps")
     parser.add_argument("--metric", choices=ground_truth.METRICS, default="euclidean", help="metric of distances")
+    sizes = ground_truth.FILTER_SIZES
+    parser.add_argument("--filter_size", type=int, choices=sizes, default=5, help="size of the direction filters")
     parser.add_argument("--mat", action="store_true", help="write MATLAB files, as published")
     return command.run(parser, arguments, prepare)
 
@@ -33,10 +35,11 @@ def prepare(given: Namespace) -> list[str]:
 
     def write(item: tuple[str, Path]) -> None:
         name, path = item
+        how = given.metric, given.filter_size
         if given.instances:
-            truth = ground_truth.of_instances(label_maps.read_instance_ids(path), class_ids, given.metric)
+            truth = ground_truth.of_instances(label_maps.read_instance_ids(path), class_ids, *how)
         else:
-            truth = ground_truth.of_classes(meaning.read(path), given.metric)
+            truth = ground_truth.of_classes(meaning.read(path), *how)
         with files.writing(given.out, "--out"):
             write_ground_truth(folder / f"{name}{'.mat' if given.mat else '.png'}", truth)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,15 +18,16 @@ from ovenet_jax.segfix.ground_truth import GroundTruth
 from ovenet_jax.segfix.labels import training_label
 
 
-def prepare_samples(samples: Sequence[prepare.Sample], classes: Labels, regions: str, out: Path) -> None:
+def prepare_samples(samples: Sequence[prepare.Sample], classes: Labels, regions: str, out: Path, *how: Any) -> None:
     """Writes the ground truth of a prepared data set's labelled samples to out/<name>.png, unless `out` exists; other
-    processes wait meanwhile. regions: what has boundaries, one of REGIONS. Raises UserError: naming all instance maps
-    that are missing and all damaged files; or `out` cannot be written."""
+    processes wait meanwhile. regions: what has boundaries, one of REGIONS. how: metric and filter_size of
+    ground_truth.py. Raises UserError: naming all instance maps that are missing and all damaged files; or `out` cannot
+    be written."""
 
     def make() -> None:
         def write(sample: prepare.Sample) -> None:
             with named(Path(str(sample.label))):
-                truth = REGIONS[regions](sample, classes)
+                truth = REGIONS[regions](sample, classes, *how)
             with files.writing(out, "--config.data.prepared"):
                 write_ground_truth(folder / f"{sample.name}.png", truth)
 
@@ -40,18 +42,18 @@ def prepare_samples(samples: Sequence[prepare.Sample], classes: Labels, regions:
     prepare.once(out, out.parent, out.name, make)
 
 
-def _of_classes(sample: prepare.Sample, classes: Labels) -> GroundTruth:
-    return ground_truth.of_classes(cv2.LUT(prepare.aligned_label(sample).array, classes.train_ids()))
+def _of_classes(sample: prepare.Sample, classes: Labels, *how: Any) -> GroundTruth:
+    return ground_truth.of_classes(cv2.LUT(prepare.aligned_label(sample).array, classes.train_ids()), *how)
 
 
-def _of_instances(sample: prepare.Sample, classes: Labels) -> GroundTruth:
+def _of_instances(sample: prepare.Sample, classes: Labels, *how: Any) -> GroundTruth:
     """Cityscapes' instance maps lie beside the label maps."""
     path = Path(str(sample.label))
     beside = path.with_name(path.name.replace("labelIds", "instanceIds"))
     if beside == path or not beside.exists():
         raise ValueError("there is no instance map beside it, as Cityscapes has them")
     ids = prepare.aligned_label(sample._replace(label=beside), label_maps.read_instances).array
-    return ground_truth.of_instances(ids, sum(classes.ids, ()))
+    return ground_truth.of_instances(ids, sum(classes.ids, ()), *how)
 
 
 REGIONS = {"classes": _of_classes, "instances": _of_instances}

@@ -40,7 +40,8 @@ class Boundaries:
         data = self._config.data
         inventory = pipeline.prepare(data)
         out = self._truth(Path(inventory["folder"]))
-        prepare_samples(pipeline.labelled_samples(data), pipeline.classes(data), data.regions, out)
+        how = data.metric, data.filter_size
+        prepare_samples(pipeline.labelled_samples(data), pipeline.classes(data), data.regions, out, *how)
         return inventory
 
     def open_training(self) -> Source:
@@ -56,7 +57,10 @@ class Boundaries:
         return with_boundaries(source, self._truth(source.folder), directions_of(self._config.model), classes)
 
     def _truth(self, records: Path) -> Path:
-        return records / f"boundaries_of_{self._config.data.regions}"
+        data = self._config.data
+        how = data.metric, data.filter_size
+        end = "" if how == ("euclidean", 5) else f"_{data.metric}_{data.filter_size}"  # "": of earlier versions too
+        return records / f"boundaries_of_{data.regions}{end}"
 
     def check_micro_batches(self, _devices: int) -> None:
         """There is one: classes are weighted by their share in the whole batch."""

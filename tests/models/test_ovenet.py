@@ -96,6 +96,48 @@ def test_the_offset_trunk_may_leave_before_any_stage(tiny_model, branch, modules
     assert output.confidence.shape == (2, 9, 13, 1)
 
 
+def test_an_offset_trunk_with_blocks_and_widths_of_its_own(tiny_model):
+    """Published: NUM_BLOCKS and NUM_CHANNELS of STAGE3_2 and STAGE4_2. Transitions end in the backbone's widths."""
+    before, after = {3: (8, 16, 32), 4: (8, 16, 32, 64)}, {3: (8, 12, 40), 4: (20, 16, 4, 64)}
+    blocks = {3: (1, 2, 1), 4: (3, 1, 1, 2)}
+    tiny_model.backbone.update({"width": 8, "modules": (1, 1, 1)})
+    tiny_model.offset.update({"branch": 3, "modules": (2, 1)})
+    tiny_model.offset.update({"blocks": tuple(blocks.values()), "widths": tuple(after.values())})
+    model = nnx.eval_shape(lambda: create_model(tiny_model))
+    shapes = {name: x.shape for name, x in parameters.split(model)[1].items() if name.endswith("kernel")}
+    for stage in (3, 4):
+        for branch, (old, new, count) in enumerate(zip(before[stage], after[stage], blocks[stage], strict=True)):
+            of_branch = f"offset_trunk.stage{stage}.0.branches.{branch}."
+            assert shapes[f"{of_branch}0.conv1.conv.kernel"] == (3, 3, old, new)
+            assert shapes.get(f"{of_branch}0.downsample.conv.kernel") == ((1, 1, old, new) if old != new else None)
+            assert shapes[f"{of_branch}{count - 1}.conv2.conv.kernel"] == (3, 3, new, new)
+            assert f"{of_branch}{count}.conv1.conv.kernel" not in shapes
+    assert shapes["offset_trunk.stage3.1.branches.2.0.conv1.conv.kernel"] == (3, 3, 40, 40)
+    assert shapes["offset_trunk.transition2.2.conv.kernel"] == (3, 3, 16, 32)
+    assert shapes["offset_trunk.transition3.1.conv.kernel"] == (3, 3, 12, 16)  # from stage 3's own
+    assert shapes["offset_trunk.transition3.2.conv.kernel"] == (3, 3, 40, 32)
+    assert "offset_trunk.transition3.0.conv.kernel" not in shapes
+    assert shapes["offset_trunk.stage4.0.fuse_layers.0.2.conv.kernel"] == (1, 1, 4, 20)
+    assert shapes["offset_head.classifier.output.kernel"] == (1, 1, 104, 3)
+    assert shapes["head.pixels.conv.kernel"][2] == 120
+    assert "backbone.trunk.stage4.0.branches.0.0.downsample.conv.kernel" not in shapes
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("offset", {"blocks": ((1, 1, 1),)}, "config.model.offset: stage 4 has 4 branches, got widths .* and blocks"),
+        ("offset", {"widths": ((4,) * 4, (4,) * 4)}, "config.model.offset: .*widths must have one entry per stage"),
+        ("backbone", {"stage_widths": ((4,), (4,), (4,))}, "config.model.backbone: stage 2 has 2 branches, got widths"),
+    ],
+)
+def test_stages_with_other_numbers_of_branches_are_refused(tiny_model, key, value, sentence):
+    tiny_model.offset.update({"branch": 4, "modules": (1,)})
+    tiny_model[key].update(value)
+    with pytest.raises(UserError, match=sentence):
+        nnx.eval_shape(lambda: create_model(tiny_model))
+
+
 def test_the_thesis_has_one_map_of_each_kind(thesis_model):
     output = run(create_model(thesis_model), image())
     assert [logits.aux for logits in output[:3]] == [None] * 3

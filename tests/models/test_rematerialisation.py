@@ -17,7 +17,7 @@ from ovenet_jax.models.resnet import Layer, Layers
 COMPUTES_TWICE = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 SIDES = (32, 16)
 PARTS = {
-    "hrnet": lambda init: Trunk((4,) * 2, [Stage(2, 1, (4,) * 3)], align_corners=True, init=init),
+    "hrnet": lambda init: Trunk((4,) * 2, [Stage(2, (1,) * 3, (4,) * 3)], align_corners=True, init=init),
     "resnet": lambda init: Layers(4, [Layer(2, 2, (1, 1, 1))], init=init),
 }
 

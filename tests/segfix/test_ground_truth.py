@@ -85,13 +85,14 @@ def test_distances_end_at_250():
     assert_array_equal(ground_truth.of_classes(label).distance[0], [*range(251), *[250] * 349])
 
 
-def test_gradients_are_the_kernels_responses_to_each_region_alone(label):
+@pytest.mark.parametrize("size", ground_truth.FILTER_SIZES)
+def test_gradients_are_the_kernels_responses_to_each_region_alone(label, size):
     regions = np.where(np.isin(label, (0, 3)), label.astype(np.int32), ground_truth.NO_REGION)
-    _, gradient = ground_truth.distance_and_gradient(regions)
+    _, gradient = ground_truth.distance_and_gradient(regions, filter_size=size)
     expected = np.zeros_like(gradient)
     for region in (0, 3):
         distance = ndimage.distance_transform_edt(regions == region)
-        for axis, kernel in enumerate(ground_truth.gradient_kernels()):
+        for axis, kernel in enumerate(ground_truth.gradient_kernels(size)):
             response = ndimage.correlate(distance, kernel, mode="constant")
             expected[regions == region, axis] = response[regions == region]
     assert_allclose(gradient, expected, atol=1e-4)

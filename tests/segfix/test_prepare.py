@@ -48,12 +48,12 @@ def test_of_a_data_sets_folder_the_labels_alone_are_taken_also_as_mat(tmp_path):
     assert_array_equal(io.loadmat(tmp_path / "out" / files[1])["depth"], expected.distance)
 
 
-def test_instances_and_the_taxicab_metric(tmp_path):
+def test_instances_with_another_metric_and_filter(tmp_path):
     ids = two_classes(7, 0).astype(np.uint16)
     ids[4:12, 4:12] = 26001
     write(tmp_path / "labels", a=ids)
-    assert run(tmp_path, "--instances", "--metric=taxicab") == 0
-    expected = ground_truth.of_instances(ids, sum(CITYSCAPES.ids, ()), "taxicab")
+    assert run(tmp_path, "--instances", "--metric=taxicab", "--filter_size=7") == 0
+    expected = ground_truth.of_instances(ids, sum(CITYSCAPES.ids, ()), "taxicab", 7)
     assert_array_equal(read_ground_truth(tmp_path / "out/a.png"), expected)
 
 

@@ -98,10 +98,34 @@ def test_damaged_ground_truth_is_named_with_what_to_do(tmp_path):
         source[0]
 
 
-def test_unknown_regions_are_refused():
+@pytest.mark.parametrize(("metric", "size", "folder"), [
+    ("euclidean", 5, "boundaries_of_classes"),
+    ("taxicab", 3, "boundaries_of_classes_taxicab_3"),
+])  # fmt: skip
+def test_metric_and_filter_are_the_configs_and_each_has_its_folder(tmp_path, metric, size, folder):
     config = cityscapes.get_config("segfix_w48")
-    config.data.regions = "objects"
-    with pytest.raises(UserError, match="data.regions.*'objects'.*'classes', 'instances'"):
+    config.data.update(write_cityscapes(tmp_path))
+    config.data.update({"metric": metric, "filter_size": size})
+    sample = pipeline.labelled_samples(config.data)[0]
+    label = cv2.circle(np.full((24, 48), 7, np.uint8), (24, 12), 9, 26, cv2.FILLED)
+    cv2.imwrite(str(sample.label), label)
+    task_of(config).prepare()
+    truth = read_ground_truth(task_of(config).open_training().folder / folder / f"{sample.name}.png")
+    assert_array_equal(truth, ground_truth.of_classes(CITYSCAPES.train_ids()[label], metric, size))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("regions", "objects", "data.regions is 'objects'.*'classes', 'instances'"),
+        ("metric", "chessboard", "data.metric is 'chessboard'.*'euclidean', 'taxicab'"),
+        ("filter_size", 4, "data.filter_size is 4; it must be one of 3, 5, 7"),
+    ],
+)
+def test_unknown_ways_to_boundaries_are_refused(key, value, message):
+    config = cityscapes.get_config("segfix_w48")
+    config.data[key] = value
+    with pytest.raises(UserError, match=message):
         check(config)
 
 
