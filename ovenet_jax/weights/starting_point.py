@@ -7,8 +7,8 @@ As published (MODEL.PRETRAINED, and for frozen training two files):
   auxiliary head of another one of equal width (OCR's in HRNet's own form). The last layers are copied class by class,
   by name, if the classes of both are known; otherwise only if the number of classes is equal.
 - offset trunk and offset head: `trunk`'s, if it is given, else `base`'s, if it has them; else the trunk's transitions
-  and the first modules of its stages (of a ResNet, the first blocks of its last layers) are copies of the backbone's,
-  and the offset head stays as initialised.
+  and the first modules of its stages (of a ResNet, the first blocks of its last layers) are copies of the backbone's
+  where they have its shapes, and the offset head stays as initialised.
 """
 
 import re
@@ -102,6 +102,7 @@ def take_over(
     head_offers, why_not = _head(fresh, head, base)
     offers = _part(base, "backbone.") | head_offers
     whole: tuple[str, ...] = ("backbone.",)  # parts that have to agree in every array
+    copied = f"copied from the backbone of {base.title}"
     if any(name.startswith(OFFSET_PARTS) for name in fresh):
         own = _part(trunk or base, *OFFSET_PARTS)
         if trunk and not own:
@@ -109,7 +110,6 @@ def take_over(
                 f"{trunk.title} has no offset trunk; name the folder of an OVeNet, or leave config.init.trunk empty."
             )
         twins = {n: n.replace("offset_trunk.", "backbone.trunk.") for n in fresh if n.startswith(OFFSET_PARTS)}
-        copied = f"copied from the backbone of {base.title}"
         offers |= own or {n: (base.arrays[x], copied) for n, x in twins.items() if x in base.arrays}
         whole += OFFSET_PARTS if own else ()
 
@@ -130,6 +130,8 @@ def take_over(
                 problems.append(f"{name} of {title} is not in the model")
         elif array.shape == fresh[name].shape:
             arrays[name], origins[name] = array, origin
+        elif origin == copied:
+            origins[name] = f"{INITIALISED}: the backbone of {title} has another shape"
         elif PER_CLASS.match(name) and array.shape[:-1] == fresh[name].shape[:-1]:
             origins[name] = f"{INITIALISED}: {title} has another number of classes"
         else:

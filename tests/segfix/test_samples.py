@@ -107,7 +107,8 @@ def test_metric_and_filter_are_the_configs_and_each_has_its_folder(tmp_path, met
     config.data.update(write_cityscapes(tmp_path))
     config.data.update({"metric": metric, "filter_size": size})
     sample = pipeline.labelled_samples(config.data)[0]
-    label = cv2.circle(np.full((24, 48), 7, np.uint8), (24, 12), 9, 26, cv2.FILLED)
+    label = np.full((24, 48), 7, np.uint8)
+    cv2.fillPoly(label, [np.array([(5, 3), (37, 9), (21, 20)])], 26)
     cv2.imwrite(str(sample.label), label)
     task_of(config).prepare()
     truth = read_ground_truth(task_of(config).open_training().folder / folder / f"{sample.name}.png")

@@ -78,6 +78,18 @@ def test_of_a_copied_trunk_the_first_modules_are_taken(tiny_model):
     assert values(arrays, "offset_trunk.stage4.1.") == {41.0}
 
 
+def test_a_trunk_of_other_widths_copies_what_has_the_backbones_shapes(tiny_model):
+    base = network(baseline(tiny_model), BASE)
+    *widths, last = (tiny_model.backbone.width * 2**branch for branch in range(4))
+    fresh = network(tiny_model, FRESH, **{"offset.blocks": ((3, 1, 1, 1),), "offset.widths": ((*widths, last + 4),)})
+    arrays, origins = take_over(fresh, tiny_model.head, Source("base", base, tiny_model.head))
+    assert values(arrays, "offset_trunk.stage4.0.branches.0.0.") == {BASE}
+    assert origins["offset_trunk.stage4.0.branches.0.2.conv1.conv.kernel"] == "initialised"
+    assert values(arrays, "offset_trunk.stage4.0.branches.3.0.") == {FRESH}
+    other = "initialised: the backbone of base has another shape"
+    assert origins["offset_trunk.stage4.0.branches.3.0.conv1.conv.kernel"] == other
+
+
 def test_of_a_resnet_the_first_blocks_of_the_last_layer_are_copied(tiny_model):
     tiny_model.backbone, tiny_model.head = openseg.network("isa", "r_tiny")
     tiny_model.backbone.update({"blocks": (1, 1, 1, 3), "multi_grid": (1, 1, 1)})
