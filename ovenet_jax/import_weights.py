@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from ovenet_jax.models import parameters, zoo
 from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.supervision.task import task_of
-from ovenet_jax.weights import published_heads, starting_point, torch_weights
-from ovenet_jax.weights.published_names import describe, recognise, why_ignored
+from ovenet_jax.weights import starting_point, torch_weights
+from ovenet_jax.weights.published_names import describe, recognise, title_of_config, why_ignored
 
 
 def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> None:
@@ -43,7 +44,7 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
     if backbone_only:
         expected = {name: value for name, value in fresh.items() if name.startswith("backbone.")}
         form = "a backbone alone, as ImageNet weights are: the starting point of a training"
-    ours = describe(expected, "" if backbone_only else published_heads.title_of_config(config.model.head))
+    ours = describe(expected, "" if backbone_only else title_of_config(config.model.head))
     if ours != theirs:
         what = f"the file holds {theirs}, and the config makes {ours}"
         helps = "choose the config's variant of the file's network"
@@ -102,7 +103,7 @@ def _check_activations(head: ConfigDict, in_place_abn: bool, source: Path) -> No
         raise errors.UserError(f"{what}, and {' and '.join(wrong)} is {other!r}; {helps}.")
 
 
-def _compare_input(configured: ConfigDict, published: dict[str, Any], source: str) -> None:
+def _compare_input(configured: ConfigDict, published: Mapping[str, Any], source: str) -> None:
     """Prints a note where the network would be fed images in another form than the published one was, or resize so."""
     flat = described.leaves(configured.to_dict())
     other = [f"--config.model.{key}={value}".replace(" ", "") for key, value in published.items() if flat[key] != value]

@@ -26,7 +26,7 @@ from ovenet_jax.supervision.losses import (
 )
 from ovenet_jax.training.optimizer import create_optimizer, poly_schedule
 from ovenet_jax.training.step import loss_and_gradients
-from ovenet_jax.weights.published_names import HRNET
+from ovenet_jax.weights.published_keys import HRNET
 from tests.golden_case import Case, channels_first, torch_layout
 from tests.golden_outputs import evaluate, load_model, output_arrays
 

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ovenet_jax.errors import UserError
-from ovenet_jax.weights import published_heads, torch_weights
-from ovenet_jax.weights.published_names import HRNET, OCNET, OPENSEG_HRNET, OPENSEG_RESNET, CodeBase
+from ovenet_jax.weights import torch_weights
+from ovenet_jax.weights.published_names import BELOW, CODE_BASES, CodeBase, title_of_config
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-BELOW = ("backbone.", "offset_trunk.")
+HRNET, OCNET, OPENSEG_RESNET, OPENSEG_HRNET = (
+    CODE_BASES[name] for name in ("hrnet", "ocnet", "openseg_resnet", "openseg_hrnet")
+)
 NORM = re.compile(r"norm\.\w+$")
 
 
@@ -43,7 +45,7 @@ def state_dict(model: "ConfigDict", arrays: Mapping[str, Any], steps: int) -> di
 
 def published_key(name: str, model: "ConfigDict") -> str:
     """The state-dict key of our array `name`: its plain form, and what this network has around it."""
-    code_base, title = code_base_of(model), published_heads.title_of_config(model.head)
+    code_base, title = code_base_of(model), title_of_config(model.head)
     key = code_base.key(name, title)
     if key is None:
         raise UserError(
@@ -69,7 +71,7 @@ def published_key(name: str, model: "ConfigDict") -> str:
 
 def code_base_of(model: "ConfigDict") -> CodeBase:
     """Which code base published the network of `config.model`, or others like it."""
-    title, on_resnet = published_heads.title_of_config(model.head), model.backbone.name == "resnet"
+    title, on_resnet = title_of_config(model.head), model.backbone.name == "resnet"
     if title in OCNET.heads and on_resnet:
         return OCNET
     if title in HRNET.heads and not on_resnet and not model.input.bgr:

@@ -24,7 +24,7 @@ from flax import nnx
 from ovenet_jax import errors, files
 from ovenet_jax.models import parameters
 from ovenet_jax.run import identity, network, workdir
-from ovenet_jax.weights.published_heads import title_of_config
+from ovenet_jax.weights.published_names import title_of_config
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict

@@ -8,23 +8,13 @@ from configs import cityscapes, common, openseg
 from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import InitialValues
 from ovenet_jax.models.zoo import create_model
-from ovenet_jax.weights.published_heads import title_of_config
-from ovenet_jax.weights.published_keys import state_dict
-from ovenet_jax.weights.published_names import (
-    HRNET,
-    IMAGENET_RESNET,
-    MMSEG,
-    OCNET,
-    OPENSEG_HRNET,
-    OPENSEG_RESNET,
-    TIMM_DEEP_STEM,
-    describe,
-    recognise,
-    why_ignored,
-)
+from ovenet_jax.weights.published_keys import HRNET, OCNET, OPENSEG_HRNET, OPENSEG_RESNET, state_dict
+from ovenet_jax.weights.published_names import CODE_BASES, describe, recognise, title_of_config, why_ignored
 from ovenet_jax.weights.torch_weights import in_place_abn, matched
 from tests.places import SHARED
 
+IMAGENET_RESNET, MMSEG = CODE_BASES["imagenet_resnet"], CODE_BASES["mmsegmentation"]
+TIMM_DEEP_STEM = CODE_BASES["timm_deep_stem"]
 BLOCK = "decode_head.1.object_context_block"
 MANIFESTS = sorted((SHARED / "goldens" / "manifests").glob("*.json"))
 
