@@ -67,7 +67,7 @@ def main(_: list[str]) -> int | None:
     if MODE.value == "config":
         return print(described.as_text(config))
     environment.prepare(config.deterministic)
-    logging.set_verbosity(logging.ERROR)  # the libraries' own chatter
+    logging.set_verbosity(logging.FATAL)  # what libraries log as errors, they raise, too
     task = {flag.name: flag.value for flag in (MODE, SOURCE, OUT, WORKDIR)} | {"config": config.to_dict()}
     processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, WAIT.value, task)  # before jax is used
 

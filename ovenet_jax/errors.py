@@ -2,12 +2,14 @@
 
 import contextlib
 import errno
+import gc
 import io
 import os
 import re
 import resource
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -109,7 +111,12 @@ def _lasting(stream: TextIO | None) -> TextIO:
 
 def run(command: Callable[[], int | None]) -> int:
     """Runs a command that returns its exit code, None for 0; prints user errors and faults of the machine. Returns the
-    exit code. It may open as many files as the system allows."""
+    exit code. It may open as many files as the system allows.
+
+    What libraries print of objects that a fault has left half made, when these are deleted, is left out.
+    """
+    sys.unraisablehook = lambda _: None
+    warnings.filterwarnings("ignore", ".* was never awaited")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):  # of systems that set a limit of their own
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -120,6 +127,7 @@ def run(command: Callable[[], int | None]) -> int:
         try:
             return _run(command)
         finally:
+            gc.collect()  # frees memory that is shared with workers, and closed iterators, while that is possible
             sys.stdout.flush()
 
 

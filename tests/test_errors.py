@@ -103,6 +103,32 @@ def test_other_errors_are_not_the_machines(error):
     assert cause_of(error) == ""
 
 
+HALF_MADE = """
+import sys
+from ovenet_jax.errors import run
+
+class Half:
+    def __del__(self):
+        raise AttributeError("half made")
+
+async def begun():
+    pass
+
+def command():
+    half, coroutine = Half(), begun()
+    half.itself = half
+    raise OSError(24, "Too many open files")
+
+sys.exit(run(command))
+"""
+
+
+def test_objects_that_a_fault_has_left_half_made_say_nothing():
+    ended = subprocess.run([sys.executable, "-c", HALF_MADE], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr.count("\n")) == (EXIT_INTERRUPTED, 1)
+    assert ended.stderr.startswith("Error: too many files are open; ")
+
+
 def test_a_command_may_open_as_many_files_as_the_system_allows():
     code = "import resource as r; from ovenet_jax import errors; r.setrlimit(r.RLIMIT_NOFILE, (64, 128)); "
     code += "errors.run(lambda: print(r.getrlimit(r.RLIMIT_NOFILE)))"
