@@ -78,14 +78,11 @@ def as_text(config: ConfigDict) -> str:
         said = f"{known.meaning}{f' ({known.source})' if known.source else ''}" if known else ""
         instead = f"; in configs/: {before[key]!r}" if differs else ""
         lines.append(f"{'*' if differs else ' '} {f'{key} = {value!r}':<50}  # {said}{instead}")
-    count = sum(line.startswith("*") for line in lines)
-    file, _, variant = config.name.partition("-")
     compared = f"{config.name} is not a config of configs/, so there is nothing to compare with."
     if shipped:
-        compared = (
-            f"{count} of {len(lines)} values, marked by *, differ from configs/{file}.py:{variant}; the sources of "
-            f"published values are in brackets."
-        )
+        count, file = sum(line.startswith("*") for line in lines), config.name.replace("-", ".py:", 1)
+        marked = f"{count} of {len(lines)} values, marked by *, differ from configs/{file}"
+        compared = f"{marked}; the sources of published values are in brackets."
     return "\n".join([*lines, "", compared])
 
 

@@ -46,8 +46,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
         task, classes = task_of(config), pipeline.classes(config.data)
         workdir.check(folder, config)
         identity.check(folder, identity.Identity(classes))
-    mesh = _checked_mesh(config, task)
-    with parallel.all_or_none():
+        mesh = _checked_mesh(config, task)
         inventory.check_training(task.prepare(), config.data.train_split)
 
     model = zoo.create_model(config.model, config.seed)
@@ -112,8 +111,7 @@ def _checked_mesh(config: ConfigDict, task: Task) -> Mesh:
     if (config.init.get("trunk") or frozen_parts(config)) and not config.init.base:
         raise UserError("config.init.trunk and freeze_base need a trained base network: name its folder in init.base.")
     mesh = parallel.create_mesh(sizes=config.mesh)
-    parallel.check_divisible(mesh, config.batch_size, config.augment.crop[0])
-    task.check_micro_batches(mesh.shape["data"])
+    parallel.check_divisible(mesh, config.batch_size, config.augment.crop[0], task.accumulate, task.group)
     return mesh
 
 
@@ -154,15 +152,10 @@ class _Run:
         self._open_evaluation = self._is_due(config.evaluate_every) and not scored
         self.reporter.begin(self.step, collected, evaluated=not self._open_evaluation)
         order = {"batch_size": config.batch_size, "seed": config.seed}
-        self._batches = pipeline.train_batches(
-            source,
-            pipeline.augmentations(config.augment, source.classes),
-            **order,
-            first_step=self.step,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            workers=config.data.workers,
-        )
+        share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+        reading = order | share | {"first_step": self.step, "workers": config.data.workers}
+        acts = pipeline.augmentations(config.augment, source.classes)
+        self._batches = pipeline.train_batches(source, acts, **reading)
         images_of = partial(pipeline.images_of_step, source, **order)
         self._finite_watch = health.FiniteWatch(config.non_finite, self.folder, self.step, images_of)
         self._pace, self._over = health.Pace(), False

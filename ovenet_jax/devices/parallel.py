@@ -96,13 +96,19 @@ def to_global(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Arra
     return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
 
 
-def check_divisible(mesh: Mesh, batch_size: int, height: int) -> None:
-    """Raises UserError where config.batch_size images of config.augment.crop's height cannot be split evenly."""
+def check_divisible(mesh: Mesh, batch_size: int, height: int, accumulate: int = 1, group: int = 1) -> None:
+    """Raises UserError where config.batch_size images of config.augment.crop's height cannot be split evenly, also into
+    config.accumulate micro-batches of whole groups of images."""
     data, rows = mesh.shape["data"], mesh.shape["rows"]
     if batch_size % data:
         groups = f"{data} devices" if rows == 1 else f"{data} times {rows} devices"
         wanted = f"a multiple of {data}, for example --config.batch_size={-(-batch_size // data) * data}"
         raise UserError(f"config.batch_size={batch_size} cannot be split over {groups}; choose {wanted}.")
+    if accumulate > 1 and batch_size % (least := accumulate * data * group):
+        groups = f" in the groups of {group} images that OHEM ranks together" if group > 1 else ""
+        split = f"into config.accumulate={accumulate} micro-batches over {data} devices{groups}"
+        helps = f"choose a multiple of {least}, or another number of micro-batches"
+        raise UserError(f"config.batch_size={batch_size} cannot be split {split}; {helps}.")
     # The maps at strides 4 and 8 must be split over 'rows'; coarser ones are split if possible.
     if rows > 1 and height % (16 * rows):
         fault = f"{height}, cannot be split over {rows} devices, as config.mesh requires"

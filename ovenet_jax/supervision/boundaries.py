@@ -24,7 +24,7 @@ from ovenet_jax.supervision.measures import class_scores, offset_measures, offse
 class Boundaries:
     """A task like `Classes`: boundaries of classes or instances (config.data.regions); its classes are directions."""
 
-    accumulate = group = 1
+    accumulate = group = 1  # classes are weighted by their share in the whole batch
     of_regions = False
     gives_offsets = True
     class_map = staticmethod(offset_classes)
@@ -61,9 +61,6 @@ class Boundaries:
         how = data.metric, data.filter_size
         end = "" if how == ("euclidean", 5) else f"_{data.metric}_{data.filter_size}"  # "": of earlier versions too
         return records / f"boundaries_of_{data.regions}{end}"
-
-    def check_micro_batches(self, _devices: int) -> None:
-        """There is one: classes are weighted by their share in the whole batch."""
 
     def create_loss(self) -> Loss:
         """The loss of SegFix, which weights classes by their rarity in the batch."""

@@ -72,27 +72,13 @@ class Classes:
         check_tested(split, self._config)
         return split
 
-    def check_micro_batches(self, devices: int) -> None:
-        """Raises UserError if the batch cannot be split evenly into micro-batches, and these over the devices."""
-        accumulate, batch_size = self.accumulate, self._config.batch_size
-        least = accumulate * devices * self.group
-        if accumulate > 1 and batch_size % least:
-            groups = f" in the groups of {self.group} images that OHEM ranks together"
-            raise UserError(
-                f"config.batch_size={batch_size} cannot be split into config.accumulate={accumulate} micro-batches "
-                f"over {devices} devices{groups if self.group > 1 else ''}; choose a multiple of {least}, or another "
-                f"number of micro-batches."
-            )
-
     def create_loss(self) -> Loss:
         """The loss of `config.loss` for outputs of `config.model`. Raises UserError: invalid settings of the loss."""
         loss, model = self._config.loss, self._config.model
         weights = tuple(loss.class_weights)
         if weights and len(weights) != model.num_classes:
-            raise UserError(
-                f"config.loss.class_weights has {len(weights)} entries for config.model.num_classes="
-                f"{model.num_classes}; give one weight per class, or () for none."
-            )
+            fault = f"has {len(weights)} entries for config.model.num_classes={model.num_classes}"
+            raise UserError(f"config.loss.class_weights {fault}; give one weight per class, or () for none.")
         options: dict[str, Any] = {"aux_weight": loss.get("aux_weight", 0.0), "class_weights": weights or None}
         options |= {"align_corners": model.align_corners, "ohem": None}
         if loss.ohem.on:
@@ -136,10 +122,8 @@ class Classes:
         the whole image. Raises UserError: there was no such pass.
         """
         if offset is None or confidence is None:
-            raise UserError(
-                "Offsets need a pass over the whole image, which config.eval.scales and config.eval.windows exclude; "
-                "add scale 1."
-            )
+            excluded = "which config.eval.scales and config.eval.windows exclude"
+            raise UserError(f"Offsets need a pass over the whole image, {excluded}; add scale 1.")
         model = self._config.model
         normalised, sure = (_resized(x, class_map.shape, model.align_corners) for x in (offset, confidence))
         return Offsets(seed_offsets(normalised, model.offset.grid_align_corners), sure[..., 0])
@@ -148,13 +132,12 @@ class Classes:
 def _numbered_as(learned: Labels, split: Source) -> Source:
     """The split with its labels mapped by name to the `learned` classes; prints a note. Raises UserError: the split has
     other classes."""
-    others = [name for name in split.classes.names if name not in learned.names]
-    if others:
-        raise UserError(
-            f"The network was not trained on the classes {', '.join(map(repr, others[:5]))} of "
-            f"{split.identity['name']} (it knows {', '.join(map(repr, learned.names[:5]))}"
-            f"{', ...' if len(learned.names) > 5 else ''}); train on this data set with --config.init.base=<this run>."
-        )
+    if others := [name for name in split.classes.names if name not in learned.names]:
+        unknown, known = (", ".join(map(repr, names[:5])) for names in (others, learned.names))
+        known += ", ..." if len(learned.names) > 5 else ""
+        fault = f"the classes {unknown} of {split.identity['name']} (it knows {known})"
+        helps = "train on this data set with --config.init.base=<this run>"
+        raise UserError(f"The network was not trained on {fault}; {helps}.")
     print("Note: the data set has these classes in another order or number than the run; they are matched by name.")
     table = split.classes.numbers_in(learned)
     return replace(split, classes=learned, stored=split.classes, relabel=partial(_renumbered, table=table))
@@ -168,15 +151,11 @@ def check_tested(split: Source, config: ConfigDict) -> None:
     """Raises UserError if the network cannot be tested on the split: no labels, or another number of classes."""
     data, count = config.data, len(split.classes.names)
     if not split.has_labels:
-        raise UserError(
-            f"Split {data.eval_split!r} of {data.name} has no labels; use --mode=predict, or another "
-            f"--config.data.eval_split."
-        )
+        helps = "use --mode=predict, or another --config.data.eval_split"
+        raise UserError(f"Split {data.eval_split!r} of {data.name} has no labels; {helps}.")
     if count != config.model.num_classes:
-        raise UserError(
-            f"config.model.num_classes={config.model.num_classes}, but {data.name} has {count} classes; set "
-            f"--config.model.num_classes={count}."
-        )
+        fault = f"config.model.num_classes={config.model.num_classes}, but {data.name} has {count} classes"
+        raise UserError(f"{fault}; set --config.model.num_classes={count}.")
 
 
 def _resized(x: np.ndarray, size: tuple[int, ...], align_corners: bool) -> np.ndarray:

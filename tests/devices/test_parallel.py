@@ -391,6 +391,19 @@ def test_a_batch_that_does_not_divide_is_refused(sizes, batch_size, height, sent
         parallel.check_divisible(mesh_of(*sizes), batch_size, height)
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "group", "sentence"),
+    [
+        (8, 3, 1, "batch_size=8 cannot be split into config.accumulate=3 micro-batches over 8 devices; choose"),
+        (16, 2, 2, "over 8 devices in the groups of 2 images that OHEM ranks together; choose a multiple of 32"),
+    ],
+)
+def test_a_batch_that_cannot_be_split_into_micro_batches_is_named(batch_size, accumulate, group, sentence):
+    with pytest.raises(UserError, match=sentence):
+        parallel.check_divisible(mesh_of(8, 1), batch_size, 64, accumulate, group)
+
+
 def test_a_batch_that_divides_is_accepted():
     parallel.check_divisible(mesh_of(8, 1), 16, 473)  # one device to an image: any height
     parallel.check_divisible(mesh_of(4, 2), 4, 64)
+    parallel.check_divisible(mesh_of(8, 1), 32, 64, accumulate=2, group=2)

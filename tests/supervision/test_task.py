@@ -1,4 +1,4 @@
-"""What a network learns is one object: its classes are those of the network's answer, its refusals are sentences."""
+"""What a network learns is one object: its classes are those of the network's answer."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from configs import camvid
-from ovenet_jax.errors import UserError
 from ovenet_jax.models.predictions import TITLES, in_order
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.supervision.task import task_of
@@ -36,21 +35,3 @@ def test_predictions_have_one_order_though_jit_sorts_them():
     assert list(in_order(sorted_by_name)) == [name for name in TITLES if name in sorted_by_name]
     with pytest.raises(ValueError, match="'other'"):
         in_order({"other": 3})
-
-
-@pytest.mark.parametrize(
-    ("variant", "changes", "message"),
-    [
-        ("hrnet_tiny", {"accumulate": 3}, "batch_size=8 cannot be split into config.accumulate=3 micro-batches"),
-        (
-            "hrnet_tiny",
-            {"accumulate": 4, "loss.ohem.on": True},
-            "over 2 devices in the groups of 2 images that OHEM ranks together; choose a multiple of 16",
-        ),
-    ],
-)
-def test_a_batch_that_cannot_be_split_is_named(variant, changes, message):
-    config = camvid.get_config(variant)
-    config.update_from_flattened_dict(changes)
-    with pytest.raises(UserError, match=message):
-        task_of(config).check_micro_batches(2)
