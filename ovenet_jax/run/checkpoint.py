@@ -23,7 +23,6 @@ from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.run import checksums, workdir
 from ovenet_jax.run.state import TrainState
 
-ITEMS = ("model", "training")
 NOT_IN_PATHS = "*?[\\"  # Orbax looks for files by patterns, TensorStore takes a backslash for a slash
 SCORE = checkpoint_manager.METRIC_ITEM_NAME
 RANK = itemgetter("miou", "minus_step")  # of metrics; the best is the earliest of those with the highest mIoU
@@ -64,7 +63,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=kept, cleanup_tmp_directories=not self._read_only, async_options=saving
         )
-        handlers = {item: _tree_handler() for item in ITEMS}
+        handlers = {item: _tree_handler() for item in ("model", "training")}
         return _Manager(self.folder.absolute(), item_handlers=handlers, options=options)
 
     # ---- saving ----
@@ -134,8 +133,7 @@ class Checkpoints:
 
     def _seal(self) -> None:
         """Writes checksums before Orbax renames the finished step; in a background thread of one process."""
-        begun = f"{self._saving}.orbax"
-        unfinished = next(path for path in self.folder.iterdir() if path.name.startswith(begun))
+        unfinished = next(self.folder.glob(f"{self._saving}.orbax*"))
         checksums.write(unfinished)
         files.flush_all(unfinished)
 
@@ -144,7 +142,7 @@ class Checkpoints:
     def score(self, step: int, miou: float) -> None:
         """Adds the validation mIoU, which selects the best, to the saved `step`; warns if it cannot."""
         self.wait()
-        if step not in self._steps():
+        if step not in self._manager.all_steps():
             return
         file = self.folder / str(step) / SCORE / SCORE  # as Orbax itself would
         write = partial(files.write_json, file, {"miou": miou})
@@ -159,7 +157,7 @@ class Checkpoints:
         return self._manager.metrics(step) is not None
 
     def latest_step(self) -> int | None:
-        return max(self._steps(), default=None)
+        return max(self._manager.all_steps(), default=None)
 
     def step_of(self, which: str = "best") -> int:
         """The step of the "latest" checkpoint, or of the "best" evaluated one (the latest if none was evaluated).
@@ -170,17 +168,13 @@ class Checkpoints:
         """The steps in the order in which they are tried for `which`."""
         if which not in ("best", "latest"):
             raise UserError(f"config.eval.checkpoint is {which!r}; it must be 'best' or 'latest'.")
-        steps = self._steps()[::-1]
+        steps = sorted(self._manager.all_steps(), reverse=True)
         if not steps:
             raise UserError(f"{self.folder} holds no checkpoint; train first, or check --workdir.")
         if which == "latest":
             return steps
         ranks = {step: RANK(found) for step in steps if (found := self._manager.metrics(step))}
         return sorted(steps, key=lambda step: ranks.get(step, (-1.0, 0)), reverse=True)  # without scores: the latest
-
-    def _steps(self) -> list[int]:
-        """The complete steps, ascending."""
-        return sorted(self._manager.all_steps())
 
     # ---- reading ----
 
@@ -190,7 +184,7 @@ class Checkpoints:
         Where the saved averages are of other measures, by another version of the code, a note says so and `collected`
         is returned. Raises UserError as `restore_model` does.
         """
-        if not self._steps():
+        if self.latest_step() is None:
             return None
         return self._first_readable("latest", lambda step: self._restore_state(step, like, collected))[1]
 
@@ -251,16 +245,12 @@ class Checkpoints:
 
     def _restore_model(self, step: int, like: dict) -> dict:
         saved, ours = self._shapes(step, "model"), _shapes_of(like)
-        differences = [
-            f"{name}: {saved.get(name, 'absent')} in the checkpoint, {ours.get(name, 'absent')} in the config's model"
-            for name in sorted(saved.keys() | ours.keys())
-            if saved.get(name) != ours.get(name)
-        ]
-        if differences:
-            raise UserError(
-                f"Checkpoint {step} in {self.folder} is of another model: {len(differences)} arrays differ, the first "
-                f"being {'; '.join(differences[:3])}; use the config it was trained with, or another --workdir."
-            )
+        if differ := sorted({name for name, _ in saved.items() ^ ours.items()}):
+            shapes = [(name, saved.get(name, "absent"), ours.get(name, "absent")) for name in differ[:3]]
+            first = "; ".join(f"{name}: {x} in the checkpoint, {y} in the config's model" for name, x, y in shapes)
+            fault = f"is of another model: {len(differ)} arrays differ, the first being {first}"
+            helps = "use the config it was trained with, or another --workdir"
+            raise UserError(f"Checkpoint {step} in {self.folder} {fault}; {helps}.")
         return self._restore(step, "model", like)
 
     def _shapes(self, step: int, item: str) -> dict[str, tuple[int, ...]]:
