@@ -25,7 +25,8 @@ class Classes:
     `config.data`, or those that the network has `learned`.
 
     of_regions: whether its classes label regions of the image (not SegFix's offsets). gives_offsets: whether
-    predictions include offsets to other pixels.
+    predictions include offsets to other pixels. accumulate: micro-batches that a batch is split into. group: the number
+    of neighbouring images of a batch that OHEM ranks together; 1 without OHEM.
     """
 
     of_regions = True
@@ -33,20 +34,9 @@ class Classes:
     scores_of = staticmethod(class_scores)
 
     def __init__(self, config: ConfigDict, learned: Labels | None = None):
-        self._config = config
-        self._learned = learned
+        self._config, self._learned, ohem = config, learned, config.loss.ohem
         self.gives_offsets = zoo.has_offsets(config.model)
-
-    @property
-    def accumulate(self) -> int:
-        """Micro-batches that a batch is split into."""
-        return self._config.accumulate
-
-    @property
-    def group(self) -> int:
-        """The number of neighbouring images of a batch that OHEM ranks together; 1 without OHEM."""
-        ohem = self._config.loss.ohem
-        return ohem.group if ohem.on else 1
+        self.accumulate, self.group = config.accumulate, ohem.group if ohem.on else 1
 
     @cached_property
     def classes(self) -> Labels:
