@@ -35,12 +35,6 @@ def create_mesh(devices: Sequence[jax.Device] | None = None, sizes: Sequence[int
     return jax.make_mesh((data, rows), ("data", "rows"), axis_types=axis_types, devices=devices)
 
 
-def local_mesh(sizes: Sequence[int]) -> Mesh:
-    """The mesh of this process's own devices, with `sizes[1]` of them sharing the rows of an image. Raises UserError
-    as `create_mesh` does."""
-    return create_mesh(jax.local_devices(), (0, sizes[1]))
-
-
 def replicated(mesh: Mesh) -> NamedSharding:
     """A whole copy on every device: parameters, statistics, metrics."""
     return NamedSharding(mesh, PartitionSpec())

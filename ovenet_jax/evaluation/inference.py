@@ -92,7 +92,7 @@ class Inference:
             Protocol.from_config(config.eval),
             align_corners=config.model.align_corners,
             normalisation=Normalisation.from_config(config.model.input),
-            mesh=parallel.local_mesh(config.mesh),
+            mesh=parallel.create_mesh(jax.local_devices(), (0, config.mesh[1])),
             precision=config.eval.precision,
             images_per_device=config.eval.images_per_device,
             flip_pairs=classes.flip_pairs,

@@ -75,7 +75,7 @@ class Boundaries:
     def measure(self, output: SegFixOutput, label: jax.Array, _: jax.Array) -> dict[str, jax.Array]:
         return offset_measures(output, label, align_corners=self._config.model.align_corners)
 
-    def probabilities(self, scores: jax.Array, _logits: bool | None = None) -> jax.Array:
+    def probabilities(self, scores: jax.Array, _logits: bool | None) -> jax.Array:
         return offset_probabilities(scores)
 
     def boundary(self, scores: jax.Array) -> jax.Array | None:

@@ -86,11 +86,10 @@ class Classes:
         )
 
     def measure(self, output: Any, label: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
-        """Training metrics of an output, scalars by name. `label` [B, H, W]; `labels` [A, B, H, W]: those of all
-        micro-batches, so that the mean of a metric over micro-batches is its value for the whole batch."""
+        """Training metrics of an output: a `measures.Measure`."""
         return class_measures(output, label, labels, align_corners=self._config.model.align_corners)
 
-    def probabilities(self, scores: jax.Array, logits: bool | None = None) -> jax.Array:
+    def probabilities(self, scores: jax.Array, logits: bool | None) -> jax.Array:
         """Class probabilities of scores, [..., K] -> the same. logits: whether the scores are logits, else they are
         probabilities; None: whichever the network outputs."""
         if logits is None:

@@ -25,7 +25,8 @@ MEANS = {  # the means among the metrics of `class_scores` and `offset_scores`, 
     "direction_accuracy": "direction accuracy",
 }
 
-# (output, label [B, H, W], labels [A, B, H, W] of all micro-batches) -> scalars by name
+# (output, label [B, H, W], labels [A, B, H, W] of all micro-batches) -> scalars by name, whose means over micro-batches
+# are the values of the whole batch.
 Measure = Callable[[Any, jax.Array, jax.Array], dict[str, jax.Array]]
 
 
@@ -35,10 +36,8 @@ def most_probable(scores: jax.Array) -> jax.Array:
 
 
 def class_measures(output: Output, label: jax.Array, labels: jax.Array, *, align_corners: bool) -> dict[str, jax.Array]:
-    """Pixel accuracy of each prediction; for OVeNet also mean confidence, and mean offset length in label pixels.
-
-    `labels` [A, B, H, W]: of all micro-batches, so that the mean over them is the value of the whole batch.
-    """
+    """A `Measure`: pixel accuracy of each prediction; for OVeNet also mean confidence, and mean offset length in label
+    pixels."""
     valid_pixels = jnp.maximum((labels != IGNORE).sum(), 1) / labels.shape[0]
     resize = partial(resize_bilinear, size=label.shape[1:3], align_corners=align_corners)
     measures = {}
