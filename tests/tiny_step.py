@@ -64,10 +64,10 @@ def small_model() -> ConfigDict:
 
 
 def config(model: ConfigDict, batch_size: int = 8) -> ConfigDict:
-    """What `create_loss` reads of a config."""
+    """What a task reads of a config."""
     ohem = {"on": False, "threshold": 0.9, "keep": 100, "group": 2, "softmax_again": True, "aux_over_all": True}
     loss = {"aux_weight": 0.4, "class_weights": (), "ohem": ohem, "confidence_weight": 2.0, "include_ignored": True}
-    return ConfigDict({"model": model, "loss": loss, "batch_size": batch_size})
+    return ConfigDict({"model": model, "loss": loss, "batch_size": batch_size, "accumulate": 1})
 
 
 def batch(size: int = 8, height: int = 64, width: int = 64) -> dict[str, np.ndarray]:
