@@ -29,6 +29,8 @@ def prepare(deterministic: bool = False) -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only: TensorFlow just writes summaries
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    # what workers that were killed leave in shared memory is removed without a warning
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")
     convolve_by_eigen()
     if deterministic and not _add_flag(DETERMINISTIC):
         raise UserError(f"XLA_FLAGS names a file: write {DETERMINISTIC} there instead of config.deterministic.")

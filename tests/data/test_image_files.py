@@ -61,10 +61,11 @@ OPAQUE = np.dstack([RGB, np.full(SIZE, 255, np.uint8)])
         (PALETTE_PNG, image_files.PALETTE_LABEL),
         (png(4, 3, PACKED, PALETTE), image_files.PALETTE_LABEL),
         (png(8, 3, IDS, PALETTE, CLEAR), image_files.PALETTE_LABEL),
+        (PALETTE_PNG + b"\n", image_files.PALETTE_LABEL),
         (png(4, 0, PACKED), image_files.SHALLOW_LABEL),
         (png(16, 0, IDS.astype(">u2").view(np.uint8)), image_files.DEEP_LABEL),
     ],
-    ids=["grey", "palette", "palette of 4 bits", "transparent palette", "4 bits", "16 bits"],
+    ids=["grey", "palette", "palette of 4 bits", "transparent palette", "newline behind", "4 bits", "16 bits"],
 )
 def test_labels_of_any_depth_keep_their_ids(data, note):
     read = read_label(data)
@@ -149,13 +150,15 @@ def cmyk():
         (png(8, 2, RGB.reshape(6, -1), size=(30_000, 40_000)), "40000x30000 pixels; more than .* are not read"),
         (png(8, 2, RGB.reshape(6, -1), size=(2**30, 0)), "does not decode as an image"),
         (png(8, 2, RGB.reshape(6, -1), size=(1, 2**22)), "does not decode as an image"),
+        (PNG + b"\x7f\xff\xff\xf0" + GREY_PNG[len(PNG) + 4 :], "does not decode as an image"),
+        (GREY_PNG.replace(GREY_PNG[33:41], b"\x7f\xff\xff\xf0IDAT"), "does not decode as an image"),
         (b"GIF89a" + bytes(40), "does not decode as an image"),
         (b"\xff\xd8\xff", "does not decode as an image"),
         (PNG, "does not decode as an image"),
         (b"", "does not decode as an image"),
     ],
     ids=["16 bits", "16 bits grey", "palette alpha", "alpha", "grey alpha", "CMYK", "bomb", "no rows", "too wide",
-         "GIF", "JPEG head", "PNG head", "empty"],
+         "endless header", "endless pixels", "GIF", "JPEG head", "PNG head", "empty"],
 )  # fmt: skip
 def test_images_that_would_lose_something_are_refused(data, sentence):
     with pytest.raises(ValueError, match=sentence):

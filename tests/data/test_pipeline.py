@@ -17,7 +17,7 @@ from ovenet_jax.data import pipeline, storage
 from ovenet_jax.data.augment import RandomBrightness, RandomFlip, RandomScaleCrop, resize_short_side
 from ovenet_jax.data.labels import ADE20K, CAMVID, IGNORE, LIP, TOY_STREETS
 from ovenet_jax.data.pipeline import Source, samples, train_batches
-from ovenet_jax.errors import UserError
+from ovenet_jax.errors import UserError, cause_of
 from tests.camvid_tree import write_tree
 from tests.places import ROOT
 
@@ -232,7 +232,7 @@ def test_workers_import_neither_jax_nor_tensorflow(source):
     assert (batch["label"][:, 0, 0] == 1).all() and (batch["label"][:, 1, 0] == 0).all()
 
 
-def test_workers_outlive_signals_that_are_sent_to_all_processes(source):
+def test_workers_outlive_signals_that_are_sent_to_all_processes_and_a_killed_one_is_told(source):
     with train_batches(source, (), batch_size=4, seed=7, first_step=0, workers=1) as batches:
         next(batches)
         (process,) = multiprocessing.active_children()
@@ -240,6 +240,10 @@ def test_workers_outlive_signals_that_are_sent_to_all_processes(source):
             os.kill(process.pid, number)
         assert len(list(islice(batches, 12))) == 12  # more than had been made ahead
         assert process.is_alive()
+        process.kill()
+        with pytest.raises(RuntimeError) as ended:
+            list(islice(batches, 12))
+        assert cause_of(ended.value).startswith("a process that reads data was ended (signal 9): the machine's memory")
     assert not multiprocessing.active_children()
 
 

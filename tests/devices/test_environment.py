@@ -1,4 +1,6 @@
+import grp
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +42,19 @@ def test_xla_hears_that_gpus_are_to_compute_the_same_bits_every_time(tmp_path):
     options = [file.read_text() for file in tmp_path.glob("*debug_options")]
     assert options
     assert all("xla_gpu_deterministic_ops: true" in text for text in options)
+
+
+def test_who_has_no_name_is_called_by_number(monkeypatch, tmp_path):
+    """As in containers: libraries look up whom files belong to."""
+
+    def nobody(number):
+        raise KeyError(number)
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setattr(grp, "getgrgid", nobody)
+    monkeypatch.setattr(os, "environ", {"XLA_FLAGS": environment.EIGEN, "XDG_CACHE_HOME": str(tmp_path)})
+    environment.prepare()
+    assert (tmp_path.owner(), tmp_path.group()) == (str(os.getuid()), str(os.getgid()))
 
 
 def test_a_file_of_flags_has_to_say_so_itself(monkeypatch):

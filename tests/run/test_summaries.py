@@ -84,6 +84,23 @@ def test_tensorboard_groups_what_is_measured(tmp_path, monkeypatch):
     assert written == {"loss/total": 1.0, "eval/miou_fused": 0.5, "training/images_per_second": 2.0}
 
 
+def test_where_tensorboard_fails_the_metrics_go_on(tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise RuntimeError("; No space left on device\nat record_writer.cc")
+
+    monkeypatch.setattr(
+        "ovenet_jax.run.summaries.create_tensorboard_writer", lambda _: SimpleNamespace(write_scalars=full)
+    )
+    summaries = Summaries(tmp_path, 0)
+    for step in (1, 2):
+        summaries.scalars(step, {"loss": 1.0})
+    summaries.close()
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+    assert (
+        capsys.readouterr().out.count("TensorBoard's files cannot be written any more (; No space left on device)") == 1
+    )
+
+
 def test_a_full_disk_delays_lines_and_loses_none(tmp_path, monkeypatch, capsys):
     file = JsonLines(tmp_path / "metrics.jsonl", keep=lambda _: True)
     file.append({"step": 1})
