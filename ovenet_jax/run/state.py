@@ -36,7 +36,9 @@ def init_state(
 ) -> TrainState:
     """The state before the first step, on the host; the optimizer skips the parts named in `frozen`."""
     _, params, statistics = parameters.split(model)
-    opt_state = optimizer.init(without(params, frozen))
+    # All of an optimizer's state is 0 at first: nothing to compile for every shape there is.
+    described = jax.eval_shape(optimizer.init, without(params, frozen))
+    opt_state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), described)
     # Copies, because the training step donates its buffers.
     averages = jax.tree.map(np.array, (params, statistics)) if ema else None
     return jax.device_get(TrainState(jnp.zeros((), jnp.int32), params, statistics, opt_state, averages))

@@ -1,6 +1,8 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from numpy.testing import assert_allclose
 
 from ovenet_jax.training.optimizer import create_optimizer, poly_schedule
@@ -38,6 +40,16 @@ def test_a_step_of_adamw_and_of_clipped_sgd_by_hand():
     clipped = create_optimizer(lambda _: 0.1, momentum=0.9, weight_decay=0.0, clip_norm=1.0)
     after = steps(clipped, params, gradients, 1)
     assert_allclose([after["a"], after["b"]], [1 - 0.1 * 3 / 5, 1 + 0.1 * 4 / 5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_all_of_the_state_is_0_at_first(name):
+    """As run/state.py makes it."""
+    options = {"momentum": 0.9, "weight_decay": 0.5, "head_rate_multiplier": 10.0, "warmup_steps": 4, "clip_norm": 1.0}
+    optimizer = create_optimizer(poly_schedule(0.1, 10, 0.9), name=name, **options)
+    state = optimizer.init({"conv1.kernel": jnp.ones(2), "head.kernel": jnp.ones(3)})
+    assert len(jax.tree.leaves(state)) > 2
+    assert not any(x.any() for x in jax.tree.leaves(state))
 
 
 def test_the_rate_multiplier_reaches_the_heads_only():
