@@ -12,6 +12,8 @@ import ovenet_jax.train  # noqa: F401  libraries define flags when they are impo
 from ovenet_jax.errors import UserError
 from tests.places import ROOT
 
+WITHOUT_TENSORFLOW = {"PYTHONPATH": str(ROOT / "tests/without_tensorflow")}  # a variable of a process that starts fast
+
 
 def start(*arguments: str, devices: int = 1, **variables: str | None) -> subprocess.Popen:
     """With this number of CPU devices and these environment variables; None: without that one."""

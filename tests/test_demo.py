@@ -22,7 +22,7 @@ def test_the_demo_learns(tmp_path):
         "--config.eval.worst=0",
         f"--workdir={tmp_path}/run",
     ]
-    command_line.output("--config=configs/demo.py", *small)
+    command_line.output("--config=configs/demo.py", *small, **command_line.WITHOUT_TENSORFLOW)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     for name in ("initial", "seed", "fused"):
         assert lines[-1][f"eval_miou_{name}"] > lines[0][f"eval_miou_{name}"] + 0.1

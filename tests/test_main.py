@@ -13,6 +13,7 @@ from ovenet_jax.configs import camvid
 from ovenet_jax.run import workdir
 from tests import command_line
 from tests.camvid_tree import write_tree
+from tests.command_line import WITHOUT_TENSORFLOW
 from tests.free_port import free_address
 
 NETWORK = [  # which compiles in seconds
@@ -73,7 +74,7 @@ def test_training_ends_with_the_table_of_the_restored_best_checkpoint(trained):
     assert re.search(r"Evaluating step [24] of .* on val: 3 images", trained)
     table = final_table(trained)
     assert "initial S_i      seed S_s     fused S_f" in table
-    assert len(table.splitlines()) == 1 + 11 + 1 + 4 + 1  # title, classes, rule, means, the worst images
+    assert len(table.splitlines()) == 1 + 11 + 1 + 4 + 1 + 1  # title, classes, rule, means, loss, the worst images
 
 
 def test_a_new_process_asked_by_the_workdir_alone_evaluates_to_the_identical_table(folder, trained, users_cache):
@@ -86,7 +87,7 @@ def test_a_new_process_asked_by_the_workdir_alone_evaluates_to_the_identical_tab
 
 def test_a_second_start_finds_all_programs_compiled(folder, trained, users_cache):
     """In the user's cache; there programs of all sizes are kept: which take long depends on what else runs."""
-    second = command_line.output(*arguments(folder, "second"), **users_cache)
+    second = command_line.output(*arguments(folder, "second"), **users_cache, **WITHOUT_TENSORFLOW)
     compiled = re.search(r"Compiled: (\d+) programs in .* s, (\d+) of them from the cache", second)
     assert compiled[1] == compiled[2]
     assert final_table(second) == final_table(trained)  # the same seed, the same run
@@ -94,7 +95,7 @@ def test_a_second_start_finds_all_programs_compiled(folder, trained, users_cache
 
 def test_sigterm_saves_and_the_same_command_goes_on(folder):
     command = arguments(folder, "interrupted", steps=100_000)
-    process = command_line.start(*command)
+    process = command_line.start(*command, **WITHOUT_TENSORFLOW)
     for line in process.stdout:
         if line.startswith("step 3/"):
             break
@@ -104,7 +105,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(folder):
     saved = int(re.search(r"Interrupted at step (\d+), which is saved", rest)[1])
     assert (folder / "interrupted" / "checkpoints" / str(saved)).is_dir()
 
-    process = command_line.start(*command)
+    process = command_line.start(*command, **WITHOUT_TENSORFLOW)
     lines = []
     for line in process.stdout:
         lines.append(line)
@@ -126,7 +127,7 @@ def meeting(*flags):
 def test_two_processes_train_as_one(folder):
     """Two real processes with two devices each, which share the batch and the rows of its images."""
     processes = [
-        command_line.start(*arguments(folder, "together", *flags, steps=1), devices=2)
+        command_line.start(*arguments(folder, "together", *flags, steps=1), devices=2, **WITHOUT_TENSORFLOW)
         for flags in meeting("--config.mesh=(2,2)")
     ]
     outputs = [process.communicate(timeout=300) for process in processes]
