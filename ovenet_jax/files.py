@@ -16,7 +16,7 @@ from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Any
 
-from ovenet_jax.errors import UserError
+from ovenet_jax.errors import CAUSES, EXIT_INTERRUPTED, EXIT_USER_ERROR, SHARED_MEMORY, UserError, cause_of
 
 # ---- writing ----
 
@@ -109,11 +109,11 @@ OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # wha
 @contextmanager
 def writing(place: Path, option: str) -> Iterator[None]:
     """Turns an OSError in the `with` into a UserError: that `place`, which the flag `option` chooses if there is one,
-    cannot be written, or that another file cannot be used."""
+    cannot be written, or that another file cannot be used. After a fault of the machine the same command goes on."""
     try:
         yield
     except OSError as error:
-        if error.errno in OF_THE_MACHINE or "/dev/shm" in str(error.filename):
+        if error.errno in OF_THE_MACHINE or SHARED_MEMORY in cause_of(error):
             raise
         reason, here = error.strerror or error, place.absolute()
         named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else here
@@ -122,7 +122,7 @@ def writing(place: Path, option: str) -> Iterator[None]:
             sentence = f"{place} cannot be written ({reason}); fix that{option and f' or choose another {option}'}."
         else:
             sentence = f"{other} cannot be used ({reason}), so nothing was written at {place}."
-        raise UserError(sentence) from error
+        raise UserError(sentence, EXIT_INTERRUPTED if error.errno in CAUSES else EXIT_USER_ERROR) from error
 
 
 def flush_all(folder: Path) -> None:

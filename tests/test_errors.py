@@ -1,11 +1,13 @@
 import errno
 import os
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from ovenet_jax.errors import EXIT_INTERRUPTED, UserError, came_to_its_end, cause_of, listed, run
+from ovenet_jax.errors import DISK, EXIT_INTERRUPTED, SHARED_MEMORY, UserError, came_to_its_end, cause_of, listed, run
 from tests.places import ROOT
 
 
@@ -65,6 +67,13 @@ def test_what_the_machine_does_is_told_with_what_helps(error, said, capsys):
     assert cause_of(error).startswith(said)
     assert run(lambda: ends(error)) == EXIT_INTERRUPTED
     assert f"Error: {said}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("free", "cause"), [(0, SHARED_MEMORY), (2**30, DISK)])
+def test_semaphores_that_find_no_space_are_told_from_a_full_disk(monkeypatch, free, cause):
+    """Their error names no file."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    assert cause_of(OSError(errno.ENOSPC, "No space left on device")) == cause
 
 
 MISTAKE = """

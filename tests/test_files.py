@@ -87,6 +87,13 @@ def test_a_file_elsewhere_that_fails_is_not_called_a_failure_to_write(tmp_path):
         files.write(folder / "a", Path(tmp_path / "elsewhere").read_bytes())
 
 
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 75), (errno.EACCES, 2)])
+def test_after_a_full_disk_the_same_command_goes_on(tmp_path, number, code):
+    with pytest.raises(UserError, match="cannot be written") as refusal, files.writing(tmp_path, "--workdir"):
+        raise OSError(number, os.strerror(number), str(tmp_path))
+    assert refusal.value.exit_code == code
+
+
 def test_what_the_machine_does_is_not_called_a_failure_to_write(tmp_path):
     with pytest.raises(OSError, match="Too many"), files.writing(tmp_path, "--workdir"):
         raise OSError(errno.EMFILE, "Too many open files")
