@@ -154,7 +154,8 @@ def resized_window(
         np.minimum(np.arange(*ends) * step, side - 1).astype(int)
         for *ends, step, side in zip(start, stop, ratio, source, strict=True)
     )
-    return {"image": cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB), "label": label.take(rows, axis=0).take(columns, axis=1)}
+    seen = label[rows[0] : rows[-1] + 1].take(rows - rows[0], axis=0).take(columns, axis=1)
+    return {"image": cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB), "label": seen}
 
 
 def pad(

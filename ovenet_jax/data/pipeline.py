@@ -126,7 +126,6 @@ class Source:
 
     identity: name of the data set, split, number of images, and a digest of them, their labels and the class table.
     stored: class table of the records, if it differs from `classes`; relabel(sample) then gives the label in these.
-    checked: the indices of samples whose pixels this process has checked.
     """
 
     records: Sequence[dict]
@@ -136,7 +135,6 @@ class Source:
     identity: Mapping[str, Any] = field(default_factory=dict)
     stored: Labels | None = None
     relabel: Callable[[dict], np.ndarray] | None = None
-    checked: set[int] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -149,20 +147,20 @@ class Source:
         Raises:
           UserError: the record is damaged.
         """
+        return {key: x[:] if isinstance(x, storage.Rows) else x for key, x in self.rows(index).items()}
+
+    def rows(self, index: int) -> dict:
+        """The same, but decoded image and label are `storage.Rows`, which check what is cut out of them."""
         name = f"record {index}"
         try:
             record = self.records[index]
-            name = _name(record)
-            check, stored = index not in self.checked, self.stored or self.classes
-            pixels = storage.read(record, self.folder, stored, self.has_labels, check)
-            self.checked.add(index)
+            name, group = _name(record), record["group"].decode()
+            pixels = storage.read(record, name, self.folder, self.stored or self.classes, self.has_labels)
         except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError) as error:
-            raise errors.UserError(
-                f"{name} in {self.folder} is damaged ({error}); delete that folder, and it is prepared anew."
-            ) from error
-        sample = pixels | {"name": name, "group": record["group"].decode()}
+            raise storage.damaged(name, self.folder, error) from error
+        sample: dict[str, Any] = pixels | {"name": name, "group": group}
         if self.relabel and self.has_labels:
-            sample["label"] = self.relabel(sample)
+            sample["label"] = self.relabel(sample | {"label": pixels["label"][:]})
         return sample
 
     def name(self, index: int) -> str:
@@ -230,7 +228,9 @@ def train_batches(
         raise errors.UserError(
             f"a batch of {batch_size} cannot be split over {process_count} processes; choose a multiple of that."
         )
-    dataset = _in_random_order(grain.MapDataset.source(source).map(_image_and_label), seed)
+    read = source.rows if acts and isinstance(acts[0], augment.RandomScaleCrop) else source.__getitem__
+    indices = grain.MapDataset.source(range(len(source)))
+    dataset = _in_random_order(indices.map(read).map(_image_and_label), seed)
     for act in acts:
         dataset = dataset.random_map(act)
     # it is endless, so nothing is dropped; without drop_remainder its length overflows for rows = 1

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from ovenet_jax.data import pipeline, storage
 from ovenet_jax.data.augment import RandomFlip, RandomScaleCrop
@@ -92,35 +93,88 @@ def test_missing_pixels_are_a_damage_that_is_named(tmp_path):
         source[0]
 
 
-@pytest.mark.parametrize("key", ["image", "label"])
-def test_damaged_pixels_are_named_when_a_process_first_reads_them(tmp_path, key):
-    source = opened(write_tree(tmp_path), "decoded", "train")
-    file, size = Path(source.folder) / storage.PIXELS, 24 * 32
-    content = bytearray(file.read_bytes())
-    content[4 * size + (7 if key == "image" else 3 * size + 7)] ^= 4
-    file.write_bytes(content)
-    assert source[0]["name"] == "train_00"
-    with pytest.raises(UserError, match=f"train_01 in .* is damaged .the pixels of its {key} are not those that were"):
+HEIGHT, WIDTH = 80, 32  # three blocks of rows
+
+
+@pytest.fixture
+def tall(tmp_path):
+    """A source of three decoded samples, and a function that changes the pixels of one, bytes [4 * HEIGHT * WIDTH]."""
+    source = opened(write_tree(tmp_path, {"train": 3, "val": 1, "test": 1}, size=(HEIGHT, WIDTH)), "decoded", "train")
+    file = Path(source.folder) / storage.PIXELS
+
+    def change(number, act):
+        pixels = np.fromfile(file, np.uint8)
+        act(pixels.reshape(5, -1)[number])
+        pixels.tofile(file)
+
+    return source, change
+
+
+@pytest.mark.parametrize(
+    ("key", "row", "others"),
+    [("image", 0, (32, 80)), ("image", 79, (0, 64)), ("label", 31, (32, 80)), ("label", 32, (0, 32))],
+)
+def test_a_flipped_bit_is_named_whenever_its_rows_are_read_and_only_then(tall, key, row, others):
+    source, change = tall
+    at = 7 + row * WIDTH * 3 if key == "image" else 7 + (3 * HEIGHT + row) * WIDTH
+
+    def flip(pixels):
+        pixels[at] ^= 4
+
+    change(1, flip)
+    assert [source[i]["name"] for i in (0, 2)] == ["train_00", "train_02"]
+    damaged = r"^train_01 in .* is damaged \(rows .* are not those that were written\); delete that folder"
+    with pytest.raises(UserError, match=damaged):
         source[1]
+    rows = source.rows(1)[key]
+    with pytest.raises(UserError, match=damaged):
+        rows[row : row + 1]
+    assert len(rows[slice(*others)]) == others[1] - others[0]
+
+
+def test_exchanged_words_are_named(tall):
+    """The sum of all words is the same."""
+    source, change = tall
+
+    def exchange(pixels):
+        words = pixels.view(np.uint64)
+        assert words[0] != words[12]
+        words[[0, 12]] = words[[12, 0]]
+
+    change(0, exchange)
+    with pytest.raises(UserError, match="train_00 in .* is damaged"):
+        source[0]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_training_ends_at_damaged_pixels_in_its_window(tall, workers):
+    source, change = tall
+    change(2, lambda pixels: pixels[: 40 * WIDTH * 3].fill(0))
+    act = RandomScaleCrop(80, (80, 32), scale_range=(1.0, 1.0))
+    settings = {"batch_size": 1, "seed": 0, "first_step": 0, "workers": workers}
+    with pytest.raises(Exception, match="train_02 in .* is damaged"):  # noqa: SIM117
+        with pipeline.train_batches(source, [act], **settings) as batches:
+            list(islice(batches, 3))
 
 
 def test_decoded_pixels_of_earlier_versions_are_read(tmp_path, monkeypatch):
-    """Their records have no checksums."""
+    """Their records have no checksums, or others."""
     data = write_tree(tmp_path)
     features, append = storage.features, storage.writing
-    without = lambda entries: {key: x for key, x in entries.items() if not key.endswith("checksum")}  # noqa: E731
+    without = lambda entries: {key: x for key, x in entries.items() if not key.endswith("checksums")}  # noqa: E731
 
     @contextmanager
     def writing(*arguments):
         with append(*arguments) as write:
-            yield lambda *sample: without(write(*sample))
+            yield lambda *sample: without(write(*sample)) | {"image_checksum": 7}
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "features", lambda form: without(features(form)))
+        number = {"image_checksum": tfds.features.Scalar(np.int64)}
+        patch.setattr(storage, "features", lambda form: without(features(form)) | number)
         patch.setattr(storage, "writing", writing)
         opened(data, "decoded", "train")
     source = pipeline.open_split(data, "train")
-    assert storage.CHECKSUMS["image"] not in source.records[0]
+    assert "image_checksum" in source.records[0] and storage.CHECKSUMS["image"] not in source.records[0]
     np.testing.assert_array_equal(source[2]["image"][1:], 2)
 
 
