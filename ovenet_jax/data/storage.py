@@ -115,7 +115,7 @@ def _mapped(record: dict, name: str, folder: Path, has_label: bool) -> dict[str,
     start, height, width = (int(record[key]) for key in ("start", "height", "width"))
     area = height * width
     pixels = np.asarray(np.memmap(folder / PIXELS, np.uint8, "r", start, shape=(4 if has_label else 3) * area))
-    arrays = {"image": pixels[: 3 * area].reshape(height, width, 3)}
+    arrays: dict[str, np.ndarray] = {"image": pixels[: 3 * area].reshape(height, width, 3)}
     if has_label:
         arrays["label"] = pixels[3 * area :].reshape(height, width)
     if not all(key in record for key in CHECKSUMS.values()):

@@ -1,14 +1,14 @@
 """Checksums of the files in a folder, stored in it, to detect damage."""
 
-import zlib
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
+
+import xxhash
 
 from ovenet_jax import files
 
-FILE = "checksums.json"  # of each file, by its path in the folder, the CRC-32 of each block
-BLOCK = 2**22  # bytes
+FILE = "xxh3.json"  # the 64 bits of XXH3 of each file, by its path in the folder
 
 
 def write(folder: Path) -> None:
@@ -18,25 +18,21 @@ def write(folder: Path) -> None:
 
 def check(folder: Path, below: str) -> None:
     """Raises ValueError or OSError where files in folder/below are not as they were written. Checkpoints of earlier
-    versions have no checksums: only Orbax checks these."""
+    versions have none of these checksums: only Orbax checks these."""
     file = folder / FILE
     if file.exists():
-        written, now = files.parse_json(file.read_bytes(), {str: [int]}), _checksums(folder, below)
-        for path, checksums in written.items():
-            if path.startswith(f"{below}/") and now.get(path) != checksums:
+        written, now = files.parse_json(file.read_bytes(), {str: str}), _checksums(folder, below)
+        for path, checksum in written.items():
+            if path.startswith(f"{below}/") and now.get(path) != checksum:
                 raise ValueError(f"{path} is not as it was written")
 
 
-def _checksums(folder: Path, below: str) -> dict[str, list[int]]:
-    found = {}
+def _checksums(folder: Path, below: str) -> dict[str, str]:
+    paths = sorted(path for path in (folder / below).rglob("*") if path.is_file())
     with ThreadPoolExecutor() as threads:
-        for path in sorted(path for path in (folder / below).rglob("*") if path.is_file()):
-            blocks = threads.map(partial(_checksum, path), range(0, path.stat().st_size, BLOCK))
-            found[path.relative_to(folder).as_posix()] = [*blocks]
-    return found
+        return {p.relative_to(folder).as_posix(): x for p, x in zip(paths, threads.map(_checksum, paths), strict=True)}
 
 
-def _checksum(path: Path, start: int) -> int:
+def _checksum(path: Path) -> str:
     with path.open("rb") as file:
-        file.seek(start)
-        return zlib.crc32(file.read(BLOCK))
+        return hashlib.file_digest(file, xxhash.xxh3_64).hexdigest()
