@@ -318,6 +318,14 @@ KEYS = {
     "non_finite.limit": Key(20, whole(0), "maximum number of skipped steps per run", when=SKIP),
 }
 
+# Prefixes of keys that may differ when a run is resumed: they do not change what it computes.
+FREE = (
+    *("mesh", "deterministic", "rematerialise", "report_every", "evaluate_every", "checkpoint_every"),
+    *("keep_checkpoints", "patience"),
+    *("data.root", "data.lists", "data.prepared", "data.workers", "data.storage", "data.test_split"),
+    *("non_finite.", "eval.", "predict."),
+)
+
 
 def faults_between(values: Flat) -> Iterator[str]:
     """One sentence for each pair of keys whose values do not fit together."""

@@ -7,6 +7,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ovenet_jax import described, files
+from ovenet_jax.configs.keys import FREE
 from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation import comparison, final
@@ -17,7 +18,7 @@ from ovenet_jax.supervision.task import task_of
 
 SHOWN_GROUPS = 4  # side by side
 ALIKE = "only runs of the same classes can be compared"
-ONLY_SEED = ("seed", "name", *workdir.FREE_KEYS)  # runs that differ only in these are repetitions of one config
+ONLY_SEED = ("seed", "name", *FREE)  # runs that differ only in these are repetitions of one config
 
 
 def compare(config: ConfigDict, source: str | None, folder: Path) -> None:

@@ -17,9 +17,8 @@ def resolved(config: ConfigDict, given: Iterable[str] = ()) -> ConfigDict:
     effect.
     """
     values = completed(config)
-    for key in given:
-        if key in KEYS and key not in values:
-            raise UserError(unknown(key))
+    if idle := [key for key in given if key in KEYS and key not in values]:
+        raise UserError(unknown(idle[0]))
     for key, known in KEYS.items():
         if known.default is OWN and known.when.holds(values) and key not in values:
             raise UserError(f"config.{key} is missing; it must be {known.values.wanted}.")

@@ -5,6 +5,7 @@ python -m tests.config_files    # writes both anew
 
 import json
 import re
+import textwrap
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 
 from configs import openseg
 from ovenet_jax import described
-from ovenet_jax.configs.keys import KEYS, OWN, PART, Key
+from ovenet_jax.configs.keys import FREE, KEYS, OWN, PART, Key
 from ovenet_jax.errors import UserError
 from tests.places import ROOT
 
@@ -76,6 +77,9 @@ def document() -> str:
         "A key is in a config where it has an effect; elsewhere it is refused. A default is OVeNet's published value",
         "where one was published; the source is the key of the experiment files of OVeNet, HRNet and HRNet-OCR, or of",
         "openseg's. Without a default (-) each config sets the key, or the part of the network that it belongs to.",
+        "",
+        "When a run is resumed, other values may be given to",
+        *textwrap.wrap(f"{', '.join(f'`{key}*`' if key[-1] == '.' else f'`{key}`' for key in FREE)}.", 110),
     ]
     for section, title in SECTIONS.items():
         lines += ["", f"## {title}", "", "| key | default | it must be | meaning | has an effect | source |"]

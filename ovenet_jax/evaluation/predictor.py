@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from ovenet_jax import errors, files
 from ovenet_jax.data.image_files import encoded, read_any_image
 from ovenet_jax.data.labels import Labels, numbered
-from ovenet_jax.devices import environment, memory
+from ovenet_jax.devices import environment, memory, parallel
 from ovenet_jax.evaluation.colours import overlay
 from ovenet_jax.evaluation.inference import Inference
 from ovenet_jax.run import identity, workdir
@@ -168,5 +168,5 @@ def known_classes(config: ConfigDict, task: Task, any_count: bool) -> Labels:
     except errors.UserError as error:  # also where the data set is missing; other images can be predicted without it
         if not any_count:
             raise
-        print(f"Note: the maps hold class numbers, 0 to {count - 1}: {error}")
+        parallel.say(f"Note: the maps hold class numbers, 0 to {count - 1}: {error}")
         return numbered(count)

@@ -145,8 +145,7 @@ class Checkpoints:
         if step not in self._manager.all_steps():
             return
         file = self.folder / str(step) / SCORE / SCORE  # as Orbax itself would
-        write = partial(files.write_json, file, {"miou": miou})
-        if jax.process_index() == 0 and (error := _failure_of(write)):
+        if jax.process_index() == 0 and (error := _failure_of(files.write_json, file, {"miou": miou})):
             fault = f"the mIoU of step {step} could not be written in {self.folder} ({error})"
             parallel.say(f"Warning: {fault}, so it cannot become the best.")
         parallel.barrier()
@@ -215,7 +214,7 @@ class Checkpoints:
     def _set_aside(self, damaged: dict[int, str], instead: int) -> None:
         for step, error in damaged.items():
             if jax.process_index() == 0:
-                failure = _failure_of(partial(self._rename, step))
+                failure = _failure_of(self._rename, step)
                 renamed = f"could not be renamed ({failure})" if failure else f"is renamed to {step}.damaged"
                 fault = f"checkpoint {step} in {self.folder} cannot be read ({error})"
                 parallel.say(f"Warning: {fault}; it {renamed}, and checkpoint {instead} is used.")
@@ -331,10 +330,10 @@ def _read_by_all(read: Callable[[], Any]) -> Any:
     return found
 
 
-def _failure_of(act: Callable[[], Any]) -> str:
+def _failure_of(act: Callable, *arguments: Any) -> str:
     """Why `act` could not write, as the disk is full or not writable, in any thread of Orbax; "" if it could."""
     try:
-        act()
+        act(*arguments)
     except Exception as error:
         if not (isinstance(error, OSError | UserError) or number_of(error)):
             raise

@@ -12,15 +12,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from ovenet_jax import described, files
+from ovenet_jax.configs.keys import FREE
 from ovenet_jax.errors import UserError
-
-# Prefixes of config keys that may differ when a run is resumed: they do not change what it computes.
-FREE_KEYS = (
-    *("mesh", "deterministic", "rematerialise", "report_every", "evaluate_every", "checkpoint_every"),
-    *("keep_checkpoints", "patience"),
-    *("data.root", "data.lists", "data.prepared", "data.workers", "data.storage", "data.test_split"),
-    *("non_finite.", "eval.", "predict."),
-)
 
 HOLDER = ".holder"  # the lock file: host, process and start time, a line each, of who trains or imports; or empty
 IMPORT_REPORT = "import.json"  # in a folder that holds imported weights, not a run
@@ -33,7 +26,7 @@ def check(workdir: Path, config: ConfigDict) -> None:
         raise UserError(f"{workdir} holds imported weights; {remedy}.")
     saved = read_config(workdir)
     if saved is not None and has_checkpoint(workdir):
-        found = differences(saved, config, FREE_KEYS)
+        found = differences(saved, config, FREE)
         if found:
             listed = "; ".join(f"{key} is {there!r} there and {here!r} here" for key, there, here in found[:5])
             remedy = "resume it with its own config, or choose another --workdir"
@@ -95,11 +88,13 @@ def held(workdir: Path) -> Iterator[None]:
 def note_differences(workdir: Path, config: ConfigDict) -> None:
     """Prints where the model or data config differs from that of the training. Raises UserError where the folder holds
     no run, or one of another data set."""
-    for key, there, here in differences(config_of(workdir), config, FREE_KEYS):
+    from ovenet_jax.devices import parallel  # imports jax, which main.py sets up after it has read a run's config
+
+    for key, there, here in differences(config_of(workdir), config, FREE):
         if key == "data.name":
             raise UserError(f"{workdir} was trained on {there!r}, not on {here!r}; use a config of that data set.")
         if key.startswith(("model.", "data.")):
-            print(f"Note: config.{key} is {here!r}; the run was trained with {there!r}.")
+            parallel.say(f"Note: config.{key} is {here!r}; the run was trained with {there!r}.")
 
 
 def config_of(workdir: Path) -> ConfigDict:

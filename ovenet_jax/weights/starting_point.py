@@ -22,6 +22,7 @@ import numpy as np
 from flax import nnx
 
 from ovenet_jax import errors, files
+from ovenet_jax.devices import parallel
 from ovenet_jax.models import parameters
 from ovenet_jax.run import identity, network, workdir
 from ovenet_jax.weights.published_names import title_of_config
@@ -63,7 +64,7 @@ def start_from(
     base = _restore("base", init.base)
     trunk = _restore("trunk", init.trunk) if init.get("trunk") else None
     arrays, origins = take_over(params | statistics, head, base, trunk, classes)
-    print(summary(origins))
+    parallel.say(summary(origins))
     untrained = [n for n, o in origins.items() if n.split(".")[0] in frozen and o.startswith(INITIALISED)]
     if untrained:
         raise errors.UserError(
