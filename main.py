@@ -3,6 +3,11 @@
 The package has this file as `__main__`: the command `ovenet` and `python -m ovenet_jax` are the same.
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `errors.run`, Ctrl-C ends it without a stack trace
+
 import re
 import sys
 from collections import Counter
@@ -69,12 +74,13 @@ def main(_: list[str]) -> int | None:
     environment.prepare(config.deterministic)
     logging.set_verbosity(logging.FATAL)  # what libraries log as errors, they raise, too
     task = {flag.name: flag.value for flag in (MODE, SOURCE, OUT, WORKDIR)} | {"config": config.to_dict()}
-    processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, WAIT.value, task)  # before jax is used
+    with errors.ending_at_once():
+        processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, WAIT.value, task)  # before jax is used
 
-    from ovenet_jax import browse, compare, evaluate, export, import_weights, plan, predict, train
-    from ovenet_jax.data import inventory
-    from ovenet_jax.devices import parallel
-    from ovenet_jax.supervision.task import task_of
+        from ovenet_jax import browse, compare, evaluate, export, import_weights, plan, predict, train
+        from ovenet_jax.data import inventory
+        from ovenet_jax.devices import parallel
+        from ovenet_jax.supervision.task import task_of
 
     overrides = [argument for argument in sys.argv[1:] if argument.lstrip("-").startswith(("config.", "noconfig."))]
     if not flags.FLAGS["config"].present:

@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from threading import Event
@@ -63,13 +63,16 @@ def number_of(error: BaseException) -> int:
 
 
 def cause_of(error: BaseException) -> str:
-    """The message for a fault of the machine, also where `error` was raised while that was handled; "" for others."""
+    """The message for a fault of the machine or Ctrl-C, also where `error` was raised while that was handled; "" for
+    others."""
     message = str(error)
     place = str(getattr(error, "filename", None) or "")
     if cause := CAUSES.get(number_of(error)):
         if cause == DISK and ("/dev/shm" in place or (not place and _shared_memory_is_full())):
             cause = SHARED_MEMORY
         return f"{place}: {cause}" if place else cause
+    if isinstance(error, KeyboardInterrupt):  # which libraries in C++ turn into errors of their own
+        return "interrupted"
     if isinstance(error, MemoryError):
         return MEMORY
     if isinstance(error, RuntimeError) and "start new thread" in message:
@@ -127,15 +130,34 @@ def run(command: Callable[[], int | None]) -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):  # of systems that set a limit of their own
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores the second
-            signal.signal(number, signal.default_int_handler)
+    _at_interruption(signal.default_int_handler)
     with contextlib.redirect_stdout(_lasting(sys.stdout)), contextlib.redirect_stderr(_lasting(sys.stderr)):
         try:
             return _run(command)
         finally:
             gc.collect()  # frees memory that is shared with workers, and closed iterators, while that is possible
             sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Within the `with` Ctrl-C ends the process at once: an interrupted import of a module of C++ may crash."""
+
+    def leave(*_: Any) -> None:
+        os.write(2, b"Error: interrupted; run the same command again to continue.\n")
+        os._exit(EXIT_INTERRUPTED)
+
+    _at_interruption(leave)
+    try:
+        yield
+    finally:
+        _at_interruption(signal.default_int_handler)
+
+
+def _at_interruption(handler: Callable) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores the last
+            signal.signal(number, handler)
 
 
 def _run(command: Callable[[], int | None]) -> int:
@@ -151,12 +173,10 @@ def _run(command: Callable[[], int | None]) -> int:
         return ended
     except UserError as error:
         sentence, exit_code = str(error), error.exit_code
-    except KeyboardInterrupt:
-        sentence = "interrupted; run the same command again to continue."
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
         if not (cause := cause_of(error)):
             raise
-        sentence = f"{cause}; then run the same command again to continue."
+        sentence = f"{cause}; run the same command again to continue."
     sys.stdout.flush()
     print(f"Error: {sentence}", file=sys.stderr, flush=True)
     return exit_code

@@ -15,6 +15,14 @@ def ends(error: BaseException):
     raise error
 
 
+def interrupted_import():
+    """As of a module of C++."""
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt as interruption:
+        raise ImportError("Encountered an error while initializing the extension.") from interruption
+
+
 @pytest.mark.parametrize(
     ("command", "code", "said"),
     [
@@ -24,8 +32,9 @@ def ends(error: BaseException):
         (lambda: ends(UserError("no such folder.")), 2, "Error: no such folder.\n"),
         (lambda: ends(UserError("saved; go on.", EXIT_INTERRUPTED)), 75, "Error: saved; go on.\n"),
         (lambda: ends(KeyboardInterrupt()), 75, "Error: interrupted; run the same command again"),
+        (lambda: interrupted_import(), 75, "Error: interrupted; run the same command again"),
     ],
-    ids=["done", "incomplete", "exit", "mistake", "saved", "interrupted"],
+    ids=["done", "incomplete", "exit", "mistake", "saved", "interrupted", "interrupted import"],
 )
 def test_a_command_ends_with_its_code_and_one_sentence(command, code, said, capsys):
     came_to_its_end.clear()
@@ -35,6 +44,27 @@ def test_a_command_ends_with_its_code_and_one_sentence(command, code, said, caps
     assert told.out == ""
     assert told.err.startswith(said)
     assert told.err.count("\n") == bool(said)
+
+
+IMPORTS = """
+import os, signal, sys
+from ovenet_jax.errors import ending_at_once, run
+
+def command():
+    with ending_at_once():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except BaseException:
+            print("caught")
+
+sys.exit(run(command))
+"""
+
+
+def test_an_interruption_among_imports_ends_the_process_at_once():
+    ended = subprocess.run([sys.executable, "-c", IMPORTS], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (EXIT_INTERRUPTED, "")
+    assert ended.stderr == "Error: interrupted; run the same command again to continue.\n"
 
 
 def test_what_is_no_mistake_of_the_user_keeps_its_stack_trace():
