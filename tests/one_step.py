@@ -1,8 +1,8 @@
 """One float64 step of training on a mesh, as each of several processes runs it too:
 
-python -m tests.one_step HOST:PORT COUNT INDEX DATA ROWS resnet|hrnet FILE.npz
+python -m tests.one_step HOST:PORT COUNT INDEX resnet|hrnet FOLDER DATAxROWS ...
 
-saves loss, BatchNorm statistics and gradients of a tiny network; process 0 does.
+saves loss, BatchNorm statistics and gradients of a tiny network on each mesh, DATAxROWS.npz; process 0 does.
 """
 
 import sys
@@ -22,6 +22,7 @@ from ovenet_jax.run import processes
 from ovenet_jax.run.state import init_state
 from ovenet_jax.supervision.task import task_of
 from ovenet_jax.training.step import train_step
+from tests.float64 import float64
 from tests.imagenet import NORMALISATION
 from tests.tiny_step import config, small_model, tiny_model
 
@@ -57,7 +58,7 @@ def one_step(mesh: Mesh, hrnet: bool, accumulate: int = 1) -> Result:
     model = create_model(settings.model)
     model.set_attributes(lay_out=parallel.row_layout(mesh))
     optimizer = optax.sgd(1.0)
-    with jax.enable_x64(True):
+    with float64():
         state = jax.tree.map(lambda x: np.asarray(x, np.float64 if x.ndim else x.dtype), init_state(model, optimizer))
         step = jax.jit(
             partial(
@@ -96,12 +97,15 @@ def _share(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {key: array[first : first + images] for key, array in batch.items()}
 
 
-def main(coordinator: str, count: str, index: str, data: str, rows: str, network: str, file: str) -> None:
+def main(coordinator: str, count: str, index: str, network: str, folder: str, *meshes: str) -> None:
     jax.config.update("jax_num_cpu_devices", 2)
     processes.start(coordinator, int(count), int(index), 60, {})
-    result = one_step(parallel.create_mesh(sizes=(int(data), int(rows))), hrnet=network == "hrnet")
-    if jax.process_index() == 0:
-        np.savez(file, loss=result.measures["loss_total"], **result.statistics, **result.gradients)
+    for mesh in meshes:
+        data, rows = map(int, mesh.split("x"))
+        result = one_step(parallel.create_mesh(sizes=(data, rows)), hrnet=network == "hrnet")
+        if jax.process_index() == 0:
+            arrays = result.statistics | result.gradients
+            np.savez(f"{folder}/{mesh}.npz", loss=result.measures["loss_total"], **arrays)
 
 
 if __name__ == "__main__":

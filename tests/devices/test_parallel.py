@@ -26,6 +26,7 @@ from ovenet_jax.models.ocnet import ASPOC, BaseOC, PyramidOC
 from ovenet_jax.models.ocr import OCR
 from ovenet_jax.models.resnet import ResNet, dilated_layers
 from tests.collectives import collectives
+from tests.float64 import float64
 from tests.free_port import free_address
 from tests.narrow_head import narrow_head
 from tests.one_step import CLASSES, HEIGHT, IMAGES, WIDTH, Result, one_step
@@ -110,7 +111,7 @@ def test_convolutions_have_the_right_gradients_however_few_rows_a_device_has(siz
 
         return jax.jit(jax.grad(loss))(x)
 
-    with jax.enable_x64(True):
+    with float64():
         x = np.random.default_rng(0).standard_normal((8, height, 4, 8))
         expected = gradient(x)
         layer.lay_out = parallel.row_layout(mesh)
@@ -136,7 +137,7 @@ def test_normalised_and_resized_as_on_gpus_with_the_right_gradients(sizes, heigh
 
         return jax.device_get(jax.jit(jax.grad(loss, argnums=(0, 1)))(params, x))
 
-    with jax.enable_x64(True):
+    with float64():
         params = jax.tree.map(np.float64, params)
         x = np.random.default_rng(0).standard_normal((8, height, 4, 8))
         expected = gradients(x, keep_layout)
@@ -187,7 +188,7 @@ def test_other_networks_have_the_same_gradients_with_rows_split(kind):
 
         return jax.device_get(jax.jit(jax.grad(loss, argnums=(0, 1)))(*arrays))
 
-    with jax.enable_x64(True):
+    with float64():
         params = {name: np.asarray(x, np.float64) for name, x in parameters.split(part)[1].items()}
         if kind == "resnet":
             maps = rng.standard_normal((4, 64, 16, 3))
@@ -306,24 +307,18 @@ def test_processes_read_only_their_share_of_the_data():
     assert reads[0].isdisjoint(reads[1])
 
 
-@pytest.mark.parametrize("sizes", [("4", "1"), ("2", "2")])
 @pytest.mark.parametrize("network", ["resnet", pytest.param("hrnet", marks=pytest.mark.slow)])
-def test_two_processes_give_the_step_of_one(network, sizes, tmp_path, request):
-    """Two real processes with two devices each, which split the batch, or the rows of an image, too."""
-    file, address = tmp_path / "step.npz", free_address()
-    command = [sys.executable, "-m", "tests.one_step", address, "2"]
-    started = [subprocess.Popen([*command, str(i), *sizes, network, str(file)], cwd=ROOT) for i in range(2)]
+def test_two_processes_give_the_step_of_one(network, tmp_path, request):
+    """Two real processes with two devices each, which split the batch; then the rows of its images, too."""
+    command, meshes = [sys.executable, "-m", "tests.one_step", free_address(), "2"], ("4x1", "2x2")
+    started = [subprocess.Popen([*command, str(i), network, tmp_path, *meshes], cwd=ROOT) for i in range(2)]
     expected = request.getfixturevalue("alone" if network == "hrnet" else "resnet_alone")
     assert [process.wait(timeout=240) for process in started] == [0, 0]
-    saved = dict(np.load(file))
-    measures = {"loss_total": saved.pop("loss")}
-    result = Result(
-        measures,
-        {name: saved[name] for name in expected.statistics},
-        {name: saved[name] for name in expected.gradients},
-        "",
-    )
-    assert_same(result, expected._replace(measures={"loss_total": expected.measures["loss_total"]}))
+    expected = expected._replace(measures={"loss_total": expected.measures["loss_total"]})
+    for mesh in meshes:
+        saved = dict(np.load(tmp_path / f"{mesh}.npz"))
+        arrays = ({name: saved[name] for name in part} for part in (expected.statistics, expected.gradients))
+        assert_same(Result({"loss_total": saved["loss"]}, *arrays, ""), expected)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from ovenet_jax.run.state import TrainState, init_state
 from ovenet_jax.supervision.task import task_of
 from ovenet_jax.training.optimizer import create_optimizer
 from ovenet_jax.training.step import moving_average, train_step
+from tests.float64 import float64
 from tests.imagenet import NORMALISATION
 from tests.tiny_step import batch, config, small_model
 
@@ -156,7 +157,7 @@ def test_micro_batches_give_the_update_of_the_whole_batch(accumulate, group, ohe
         label[: 2 * row] = 255
     model = create_model(settings.model)
     optimizer = create_optimizer(lambda _: 0.1, momentum=0.9, weight_decay=0.01)
-    with jax.enable_x64(True):
+    with float64():
         before = jax.tree.map(
             lambda x: jnp.asarray(x, jnp.float64 if x.dtype == np.float32 else x.dtype), init_state(model, optimizer)
         )
