@@ -8,7 +8,7 @@ import numpy as np
 from configs.cityscapes import CLASS_WEIGHTS
 from ovenet_jax.data import augment
 from ovenet_jax.data.augment import RandomScaleCrop, Sample
-from ovenet_jax.data.labels import ADE20K, CITYSCAPES
+from ovenet_jax.data.labels import CITYSCAPES, OFFICIAL
 from ovenet_jax.data.sizes import scaled_size
 from ovenet_jax.evaluation.inference import read, stacked
 from ovenet_jax.evaluation.protocol import Protocol, passes
@@ -36,7 +36,7 @@ def preprocessing(case: Case) -> dict[str, np.ndarray]:
         "city_train_to_ids": CITYSCAPES.label_ids()[io["city_train"]],
         "city_map_train": CITYSCAPES.train_ids()[io["city_map"]],
         "city_class_weights": np.array(CLASS_WEIGHTS),
-        "ade_reduced": ADE20K.train_ids()[io["ade_map"]],
+        "ade_reduced": OFFICIAL["ade20k"].train_ids()[io["ade_map"]],
     }
     arrays |= _bgr("crop", _crop(wide, base_size, io["crop_image"].shape[:2], io["crop_yx"]))
     arrays |= _bgr("crop_padded", _crop(wide, base_size, io["crop_padded_image"].shape[:2], (0, 0)))

@@ -20,9 +20,10 @@ import numpy as np
 from PIL import Image
 from scipy import io as matlab
 
+from ovenet_jax.data.encodings import read_ids
 from ovenet_jax.data.folder import read_classes
 from ovenet_jax.data.image_files import read_any_image, read_image, read_label
-from ovenet_jax.data.labels import Labels
+from ovenet_jax.data.labels import OFFICIAL, Labels
 from ovenet_jax.data.lists import read_list
 from ovenet_jax.errors import UserError
 from ovenet_jax.segfix.files import read_offsets
@@ -86,9 +87,9 @@ def checkpoint(zipped: bool) -> bytes:
     return b"".join([*head, content, pickle.dumps(["0"], 2), (48).to_bytes(8, "little"), numbers])
 
 
-def mat() -> bytes:
+def mat(fields: dict, compressed: bool = True) -> bytes:
     file = io.BytesIO()
-    matlab.savemat(file, {"mat": np.ones((*SIZE, 2), np.int8)}, do_compression=True)
+    matlab.savemat(file, fields, do_compression=compressed)
     return file.getvalue()
 
 
@@ -122,6 +123,7 @@ OTHERS = [
     saved("tiff", CLEAR, compression="tiff_deflate"), encoded(".tif", RGB.astype(np.uint16) * 257),
 ]  # fmt: skip
 OFFSETS = [encoded(".png", np.hstack([IDS, IDS])), encoded(".png", np.hstack([IDS] * 3).astype(np.uint16))]
+SHIFTS, STUFF = {"mat": np.ones((*SIZE, 2), np.int8)}, {"names": np.array(["sky"], object), "S": IDS.astype(float)}
 
 PARSERS = {
     "png": Parser(PNGS, lambda file: is_image(read_image(file.read_bytes()).array)),
@@ -134,7 +136,10 @@ PARSERS = {
         read_list(file, file.parent)
     )),
     "offsets": Parser(OFFSETS, lambda file: read_offsets(file, SIZE).offset.shape == (*SIZE, 2)),
-    "mat": Parser([mat()], lambda file: read_offsets(file, SIZE).offset.shape == (*SIZE, 2)),
+    "mat": Parser([mat(SHIFTS)], lambda file: read_offsets(file, SIZE).offset.shape == (*SIZE, 2)),
+    "mat_labels": Parser([mat(STUFF), mat(STUFF, compressed=False)], lambda file: (
+        read_ids(file.read_bytes(), "stuff", OFFICIAL["coco_stuff"]).array.dtype == np.uint8
+    )),
     "instances": Parser([b"masks/0.png 24 0.9\nmasks/1.png 26 0.5\n"], lambda file: all(
         file.parent / name for name in read_instances(file)
     )),

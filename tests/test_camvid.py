@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from ovenet_jax.data import pipeline, prepare
-from ovenet_jax.data.labels import CAMVID, IGNORE
+from ovenet_jax.data.labels import IGNORE, OFFICIAL
 from ovenet_jax.errors import UserError
 from tests.camvid_tree import write, write_tree
 from tests.places import SHARED
@@ -192,4 +192,4 @@ def test_the_real_camvid_is_sound_and_complete(tmp_path):
         pixels += np.bincount(sample["label"].ravel(), minlength=256)
     assert (pixels[:11] > 0).all() and pixels[IGNORE] > 0
     assert pixels[:11].sum() + pixels[IGNORE] == pixels.sum()
-    assert pixels[CAMVID.names.index("road")] > pixels[CAMVID.names.index("pole")]
+    assert pixels[OFFICIAL["camvid"].names.index("road")] > pixels[OFFICIAL["camvid"].names.index("pole")]

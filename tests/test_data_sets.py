@@ -8,7 +8,7 @@ import pytest
 
 from configs import acdc, ade20k, cityscapes, coco_stuff, lip, pascal_context
 from ovenet_jax.data import pipeline
-from ovenet_jax.data.labels import COCO_STUFF, IGNORE
+from ovenet_jax.data.labels import IGNORE, OFFICIAL
 from ovenet_jax.errors import UserError
 from ovenet_jax.train import train
 from tests import trees
@@ -93,8 +93,8 @@ def test_coco_stuff_numbers_the_ids_that_occur(tmp_path):
     absent = [0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91]
     expected = {i: IGNORE if i in absent else i - 1 - sum(a < i for a in absent[1:]) for i in range(183)}
     np.testing.assert_array_equal(label, np.vectorize(expected.get)(ids))
-    assert expected[182] == 170 and COCO_STUFF.names[expected[92]] == "banner"
-    np.testing.assert_array_equal(COCO_STUFF.label_ids()[label], np.where(np.isin(ids, absent), 0, ids))
+    assert expected[182] == 170 and OFFICIAL["coco_stuff"].names[expected[92]] == "banner"
+    np.testing.assert_array_equal(OFFICIAL["coco_stuff"].label_ids()[label], np.where(np.isin(ids, absent), 0, ids))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_an_image_that_a_split_names_and_nobody_has_is_a_fault(tmp_path):
         pipeline.prepare(data)
     assert [line.strip().removeprefix(f"{root}/") for line in str(error.value).splitlines()[1:]] == [
         "imageLists/train.txt: no image images/COCO_train2014_000000000001",
-        "images/COCO_train2014_000000000004.jpg: no label annotations/COCO_train2014_000000000004.png",
+        "annotations/COCO_train2014_000000000004.mat: no MATLAB file of version 5 (.mat of versions 5 to 7, not 7.3)",
     ]
 
 

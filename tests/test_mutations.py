@@ -9,7 +9,7 @@ import pytest
 from tests.places import ROOT
 
 # Not PARSERS' own keys, which would bring all parsers into this process.
-PARSERS = ("png", "jpeg", "label", "any", "pth", "yaml", "list", "offsets", "mat", "instances")
+PARSERS = ("png", "jpeg", "label", "any", "pth", "yaml", "list", "offsets", "mat", "mat_labels", "instances")
 
 
 @pytest.mark.parametrize("parser", PARSERS)

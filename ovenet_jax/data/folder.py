@@ -3,13 +3,16 @@
 images/**      .jpg or .png, in any subfolders
 labels/**      PNGs of the same names in the same subfolders: one channel of label ids, or palette indices
 classes.yaml   classes: [{name: road, color: [128, 64, 128], ids: [7, 8]}, ...]
-               ignored: [0, 255]              label ids that belong to no class; may be left out, as the next line
+               ignored: [0, 255]              label ids that belong to no class; may be left out, as all below
                flip: [[left arm, right arm]]  classes that are swapped when an image is mirrored
+               image_end: _img                what follows on the common part of the names of images, and of labels
+               label_end: _gt
+               ignored_colors: [[0, 0, 0]]    labels hold colours, of which these belong to no class
 
 Splits are the subfolders images/train, images/val and images/test, or train/image and train/label, val/image etc., or
-the list files train.lst, val.lst and test.lst beside classes.yaml (see lists.py). Without any of these, all samples are
-in the split train, of which config.data selects parts: train_split="train[:90%]", eval_split="train[90%:]". The split
-test may have no labels.
+the list files train.lst, val.lst and test.lst beside classes.yaml (see lists.py), or train.txt, val.txt and test.txt
+with a name per line, without ends and suffix. Without any of these, all samples are in the split train, of which
+config.data selects parts: train_split="train[:90%]", eval_split="train[90%:]". The split test may have no labels.
 """
 
 from collections import Counter
@@ -19,9 +22,10 @@ from typing import Any
 import yaml
 
 from ovenet_jax.data import labels
+from ovenet_jax.data.encodings import LABEL_IDS
 from ovenet_jax.data.labels import Labels
+from ovenet_jax.data.layouts import OPENSEG, Folders, Layout, Splits, Tree, each
 from ovenet_jax.data.lists import SPLITS
-from ovenet_jax.data.trees import OPENSEG, Folders, Tree, each
 from ovenet_jax.errors import UserError
 
 NAME = "folder"
@@ -36,31 +40,33 @@ def tree(root: Path) -> Tree:
     Raises:
       UserError: no sound classes.yaml in it.
     """
-    listed = any((root / f"{split}.lst").is_file() for split in SPLITS)
+    classes, ends = _read(root / CLASSES)
     return Tree(
         name=NAME,
-        labels=read_classes(root / CLASSES),
-        layout=f"a folder with images/, labels/ and {CLASSES} in it",
-        splits=_splits(root),
-        official={},
-        lists=root if listed else None,
+        labels=classes,
+        root_is=f"a folder with images/, labels/ and {CLASSES} in it",
+        layouts=[Layout(_splits(root, ends))],
+        lists=root if any((root / f"{split}.lst").is_file() for split in SPLITS) else None,
         sample_name=lambda image: image.with_suffix("").as_posix().removeprefix("images/"),
     )
 
 
-def _splits(root: Path) -> dict[str, list[Folders]]:
-    images = root / "images"
-    found = each([split for split in SPLITS if (images / split).is_dir()], Folders("images/{}", "labels/{}"))
-    found = found or {split: pairs for split, pairs in OPENSEG.items() if (root / pairs[0].images).is_dir()}
+def _splits(root: Path, ends: dict[str, Any]) -> Splits:
+    images, found = root / "images", dict[str, list[Folders]]()
+    for parts in ({"images": "images/{split}", "labels": "labels/{split}"}, OPENSEG):
+        there = [split for split in SPLITS if (root / parts["images"].format(split=split)).is_dir()]
+        found = found or each({" ".join(there): parts | ends})
     beside = sorted(path.name for path in images.glob("[!.]*") if path.name not in SPLITS)
     odd = beside if found else [name for name in beside if name in LOOK_ALIKES]
     if odd:
         raise UserError(
             f"{images} has {', '.join(odd[:5])}, not a split; move all images into its subfolders {', '.join(SPLITS)}."
         )
-    if "test" in found and not (root / str(found["test"][0].labels)).is_dir():
-        found["test"] = [found["test"][0]._replace(labels=None)]
-    return found or {"train": [Folders("images", "labels")]}
+    if "test" in found and not (root / found["test"][0].labels).is_dir():
+        found["test"] = [found["test"][0]._replace(labels="")]
+    whole = {"images": "images", "labels": "labels", **ends}
+    named = " ".join(split for split in SPLITS if (root / f"{split}.txt").is_file())
+    return found or each({named: whole | {"keys": "{split}.txt"}} if named else {"train": whole})
 
 
 def read_classes(file: Path) -> Labels:
@@ -69,6 +75,11 @@ def read_classes(file: Path) -> Labels:
     Raises:
       UserError: it cannot be read, or does not describe any.
     """
+    return _read(file)[0]
+
+
+def _read(file: Path) -> tuple[Labels, dict[str, Any]]:
+    """The classes, and the parts of Folders that are in a classes.yaml."""
     try:
         text = file.read_bytes()
     except OSError as error:
@@ -80,21 +91,22 @@ def read_classes(file: Path) -> Labels:
     except Exception as error:  # whatever odd numbers and dates make the library raise
         raise UserError(f"{file}: no YAML ({_shortened(error)}).") from error
     try:
-        return labels.described(content)
+        classes = labels.described(content)
     except ValueError as error:
         raise UserError(f"{file}: {_shortened(error)}.") from error
+    image_end, label_end = (str(content.get(key, "")) for key in ("image_end", "label_end"))
+    encoding = LABEL_IDS if classes.ignored_colors is None else "colors"
+    return classes, {"image_end": image_end, "label_ends": {f"{label_end}.png": encoding}}
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without tags and aliases."""
+    """YAML without tags and aliases, and no key twice."""
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()
-        odd = getattr(event, "anchor", None) or getattr(event, "tag", None)
-        if odd:
-            line = event.start_mark.line + 1
-            raise ValueError(f"line {line}: the tag or anchor {odd!r}, which is not read")
-        return super().compose_node(parent, index)
+    def get_event(self) -> yaml.Event:
+        event = super().get_event()
+        if odd := getattr(event, "anchor", None) or getattr(event, "tag", None):
+            raise ValueError(f"line {event.start_mark.line + 1}: the tag or anchor {odd!r}, which is not read")
+        return event
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 IGNORE = 255
-KEYS = ("classes", "ignored", "void", "flip", "source")  # of a class table
+KEYS = ("classes", "ignored", "ignored_colors", "void", "flip", "source", "image_end", "label_end")  # of a class table
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Labels:
     names: K class names. colors: K RGB colours, 0 to 255. ids: for each class the label ids that the data set's
     files use for it. ignored_ids: label ids that belong to no class; they become IGNORE and never count.
     void_id: the label id that IGNORE becomes where label maps are written. flip_pairs: pairs of train ids that are
-    swapped when the image is mirrored, such as left and right arm.
+    swapped when the image is mirrored, such as left and right arm. ignored_colors: where files hold colours instead of
+    ids, those that belong to no class.
     """
 
     names: tuple[str, ...]
@@ -30,6 +31,7 @@ class Labels:
     ignored_ids: tuple[int, ...] = ()
     void_id: int = IGNORE
     flip_pairs: tuple[tuple[int, int], ...] = ()
+    ignored_colors: tuple[tuple[int, int, int], ...] | None = None
 
     def train_ids(self) -> np.ndarray:
         """Lookup table, uint8 [256]: label id -> train id, IGNORE for every id that belongs to no class."""
@@ -73,8 +75,9 @@ def described(content: object) -> Labels:
     """The classes that the content of a class table describes.
 
     classes: [{name, color: [red, green, blue], ids: [label id, ...]}, ...]. Optional are ignored: label ids that belong
-    to no class; void: the label id of ignored pixels in written label maps (by default the highest free one); flip:
-    pairs of names that are swapped when an image is mirrored; source: a text. Raises ValueError for any other.
+    to no class; ignored_colors: where labels are colours, those of no class; void: the label id of ignored pixels in
+    written maps (by default the highest free one); flip: pairs of names that are swapped when an image is mirrored;
+    source: a text. Raises ValueError for any other.
     """
     content = content if isinstance(content, dict) else {}
     rows = content.get("classes")
@@ -88,9 +91,7 @@ def described(content: object) -> Labels:
             raise ValueError(f"expected a class with name, color and ids, got {row!r}")
         if not isinstance(row["name"], str):
             raise ValueError(f"name {row['name']!r}: expected a text; put it in quotation marks")
-        color = _ids(row["color"], f"color of {row['name']}")
-        if len(color) != 3:
-            raise ValueError(f"color of {row['name']}: expected [red, green, blue], got {row['color']}")
+        color = _color(row["color"], f"color of {row['name']}")
         classes.append((row["name"], color, _ids(row["ids"], f"ids of {row['name']}")))
     names, colors, ids = zip(*classes, strict=True)
     ignored = _ids(content.get("ignored") or [], "ignored")
@@ -100,8 +101,12 @@ def described(content: object) -> Labels:
     mirrored = list(itertools.chain(*flip))
     if foreign := [name for name in mirrored if name not in names]:
         raise ValueError(f"flip: {foreign[0]!r} is not a class")
-    all_ids = [*itertools.chain(*ids), *ignored]
-    for what, values in (("name", names), ("id", all_ids), ("flipped class", mirrored)):
+    without = content.get("ignored_colors")
+    if not isinstance(without, list | None):
+        raise ValueError(f"ignored_colors: expected a list of colours, got {without!r}")
+    ignored_colors = None if without is None else tuple(_color(color, "ignored_colors") for color in without)
+    all_ids, all_colors = [*itertools.chain(*ids), *ignored], () if ignored_colors is None else colors + ignored_colors
+    for what, values in (("name", names), ("id", all_ids), ("color", all_colors), ("flipped class", mirrored)):
         if twice := [value for value, count in Counter(values).items() if count > 1]:
             raise ValueError(f"the {what} {twice[0]} is there twice")
     if any(not of_class for of_class in ids):
@@ -114,7 +119,15 @@ def described(content: object) -> Labels:
         raise ValueError(f"void: expected an id from 0 to 255 that belongs to no class, got {void!r}")
     if len(names) == 1:
         raise ValueError(f"{names[0]} is the only class; the background is a class, too: describe both")
-    return Labels(names, colors, ids, ignored, void, tuple((names.index(a), names.index(b)) for a, b in flip))
+    flip_pairs = tuple((names.index(a), names.index(b)) for a, b in flip)
+    return Labels(names, colors, ids, ignored, void, flip_pairs, ignored_colors)
+
+
+def _color(values: object, what: str) -> tuple[int, int, int]:
+    color = _ids(values, what)
+    if len(color) != 3:
+        raise ValueError(f"{what}: expected [red, green, blue], got {values}")
+    return color[0], color[1], color[2]
 
 
 def _ids(values: object, what: str) -> tuple[int, ...]:
@@ -123,16 +136,7 @@ def _ids(values: object, what: str) -> tuple[int, ...]:
     return tuple(values)
 
 
-def _official(name: str) -> Labels:
-    return described(json.loads((Path(__file__).parent / "class_tables" / f"{name}.json").read_bytes()))
-
-
-CAMVID = _official("camvid")
-CITYSCAPES = _official("cityscapes")
-ACDC = CITYSCAPES  # Sakaridis, Dai, Van Gool, "ACDC", ICCV 2021
-ADE20K = _official("ade20k")
-PASCAL_CONTEXT = _official("pascal_context")
-PASCAL_CONTEXT_60 = _official("pascal_context_60")
-LIP = _official("lip")
-COCO_STUFF = _official("coco_stuff")
-TOY_STREETS = _official("toy_streets")
+_TABLES = (Path(__file__).parent / "class_tables").glob("*.json")
+OFFICIAL = {path.stem: described(json.loads(path.read_bytes())) for path in _TABLES}  # by the names of data sets
+CITYSCAPES = OFFICIAL["acdc"] = OFFICIAL["cityscapes"]  # Sakaridis, Dai, Van Gool, "ACDC", ICCV 2021
+TOY_STREETS = OFFICIAL["toy_streets"]

@@ -7,6 +7,7 @@ Lines may end as on Windows, since no path can hold a carriage return. A path th
 leads out of the root by a link is reported as a fault, and so is every other malformed line.
 """
 
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from ovenet_jax.errors import UserError
@@ -20,9 +21,8 @@ def list_files(lists: Path) -> dict[str, Path]:
     Raises:
       UserError: there is none.
     """
-    names = {split: (f"{split}.lst", f"{split}List.txt", f"test{split}List.txt") for split in SPLITS}
-    files = [(split, lists / name) for split in SPLITS for name in reversed(names[split])]
-    found = {split: file for split, file in files if file.is_file()}
+    names = [(split, name) for split in SPLITS for name in (f"test{split}List.txt", f"{split}List.txt", f"{split}.lst")]
+    found = {split: lists / name for split, name in names if (lists / name).is_file()}
     if not found:
         first = ", ".join(f"{split}.lst" for split in SPLITS)
         raise UserError(f"config.data.lists: {lists} has none of {first}; set it to the folder that has them.")
@@ -30,7 +30,7 @@ def list_files(lists: Path) -> dict[str, Path]:
 
 
 def read_list(
-    file: Path, root: Path, folders: tuple[str, str] = ("", "")
+    file: Path, root: Path, folders: Sequence[str] = ("", "")
 ) -> tuple[list[tuple[Path, Path | None]], list[str]]:
     """(image, label or None) of each valid line, and one sentence for each fault. folders: those of images and labels
     under the root, below which paths begin that do not lead from the root to a file; "" for none."""
@@ -39,9 +39,7 @@ def read_list(
     pairs: list[tuple[Path, Path | None]] = []
     for number, columns in lines.items():
         paths = [
-            f"{folder}/{path}"
-            if folder and _fault_of(path, root) and not PurePath(path).is_relative_to(folder)
-            else path
+            next((found for found in (path, f"{folder}/{path}") if not _fault_of(found, root)), path)
             for path, folder in zip(columns[: 1 if images_alone else 2], folders, strict=False)
         ]
         odd = [fault for fault in (_fault_of(path, root) for path in paths) if fault]

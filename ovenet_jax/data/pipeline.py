@@ -25,7 +25,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from ovenet_jax import errors, files
-from ovenet_jax.data import augment, folder, image_folder, official, storage, toy_streets, trees, worker
+from ovenet_jax.data import augment, folder, image_folder, layouts, storage, toy_streets, trees, worker
 from ovenet_jax.data.inventory import digest_of
 from ovenet_jax.data.labels import TOY_STREETS, Labels
 from ovenet_jax.data.prepare import Builder, Sample, read_inventory, write_records
@@ -276,18 +276,18 @@ def _builder(data: ConfigDict) -> Builder:
         data_set = toy_streets.data_set()
     else:
         tree = _tree(data)
-        data_set = trees.find(tree, Path(data.root), Path(data.lists) if data.lists else None)
+        asked = re.findall(r"[a-z]\w*", " ".join(data.get(f"{use}_split", "") for use in ("train", "eval", "test")))
+        data_set = trees.find(tree, Path(data.root), Path(data.lists) if data.lists else None, asked)
     return Builder(data_set, Path(data.prepared), data.storage)
 
 
-def _tree(data: ConfigDict) -> trees.Tree:
+def _tree(data: ConfigDict) -> layouts.Tree:
     if data.name == folder.NAME:
         return folder.tree(Path(data.root))
-    for tree in official.TREES:
-        if tree.name == data.name:
-            return tree
-    known = ", ".join([toy_streets.NAME, *(tree.name for tree in official.TREES), folder.NAME])
-    raise errors.UserError(f"config.data.name = {data.name!r} is unknown; choose one of {known}.")
+    if data.name not in layouts.TREES:
+        known = ", ".join([toy_streets.NAME, *layouts.TREES, folder.NAME])
+        raise errors.UserError(f"config.data.name = {data.name!r} is unknown; choose one of {known}.")
+    return layouts.TREES[data.name]
 
 
 def _image_and_label(sample: dict) -> Batch:
@@ -306,22 +306,15 @@ def _running(dataset: grain.MapDataset, workers: int) -> Iterator[Iterator[dict]
         if workers:
             with _light_main_module():  # the first element of each worker shows that it has started
                 first = deque(itertools.islice(iterator, workers))
-            yield _own_memory(first, iterator)
+            yield map(_copied, itertools.chain((first.popleft() for _ in range(len(first))), iterator))
         else:
             yield iterator
     finally:
         iterator.close()
 
 
-def _own_memory(first: deque[dict], rest: Iterator[dict]) -> Iterator[dict]:
-    """Copies arrays out of the memory shared with a worker, which is freed at once."""
-    while first:
-        yield _copied(first.popleft())
-    for element in rest:
-        yield _copied(element)
-
-
 def _copied(element: dict) -> dict:
+    """With arrays of its own: memory that is shared with a worker is freed at once."""
     return {key: np.array(x) if isinstance(x, np.ndarray) else x for key, x in element.items()}
 
 

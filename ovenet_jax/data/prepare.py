@@ -14,20 +14,20 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
+import grain
 import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from ovenet_jax import errors, files
-from ovenet_jax.data import inventory, storage, walk
-from ovenet_jax.data.image_files import Read, oriented_like, read_image, read_label
+from ovenet_jax.data import encodings, inventory, storage, walk
+from ovenet_jax.data.image_files import Read, oriented_like, read_image
 from ovenet_jax.data.labels import Labels
 
 SHARD_BYTES = 2**26  # of the source files
@@ -42,31 +42,33 @@ class File(Protocol):
 
 
 class Sample(NamedTuple):
-    """One image file, its label file unless the split has none, and what else its record holds."""
+    """One image file, its label file unless the split has none, what else its record holds, and the label's
+    encoding."""
 
     name: str
     image: File
     label: File | None
     group: str = ""
+    encoding: str = encodings.LABEL_IDS
 
 
 class DataSet(NamedTuple):
     """What there is to prepare.
 
-    source: where it is, for people. unlabelled: the splits without labels. official: number of samples per split as
-    published. faults: one sentence for each that is known before files are read. digest: hash of everything the records
-    depend on. bytes_needed: disk space by storage form, computed when called. left_out: notes about other files.
+    source: where it is, for people. digest: hash of everything the records depend on. bytes_needed: disk space by
+    storage form, computed when called. unlabelled: the splits without labels. official: number of samples per split as
+    published. faults: one sentence for each that is known before files are read. left_out: notes about other files.
     """
 
     name: str
     source: str
     labels: Labels
     splits: Mapping[str, Sequence[Sample]]
-    unlabelled: frozenset[str]
-    official: Mapping[str, int]
-    faults: Sequence[str]
     digest: str
     bytes_needed: Callable[[], dict[str, int]]
+    unlabelled: frozenset[str] = frozenset()
+    official: Mapping[str, int] = MappingProxyType({})
+    faults: Sequence[str] = ()
     left_out: Sequence[walk.Note] = ()
 
 
@@ -120,8 +122,7 @@ class Builder(tfds.core.ShardBasedBuilder):
 
     def _records(self, split: str, samples: Sequence[Sample]) -> Iterator[tuple[int, dict]]:
         """Key and record of each sample; stops after the first fault, but checks all files."""
-        known_ids = self.data_set.labels.known_ids()
-        checked = _ahead(lambda sample: _check(sample, known_ids), samples)
+        checked = ahead(partial(_check, labels=self.data_set.labels), samples)
         bar = tqdm(checked, f"preparing {self.name} {split}", len(samples), unit=" samples", mininterval=1)
         for i, (sample, found) in enumerate(zip(samples, bar, strict=True)):
             self._faults += found.faults
@@ -157,23 +158,18 @@ class _Checked(NamedTuple):
     digest: str
 
 
-def _check(sample: Sample, known_ids: frozenset[int]) -> _Checked:
+def _check(sample: Sample, labels: Labels) -> _Checked:
     faults: list[str] = []
-    pixels = None
+    ids_of = partial(encodings.read_ids, encoding=sample.encoding, labels=labels)
     content = hashlib.sha256(repr((sample.name, sample.group)).encode())
     image = _read(sample.image, read_image, faults, content)
-    label = _read(sample.label, read_label, faults, content) if sample.label else None
+    label = _read(sample.label, ids_of, faults, content) if sample.label else None
     if image and label:
         label = oriented_like(label, image)
-    if label:
-        pixels = np.bincount(label.array.ravel(), minlength=256)
-        unknown = sorted(set(np.flatnonzero(pixels).tolist()) - known_ids)
-        if unknown:
-            values = ", ".join(map(str, unknown))
-            faults.append(f"{sample.label}: label values {values} are not in the class table")
-    if image and label and image.array.shape[:2] != label.array.shape:
         (h, w), (label_h, label_w) = image.array.shape[:2], label.array.shape
-        faults.append(f"{sample.label}: {label_w}x{label_h} pixels, but {Path(str(sample.image)).name} has {w}x{h}")
+        if (h, w) != (label_h, label_w):
+            faults.append(f"{sample.label}: {label_w}x{label_h} pixels, but {Path(str(sample.image)).name} has {w}x{h}")
+    pixels = np.bincount(label.array.ravel(), minlength=256) if label else None
     return _Checked(image, label, pixels, faults, content.hexdigest())
 
 
@@ -190,24 +186,18 @@ def _read(file: File, read: Callable[[bytes], Read], faults: list[str], content:
     return None
 
 
-def aligned_label(sample: Sample, read: Callable[[bytes], Read] = read_label) -> Read:
+def aligned_label(sample: Sample, read: Callable[[bytes], Read]) -> Read:
     """The label of a sample, as `read` reads it, turned as its image is. Raises OSError, ValueError: a file cannot be
     read."""
     assert sample.label
     return oriented_like(read(sample.label.read_bytes()), read_image(sample.image.read_bytes()))
 
 
-def _ahead(function: Callable, items: Sequence) -> Iterator:
+def ahead(function: Callable, items: Sequence) -> Iterator:
     """function(item) of all items in their order, computed by one thread per core, a few items ahead."""
     cores = os.cpu_count() or 1
-    with ThreadPoolExecutor(cores) as threads:
-        running: deque = deque()
-        for item in items:
-            running.append(threads.submit(function, item))
-            if len(running) > 2 * cores:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
+    options = grain.ReadOptions(num_threads=cores, prefetch_buffer_size=2 * cores)
+    return iter(grain.MapDataset.source(items).map(function).to_iter_dataset(options))
 
 
 # ---- all of them ----
@@ -236,14 +226,14 @@ def read_inventory(builder: Builder) -> dict:
       UserError: it is damaged.
     """
     file, data_set = Path(builder.data_dir) / REPORT, builder.data_set
-    names, known_ids = data_set.labels.names, data_set.labels.known_ids()
+    names = data_set.labels.names
     remedy = f"delete {file.parent}, and it is prepared anew"
     report = files.read_json(file, inventory.form_of(data_set.splits, data_set.unlabelled), remedy)
     if any(len(found.get("pixels", names)) != len(names) for found in report["splits"].values()):
         raise errors.UserError(f"{file} is damaged (it counts other classes); {remedy}.")
     without = [split for split, found in report["splits"].items() if not isinstance(found.get("digest"), str)]
     for split in without:
-        checked = _ahead(partial(_check, known_ids=known_ids), data_set.splits[split])
+        checked = ahead(partial(_check, labels=data_set.labels), data_set.splits[split])
         report["splits"][split]["digest"] = inventory.digest_of(found.digest for found in checked)
     if without:
         with contextlib.suppress(OSError):  # a read-only folder: computed every time
@@ -300,21 +290,18 @@ def _check_disk(builder: Builder) -> None:
     """
     prepared, needed = builder.prepared, builder.data_set.bytes_needed()
     free = shutil.disk_usage(prepared).free
-    forms = ", ".join(f"{form} {_gigabytes(count)}" for form, count in needed.items())
-    print(f"Preparing {builder.name} in {prepared}, where {_gigabytes(free)} are free; it takes: {forms}.")
+    forms = ", ".join(f"{form} {count / 1e9:.2f} GB" for form, count in needed.items())
+    print(f"Preparing {builder.name} in {prepared}, where {free / 1e9:.2f} GB are free; it takes: {forms}.")
     if needed[builder.form] > free:
         raise errors.UserError(
-            f"{prepared} has {_gigabytes(free)} free, but {builder.name} takes {_gigabytes(needed[builder.form])} "
+            f"{prepared} has {free / 1e9:.2f} GB free, but {builder.name} takes {needed[builder.form] / 1e9:.2f} GB "
             f"{builder.form}; free some, or choose another --config.data.prepared or --config.data.storage."
         )
 
 
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.2f} GB"
-
-
 def _refusal(faults: Sequence[str], source: str, file: Path) -> str:
     """Names the first faults and counts all; where there are more, they are all written into `file`."""
+    faults = list(dict.fromkeys(faults))  # splits may share files
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
     everywhere = ""
     if len(faults) > errors.FAULTS_SHOWN:

@@ -24,9 +24,6 @@ def data_set(size: tuple[int, int] = SIZE, counts: dict[str, int] = COUNTS) -> p
         source=NAME,
         labels=TOY_STREETS,
         splits={split: [_sample(split, i, size) for i in range(count)] for split, count in counts.items()},
-        unlabelled=frozenset(),
-        official={},
-        faults=(),
         digest=prepare.digest(DRAWING, SEED, size, sorted(counts.items())),
         bytes_needed=lambda: storage.bytes_needed(scenes),
     )

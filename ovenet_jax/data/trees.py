@@ -1,125 +1,109 @@
 """Finds the samples of a data set: in pairs of folders, as a download unpacks, or by list files."""
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path, PurePath
-from typing import NamedTuple
 
-from ovenet_jax.data import image_files, storage
-from ovenet_jax.data.labels import Labels
-from ovenet_jax.data.lists import SPLITS, list_files, read_lines, read_list
-from ovenet_jax.data.prepare import DataSet, Sample, digest
+from ovenet_jax.data import image_files, lists, storage
+from ovenet_jax.data.encodings import ENCODINGS, LABEL_IDS
+from ovenet_jax.data.layouts import Folders, Layout, Tree
+from ovenet_jax.data.prepare import DataSet, Sample, ahead, digest
 from ovenet_jax.data.walk import Note, counted, said, walk
 from ovenet_jax.errors import UserError
 
-
-class Folders(NamedTuple):
-    """Two folders under the root whose files, also in subfolders, belong together: <key><image_end>.jpg or .png, and
-    <key><label_end>.png.
-
-    labels: None if there are only images. group: stored with each sample. keys: a text file with a key per line, which
-    chooses and orders; the other files of both folders are not read.
-    """
-
-    images: str
-    labels: str | None
-    image_end: str = ""
-    label_end: str = ""
-    group: str = ""
-    keys: str = ""
+_Found = tuple[list[Sample], list[str], list[Note]]  # one sentence for each fault, notes about other files
 
 
-def each(splits: Sequence[str], *folders: Folders) -> dict[str, list[Folders]]:
-    """The folders of these splits, each of which has its name in place of {}."""
-    return {
-        split: [Folders._make(part and part.format(split) for part in pair) for pair in folders] for split in splits
-    }
-
-
-OPENSEG = each(SPLITS, Folders("{}/image", "{}/label"))  # its layout of any data set
-
-
-class Tree(NamedTuple):
-    """The layout of a data set under its root.
-
-    layout: description of the root for error messages. splits: the folders of each split; one without labels may be
-    missing. official: number of samples per split as published. lists: a folder of list files that come with it.
-    listed_in: folders of images and labels, below which paths in its list files begin. sample_name: from an image's
-    path under the root; names must be unique.
-    """
-
-    name: str
-    labels: Labels
-    layout: str
-    splits: Mapping[str, Sequence[Folders]]
-    official: Mapping[str, int]
-    lists: Path | None = None
-    listed_in: tuple[str, str] = ("", "")
-    sample_name: Callable[[PurePath], str] = lambda path: path.stem
-
-
-_Files = tuple[Path, Path | None, str]  # an image, its label and its group
-_Found = tuple[list[_Files], list[str], list[Note]]  # one sentence for each fault, notes about other files
-
-
-def find(tree: Tree, root: Path, lists: Path | None = None) -> DataSet:
-    """The samples under `root`, by the list files in the folder `lists` if that is given; splits are then those with
-    a list file.
+def find(tree: Tree, root: Path, listed: Path | None = None, asked: Collection[str] = ()) -> DataSet:
+    """The samples under `root`, by the list files in the folder `listed` if that is given; splits are then those with
+    a list file. asked: splits that are read, too, if the data set has them.
 
     Raises:
-      UserError: no such root, or no list file in `lists`. Other problems are collected in DataSet.faults.
+      UserError: no such root, nothing of the data set in it, or no list file in `listed`. Other problems are collected
+        in DataSet.faults.
     """
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder; data.root must be {tree.layout}")
-    folders, lists = _present(tree, root), lists or tree.lists
-    if lists is None:
-        found = {split: _paired(pairs, root) for split, pairs in folders.items()}
-        unlabelled = {split for split, pairs in folders.items() if pairs[0].labels is None}
+    layout, listed = _layout(tree, root), listed or tree.lists
+    if listed is None:
+        folders = {split: pairs for split, pairs in layout.splits.items() if split in (*lists.SPLITS, *asked)}
+        if not _there(chain(*folders.values()), root):
+            wanted = layout.splits["train"][0].images
+            raise UserError(f"{root}: there is no {wanted} in it; data.root must be {tree.root_is}")
+        needed = {split: pairs for split, pairs in folders.items() if pairs[0].labels or _there(pairs, root)}
+        found = {split: _paired(pairs, root, tree) for split, pairs in needed.items()}
     else:
-        group_of = {root / pair.images: pair.group for pairs in tree.splits.values() for pair in pairs}
-        found = {split: _listed(file, root, tree.listed_in, group_of) for split, file in list_files(lists).items()}
-        if tree.official and "val" not in tree.splits and "val" in found and "test" not in found:
+        found = {split: _listed(file, root, tree, layout) for split, file in lists.list_files(listed).items()}
+        if layout.official and "val" not in layout.official and "val" in found and "test" not in found:
             found["test"] = found.pop("val")  # as HRNet calls COCO-Stuff's
-        unlabelled = {
-            split for split, (files, *_) in found.items() if files and not any(label for _, label, _ in files)
-        }
     left_out = [note for *_, notes in found.values() for note in notes]
-    found = {split: of_split for split, of_split in found.items() if of_split[0] or of_split[1]}
-    every = [files for of_split, *_ in found.values() for files in of_split]
+    splits = {split: samples for split, (samples, faults, _) in found.items() if samples or faults}
+    every = list(chain(*splits.values()))
     faults = [fault for _, odd, _ in found.values() for fault in odd]
-    names = {image: tree.sample_name(image.relative_to(root)) for image, *_ in every}
     first: dict[str, Path] = {}
-    for image, name in names.items():
-        other = first.setdefault(name, image)
+    for sample in every:
+        image, *_ = _paths(sample)
+        other = first.setdefault(sample.name, image)
         if other != image:
             faults.append(f"{image}: {other.relative_to(root)} has the same name")
-    stats = [(str(path.relative_to(root)), *_size_and_time(path)) for files in every for path in _paths(files)]
-    counts = {split: len(files) for split, (files, *_) in found.items()}
+    stats = [(str(path.relative_to(root)), *_size_and_time(path)) for sample in every for path in _paths(sample)]
+    counts = {split: len(samples) for split, samples in splits.items()}
+    encodings = sorted({sample.encoding for sample in every if sample.label} - {LABEL_IDS})
+    meanings = [(name, sorted(ENCODINGS[name].ids(tree.labels).items())) for name in encodings]
     return DataSet(
         name=tree.name,
         source=str(root),
         labels=tree.labels,
-        splits={
-            split: [Sample(names[files[0]], *files) for files in of_split] for split, (of_split, *_) in found.items()
-        },
-        unlabelled=frozenset(unlabelled) & found.keys(),
-        official=tree.official,
+        splits=splits,
+        unlabelled=frozenset(split for split, samples in splits.items() if not any(x.label for x in samples)),
+        official=layout.official,
         faults=faults,
-        digest=digest(tree.labels.ids, tree.labels.ignored_ids, counts, stats, faults),
+        digest=digest(tree.labels.ids, tree.labels.ignored_ids, counts, stats, faults, *meanings),
         bytes_needed=cache(partial(_bytes_needed, every)),
         left_out=left_out,
     )
 
 
-def _listed(file: Path, root: Path, folders: tuple[str, str], group_of: Mapping[Path, str]) -> _Found:
-    pairs, faults = read_list(file, root, folders)
-    groups = [next((group_of[f] for f in image.parents if f in group_of), "") for image, _ in pairs]
-    return [(*pair, group) for pair, group in zip(pairs, groups, strict=True)], faults, []
+def _layout(tree: Tree, root: Path) -> Layout:
+    """The layout of which most folders are there.
+
+    Raises:
+      UserError: no such root, or it is known to be something else.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; data.root must be {tree.root_is}")
+    for name, other in tree.others.items():
+        if (root / name).exists():
+            raise UserError(f"{root} is {other}; data.root must be {tree.root_is}")
+    return max(tree.layouts, key=lambda layout: _there(chain(*layout.splits.values()), root))
 
 
-def _paths(files: _Files) -> list[Path]:
-    return [path for path in files[:2] if path]
+def _there(pairs: Iterable[Folders], root: Path) -> int:
+    """How many of these folders are there."""
+    return sum((root / folder).exists() for folder in {folder for pair in pairs for folder in pair[:2] if folder})
+
+
+def _listed(file: Path, root: Path, tree: Tree, layout: Layout) -> _Found:
+    pairs = list(chain(*layout.splits.values()))
+    found, faults = lists.read_list(file, root, tree.listed_in)
+    samples = []
+    for image, label in found:
+        pair = next((x for x in pairs if root / x.images in image.parents), pairs[0]._replace(group=""))
+        samples.append(_sample(image, label, pair, root, tree))
+    return samples, faults, []
+
+
+def _sample(image: Path, label: Path | None, pair: Folders, root: Path, tree: Tree) -> Sample:
+    encoding = next((x for end, x in pair.label_ends.items() if label and _name(label).endswith(end)), LABEL_IDS)
+    return Sample(tree.sample_name(image.relative_to(root)), image, label, pair.group, encoding)
+
+
+def _name(path: PurePath) -> str:
+    """The path, its suffix in small letters."""
+    return path.with_suffix(path.suffix.lower()).as_posix()
+
+
+def _paths(sample: Sample) -> list[Path]:
+    return [Path(str(file)) for file in (sample.image, sample.label) if file]
 
 
 def _size_and_time(file: Path) -> tuple[int, int]:
@@ -130,75 +114,71 @@ def _size_and_time(file: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def _bytes_needed(samples: Sequence[_Files]) -> dict[str, int]:
+def _bytes_needed(samples: Sequence[Sample]) -> dict[str, int]:
     """Disk space that each storage form takes."""
-    with ThreadPoolExecutor() as threads:
-        sizes = list(threads.map(lambda files: image_files.image_size(files[0]), samples))
+    sizes = ahead(image_files.image_size, [_paths(sample)[0] for sample in samples])
     return storage.bytes_needed(
-        (sum(_size_and_time(path)[0] for path in _paths(files)), size, files[1] is not None)
-        for files, size in zip(samples, sizes, strict=True)
+        (sum(_size_and_time(path)[0] for path in _paths(sample)), size, sample.label is not None)
+        for sample, size in zip(samples, sizes, strict=True)
     )
 
 
 # ---- pairs of folders ----
 
 
-def _present(tree: Tree, root: Path) -> dict[str, Sequence[Folders]]:
-    """The splits that the root should have: in openseg's layout where that is found, else in the data set's own."""
-    labelled = [split for split, pairs in tree.splits.items() if pairs[0].labels]
-    present = {
-        split: pairs
-        for split, pairs in tree.splits.items()
-        if split in labelled or any((root / pair.images).is_dir() for pair in pairs)
-    }
-    if tree.official and (root / "train/image").is_dir():
-        present |= {split: OPENSEG[there] for split, there in zip(labelled, OPENSEG, strict=False)}
-    return present
-
-
-def _paired(pairs: Sequence[Folders], root: Path) -> _Found:
+def _paired(pairs: Sequence[Folders], root: Path, tree: Tree) -> _Found:
     """Of several pairs of folders, as of ACDC's conditions, those of which nothing is there are left out."""
-    there = [pair for pair in pairs if any((root / folder).exists() for folder in pair[:2] if folder)]
-    files, faults, left_out = zip(*(_pair(pair, root) for pair in there or pairs), strict=True)
+    there = [pair for pair in pairs if _there([pair], root)]
+    samples, faults, left_out = zip(*(_pair(pair, root, tree) for pair in there or pairs), strict=True)
     absent = [("folders are not there and left out", str(root / pair.images)) for pair in pairs if pair not in there]
-    return sum(files, []), sum(faults, []), sum(left_out, absent if there else [])
+    return sum(samples, []), sum(faults, []), sum(left_out, absent if there else [])
 
 
-def _pair(pair: Folders, root: Path) -> _Found:
+def _pair(pair: Folders, root: Path, tree: Tree) -> _Found:
     folders = [root / folder for folder in (pair.images, pair.labels) if folder]
     missing = [f"{folder}: no such folder" for folder in folders if not folder.is_dir()]
     if missing:
         return [], missing, []
-    images, left_out = _files(folders[0], pair.image_end, image_files.IMAGE_SUFFIXES)
-    labels, others = _files(folders[1], pair.label_end, (".png",)) if pair.labels else ([], [])
-    left_out += [note for note in others if PurePath(note[1]).stem.endswith(pair.label_end)]
+    images, left_out = walk(folders[0], image_files.IMAGE_SUFFIXES, pair.image_end)
+    label_of, others = _labels(folders[1], pair.label_ends) if pair.labels else ({}, [])
+    left_out += others
     if not (images or pair.labels):
         return [], [], [*left_out, ("folders are empty and left out", str(folders[0]))]
     empty = [] if images else [f"{folders[0]}: no image in this folder"]
-    if pair.labels and not labels:
-        empty.append(f"{folders[1]}: no label PNG in this folder")
+    if pair.labels and not label_of:
+        empty.append(f"{folders[1]}: no label *{' or *'.join(pair.label_ends)} in this folder")
     if empty:
         return [], empty + said(counted(left_out)), []
-    label_of, image_of = dict(labels), dict(reversed(images))
-    faults = [f"{path}: a second image beside {image_of[key].name}" for key, path in images if image_of[key] != path]
-    keys = sorted(image_of)
+    image_of: dict[str, Path] = {}
+    faults = []
+    for path in images:
+        key = path.relative_to(folders[0]).with_suffix("").as_posix().removesuffix(pair.image_end)
+        if image_of.setdefault(key, path) != path:
+            faults.append(f"{path}: a second image beside {image_of[key].name}")
+    keys, no_image = sorted(image_of), f"no image {pair.images}"
     if pair.keys:
-        left_out, (lines, odd) = [], read_lines(root / pair.keys)
-        named = [columns[0] for columns in lines.values()]
-        keys = [key for key in named if key in image_of]
-        label_of = {key: label_of[key] for key in keys if key in label_of}
-        image = f"{root / pair.keys}: no image {pair.images}"
-        faults += odd + [f"{image}/{key}{pair.image_end}" for key in named if key not in image_of]
-    if pair.labels:
-        no_image, no_label = f"no image {pair.images}", f"no label {pair.labels}"
-        faults += [f"{image_of[key]}: {no_label}/{key}{pair.label_end}.png" for key in keys if key not in label_of]
+        left_out, (lines, odd) = [], lists.read_lines(root / pair.keys)
+        keys = [columns[0] for columns in lines.values()]
+        faults += odd + [f"{root / pair.keys}: {no_image}/{key}{pair.image_end}" for key in keys if key not in image_of]
+    elif pair.labels:
         faults += [f"{label_of[key]}: {no_image}/{key}{pair.image_end}" for key in label_of.keys() - image_of]
+    keys = [key for key in keys if key in image_of]
+    if pair.labels:
+        label = " or ".join(pair.label_ends)
+        faults += [f"{image_of[key]}: no label {pair.labels}/{key}{label}" for key in keys if key not in label_of]
         keys = [key for key in keys if key in label_of]
-    return [(image_of[key], label_of.get(key), pair.group) for key in keys], sorted(faults), left_out
+    samples = [_sample(image_of[key], label_of.get(key), pair, root, tree) for key in keys]
+    return samples, sorted(faults), left_out
 
 
-def _files(folder: Path, end: str, suffixes: Sequence[str]) -> tuple[list[tuple[str, Path]], list[Note]]:
-    """Key and path of each file, and notes about the others."""
-    found, left_out = walk(folder, suffixes, end)
-    keys = [path.relative_to(folder).with_suffix("").as_posix().removesuffix(end) for path in found]
-    return list(zip(keys, found, strict=True)), left_out
+def _labels(folder: Path, ends: Mapping[str, str]) -> tuple[dict[str, Path], list[Note]]:
+    """The label of each key, which ends in one of `ends`, the first if there are several; and notes on labels of other
+    suffixes."""
+    found, others = walk(folder, [PurePath(f"*{end}").suffix for end in ends])
+    names = {_name(path.relative_to(folder)): path for path in found}
+    label_of: dict[str, Path] = {}
+    for end in ends:
+        of_end = [name for name in names if name.endswith(end)]
+        label_of = {name.removesuffix(end): names.pop(name) for name in of_end} | label_of
+    stems = tuple(end.rpartition(".")[0] for end in ends)
+    return label_of, [note for note in others if PurePath(note[1]).stem.endswith(stems)]

@@ -13,8 +13,8 @@ import cv2
 from tqdm import tqdm
 
 from ovenet_jax import errors, files
+from ovenet_jax.data.encodings import LABEL_IDS, TRAIN_IDS
 from ovenet_jax.errors import EXIT_DONE, EXIT_INCOMPLETE, UserError, listed
-from ovenet_jax.segfix.label_maps import LABEL_IDS, TRAIN_IDS
 
 CORES = os.cpu_count() or 1
 

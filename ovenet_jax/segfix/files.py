@@ -25,7 +25,8 @@ from scipy import io
 
 from ovenet_jax import files
 from ovenet_jax.data.image_files import decode_label, read_header, write_picture
-from ovenet_jax.segfix import ground_truth, mat_file
+from ovenet_jax.data.mat_file import read_array
+from ovenet_jax.segfix import ground_truth
 
 OFFSET_SUFFIXES = (".png", ".mat")
 MAX_OFFSET = 2**15  # pixels
@@ -101,7 +102,7 @@ def _png_offsets(data: bytes, size: tuple[int, int]) -> Offsets:
 
 def _mat_offset(data: bytes, size: tuple[int, int]) -> np.ndarray:
     """Integers or float32 [H, W, 2], in MATLAB's order."""
-    offset = mat_file.read_array(data, "mat", (*size, 2))
+    offset = read_array(data, "mat", (*size, 2))
     if not (offset.min(initial=0) >= -MAX_OFFSET and offset.max(initial=0) <= MAX_OFFSET):  # nan is neither
         raise ValueError(f"its field 'mat' has values beyond {MAX_OFFSET} pixels, or none")
     if offset.dtype.kind == "f":

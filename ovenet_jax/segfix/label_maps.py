@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -9,13 +10,14 @@ import cv2
 import numpy as np
 
 from ovenet_jax.data import folder, image_files
+from ovenet_jax.data.encodings import LABEL_IDS, read_ids
 from ovenet_jax.data.labels import IGNORE, Labels, numbered
+from ovenet_jax.data.layouts import TREES
 from ovenet_jax.data.walk import counted, said, walk
 from ovenet_jax.errors import UserError
 from ovenet_jax.files import at_home
 from ovenet_jax.segfix.files import named
 
-LABEL_IDS, TRAIN_IDS = "label_ids", "train_ids"
 KINDS = (".png", ".mat", ".txt")  # of files that may share a folder and are not reported
 
 
@@ -30,15 +32,15 @@ class Meaning(NamedTuple):
     ends: tuple[str, str, str] = ("", "", "")
 
     @property
-    def _table(self) -> Labels:
+    def _held(self) -> Labels:
         """The classes, with the ids that maps hold as their label ids."""
-        if self.classes and self.ids == LABEL_IDS:
-            return self.classes
-        return numbered(len(self.classes.names) if self.classes else IGNORE)
+        in_label_ids = self.classes if self.ids == LABEL_IDS else None
+        held = in_label_ids or numbered(len(self.classes.names) if self.classes else IGNORE)
+        return replace(held, ignored_ids=(*held.ignored_ids, IGNORE))
 
     def to_numbers(self) -> np.ndarray:
         """Lookup table uint8 [256] from ids to train ids, IGNORE for those of no class."""
-        return self._table.train_ids()
+        return self._held.train_ids()
 
     def read(self, path: Path) -> np.ndarray:
         """The label map `path` as train ids, uint8 [H, W]. Raises what `read_ids` does."""
@@ -48,13 +50,7 @@ class Meaning(NamedTuple):
         """The label map `path`, uint8 [H, W]. Raises ValueError: it is no label map, or holds ids that are not in the
         class table; OSError: it cannot be read."""
         with named(path):
-            label = image_files.read_label(path.read_bytes()).array
-            occurring = np.flatnonzero(np.bincount(label.ravel())).tolist()
-            unknown = sorted({*occurring} - self._table.known_ids() - {IGNORE})
-            if unknown:
-                values = ", ".join(map(str, unknown))
-                raise ValueError(f"values {values} are not among the {self.ids} of the class table")
-        return label
+            return read_ids(path.read_bytes(), LABEL_IDS, self._held).array
 
 
 def meaning_of(data_set: str | None, ids: str) -> Meaning:
@@ -64,15 +60,12 @@ def meaning_of(data_set: str | None, ids: str) -> Meaning:
         return Meaning()
     if data_set.endswith(".yaml"):
         return Meaning(folder.read_classes(Path(at_home(data_set))), ids)
-    from ovenet_jax.data.official import TREES  # which is slow to import
-
-    tree = next((tree for tree in TREES if tree.name == data_set), None)
-    if tree is None:
-        known = ", ".join(tree.name for tree in TREES)
-        raise UserError(f"--dataset={data_set} is unknown; choose one of {known}, or give a classes.yaml.")
-    first = next(iter(tree.splits.values()))[0]
-    ends = first.image_end, first.label_end, first.label_end.replace("labelIds", "instanceIds")
-    return Meaning(tree.labels, ids, ends)
+    if data_set not in TREES:
+        raise UserError(f"--dataset={data_set} is unknown; choose one of {', '.join(TREES)}, or give a classes.yaml.")
+    tree = TREES[data_set]
+    first = tree.layouts[0].splits["train"][0]
+    label_end = next(iter(first.label_ends)).removesuffix(".png")
+    return Meaning(tree.labels, ids, (first.image_end, label_end, label_end.replace("labelIds", "instanceIds")))
 
 
 def read_instance_ids(path: Path) -> np.ndarray:

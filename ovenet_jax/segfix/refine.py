@@ -20,11 +20,12 @@ import cv2
 import numpy as np
 
 from ovenet_jax import errors, files, tables
+from ovenet_jax.data.encodings import LABEL_IDS
 from ovenet_jax.data.image_files import write_picture
 from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.segfix import command, instances
 from ovenet_jax.segfix.files import OFFSET_SUFFIXES, read_offsets
-from ovenet_jax.segfix.label_maps import LABEL_IDS, files_by_name, meaning_of, partners, read_instance_ids
+from ovenet_jax.segfix.label_maps import files_by_name, meaning_of, partners, read_instance_ids
 from ovenet_jax.segfix.scores import Scores, no_scores, scores_of, table
 from ovenet_jax.segfix.shift import SURE, Shift, refined_ids, refined_mask, seeds_where_sure, shift_by
 

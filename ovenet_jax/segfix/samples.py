@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from ovenet_jax import errors, files
-from ovenet_jax.data import pipeline, prepare
+from ovenet_jax.data import encodings, pipeline, prepare
 from ovenet_jax.data.labels import IGNORE, Labels
 from ovenet_jax.segfix import command, ground_truth, label_maps
 from ovenet_jax.segfix.files import named, read_ground_truth, write_ground_truth
@@ -43,7 +43,9 @@ def prepare_samples(samples: Sequence[prepare.Sample], classes: Labels, regions:
 
 
 def _of_classes(sample: prepare.Sample, classes: Labels, *how: Any) -> GroundTruth:
-    return ground_truth.of_classes(cv2.LUT(prepare.aligned_label(sample).array, classes.train_ids()), *how)
+    ids_of = partial(encodings.read_ids, encoding=sample.encoding, labels=classes)
+    ids = prepare.aligned_label(sample, ids_of).array
+    return ground_truth.of_classes(cv2.LUT(ids, classes.train_ids()), *how)
 
 
 def _of_instances(sample: prepare.Sample, classes: Labels, *how: Any) -> GroundTruth:

@@ -6,7 +6,7 @@ import pytest
 
 from configs import acdc
 from ovenet_jax.data import pipeline
-from ovenet_jax.data.labels import ACDC
+from ovenet_jax.data.labels import OFFICIAL
 from ovenet_jax.errors import UserError
 from tests import trees
 
@@ -26,7 +26,7 @@ def test_every_sample_says_its_condition(prepared, workers):
     assert [sample["group"] for sample in found] == list(trees.CONDITIONS)
     assert [sample["name"] for sample in found] == [f"GOPR0{i}75_frame_000043_rgb_anon" for i in range(4)]
     for sample in found:
-        np.testing.assert_array_equal(sample["label"], ACDC.train_ids()[trees.ids(trees.SIZE, range(34))])
+        np.testing.assert_array_equal(sample["label"], OFFICIAL["acdc"].train_ids()[trees.ids(trees.SIZE, range(34))])
 
 
 def test_reference_images_are_left_out_and_the_test_split_has_no_labels(prepared):
@@ -62,4 +62,4 @@ def test_acdc_trains_as_published():
         assert (config.optimizer.rate, config.optimizer.weight_decay) == (0.01, 5e-4)
         assert (config.batch_size, config.steps) == (10, 484 * 160)
         assert not config.loss.ohem.on
-        assert len(config.loss.class_weights) == config.model.num_classes == len(ACDC.names)
+        assert len(config.loss.class_weights) == config.model.num_classes == len(OFFICIAL["acdc"].names)

@@ -5,7 +5,7 @@ import pytest
 
 from configs import ade20k
 from ovenet_jax.data import pipeline
-from ovenet_jax.data.labels import ADE20K, IGNORE
+from ovenet_jax.data.labels import IGNORE, OFFICIAL
 from ovenet_jax.errors import UserError
 from tests import trees
 from tests.camvid_tree import write
@@ -44,10 +44,26 @@ def test_an_id_beyond_150_is_named(tmp_path):
         pipeline.prepare(data)
 
 
-def test_a_root_of_neither_tree_is_answered_with_the_folders_missing(tmp_path):
+def test_a_root_of_neither_tree_is_answered_with_the_layout_once(tmp_path):
     data = trees.write_ade20k(tmp_path)
     data.root = str(tmp_path)
-    with pytest.raises(UserError, match="images/training: no such folder"):
+    with pytest.raises(UserError) as error:
+        pipeline.prepare(data)
+    assert str(error.value).startswith(
+        f"{tmp_path}: there is no images/training in it; data.root must be the folder of"
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["index_ade20k.pkl", "ADE20K_2021_17_01/index_ade20k.pkl", "images/ADE/training/a.jpg"]
+)
+def test_the_full_release_is_named_for_what_it_is_and_not_read(tmp_path, name):
+    data = trees.write_ade20k(tmp_path)
+    (Path(data.root) / name).parent.mkdir(parents=True, exist_ok=True)
+    (Path(data.root) / name).write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
+    with pytest.raises(
+        UserError, match="ADE20K's full release, whose labels are objects and their parts, not the chal"
+    ):
         pipeline.prepare(data)
 
 
@@ -61,4 +77,4 @@ def test_ade20k_trains_as_published(variant, batch_size, scale_factor):
     assert (config.batch_size, config.augment.scale_factor) == (batch_size, scale_factor)
     assert config.steps == 120 * (20_210 // batch_size)
     assert config.loss.ohem.on and not config.loss.class_weights
-    assert config.model.num_classes == len(ADE20K.names)
+    assert config.model.num_classes == len(OFFICIAL["ade20k"].names)

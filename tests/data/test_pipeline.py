@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from configs import common, lip
 from ovenet_jax.data import pipeline, storage
 from ovenet_jax.data.augment import RandomBrightness, RandomFlip, RandomScaleCrop, resize_short_side
-from ovenet_jax.data.labels import ADE20K, CAMVID, IGNORE, LIP, TOY_STREETS
+from ovenet_jax.data.labels import IGNORE, OFFICIAL, TOY_STREETS
 from ovenet_jax.data.pipeline import Source, samples, train_batches
 from ovenet_jax.errors import UserError, cause_of
 from tests.camvid_tree import write_tree
@@ -147,7 +147,7 @@ def test_a_batch_that_cannot_be_split_over_the_processes_is_refused(source):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_damaged_record_is_named(workers):
     records = [{"image": b"no image", "label": b"", "name": b"frame_0815", "group": b""}]
-    damaged = Source(records, CAMVID, Path("prepared/camvid"))
+    damaged = Source(records, OFFICIAL["camvid"], Path("prepared/camvid"))
     message = r"frame_0815 in prepared/camvid is damaged \(does not decode as an image\); delete that folder"
     with pytest.raises(UserError, match=message):
         take(1, damaged, workers=workers, batch_size=1)
@@ -161,7 +161,7 @@ def test_an_unreadable_record_is_named_by_its_place(source):
             raise RuntimeError("hash mismatch")
 
     with pytest.raises(UserError, match=r"record 3 in .* is damaged \(hash mismatch\)"):
-        Source(Unreadable(), CAMVID, source.folder)[3]
+        Source(Unreadable(), OFFICIAL["camvid"], source.folder)[3]
 
 
 def test_a_source_can_be_pickled(source):
@@ -178,7 +178,7 @@ def test_an_unknown_data_set_is_refused_with_the_known_ones():
 
 
 def test_the_classes_of_a_data_set_are_known_before_it_is_prepared():
-    assert pipeline.classes(ConfigDict({"name": "ade20k", "root": "nowhere"})) is ADE20K
+    assert pipeline.classes(ConfigDict({"name": "ade20k", "root": "nowhere"})) is OFFICIAL["ade20k"]
     assert pipeline.classes(ConfigDict({"name": "toy_streets"})) is TOY_STREETS
 
 
@@ -193,17 +193,17 @@ def test_an_unknown_split_is_refused_with_the_known_ones(tmp_path):
 def test_augmentations_follow_the_config():
     settings = common.base_config("").augment
     settings.base_size, settings.crop = 480, (360, 480)
-    assert pipeline.augmentations(settings, CAMVID) == [RandomScaleCrop(480, (360, 480), 16), RandomFlip()]
+    assert pipeline.augmentations(settings, OFFICIAL["camvid"]) == [RandomScaleCrop(480, (360, 480), 16), RandomFlip()]
     settings.brightness, settings.short_side, settings.rare_class_crops = 10, 520, 0.25
     crop = RandomScaleCrop(480, (360, 480), 16, short_side=520, rare_class_crops=0.25)
-    assert pipeline.augmentations(settings, CAMVID) == [crop, RandomBrightness(10, 0.5), RandomFlip()]
+    assert pipeline.augmentations(settings, OFFICIAL["camvid"]) == [crop, RandomBrightness(10, 0.5), RandomFlip()]
 
 
 def test_images_of_lip_are_mirrored_with_their_classes_and_then_resized():
     settings = lip.get_config().augment
     crop = RandomScaleCrop(473, (473, 473), 11, resize=(473, 473))
     flip = RandomFlip(((14, 15), (16, 17), (18, 19)))
-    assert pipeline.augmentations(settings, LIP) == [flip, crop]
+    assert pipeline.augmentations(settings, OFFICIAL["lip"]) == [flip, crop]
 
 
 HEAVY = ("jax", "jaxlib", "flax", "tensorflow")
@@ -274,7 +274,7 @@ import sys
 for name in ("jax", "jaxlib", "flax"):
     sys.modules[name] = None
 from ml_collections import ConfigDict
-from ovenet_jax.data import augment, labels, official, pipeline, prepare, storage, street_scene, toy_streets, worker
+from ovenet_jax.data import augment, labels, layouts, pipeline, prepare, storage, street_scene, toy_streets, worker
 data = ConfigDict({data.to_dict()!r})
 pipeline.prepare(data)
 with pipeline.train_batches(pipeline.open_split(data, "train"), [], batch_size=2, seed=0, first_step=0) as batches:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from ovenet_jax.data import official, pipeline, prepare
+from ovenet_jax.data import layouts, pipeline, prepare
 from ovenet_jax.data.inventory import as_text
 from ovenet_jax.errors import UserError
 from tests import trees
@@ -246,8 +246,8 @@ def test_a_damaged_inventory_gets_one_sentence(data, damage):
 @pytest.mark.parametrize("name", ["/tmp/victim", "../../victim", "a/../../b"])
 def test_a_record_whose_name_leads_out_of_folders_is_refused(data, monkeypatch, name):
     """As prepared data of others may have it: predictions are written under the names of records."""
-    evil = official.CAMVID._replace(sample_name=lambda path: f"{name}/{path.stem}")
-    monkeypatch.setattr(official, "TREES", (evil,))
+    evil = layouts.TREES["camvid"]._replace(sample_name=lambda path: f"{name}/{path.stem}")
+    monkeypatch.setattr(layouts, "TREES", {"camvid": evil})
     pipeline.prepare(data)
     source = pipeline.open_split(data, "val")
     for read in (lambda: source[0], lambda: source.name(0)):

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from configs import folder as folder_config
 from ovenet_jax import files
 from ovenet_jax.data import pipeline
-from ovenet_jax.data.labels import CITYSCAPES, LIP
+from ovenet_jax.data.labels import CITYSCAPES, OFFICIAL
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import evaluate
 from ovenet_jax.predict import predict
@@ -36,7 +36,7 @@ def trained(folder: Path, found: Identity) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("classes", [CITYSCAPES, LIP], ids=["void id", "flip pairs"])
+@pytest.mark.parametrize("classes", [CITYSCAPES, OFFICIAL["lip"]], ids=["void id", "flip pairs"])
 def test_the_class_table_comes_back_as_it_was(tmp_path, classes):
     identity.write(tmp_path / "run", Identity(classes, TRAINING, TRAINING))
     assert identity.read(tmp_path / "run") == Identity(classes, TRAINING, TRAINING)
@@ -64,7 +64,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_a_damaged_file_gets_one_sentence_with_the_remedy(tmp_path, damage):
-    identity.write(tmp_path, Identity(LIP, TRAINING, TRAINING))
+    identity.write(tmp_path, Identity(OFFICIAL["lip"], TRAINING, TRAINING))
     file = tmp_path / identity.FILE
     file.write_text(json.dumps(DAMAGED[damage](json.loads(file.read_text()))))
     with pytest.raises(UserError, match=f"{file} is damaged .*; delete it: the classes of the data are then used"):
@@ -72,11 +72,11 @@ def test_a_damaged_file_gets_one_sentence_with_the_remedy(tmp_path, damage):
 
 
 def test_a_training_goes_on_with_its_own_classes_and_data_alone(tmp_path, capsys):
-    before = Identity(LIP, TRAINING, TRAINING)
+    before = Identity(OFFICIAL["lip"], TRAINING, TRAINING)
     folder = trained(tmp_path, before)
     identity.check(folder, before)
     assert capsys.readouterr().out == ""
-    other = replace(LIP, names=(*LIP.names[1::-1], *LIP.names[2:]))
+    other = replace(OFFICIAL["lip"], names=(*OFFICIAL["lip"].names[1::-1], *OFFICIAL["lip"].names[2:]))
     with pytest.raises(
         UserError,
         match="other data: class 0 was 'background' of label ids 0 and is 'hat' of label ids 0; restore them, "
@@ -84,7 +84,9 @@ def test_a_training_goes_on_with_its_own_classes_and_data_alone(tmp_path, capsys
     ):
         identity.check(folder, before._replace(classes=other))
     with pytest.raises(UserError, match="class 19 was 'right shoe' of label ids 19 and is absent"):
-        identity.check(folder, Identity(replace(LIP, names=LIP.names[:19], ids=LIP.ids[:19])))
+        identity.check(
+            folder, Identity(replace(OFFICIAL["lip"], names=OFFICIAL["lip"].names[:19], ids=OFFICIAL["lip"].ids[:19]))
+        )
     with pytest.raises(UserError, match=r"data: it was 2 images of train \(digest abc\) and is 3 images of train"):
         identity.check(folder, before._replace(training=TRAINING | {"images": 3, "digest": "d"}))
     identity.check(folder, before._replace(validation=TRAINING | {"digest": "d"}))
@@ -92,11 +94,11 @@ def test_a_training_goes_on_with_its_own_classes_and_data_alone(tmp_path, capsys
 
 
 def test_a_run_of_an_earlier_version_is_said_once(tmp_path, capsys):
-    found = Identity(LIP, TRAINING, TRAINING)
+    found = Identity(OFFICIAL["lip"], TRAINING, TRAINING)
     folder = trained(tmp_path, found)
     (folder / identity.FILE).unlink()
     for _ in range(2):
-        identity.check(folder, Identity(LIP))
+        identity.check(folder, Identity(OFFICIAL["lip"]))
         identity.check(folder, found)
         identity.write(folder, found)
     assert capsys.readouterr().out.count("is of a version that wrote no data.json; the classes and digests") == 1

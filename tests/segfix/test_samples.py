@@ -25,7 +25,7 @@ def test_all_labelled_samples_of_a_data_set_are_prepared_once(tmp_path):
     prepare_samples(labels, CITYSCAPES, "classes", tmp_path / "boundaries")
     assert {file.stem for file in (tmp_path / "boundaries").iterdir()} == {sample.name for sample in labels}
     assert len(labels) == 3 + 2  # those of train and val
-    name, _, file, _ = labels[1]
+    name, _, file, *_ = labels[1]
     label = CITYSCAPES.train_ids()[cv2.imread(str(file), -1)]
     written = tmp_path / f"boundaries/{name}.png"
     assert_array_equal(read_ground_truth(written), ground_truth.of_classes(label))
@@ -41,7 +41,7 @@ def test_instance_maps_are_found_beside_the_labels(tmp_path):
     labels = pipeline.labelled_samples(data)
     ids = np.full((24, 48), 7, np.uint16)
     ids[4:12, 4:12] = 26001
-    name, _, file, _ = labels[0]
+    name, _, file, *_ = labels[0]
     beside = str(file).replace("labelIds", "instanceIds")
     cv2.imwrite(beside, ids)
     prepare_samples(labels, CITYSCAPES, "instances", tmp_path / "boundaries")

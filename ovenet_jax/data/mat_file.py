@@ -1,7 +1,7 @@
 """Reads one array of numbers from an untrusted MATLAB 5 file.
 
 SciPy's reader is compiled code that trusts the file: a single wrong byte can end the process (SciPy 1.17). This one
-only raises, and unpacks no more than an array of the expected shape.
+only raises, and unpacks no more than one array of the expected size at a time.
 
 Source: "MAT-File Format", The MathWorks.
 """
@@ -20,11 +20,12 @@ TYPES = {
 NUMERIC = range(6, 16)  # classes of arrays: double, single, and integers of 8 to 64 bits
 COMPLEX_OR_LOGICAL = 0x0A00  # flags of arrays
 HEAD = 1024  # upper bound of the bytes before an array's numbers: their kind, size and name
+MAX_COUNT = 2**24  # of the numbers of a matrix whose size is not known before
 
 
-def read_array(data: bytes, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The array `name` of a file's bytes, of its own type. Raises ValueError: the file has no such array of real
-    numbers of this shape, or is damaged."""
+def read_array(data: bytes, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """The array `name` of a file's bytes, of its own type. shape: the one it must have; None: that of a matrix. Raises
+    ValueError: the file has no such array of real numbers, or is damaged."""
     if data[124:128] != LITTLE_ENDIAN:
         raise ValueError("no MATLAB file of version 5 (.mat of versions 5 to 7, not 7.3)")
     names = []
@@ -53,39 +54,37 @@ def _tag(data: bytes, at: int) -> tuple[int, int, int]:
     return kind, start, start + size
 
 
-def _matrix(kind: int, content: bytes, name: str, shape: tuple[int, ...]) -> tuple[str, np.ndarray | None]:
+def _matrix(kind: int, content: bytes, name: str, shape: tuple[int, ...] | None) -> tuple[str, np.ndarray | None]:
     """The name of the array in an element of the file and, if it is `name`, the array, of the expected shape."""
-    head, compressed = content, kind == COMPRESSED
-    if compressed:
-        head = zlib.decompressobj().decompress(content, HEAD)
-        kind, head = struct.unpack_from("<I", head)[0], head[8:]
+    inflater = zlib.decompressobj() if kind == COMPRESSED else None
+    if inflater:
+        content = inflater.decompress(content, HEAD + 8 * (math.prod(shape) if shape else MAX_COUNT))
+        kind, content = struct.unpack_from("<I", content)[0], content[8:]
     if kind != MATRIX:
         raise IndexError(f"an element of type {kind}")
-    _, start, end = _tag(head, 0)
-    (flags,) = struct.unpack_from("<I", head, start)
-    _, start, end = _tag(head, _padded(end))
-    its_shape = struct.unpack_from(f"<{(end - start) // 4}i", head, start)
-    _, start, end = _tag(head, _padded(end))
-    found = head[start:end].decode("ascii")
+    _, start, end = _tag(content, 0)
+    (flags,) = struct.unpack_from("<I", content, start)
+    _, start, end = _tag(content, _padded(end))
+    its_shape = struct.unpack_from(f"<{(end - start) // 4}i", content, start)
+    _, start, end = _tag(content, _padded(end))
+    found = content[start:end].decode("ascii")
     if found != name:
         return found, None
     if flags & 0xFF not in NUMERIC or flags & COMPLEX_OR_LOGICAL:
         raise ValueError(f"its field {name!r} holds no real numbers")
-    if its_shape != shape:
-        raise ValueError(f"its field {name!r} has the size {list(its_shape)}; expected {list(shape)}")
-    kind, start, end = _tag(head, _padded(end))
-    dtype, count = np.dtype(TYPES[kind]), math.prod(shape)
+    is_matrix = len(its_shape) == 2 and min(its_shape) > 0 and math.prod(its_shape) <= MAX_COUNT
+    if not (its_shape == shape if shape else is_matrix):
+        expected = list(shape) if shape else f"rows and columns, and no more than {MAX_COUNT} numbers"
+        raise ValueError(f"its field {name!r} has the size {list(its_shape)}; expected {expected}")
+    kind, start, end = _tag(content, _padded(end))
+    dtype, count = np.dtype(TYPES[kind]), math.prod(its_shape)
     if end - start != count * dtype.itemsize:
         raise IndexError(f"{end - start} bytes for {count} numbers of {dtype.itemsize}")
-    numbers = memoryview(content)
-    if compressed:
-        inflater = zlib.decompressobj()
-        numbers = memoryview(inflater.decompress(content, 8 + _padded(end) + 1))[8:]
-        if not inflater.eof:
-            raise IndexError("its compressed data have another length")
-    if end > len(numbers):
+    if inflater and not inflater.eof:
+        raise IndexError("its compressed data have another length")
+    if end > len(content):
         raise IndexError("it ends too early")
-    return found, np.frombuffer(numbers, dtype, count, start).reshape(shape, order="F")
+    return found, np.frombuffer(content, dtype, count, start).reshape(its_shape, order="F")
 
 
 def _padded(at: int) -> int:

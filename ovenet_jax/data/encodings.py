@@ -1,0 +1,115 @@
+"""How label files hold the label ids of a class table: as they are, as other numbers, as colours or in MATLAB files.
+
+Data are prepared with label ids, whatever their files hold.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ovenet_jax.data.image_files import JPEG, Read, encoded, read_image, read_label
+from ovenet_jax.data.labels import IGNORE, Labels
+from ovenet_jax.data.mat_file import read_array
+
+LABEL_IDS, TRAIN_IDS = "label_ids", "train_ids"  # of ENCODINGS; the first is the usual one
+CONTEXT_459 = Path(__file__).parent / "context_459.json"  # numbers of the 59 classes
+
+
+class Encoding(NamedTuple):
+    """name: for messages. ids: label ids by the values that files may hold, for a class table. read: a file's bytes ->
+    these values, unsigned integers [H, W]; `data` is empty unless the file is a label PNG. Raises ValueError: it cannot
+    be read."""
+
+    name: str
+    ids: Callable[[Labels], Mapping[int, int]]
+    read: Callable[[bytes], Read] = read_label
+
+
+def read_ids(data: bytes, encoding: str, labels: Labels) -> Read:
+    """The label ids, uint8 [H, W], of a label file's bytes in one of ENCODINGS. Raises ValueError: it cannot be read,
+    or has values that stand for no label id."""
+    read = ENCODINGS[encoding].read(data)
+    ids = _table(encoding, labels).take(read.array, mode="clip")
+    if ids.min(initial=0) < 0:
+        raise ValueError(_unknown(read.array, ids < 0, encoding, labels))
+    ids = ids.astype(np.uint8)
+    if read.data and np.array_equal(ids, read.array):
+        return read
+    return Read(ids, encoded(ids), "; ".join(filter(None, (read.note, f"labels of {ENCODINGS[encoding].name}"))))
+
+
+@lru_cache(maxsize=8)
+def _table(encoding: str, labels: Labels) -> np.ndarray:
+    """Lookup table, int16: value -> label id; -1 for values that stand for none, in the last place for all above."""
+    ids = ENCODINGS[encoding].ids(labels)
+    table = np.full(max(ids) + 2, -1, np.int16)
+    table[list(ids)] = list(ids.values())
+    return table
+
+
+def _unknown(array: np.ndarray, where: np.ndarray, encoding: str, labels: Labels) -> str:
+    """A sentence about the values that stand for no label id, and the encodings that have all values."""
+    values, counts = np.unique(array[where], return_counts=True)
+    if encoding == "colors":
+        color = list(int(values[counts.argmax()]).to_bytes(3))
+        return f"{counts.sum()} pixels have colours that are not in the class table, most of them {color}"
+    named = ", ".join(map(str, values[:20])) + (" ..." if len(values) > 20 else "")
+    of = "" if encoding == LABEL_IDS else f" for {ENCODINGS[encoding].name}"
+    tables = {x: _table(x, labels) for x in (LABEL_IDS, TRAIN_IDS, "ids_from_0")}
+    fits = [ENCODINGS[x].name for x, table in tables.items() if table.take(np.unique(array), mode="clip").min() >= 0]
+    hint = f"; they look like {' or '.join(fits)}" if fits else ""
+    return f"label values {named} are not in the class table{of}{hint}"
+
+
+def _read_colors(data: bytes) -> Read:
+    """The colours of a PNG as red * 2**16 + green * 2**8 + blue."""
+    if data.startswith(JPEG):
+        raise ValueError("a JPEG; labels must be PNG, which loses nothing")
+    return Read(read_image(data).array @ np.array((2**16, 2**8, 1), np.int32), b"")
+
+
+def _read_mat(data: bytes, field: str) -> Read:
+    array = read_array(data, field)
+    with np.errstate(invalid="ignore"):  # numbers that are not finite
+        values = np.ascontiguousarray(array, np.uint16)
+    if not np.array_equal(values, array):
+        raise ValueError(f"its field {field!r} holds other than whole numbers from 0 to 65535")
+    return Read(values, b"")
+
+
+def _same(labels: Labels) -> dict[int, int]:
+    return {label_id: label_id for label_id in labels.known_ids()}
+
+
+def _train_ids(labels: Labels) -> dict[int, int]:
+    return {IGNORE: labels.void_id} | {train_id: ids[0] for train_id, ids in enumerate(labels.ids)}
+
+
+def _from_0(labels: Labels) -> dict[int, int]:
+    return {IGNORE: labels.void_id} | {label_id - 1: label_id for label_id in sum(labels.ids, ()) if label_id}
+
+
+def _of_colors(labels: Labels) -> dict[int, int]:
+    of_color = dict.fromkeys(labels.ignored_colors or (), labels.void_id)
+    of_color |= {color: ids[0] for color, ids in zip(labels.colors, labels.ids, strict=True)}
+    return {int.from_bytes(bytes(color)): label_id for color, label_id in of_color.items()}
+
+
+def _of_459(labels: Labels) -> dict[int, int]:
+    """The 59 classes of PASCAL-Context by their names; the others are 0."""
+    numbers, ids = json.loads(CONTEXT_459.read_bytes()), dict(zip(labels.names, labels.ids, strict=True))
+    return dict.fromkeys(range(460), 0) | {number: ids[name][0] for name, number in numbers.items()}
+
+
+ENCODINGS = {
+    LABEL_IDS: Encoding("label ids", _same),
+    TRAIN_IDS: Encoding("train ids", _train_ids),
+    "ids_from_0": Encoding("ids one less than in the class table, and 255 for 0", _from_0),
+    "colors": Encoding("colours", _of_colors, _read_colors),
+    "stuff": Encoding("ids in MATLAB files", _same, partial(_read_mat, field="S")),
+    "context_459": Encoding("459 classes in MATLAB files", _of_459, partial(_read_mat, field="LabelMap")),
+}
