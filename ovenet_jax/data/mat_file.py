@@ -80,10 +80,8 @@ def _matrix(kind: int, content: bytes, name: str, shape: tuple[int, ...] | None)
     dtype, count = np.dtype(TYPES[kind]), math.prod(its_shape)
     if end - start != count * dtype.itemsize:
         raise IndexError(f"{end - start} bytes for {count} numbers of {dtype.itemsize}")
-    if inflater and not inflater.eof:
-        raise IndexError("its compressed data have another length")
-    if end > len(content):
-        raise IndexError("it ends too early")
+    if end > len(content) or (inflater and not inflater.eof):
+        raise IndexError("its data have another length")
     return found, np.frombuffer(content, dtype, count, start).reshape(its_shape, order="F")
 
 
