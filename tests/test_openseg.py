@@ -6,6 +6,7 @@ import re
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from ml_collections import ConfigDict
 from numpy.testing import assert_allclose
 
@@ -13,6 +14,7 @@ from configs import ade20k, cityscapes, coco_stuff, demo, lip, openseg, pascal_c
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation.protocol import Protocol, passes
 from ovenet_jax.models import parameters
+from ovenet_jax.models.contracts import Features
 from ovenet_jax.models.layers import InitialValues
 from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.zoo import create_model
@@ -71,23 +73,41 @@ def take_a_step(variant: str) -> None:
     function, before, image, label = step(small(variant), (72, 104))
     after, measures = jax.jit(function)(before, image, label)
     assert np.isfinite(measures["loss_total"])
-    still = {name for name, x in before.params.items() if np.array_equal(x, after.params[name])}
-    # BatchNorm takes a bias away again, and what OCNet's attention finds is at first multiplied by 0.
-    attention = r"head\.attentions?\.(\d\.)?((query|key|value)\..*|output\.bias)"
-    hidden = re.compile(rf".*conv\.bias|{attention}|head\.context_.*")
-    assert not [name for name in still if not hidden.fullmatch(name)]
+    still = [name for name, x in before.params.items() if np.array_equal(x, after.params[name])]
+    assert not [name for name in still if not hidden(name)]
 
 
-@pytest.mark.parametrize(
-    "head",
-    [
-        *("fcn", "ocr", "asp_ocr", "base_oc_half", "pyramid_oc", "asp_oc", "ocnet_base_oc"),
-        *("ovenet_base_oc", "ovenet_isa"),
-    ],
-)
-def test_every_kind_of_head_takes_a_step(head):
-    """On a ResNet; those left out are others with another width or option."""
-    take_a_step(f"{head}_r_tiny")
+def hidden(name: str) -> bool:
+    """BatchNorm takes a bias away again, and what OCNet's attention finds is at first multiplied by 0."""
+    attention = r"attentions?\.(\d\.)?((query|key|value)\..*|output\.bias)"
+    return bool(re.fullmatch(rf".*conv\.bias|(head\.)?({attention}|context_.*)", name))
+
+
+@pytest.mark.parametrize("variant", ["fcn_r_tiny", "ovenet_base_oc_r_tiny", "ovenet_isa_r_tiny"])
+def test_networks_with_and_without_offsets_take_a_step(variant):
+    take_a_step(variant)
+
+
+@pytest.mark.parametrize("kind", ["ocr", "asp_ocr", "base_oc_half", "pyramid_oc", "asp_oc", "ocnet_base_oc"])
+def test_every_array_of_the_other_kinds_of_head_has_a_gradient(kind):
+    """Of their own loss on such maps; heads left out are others with another width or option."""
+    config = small(f"{kind}_r_tiny")
+    model = create_model(config.model)
+    model.train()
+    graphdef, params, statistics = parameters.split(model.head)
+    rng = np.random.default_rng(0)
+    widths = model.backbone.aux_width, model.backbone.width
+    features = Features(*(rng.normal(size=(2, 10, 14, width)).astype(np.float32) for width in widths))
+    label = rng.integers(0, 8, (2, 72, 104), np.uint8)
+
+    def total(params, features):
+        logits = parameters.merge(graphdef, params, statistics)(features, nnx.Rngs(dropout=0))
+        return task_of(config).create_loss()(logits, label)["total"]
+
+    of_params, of_features = jax.jit(jax.grad(total, argnums=(0, 1)))(params, features)
+    assert all(np.isfinite(x).all() for x in of_params.values())
+    assert not [name for name, x in of_params.items() if not x.any() and not hidden(name)]
+    assert all(x.any() for x in of_features)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from ovenet_jax.models.zoo import create_model
 from ovenet_jax.supervision.measures import most_probable
 from tests.collectives import collectives
 from tests.imagenet import NORMALISATION
-from tests.tiny_step import tiny_model
+from tests.tiny_step import small_model, tiny_model
 
 PROTOCOL = Protocol(96, (48, 64), "cityscapes", side="long", sum="exp", scales=(1.0, 1.5), flip=True, bucket=32)
 SIZES = [(60, 90), (58, 92), (62, 94), (60, 90), (61, 92)]  # of one canvas and one set of passes
@@ -28,21 +28,23 @@ def images():
     return [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in SIZES]
 
 
-@pytest.fixture(scope="module")
-def network():
-    """(graphdef, parameters, statistics)"""
-    config = tiny_model()
-    config.backbone.update({"he_init": True, "width": 7})  # else initial scores are the same everywhere
+@cache
+def network(hrnet):
+    """(graphdef, parameters, statistics), of an OVeNet on HRNet or on a small ResNet"""
+    config = tiny_model() if hrnet else small_model()
+    config.backbone.he_init = True  # else initial scores are the same everywhere
+    if hrnet:
+        config.backbone.width = 7
     return parameters.split(create_model(config))
 
 
 @pytest.fixture(scope="module")
-def inference(network):
+def inference():
     """inference(devices, rows, **options) -> (Inference, arrays); `rows` devices share an image."""
 
     @cache
-    def made(devices=1, rows=1, protocol=PROTOCOL, **options):
-        graphdef, *arrays = network
+    def made(devices=1, rows=1, protocol=PROTOCOL, hrnet=False, **options):
+        graphdef, *arrays = network(hrnet)
         mesh = parallel.create_mesh(jax.devices()[:devices], (0, rows))
         options |= {"align_corners": True, "normalisation": NORMALISATION, "mesh": mesh}
         return Inference(graphdef, protocol, **options), jax.device_put(arrays, parallel.replicated(mesh))
@@ -96,8 +98,8 @@ def test_images_spread_over_devices_give_what_each_gives_alone(images, run, infe
 
 def test_rows_spread_over_devices_give_what_one_gives(images, run, inference):
     """Passes of 64 and 96 rows; the coarsest maps have less than two for each of four devices and stay whole."""
-    alone, together = run(images[:1]), run(images[:1], 4, 4)
-    assert inference(4, 4)[0].rows == 1
+    alone, together = run(images[:1], hrnet=True), run(images[:1], 4, 4, hrnet=True)
+    assert inference(4, 4, hrnet=True)[0].rows == 1
     for name, scores in alone.scores.items():
         np.testing.assert_allclose(together.scores[name], scores, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(together.offset, alone.offset, atol=1e-5)
@@ -105,7 +107,8 @@ def test_rows_spread_over_devices_give_what_one_gives(images, run, inference):
 
 def test_features_of_stride_4_are_never_made_whole(images, programs):
     """On a pass of 64 x 96 pixels. Coarser maps are: to be resized, or where a device would have less than two rows."""
-    _, forward, _ = programs(images[:1], 4, 4, protocol=PROTOCOL._replace(scales=(1.0,), flip=False))
+    once = PROTOCOL._replace(scales=(1.0,), flip=False)
+    _, forward, _ = programs(images[:1], 4, 4, protocol=once, hrnet=True)
     sizes = {math.prod(shape) for collective in collectives(forward) for shape in collective.shapes}
     assert 5 * 16 * 24 in sizes  # the scores of 5 classes, for the seed gather
     assert max(sizes) < 7 * 16 * 24  # features have 7 channels or more
@@ -184,8 +187,8 @@ def test_devices_do_not_talk_to_each_other(images, programs):
 
 def test_offsets_are_those_of_the_largest_whole_pass(images, run):
     segmentation = run(images[:1])
-    assert segmentation.offset.shape == (1, 16, 24, 2)
-    assert segmentation.confidence.shape == (1, 16, 24, 1)
+    assert segmentation.offset.shape == (1, 9, 13, 2)
+    assert segmentation.confidence.shape == (1, 9, 13, 1)
     only_windows = PROTOCOL._replace(scales=(1.5,))
     assert run(images[:1], protocol=only_windows).offset is None
 

@@ -16,8 +16,15 @@ from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import BatchNorm
 from ovenet_jax.models.ocr import gather_regions
 from ovenet_jax.models.zoo import create_model
+from tests.tiny_step import small_model
 
 ROUNDING = 1e-4  # a seed's float32 position is off by some 1e-6 pixels, logits of up to 10 change by 10 a pixel
+
+
+@pytest.fixture
+def small() -> ConfigDict:
+    """`config.model` of an OVeNet on a small ResNet: offsets, seeds and fusion are the same on any backbone."""
+    return small_model()
 
 
 @pytest.fixture
@@ -52,8 +59,8 @@ def with_offset_head(model, x, kernel, bias):
     return run(model, x, **{f"{name}kernel": kernel, f"{name}bias": bias})
 
 
-def test_zero_offsets_make_seed_and_fused_equal_the_initial_prediction(tiny_model):
-    output = with_offset_head(create_model(tiny_model), image(), kernel=0.0, bias=0.0)
+def test_zero_offsets_make_seed_and_fused_equal_the_initial_prediction(small):
+    output = with_offset_head(create_model(small), image(), kernel=0.0, bias=0.0)
     assert not output.offset.any()
     for initial, seed, fused in zip(output.initial, output.seed, output.fused, strict=True):
         assert_allclose(seed, initial, atol=ROUNDING)
@@ -61,28 +68,28 @@ def test_zero_offsets_make_seed_and_fused_equal_the_initial_prediction(tiny_mode
 
 
 @pytest.mark.parametrize(("bias", "chosen"), [(-30.0, "initial"), (30.0, "seed")])
-def test_confidence_chooses_between_initial_and_seed(tiny_model, bias, chosen):
+def test_confidence_chooses_between_initial_and_seed(small, bias, chosen):
     name = "offset_head.classifier.output.bias"
-    output = run(create_model(tiny_model), image(), **{name: jnp.asarray([1.0, -1.0, bias])})
+    output = run(create_model(small), image(), **{name: jnp.asarray([1.0, -1.0, bias])})
     assert np.abs(output.seed.main - output.initial.main).max() > 1e-4
     assert_allclose(output.fused.main, getattr(output, chosen).main, atol=ROUNDING)
 
 
-def test_offsets_stay_within_the_threshold(tiny_model):
-    output = with_offset_head(create_model(tiny_model), image(), kernel=0.0, bias=50.0)
-    assert_allclose(output.offset, tiny_model.offset.threshold, rtol=1e-6)
+def test_offsets_stay_within_the_threshold(small):
+    output = with_offset_head(create_model(small), image(), kernel=0.0, bias=50.0)
+    assert_allclose(output.offset, small.offset.threshold, rtol=1e-6)
 
 
-def test_refinement_prolongs_offsets_where_they_meet_further_ones(tiny_model):
-    tiny_model.offset.refinement = 1
-    output = with_offset_head(create_model(tiny_model), image(), kernel=0.0, bias=50.0)
+def test_refinement_prolongs_offsets_where_they_meet_further_ones(small):
+    small.offset.refinement = 1
+    output = with_offset_head(create_model(small), image(), kernel=0.0, bias=50.0)
     # A constant offset field doubles wherever the seed lies inside the map.
-    assert_allclose(output.offset[:, 0, 0], 2 * tiny_model.offset.threshold, rtol=1e-5)
+    assert_allclose(output.offset[:, 0, 0], 2 * small.offset.threshold, rtol=1e-5)
 
 
-def test_without_logits_the_initial_main_map_is_a_probability(tiny_model):
-    tiny_model.offset.logits = False
-    output = run(create_model(tiny_model), image())
+def test_without_logits_the_initial_main_map_is_a_probability(small):
+    small.offset.logits = False
+    output = run(create_model(small), image())
     assert_allclose(output.initial.main.sum(-1), 1.0, atol=1e-5)
     assert_allclose(output.fused.main.sum(-1), 1.0, atol=1e-5)
 

@@ -13,6 +13,7 @@ from ovenet_jax.models import parameters
 from ovenet_jax.models.hrnet import Stage, Trunk
 from ovenet_jax.models.layers import InitialValues
 from ovenet_jax.models.resnet import Layer, Layers
+from tests.float64 import float64
 
 COMPUTES_TWICE = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 SIDES = (32, 16)
@@ -40,7 +41,7 @@ def test_gradients_and_statistics_are_the_same_and_memory_is_less(kind):
             total = sum(jnp.square(x).mean() for x in jax.tree.leaves(outputs))
             return total, parameters.statistics_of(network)
 
-        with jax.enable_x64(True):
+        with float64():
             arrays = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (*arrays, maps))
             program = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(*arrays).compile(COMPUTES_TWICE)
             results.append(jax.device_get(program(*arrays)))
