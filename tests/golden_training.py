@@ -52,14 +52,15 @@ def baseline_losses(case: Case) -> dict[str, np.ndarray]:
 def criteria(case: Case) -> dict[str, np.ndarray]:
     """The loss terms of each of the case's criteria in both modes, with the gradients and statistics of training."""
     graphdef, *of_model = parameters.split(load_model(case))
-    step = partial(loss_and_gradients, graphdef, loss=_either_loss(case, jnp.float64), dropout_key=jax.random.key(0))
+    dtype = jnp.float64 if case.name.startswith("10f") else jnp.float32  # rounding decides one ReLU there
+    step = partial(loss_and_gradients, graphdef, loss=_either_loss(case, dtype), dropout_key=jax.random.key(0))
     step, evaluated = jax.jit(step), jax.jit(_either_loss(case))
     arrays = {}
     for name, numbers in case.spec["losses"]["criteria_numbers"].items():
         given = case.label(), _mining(numbers)
-        with jax.enable_x64(True):  # in float32 rounding decides one ReLU of 10f, and a row of gradients
-            params, statistics = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), of_model)
-            (terms, _, after), gradients = step(params, statistics, case.image(dtype=jnp.float64), given)
+        with jax.enable_x64(dtype == jnp.float64):
+            params, statistics = jax.tree.map(lambda x: jnp.asarray(x, dtype), of_model)
+            (terms, _, after), gradients = step(params, statistics, case.image(dtype=dtype), given)
         arrays[f"loss_{name}_eval"] = _row(evaluated(evaluate(case), given))
         arrays[f"loss_{name}_train"] = _row(terms)
         arrays |= {f"grad_{name}.{k}": torch_layout(x) for k, x in gradients.items()}

@@ -5,12 +5,13 @@ Source: Yuan et al., "OCNet: Object Context for Semantic Segmentation", IJCV 202
 the authors' first release, in which queries and keys share one layer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from ovenet_jax.errors import UserError
@@ -124,8 +125,6 @@ class PyramidOC(nnx.Module):
 def attend_in_blocks(query: jax.Array, key: jax.Array, value: jax.Array, *, size: int) -> jax.Array:
     """Attention inside each of size x size blocks of maps [B, H, W, ...]; the last ones also take the remaining pixels.
 
-    Blocks of one shape are computed together: there are at most four shapes.
-
     Raises UserError: the map has fewer than `size` pixels along a side.
     """
     height, width = value.shape[1:3]
@@ -135,29 +134,11 @@ def attend_in_blocks(query: jax.Array, key: jax.Array, value: jax.Array, *, size
             f"or smaller config.model.head.sizes."
         )
 
-    def part(rows: slice, n: int, columns: slice, m: int) -> jax.Array:
-        """Attention in n x m equal blocks."""
-        maps = [x[:, rows, columns] for x in (query, key, value)]
-        batch, h, w, _ = maps[0].shape
+    def cut(maps: Iterable[jax.Array], axis: int, length: int) -> Iterator[tuple[jax.Array, ...]]:
+        return zip(*(jnp.split(x, np.arange(1, size) * (length // size), axis) for x in maps), strict=True)
 
-        def cut(x: jax.Array) -> jax.Array:
-            x = x.reshape(batch, n, h // n, m, w // m, -1).swapaxes(2, 3)
-            return x.reshape(batch * n * m, h // n, w // m, -1)
-
-        context = attend(*map(cut, maps)).reshape(batch, n, m, h // n, w // m, -1)
-        return context.swapaxes(2, 3).reshape(batch, h, w, -1)
-
-    runs = _runs(height, size), _runs(width, size)
-    parts = [[part(*rows, *columns) for columns in runs[1]] for rows in runs[0]]
-    return jnp.concatenate([jnp.concatenate(row, axis=2) for row in parts], axis=1)
-
-
-def _runs(length: int, size: int) -> list[tuple[slice, int]]:
-    """Slices of neighbouring blocks of equal length, each with their number."""
-    if length % size == 0:
-        return [(slice(length), size)]
-    last = length // size * (size - 1)
-    return [(slice(last), size - 1), (slice(last, length), 1)]
+    rows = [[attend(*block) for block in cut(row, 2, width)] for row in cut((query, key, value), 1, height)]
+    return jnp.concatenate([jnp.concatenate(row, axis=2) for row in rows], axis=1)
 
 
 class ASPOC(nnx.Module):

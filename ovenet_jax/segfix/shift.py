@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
+from scipy import ndimage
 
 from ovenet_jax.data.labels import IGNORE
 
@@ -98,19 +99,8 @@ def _shift_by_pixels(offset: np.ndarray, scale: int) -> Shift:
 
 
 def _shift_between_pixels(offset: np.ndarray, align_corners: bool) -> Shift:
-    size = np.array(offset.shape[:2], np.float32).reshape(2, 1, 1)
     position = np.indices(offset.shape[:2]) + np.moveaxis(offset, -1, 0)
     if not align_corners:
+        size = np.array(offset.shape[:2], np.float32).reshape(2, 1, 1)
         position = position * (size / (size - 1)) - 0.5
-    position = np.clip(position, 0, size - 1)
-    first = np.floor(position)
-    weight_y, weight_x = (position - first).astype(np.float32)
-    (top, left), (bottom, right) = (p.astype(np.intp) for p in (first, np.minimum(first + 1, size - 1)))
-
-    def shift(values: np.ndarray) -> np.ndarray:
-        values = values.astype(np.float32)
-        upper = values[top, left] * (1 - weight_x) + values[top, right] * weight_x
-        lower = values[bottom, left] * (1 - weight_x) + values[bottom, right] * weight_x
-        return upper * (1 - weight_y) + lower * weight_y
-
-    return shift
+    return lambda values: ndimage.map_coordinates(values.astype(np.float32), position, order=1, mode="nearest")
