@@ -94,6 +94,10 @@ OFFSETS = When("in networks with offsets", lambda v: "model.offset.branch" in v)
 HRNET = When("with a backbone 'hrnet' or 'hrnet2x'", lambda v: str(v.get("model.backbone.name")).startswith("hrnet"))
 HRNET_OFFSETS = When("in networks with offsets on HRNet", lambda v: OFFSETS.holds(v) and HRNET.holds(v))
 AUX = When("with a head that has an auxiliary classifier", lambda v: "model.head.aux.kernel_size" in v)
+NO_WEIGHTS = When(
+    "in networks that learn classes, without loss.class_weights",
+    lambda v: CLASSES.holds(v) and not v.get("loss.class_weights"),
+)
 OHEM = When("with loss.ohem.on", lambda v: CLASSES.holds(v) and bool(v.get("loss.ohem.on")))
 OHEM_AUX = When("with loss.ohem.on and an auxiliary classifier", lambda v: OHEM.holds(v) and AUX.holds(v))
 OHEM_PROBABILITIES = When(
@@ -103,6 +107,7 @@ OHEM_PROBABILITIES = When(
 FILES = When("with a data set of files", lambda v: v.get("data.name") != "toy_streets")
 NO_RANGE = When("without augment.scale_range", lambda v: not v.get("augment.scale_range"))
 BRIGHTNESS = When("with augment.brightness", lambda v: bool(v.get("augment.brightness")))
+SGD = When("with optimizer.name='sgd'", lambda v: v.get("optimizer.name", "sgd") == "sgd")
 SKIP = When("with non_finite.policy='skip'", lambda v: v.get("non_finite.policy") == "skip")
 ONE_SIDE = When(
     "with eval.keep_shape, or without eval.base_size",
@@ -236,6 +241,9 @@ KEYS = {
     ),
     "loss.aux_weight": Key(0.4, AT_LEAST_0, "weight of the auxiliary loss (main: 1)", "LOSS.BALANCE_WEIGHTS[0]", AUX),
     "loss.class_weights": Key((), each(AT_LEAST_0, optional=True), "weight of each class", when=CLASSES),
+    "loss.enet_weights": Key(
+        False, FLAG, "class weights 1 / ln(1.02 + share of the pixels of data.train_split)", "ENet", NO_WEIGHTS
+    ),
     "loss.ohem.on": Key(False, FLAG, "online hard example mining in the main loss", "LOSS.USE_OHEM", CLASSES),
     "loss.ohem.threshold": Key(0.9, SHARE, "hard: true-class probability below it", "LOSS.OHEMTHRES", OHEM),
     "loss.ohem.keep": Key(131072, whole(0), "minimum number of hard pixels", "LOSS.OHEMKEEP", OHEM),
@@ -255,6 +263,7 @@ KEYS = {
     "optimizer.rate": Key(0.01, AT_LEAST_0, "learning rate of the first step", "TRAIN.LR"),
     "optimizer.power": Key(0.9, AT_LEAST_0, "power of the poly schedule", "a literal in the training loop"),
     "optimizer.momentum": Key(0.9, AT_LEAST_0, "momentum of SGD, first beta of AdamW", "TRAIN.MOMENTUM"),
+    "optimizer.nesterov": Key(False, FLAG, "Nesterov's momentum", "TRAIN.NESTEROV", SGD),
     "optimizer.weight_decay": Key(5e-4, AT_LEAST_0, "weight decay of every parameter", "TRAIN.WD"),
     "optimizer.head_rate_multiplier": Key(1.0, AT_LEAST_0, "factor of heads' learning rate", "TRAIN.NONBACKBONE_MULT"),
     "optimizer.warmup_steps": Key(0, whole(0), "warm-up steps of the learning rate outside the heads; 0: none"),
@@ -273,6 +282,7 @@ KEYS = {
     "data.filter_size": Key(
         5, one_of(3, 5, 7), "size of the filters that take directions from distances", "Sobel, ksize", SEGFIX
     ),
+    "data.near": Key(5, whole(0), "largest distance in pixels that is near a boundary", "dt_max_distance", SEGFIX),
     "data.workers": Key(8, whole(0), "processes that read and augment; 0: threads", "WORKERS"),
     "augment.base_size": Key(OWN, whole(0), "longer side at scale 1; 0: the image's own size", "TRAIN.BASE_SIZE"),
     "augment.crop": Key(OWN, SIZE, "size of crops", "TRAIN.IMAGE_SIZE"),
@@ -283,6 +293,8 @@ KEYS = {
     "augment.aspect_range": Key((), RANGE, "uniform random factor of width / height", "random_resize.aspect_range"),
     "augment.brightness": Key(0, whole(0), "largest random shift of brightness", "random_brightness.shift_value"),
     "augment.brightness_share": Key(0.5, SHARE, "probability of such a shift", "random_brightness.ratio", BRIGHTNESS),
+    "augment.photometric_distortion": Key(False, FLAG, "random brightness, contrast, saturation, hue (mmsegmentation)"),
+    "augment.flip": Key(True, FLAG, "mirrors half of the samples", "TRAIN.FLIP"),
     "augment.pad_color": Key((0, 0, 0), each(whole(0), "red, green, blue"), "colour around images smaller than crops"),
     "augment.pad_anywhere": Key(False, FLAG, "random padding on all sides; False: at the bottom and right", "pad_mode"),
     "augment.short_side": Key(0, whole(0), "resizes the shorter side to it first; 0: no"),

@@ -43,6 +43,8 @@ def plan(config: ConfigDict, devices: str | None) -> str:
     Raises UserError: unknown devices, or a batch that cannot be split over them.
     """
     count, gpu = _devices(devices)
+    if config.get("loss", {}).get("enet_weights"):
+        config.loss.enet_weights = False  # they cost nothing, and the data need not be there
     data, rest = divmod(count, config.mesh[1])
     if rest or config.mesh[0] not in (0, data) or config.batch_size % data:
         split = f"over {count} GPUs with config.mesh={tuple(config.mesh)}"

@@ -130,6 +130,7 @@ ELSEWHERE = {  # where a file or a run is needed to read them
     "data.regions": "tests/segfix/test_samples.py",
     "data.metric": "tests/segfix/test_samples.py",
     "data.filter_size": "tests/segfix/test_samples.py",
+    "data.near": "tests/segfix/test_labels.py",
     "predict.ids": "tests/test_predict.py",
     "predict.form": "tests/evaluation/test_refinement.py",
 }

@@ -82,9 +82,54 @@ class RandomBrightness:
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         if rng.random() < 1 - self.share:
             return sample
-        shift = rng.integers(-self.shift, self.shift, endpoint=True)
-        shifted = np.clip(np.arange(256) + shift, 0, 255).astype(np.uint8)
-        return sample | {"image": cv2.LUT(sample["image"], shifted)}
+        shift = int(rng.integers(-self.shift, self.shift, endpoint=True))
+        return sample | {"image": cv2.LUT(sample["image"], _table(shift=shift))}
+
+
+@dataclass(frozen=True)
+class PhotometricDistortion:
+    """Change brightness by up to 32, contrast and saturation by factors of 0.5 to 1.5 and hue by -36 to 34 degrees,
+    each in half of the samples; contrast is the second or the last of them.
+
+    Each change rounds down to uint8; saturation and hue are of OpenCV's 8-bit HSV. Source: mmsegmentation's
+    `PhotoMetricDistortion` with its default arguments.
+    """
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        image, changes = sample["image"], [_change_brightness, _change_saturation, _change_hue]
+        changes.insert(1 if rng.random() < 0.5 else 3, _change_contrast)
+        for change in changes:
+            if rng.random() < 0.5:
+                image = change(image, rng)
+        return sample | {"image": image}
+
+
+def _change_brightness(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return cv2.LUT(image, _table(shift=rng.uniform(-32, 32)))
+
+
+def _change_contrast(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return cv2.LUT(image, _table(rng.uniform(0.5, 1.5)))
+
+
+def _change_saturation(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return _change_hsv(image, 1, _table(rng.uniform(0.5, 1.5)))
+
+
+def _change_hue(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    turned = (np.arange(256) + rng.integers(-18, 18)) % 180  # in units of two degrees
+    return _change_hsv(image, 0, turned.astype(np.uint8))
+
+
+def _change_hsv(image: np.ndarray, channel: int, table: np.ndarray) -> np.ndarray:
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    hsv[..., channel] = cv2.LUT(hsv[..., channel], table)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+
+
+def _table(factor: float = 1.0, shift: float = 0.0) -> np.ndarray:
+    """Lookup table uint8 [256] of factor * value + shift, clipped and without fractions."""
+    return np.clip(np.arange(256, dtype=np.float32) * factor + shift, 0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)

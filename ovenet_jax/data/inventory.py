@@ -111,12 +111,18 @@ def as_text(inventory: dict) -> str:
     return "\n\n".join([*parts, *said(inventory["notes"])])
 
 
-def check_training(inventory: dict, split: str) -> None:
-    """Raises UserError where fewer than two classes occur in a split ("train", "train[:90%]+val"): nothing can be
-    learned there."""
+def pixels_of_classes(inventory: dict, split: str) -> dict[str, int]:
+    """The pixels of each class, by its name, in a split ("train", "train[:90%]+val") whose parts count as wholes; {} if
+    it has no labels."""
     splits = inventory["splits"]
     counts = [splits[n]["pixels"] for n in re.findall(r"[a-z]\w*", split) if "pixels" in splits.get(n, {})]
-    occurring = [inventory["classes"][k] for k in np.flatnonzero(np.sum(counts, axis=0))]
+    return dict(zip(inventory["classes"], np.sum(counts, axis=0).tolist(), strict=True)) if counts else {}
+
+
+def check_training(inventory: dict, split: str) -> None:
+    """Raises UserError where fewer than two classes occur in a split: nothing can be learned there."""
+    counts = pixels_of_classes(inventory, split)
+    occurring = [name for name, count in counts.items() if count]
     if counts and len(occurring) < 2:
         found = f"only {occurring[0]} occurs" if occurring else "nothing is labelled"
         raise errors.UserError(

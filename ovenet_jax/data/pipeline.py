@@ -188,11 +188,13 @@ def augmentations(settings: ConfigDict, classes: Labels) -> list[augment.Act]:
     of_crop: dict[str, Any] = {x.name: settings[x.name] for x in fields(augment.RandomScaleCrop) if x.name in settings}
     of_crop |= {key: tuple(x) for key, x in of_crop.items() if isinstance(x, list)}
     crop = augment.RandomScaleCrop(**of_crop)
-    flip = augment.RandomFlip(classes.flip_pairs)
+    flip = [augment.RandomFlip(classes.flip_pairs)] if settings.flip else []
     acts: list[augment.Act] = [crop]
     if settings.brightness:
         acts.append(augment.RandomBrightness(settings.brightness, settings.brightness_share))
-    return [flip, *acts] if settings.resize else [*acts, flip]
+    if settings.photometric_distortion:
+        acts.append(augment.PhotometricDistortion())
+    return [*flip, *acts] if settings.resize else [*acts, *flip]
 
 
 def train_batches(

@@ -144,7 +144,7 @@ class Scores:
 
     def __init__(self, config: ConfigDict, task: Task):
         self._count = jax.jit(jax.vmap(partial(confusion_matrix, num_classes=config.model.num_classes)))
-        self._options = {"task": task, "class_weights": tuple(config.get("loss", {}).get("class_weights", ())) or None}
+        self._options = {"task": task, "class_weights": task.class_weights or None}
 
     def measure(self, batch: Batch) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         counts = {name: self._count(batch.label, x) for name, x in batch.class_maps.items()}

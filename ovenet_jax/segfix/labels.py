@@ -15,7 +15,6 @@ from ovenet_jax.segfix.directions import direction_classes, offset_table, stored
 if TYPE_CHECKING:  # ground truth needs OpenCV, losses and metrics do not
     from ovenet_jax.segfix.ground_truth import GroundTruth
 
-NEAR = 5  # largest distance from a border, in pixels, that counts as near a boundary
 NO_OFFSET_COLOR = (255, 255, 255)
 
 
@@ -44,12 +43,13 @@ def offset_of_class(directions: int) -> np.ndarray:
     return np.concatenate([np.zeros((1, 2), np.int8), offset_table(directions)])
 
 
-def training_label(truth: "GroundTruth", ignored: np.ndarray, directions: int) -> np.ndarray:
-    """The training class of every pixel, IGNORE where `ignored` [H, W]: uint8 [H, W]."""
+def training_label(truth: "GroundTruth", ignored: np.ndarray, directions: int, near: int = 5) -> np.ndarray:
+    """The training class of every pixel, IGNORE where `ignored` [H, W]: uint8 [H, W]. near: the largest distance from a
+    border, in pixels, that counts as near a boundary."""
     stored = np.arange(256)
-    near = np.where(stored <= NEAR, directions, 0).astype(np.uint8)
+    boundary = np.where(stored <= near, directions, 0).astype(np.uint8)
     direction = direction_classes(stored_angle(stored), directions).astype(np.uint8)
-    label = near.take(truth.distance) + direction.take(truth.direction)
+    label = boundary.take(truth.distance) + direction.take(truth.direction)
     label[ignored] = IGNORE
     return label
 

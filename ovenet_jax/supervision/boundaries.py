@@ -25,6 +25,7 @@ class Boundaries:
     """A task like `Classes`: boundaries of classes or instances (config.data.regions); its classes are directions."""
 
     accumulate = group = 1  # classes are weighted by their share in the whole batch
+    class_weights = ()
     of_regions = False
     gives_offsets = True
     class_map = staticmethod(offset_classes)
@@ -53,8 +54,9 @@ class Boundaries:
         return split
 
     def _open(self, name: str, classes: Labels) -> Source:
-        source = pipeline.open_split(self._config.data, name)
-        return with_boundaries(source, self._truth(source.folder), directions_of(self._config.model), classes)
+        data, directions = self._config.data, directions_of(self._config.model)
+        source = pipeline.open_split(data, name)
+        return with_boundaries(source, self._truth(source.folder), directions, data.near, classes)
 
     def _truth(self, records: Path) -> Path:
         data = self._config.data

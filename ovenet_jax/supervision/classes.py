@@ -9,15 +9,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ovenet_jax.data import pipeline
+from ovenet_jax.data import inventory, pipeline
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.data.pipeline import Source
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import layers, zoo
 from ovenet_jax.segfix.files import Offsets
 from ovenet_jax.segfix.shift import seed_offsets
-from ovenet_jax.supervision.losses import Loss, Ohem, ovenet_loss, segmentation_loss
-from ovenet_jax.supervision.measures import class_measures, class_scores, most_probable
+from ovenet_jax.supervision import losses, measures
 
 
 class Classes:
@@ -30,8 +29,8 @@ class Classes:
     """
 
     of_regions = True
-    class_map = staticmethod(most_probable)
-    scores_of = staticmethod(class_scores)
+    class_map = staticmethod(measures.most_probable)
+    scores_of = staticmethod(measures.class_scores)
 
     def __init__(self, config: ConfigDict, learned: Labels | None = None):
         self._config, self._learned, ohem = config, learned, config.loss.ohem
@@ -62,23 +61,38 @@ class Classes:
         check_tested(split, self._config)
         return split
 
-    def create_loss(self) -> Loss:
+    @cached_property
+    def class_weights(self) -> tuple[float, ...]:
+        """The weight of each class in the loss; () for none. Raises UserError: another number of weights."""
+        weights, model = tuple(self._config.loss.get("class_weights", ())), self._config.model
+        if weights and len(weights) != model.num_classes:
+            raise UserError(
+                f"config.loss.class_weights has {len(weights)} entries for config.model.num_classes="
+                f"{model.num_classes}; give one weight per class, or () for none."
+            )
+        if self._config.loss.get("enet_weights"):
+            pixels = inventory.pixels_of_classes(self.prepare(), self._config.data.train_split)
+            return losses.enet_weights([pixels.get(name, 0) for name in self.classes.names])
+        return weights
+
+    def create_loss(self) -> losses.Loss:
         """The loss of `config.loss` for outputs of `config.model`. Raises UserError: invalid settings of the loss."""
         loss, model = self._config.loss, self._config.model
-        weights = tuple(loss.class_weights)
-        if weights and len(weights) != model.num_classes:
-            fault = f"has {len(weights)} entries for config.model.num_classes={model.num_classes}"
-            raise UserError(f"config.loss.class_weights {fault}; give one weight per class, or () for none.")
-        options: dict[str, Any] = {"aux_weight": loss.get("aux_weight", 0.0), "class_weights": weights or None}
+        options: dict[str, Any] = {"class_weights": self.class_weights or None}
+        options |= {"aux_weight": loss.get("aux_weight", 0.0)}
         options |= {"align_corners": model.align_corners, "ohem": None}
         if loss.ohem.on:
             ohem, probabilities = loss.ohem, self.gives_offsets and not model.offset.logits
             softmax = not probabilities or ohem.softmax_again
-            options["ohem"] = Ohem(ohem.threshold, ohem.keep, ohem.group, softmax, ohem.get("aux_over_all", False))
+            options["ohem"] = losses.Ohem(
+                ohem.threshold, ohem.keep, ohem.group, softmax, ohem.get("aux_over_all", False)
+            )
         if not self.gives_offsets:
-            return lambda output, label, **labels: {"total": segmentation_loss(output, label, **labels, **options)}
+            return lambda output, label, **labels: {
+                "total": losses.segmentation_loss(output, label, **labels, **options)
+            }
         return partial(
-            ovenet_loss,
+            losses.ovenet_loss,
             confidence_weight=loss.confidence_weight,
             include_ignored=loss.include_ignored,
             grid_align_corners=model.offset.grid_align_corners,
@@ -87,7 +101,7 @@ class Classes:
 
     def measure(self, output: Any, label: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
         """Training metrics of an output: a `measures.Measure`."""
-        return class_measures(output, label, labels, align_corners=self._config.model.align_corners)
+        return measures.class_measures(output, label, labels, align_corners=self._config.model.align_corners)
 
     def probabilities(self, scores: jax.Array, logits: bool | None) -> jax.Array:
         """Class probabilities of scores, [..., K] -> the same. logits: whether the scores are logits, else they are

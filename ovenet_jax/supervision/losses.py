@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.models import contracts, layers, sampling
@@ -156,6 +157,14 @@ def ovenet_loss(
     terms["confidence"] = confidence_weight * confidence
     total = 0.5 * terms["initial"] + 0.5 * terms["seed"] + terms["fused"] + terms["confidence"]
     return {**terms, "total": total}
+
+
+def enet_weights(pixels: Sequence[int]) -> tuple[float, ...]:
+    """A weight for each class from its number of pixels: 1 / ln(1.02 + its share), from 1.42 for all of the pixels to
+    50.5 for none. Source: Paszke et al., "ENet: A Deep Neural Network Architecture for Real-Time Semantic
+    Segmentation", 2016."""
+    shares = np.asarray(pixels) / max(1, sum(pixels))
+    return tuple((1 / np.log(1.02 + shares)).tolist())
 
 
 def segfix_loss(

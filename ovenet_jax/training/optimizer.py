@@ -25,8 +25,8 @@ def from_config(config: Any) -> tuple[optax.Schedule, optax.GradientTransformati
     """The schedule of config.optimizer over config.steps (a ConfigDict), and the optimizer that follows it."""
     settings = config.optimizer
     schedule = poly_schedule(settings.rate, config.steps, settings.power)
-    keys = ("momentum", "weight_decay", "head_rate_multiplier", "warmup_steps", "name", "clip_norm")
-    return schedule, create_optimizer(schedule, **{key: getattr(settings, key) for key in keys})
+    keys = ("momentum", "weight_decay", "head_rate_multiplier", "warmup_steps", "name", "clip_norm", "nesterov")
+    return schedule, create_optimizer(schedule, **{key: settings[key] for key in keys if key in settings})
 
 
 def create_optimizer(
@@ -38,9 +38,10 @@ def create_optimizer(
     warmup_steps: int = 0,
     name: str = "sgd",
     clip_norm: float = 0.0,
+    nesterov: bool = False,
 ) -> optax.GradientTransformation:
-    """SGD without Nesterov; the decay is added to the gradient of every parameter, BatchNorm's and biases too. Or
-    `name` "adamw": AdamW with `momentum` as its first beta, whose decay is that of its paper.
+    """SGD, with Nesterov's momentum if asked; the decay is added to the gradient of every parameter, BatchNorm's and
+    biases too. Or `name` "adamw": AdamW with `momentum` as its first beta, whose decay is that of its paper.
 
     `head_rate_multiplier` scales the rate of the HEADS (published `NONBACKBONE_MULT`; 10 for PASCAL-Context in
     openseg). `warmup_steps`: steps in which the rate of all other parts grows to its full value (openseg); 0: none.
@@ -50,7 +51,7 @@ def create_optimizer(
     def masked(transformation: optax.GradientTransformation, heads: bool) -> optax.GradientTransformation:
         return optax.masked(transformation, lambda params: {name: name.startswith(HEADS) == heads for name in params})
 
-    steps = [optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum=momentum, nesterov=False)]
+    steps = [optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum=momentum, nesterov=nesterov)]
     if name == "adamw":
         steps = [optax.adamw(schedule, b1=momentum, weight_decay=weight_decay)]
     if clip_norm:

@@ -3,6 +3,7 @@ import pytest
 
 from ovenet_jax.data.augment import (
     IGNORE,
+    PhotometricDistortion,
     RandomBrightness,
     RandomFlip,
     RandomScaleCrop,
@@ -291,13 +292,77 @@ def test_brightness_changes_the_share_of_the_samples_that_is_asked_for():
         assert changed == pytest.approx(share * 20 / 21, abs=0.05)  # one of 21 shifts is none
 
 
+class Drawn:
+    """In place of a random generator: these changes happen, contrast last or second, and each draws its `value`."""
+
+    def __init__(self, changes, contrast_last=True, **value):
+        order = ["brightness", "saturation", "hue"]
+        order.insert(3 if contrast_last else 1, "contrast")
+        self.chances = iter([0.5 if contrast_last else 0.4, *(0.4 if name in changes else 0.5 for name in order)])
+        self.values = iter([value[name] for name in order if name in value])
+
+    def random(self):
+        return next(self.chances)
+
+    def uniform(self, least, most):
+        value = next(self.values)
+        assert least <= value <= most
+        return value
+
+    def integers(self, least, above):
+        value = next(self.values)
+        assert least <= value < above
+        return value
+
+
+@pytest.mark.parametrize(
+    ("value", "before", "after"),
+    [
+        ({}, (1, 2, 3), (1, 2, 3)),
+        ({"brightness": 31.9}, (100, 224, 0), (131, 255, 31)),
+        ({"brightness": -20.5}, (100, 20, 21), (79, 0, 0)),
+        ({"contrast": 1.5}, (101, 170, 171), (151, 255, 255)),
+        ({"contrast": 0.5}, (101, 1, 0), (50, 0, 0)),
+        ({"saturation": 1.5}, (200, 100, 100), (200, 51, 51)),  # S 127 of 255, then 190
+        ({"saturation": 1.5}, (200, 20, 20), (200, 0, 0)),
+        ({"hue": -18}, (200, 100, 100), (200, 100, 160)),  # from red to 324 degrees
+        ({"hue": 15}, (200, 100, 100), (200, 150, 100)),  # 30 degrees
+        ({"brightness": 30.0, "contrast": 0.5}, (250, 100, 0), (127, 65, 15)),
+        ({"contrast": 0.5, "saturation": 1.5}, (200, 100, 100), (100, 25, 25)),
+    ],
+)
+def test_photometric_distortion_by_hand(value, before, after):
+    sample = {"image": np.uint8([[before]]), "label": np.uint8([[7]])}
+    result = PhotometricDistortion()(sample, Drawn(value.keys(), **value))
+    assert result["image"][0, 0].tolist() == pytest.approx(after, abs=1 if {"saturation", "hue"} & value.keys() else 0)
+    assert result["label"] is sample["label"]
+
+
+def test_contrast_is_changed_second_or_last():
+    sample = {"image": np.uint8([[(200, 100, 100)]])}
+    values = {"contrast": 1.5, "saturation": 0.5}
+    second, last = (
+        PhotometricDistortion()(sample, Drawn(values.keys(), contrast_last, **values))["image"][0, 0].tolist()
+        for contrast_last in (False, True)
+    )
+    assert second == pytest.approx((255, 202, 202), abs=1)  # 255 150 150, then S 105 becomes 52
+    assert last == pytest.approx((255, 225, 225), abs=1)  # 200 150 150, then all times 1.5
+
+
+def test_each_photometric_change_happens_to_half_of_the_samples():
+    sample = {"image": np.full((1, 1, 3), 90, np.uint8)}  # grey: only brightness and contrast show
+    rng = np.random.default_rng(6)
+    same = [np.array_equal(PhotometricDistortion()(sample, rng)["image"], sample["image"]) for _ in range(600)]
+    assert np.mean(same) == pytest.approx(0.25, abs=0.06)
+
+
 def test_acts_leave_their_input_alone_and_return_uint8():
     sample = numbered(12, 16)
     for array in sample.values():
         array.flags.writeable = False
     rng = np.random.default_rng(5)
     crop = RandomScaleCrop(16, (10, 12), 16, rare_class_crops=0.5)
-    for act in (crop, RandomBrightness(10, 0.5), RandomFlip(pairs=((0, 1),))):
+    for act in (crop, RandomBrightness(10, 0.5), PhotometricDistortion(), RandomFlip(pairs=((0, 1),))):
         for _ in range(20):
             assert all(array.dtype == np.uint8 for array in act(sample, rng).values())
 

@@ -14,7 +14,13 @@ from ml_collections import ConfigDict
 
 from configs import common, lip
 from ovenet_jax.data import pipeline, storage
-from ovenet_jax.data.augment import RandomBrightness, RandomFlip, RandomScaleCrop, resize_short_side
+from ovenet_jax.data.augment import (
+    PhotometricDistortion,
+    RandomBrightness,
+    RandomFlip,
+    RandomScaleCrop,
+    resize_short_side,
+)
 from ovenet_jax.data.labels import IGNORE, OFFICIAL, TOY_STREETS
 from ovenet_jax.data.pipeline import Source, samples, train_batches
 from ovenet_jax.errors import UserError, cause_of
@@ -197,6 +203,9 @@ def test_augmentations_follow_the_config():
     settings.brightness, settings.short_side, settings.rare_class_crops = 10, 520, 0.25
     crop = RandomScaleCrop(480, (360, 480), 16, short_side=520, rare_class_crops=0.25)
     assert pipeline.augmentations(settings, OFFICIAL["camvid"]) == [crop, RandomBrightness(10, 0.5), RandomFlip()]
+    settings.photometric_distortion, settings.flip = True, False
+    expected = [crop, RandomBrightness(10, 0.5), PhotometricDistortion()]
+    assert pipeline.augmentations(settings, OFFICIAL["camvid"]) == expected
 
 
 def test_images_of_lip_are_mirrored_with_their_classes_and_then_resized():

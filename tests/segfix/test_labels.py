@@ -42,6 +42,13 @@ def test_training_classes_say_what_distances_and_angles_do(count):
     assert_array_equal(np.where(known, expected, IGNORE), direction)
 
 
+def test_the_distance_that_is_near_a_boundary_is_chosen():
+    label = blocks()
+    found = training_label(truth_of(label), label == IGNORE, 8, near=2)
+    boundary, _ = boundary_and_direction(found, 8)
+    assert_array_equal(boundary == 1, (truth_of(label).distance <= 2) & (label != IGNORE))
+
+
 def test_what_is_tested_are_the_published_offsets():
     label = blocks()
     truth = truth_of(label)

@@ -35,6 +35,11 @@ def test_cross_entropy_of_two_pixels_by_hand():
     assert_allclose(loss, (np.log(2) + np.log(4)) / 2, rtol=1e-6)
 
 
+def test_weights_of_enet_fall_with_the_share_of_a_class():
+    assert_allclose(losses.enet_weights([0, 10, 30]), [50.498, 4.1838, 1.7513], rtol=1e-4)  # shares 0, 1/4, 3/4
+    assert_allclose(losses.enet_weights([5]), [1 / np.log(2.02)])
+
+
 def test_class_weights_weigh_and_divide():
     label = jnp.asarray([[[0, 1]]])  # -log 0.5 with weight 3, -log 0.75 with weight 1
     loss = cross_entropy(logits_of([0.5, 0.25]), label, class_weights=(3.0, 1.0), align_corners=True)

@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from configs import camvid
 from ovenet_jax.models.predictions import TITLES, in_order
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.supervision.task import task_of
+from tests.camvid_tree import write_tree
 
 
 @pytest.mark.parametrize(
@@ -35,3 +37,16 @@ def test_predictions_have_one_order_though_jit_sorts_them():
     assert list(in_order(sorted_by_name)) == [name for name in TITLES if name in sorted_by_name]
     with pytest.raises(ValueError, match="'other'"):
         in_order({"other": 3})
+
+
+def test_class_weights_are_those_of_the_config_or_of_the_pixels_of_the_training_split(tmp_path):
+    config = camvid.get_config("hrnet_tiny")
+    config.data.update(write_tree(tmp_path))
+    config.loss.class_weights = (1.0,) * 11
+    assert task_of(config).class_weights == (1.0,) * 11
+    config.loss.class_weights, config.loss.enet_weights = (), True
+    task = task_of(config)
+    pixels = task.prepare()["splits"]["train"]["pixels"]
+    assert len(set(pixels)) > 1
+    assert_allclose(task.class_weights, 1 / np.log(1.02 + np.array(pixels) / sum(pixels)))
+    task.create_loss()

@@ -32,6 +32,12 @@ def test_two_steps_of_momentum_and_decay_by_hand():
     assert_allclose(params["norm.bias"], second, rtol=1e-6)
 
 
+def test_two_steps_of_nesterovs_momentum_by_hand():
+    optimizer = create_optimizer(lambda _: 0.1, momentum=0.9, weight_decay=0.0, nesterov=True)
+    params = steps(optimizer, {"a": jnp.asarray(1.0)}, {"a": jnp.asarray(2.0)}, 2)
+    assert_allclose(params["a"], 1.0 - 0.1 * (2 + 0.9 * 2) - 0.1 * (2 + 0.9 * (0.9 * 2 + 2)), rtol=1e-6)
+
+
 def test_a_step_of_adamw_and_of_clipped_sgd_by_hand():
     params, gradients = {"a": jnp.asarray(1.0), "b": jnp.asarray(1.0)}, {"a": jnp.asarray(3.0), "b": jnp.asarray(-4.0)}
     adamw = create_optimizer(lambda _: 0.1, momentum=0.9, weight_decay=0.5, name="adamw")
