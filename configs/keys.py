@@ -94,9 +94,16 @@ OFFSETS = When("in networks with offsets", lambda v: "model.offset.branch" in v)
 HRNET = When("with a backbone 'hrnet' or 'hrnet2x'", lambda v: str(v.get("model.backbone.name")).startswith("hrnet"))
 HRNET_OFFSETS = When("in networks with offsets on HRNet", lambda v: OFFSETS.holds(v) and HRNET.holds(v))
 AUX = When("with a head that has an auxiliary classifier", lambda v: "model.head.aux.kernel_size" in v)
+NO_OHEM = When(
+    "in networks that learn classes, without loss.ohem.on", lambda v: CLASSES.holds(v) and not v.get("loss.ohem.on")
+)
+WEIGHTED = When(
+    "in networks that learn classes, not in a SegFix, and not with loss.rmi alone",
+    lambda v: CLASSES.holds(v) and (AUX.holds(v) or not (NO_OHEM.holds(v) and v.get("loss.rmi"))),
+)
 NO_WEIGHTS = When(
     "in networks that learn classes, without loss.class_weights",
-    lambda v: CLASSES.holds(v) and not v.get("loss.class_weights"),
+    lambda v: WEIGHTED.holds(v) and not v.get("loss.class_weights"),
 )
 OHEM = When("with loss.ohem.on", lambda v: CLASSES.holds(v) and bool(v.get("loss.ohem.on")))
 OHEM_AUX = When("with loss.ohem.on and an auxiliary classifier", lambda v: OHEM.holds(v) and AUX.holds(v))
@@ -240,10 +247,11 @@ KEYS = {
         True, FLAG, "PyTorch's initial kernels in its head; False: backbone's", "by its name, aux_head_offset", OFFSETS
     ),
     "loss.aux_weight": Key(0.4, AT_LEAST_0, "weight of the auxiliary loss (main: 1)", "LOSS.BALANCE_WEIGHTS[0]", AUX),
-    "loss.class_weights": Key((), each(AT_LEAST_0, optional=True), "weight of each class", when=CLASSES),
+    "loss.class_weights": Key((), each(AT_LEAST_0, optional=True), "weight of each class", when=WEIGHTED),
     "loss.enet_weights": Key(
         False, FLAG, "class weights 1 / ln(1.02 + share of the pixels of data.train_split)", "ENet", NO_WEIGHTS
     ),
+    "loss.rmi": Key(False, FLAG, "region mutual information in the main loss", "fs_aux_rmi_loss", NO_OHEM),
     "loss.ohem.on": Key(False, FLAG, "online hard example mining in the main loss", "LOSS.USE_OHEM", CLASSES),
     "loss.ohem.threshold": Key(0.9, SHARE, "hard: true-class probability below it", "LOSS.OHEMTHRES", OHEM),
     "loss.ohem.keep": Key(131072, whole(0), "minimum number of hard pixels", "LOSS.OHEMKEEP", OHEM),

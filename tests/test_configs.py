@@ -112,7 +112,12 @@ def test_keys_that_do_not_go_together_are_named(variant, changes, sentence):
         ("hrnet", "loss.aux_weight", "with a head that has an auxiliary classifier"),
         ("hrnet", "loss.ohem.keep", "with loss.ohem.on"),
         ("segfix", "augment.scale_factor", "without augment.scale_range"),
-        ("segfix", "loss.class_weights", "in networks that learn classes, not in a SegFix"),
+        (
+            "segfix",
+            "loss.class_weights",
+            "in networks that learn classes, not in a SegFix, and not with loss.rmi alone",
+        ),
+        ("hrnet", "loss.enet_weights", "in networks that learn classes, without loss.class_weights"),
         ("segfix", "accumulate", "in networks that learn classes, not in a SegFix"),
         ("ovenet", "predict.form", "in a SegFix"),
     ],

@@ -139,7 +139,7 @@ class Scores:
     """An `Observer` of confusion matrices, the score of each image, and `Evaluation.losses`: the cross entropy of each
     prediction with the label at the network's resolution, as in training a mean weighted by config.loss.class_weights.
 
-    It is computed from `Segmentation.maps`, so without OHEM and without auxiliary scores; SegFix's has no weights.
+    It is computed from `Segmentation.maps`, so without OHEM, RMI and auxiliary scores; SegFix's has no weights.
     """
 
     def __init__(self, config: ConfigDict, task: Task):

@@ -80,7 +80,7 @@ class Classes:
         loss, model = self._config.loss, self._config.model
         options: dict[str, Any] = {"class_weights": self.class_weights or None}
         options |= {"aux_weight": loss.get("aux_weight", 0.0)}
-        options |= {"align_corners": model.align_corners, "ohem": None}
+        options |= {"align_corners": model.align_corners, "ohem": None, "rmi": loss.get("rmi", False)}
         if loss.ohem.on:
             ohem, probabilities = loss.ohem, self.gives_offsets and not model.offset.logits
             softmax = not probabilities or ohem.softmax_again

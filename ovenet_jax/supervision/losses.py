@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from flax import nnx
 
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.models import contracts, layers, sampling
@@ -84,6 +86,47 @@ def ohem_bound(probability: jax.Array, valid: jax.Array, ohem: Ohem) -> tuple[ja
     return at_keep, jnp.maximum(at_keep, ohem.threshold)
 
 
+def rmi_loss(
+    logits: jax.Array, label: jax.Array, *, align_corners: bool, batch_labels: jax.Array | None = None
+) -> jax.Array:
+    """Half the binary cross entropy of all classes, summed over them, plus half of how uncertain the label of a 3x3
+    region stays for given probabilities: the lower bound of region mutual information, without its constant.
+
+    Labels and probabilities are max-pooled by 3 first. A region is a vector of 9 values; per image and class, half the
+    log determinant of the labels' covariance given the probabilities, / 9, averaged over images, summed over classes.
+    The published code multiplies and inverts covariances in float64. Here that of the regression's residuals is taken,
+    which is the same and precise in float32. `batch_labels`: see cross_entropy.
+
+    Source: Zhao et al., "Region Mutual Information Loss for Semantic Segmentation", NeurIPS 2019, in openseg's form
+    (`H_48_D_4_RMI.json`).
+    """
+    logits = layers.resize_bilinear(layers.at_least_float32(logits), label.shape[1:3], align_corners=align_corners)
+    known = (label != IGNORE)[..., None]
+    labels = jax.nn.one_hot(jnp.where(label == IGNORE, -1, label), logits.shape[-1], dtype=logits.dtype)
+    entropy = jnp.where(known, optax.sigmoid_binary_cross_entropy(logits, labels), 0).sum()
+    count = known.sum() + 1 if batch_labels is None else ((batch_labels != IGNORE).sum() + 1) / len(batch_labels)
+
+    true, found = _regions(labels), _regions(jnp.where(known, jax.nn.sigmoid(logits), 0) + 1e-6)
+    with jax.default_matmul_precision("highest"):
+        covariance = partial(jnp.einsum, "bnki,bnkj->bkij")
+        small = 1e-3 * jnp.eye(9, dtype=logits.dtype)
+        slopes = jnp.linalg.solve(covariance(found, found) + small, covariance(found, true))
+        slopes = jax.lax.stop_gradient(slopes)  # they minimise the covariance below, whose gradient by them is 0
+        rest = true - jnp.einsum("bnki,bkij->bnkj", found, slopes)
+        uncertain = covariance(rest, rest) + 1e-3 * jnp.einsum("bkji,bkjl->bkil", slopes, slopes) + small
+    rmi = 0.5 * jnp.linalg.slogdet(uncertain)[1].mean(0).sum() / 9
+    return 0.5 * entropy / count + 0.5 * rmi
+
+
+def _regions(x: jax.Array) -> jax.Array:
+    """The centred 3x3 regions of maps [B, H, W, K] max-pooled by 3: [B, N, K, 9]."""
+    x = nnx.max_pool(x, (3, 3), strides=(3, 3), padding=((1, 1), (1, 1)))
+    height, width = x.shape[1] - 2, x.shape[2] - 2
+    regions = jnp.stack([x[:, i : i + height, j : j + width] for i in range(3) for j in range(3)], axis=-1)
+    regions = regions.reshape(len(x), height * width, -1, 9)
+    return regions - regions.mean(1, keepdims=True)
+
+
 def segmentation_loss(
     logits: contracts.Logits,
     label: jax.Array,
@@ -91,15 +134,19 @@ def segmentation_loss(
     aux_weight: float,
     class_weights: ClassWeights = None,
     ohem: Ohem | None = None,
+    rmi: bool = False,
     align_corners: bool,
     batch_labels: jax.Array | None = None,
 ) -> jax.Array:
-    """L(S) = aux_weight * L(aux) + L(main). Source: the criteria of HRNet-OCR, OVeNet and openseg.
+    """L(S) = aux_weight * L(aux) + L(main); with `rmi`, L(main) is rmi_loss. Source: the criteria of HRNet-OCR, OVeNet
+    and openseg.
 
     `batch_labels`: see cross_entropy; the other means are over equally many pixels or groups in every micro-batch.
     """
     options: dict[str, Any] = {"class_weights": class_weights, "align_corners": align_corners}
-    if ohem is None:
+    if rmi:
+        main = rmi_loss(logits.main, label, align_corners=align_corners, batch_labels=batch_labels)
+    elif ohem is None:
         main = cross_entropy(logits.main, label, batch_labels=batch_labels, **options)
     else:
         main = ohem_cross_entropy(logits.main, label, ohem, **options)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.models.contracts import Logits
 from ovenet_jax.supervision import losses
 from ovenet_jax.supervision.losses import Ohem
@@ -33,6 +34,59 @@ def logits_of(probabilities):
 def test_cross_entropy_of_two_pixels_by_hand():
     loss = cross_entropy(logits_of([0.5, 0.25]), jnp.asarray([[[0, 0]]]), align_corners=True)
     assert_allclose(loss, (np.log(2) + np.log(4)) / 2, rtol=1e-6)
+
+
+def rmi_as_published(logits, label):
+    """With inverted covariances; the size of the logits is the label's."""
+    labels = np.moveaxis(np.eye(logits.shape[-1])[np.where(label == IGNORE, 0, label)], -1, 1)
+    known = (label != IGNORE)[:, None]
+    labels, logits = labels * known, jnp.moveaxis(logits, -1, 1)
+    cross = jnp.maximum(logits, 0) - logits * labels + jnp.log1p(jnp.exp(-abs(logits)))
+    entropy = (cross * known).sum() / (known.sum() + 1)
+
+    def vectors(maps):
+        n, c, height, width = maps.shape
+        padded = jnp.pad(maps, ((0, 0), (0, 0), (1, 3), (1, 3)), constant_values=-jnp.inf)
+        h, w = (height - 1) // 3 + 1, (width - 1) // 3 + 1
+        pooled = padded[:, :, : 3 * h, : 3 * w].reshape(n, c, h, 3, w, 3).max((3, 5))
+        found = jnp.stack([pooled[:, :, y : y + h - 2, x : x + w - 2] for y in range(3) for x in range(3)], 2)
+        found = found.reshape(n, c, 9, -1)
+        return found - found.mean(-1, keepdims=True)
+
+    true, found = vectors(jnp.asarray(labels)), vectors(jax.nn.sigmoid(logits) * known + 1e-6)
+    both, small = true @ found.swapaxes(2, 3), 1e-3 * jnp.eye(9)
+    inverse = jnp.linalg.inv(found @ found.swapaxes(2, 3) + small)
+    rest = true @ true.swapaxes(2, 3) - both @ inverse @ both.swapaxes(2, 3) + small
+    return 0.5 * entropy + 0.5 * (0.5 * jnp.linalg.slogdet(rest)[1]).mean(0).sum() / 9
+
+
+@pytest.mark.parametrize("certainty", [1.0, 30.0])
+def test_region_mutual_information_is_that_of_the_published_formula(certainty):
+    """Which is precise in float64 only; ours is float32."""
+    rng = np.random.default_rng(3)
+    label = rng.integers(0, 3, (2, 5, 7)).repeat(7, 1).repeat(6, 2).astype(np.uint8)
+    logits = rng.normal(size=(*label.shape, 3)) + certainty * np.eye(3)[label]
+    label[:, 3:9, 10:20] = IGNORE
+    ours = jax.value_and_grad(partial(losses.rmi_loss, label=jnp.asarray(label), align_corners=True))
+    value, gradient = jax.jit(ours)(jnp.asarray(logits, jnp.float32))
+    with jax.enable_x64(True):
+        expected, slopes = jax.value_and_grad(rmi_as_published)(jnp.asarray(logits), label)
+    assert_allclose(value, expected, rtol=1e-5)
+    assert_allclose(gradient, slopes, atol=1e-5 * np.abs(slopes).max())
+
+
+def test_region_mutual_information_where_nothing_varies():
+    """Covariances are 0, so each determinant is that of 0.001 times the identity."""
+    logits, label = jnp.zeros((2, 12, 15, 4)), jnp.ones((2, 12, 15), jnp.uint8)
+    entropy, rmi = 4 * np.log(2) * 360 / 361, 4 * 0.5 * np.log(1e-3)
+    loss = losses.segmentation_loss(Logits(None, logits), label, aux_weight=0.4, align_corners=True, rmi=True)
+    assert_allclose(loss, (entropy + rmi) / 2, rtol=1e-5)
+    halves = [
+        losses.rmi_loss(logits[i:][:1], label[i:][:1], align_corners=True, batch_labels=label[:, None]) for i in (0, 1)
+    ]
+    assert_allclose(np.mean(halves), loss, rtol=1e-5)  # micro-batches
+    with_aux = losses.segmentation_loss(Logits(logits, logits), label, aux_weight=0.4, align_corners=True, rmi=True)
+    assert_allclose(with_aux - loss, 0.4 * np.log(4), rtol=1e-5)
 
 
 def test_weights_of_enet_fall_with_the_share_of_a_class():
