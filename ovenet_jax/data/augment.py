@@ -96,34 +96,23 @@ class PhotometricDistortion:
     """
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        image, changes = sample["image"], [_change_brightness, _change_saturation, _change_hue]
-        changes.insert(1 if rng.random() < 0.5 else 3, _change_contrast)
+        changes: list[Callable[[np.ndarray], np.ndarray]] = [
+            lambda x: cv2.LUT(x, _table(shift=rng.uniform(-32, 32))),  # brightness
+            lambda x: _with_hsv(x, 1, _table(rng.uniform(0.5, 1.5))),  # saturation
+            lambda x: _with_hsv(x, 0, (np.arange(256) + rng.integers(-18, 18)) % 180),  # hue, in units of two degrees
+        ]
+        changes.insert(1 if rng.random() < 0.5 else 3, lambda x: cv2.LUT(x, _table(rng.uniform(0.5, 1.5))))  # contrast
+        image = sample["image"]
         for change in changes:
             if rng.random() < 0.5:
-                image = change(image, rng)
+                image = change(image)
         return sample | {"image": image}
 
 
-def _change_brightness(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return cv2.LUT(image, _table(shift=rng.uniform(-32, 32)))
-
-
-def _change_contrast(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return cv2.LUT(image, _table(rng.uniform(0.5, 1.5)))
-
-
-def _change_saturation(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return _change_hsv(image, 1, _table(rng.uniform(0.5, 1.5)))
-
-
-def _change_hue(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    turned = (np.arange(256) + rng.integers(-18, 18)) % 180  # in units of two degrees
-    return _change_hsv(image, 0, turned.astype(np.uint8))
-
-
-def _change_hsv(image: np.ndarray, channel: int, table: np.ndarray) -> np.ndarray:
+def _with_hsv(image: np.ndarray, channel: int, table: np.ndarray) -> np.ndarray:
+    """The image after a lookup in `table` of one channel of hue, saturation and value."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-    hsv[..., channel] = cv2.LUT(hsv[..., channel], table)
+    hsv[..., channel] = table[hsv[..., channel]]
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 

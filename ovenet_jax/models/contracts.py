@@ -3,7 +3,7 @@
 They are Protocols: a class with these attributes and methods fits without inheriting from them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -37,14 +37,6 @@ class Logits(NamedTuple):
         return "main"
 
 
-class OffsetTrunk(Protocol):
-    """Output of the stage before it -> outputs of its stages. width: channels of Backbone.last of these."""
-
-    width: int
-
-    def __call__(self, stage: Any, /) -> Stages: ...
-
-
 class Backbone(Protocol):
     """Image [B, H, W, 3] -> feature maps after stages 1 to 4, the input of its other methods.
 
@@ -60,10 +52,10 @@ class Backbone(Protocol):
         """The input of heads, [B, h, w, aux_width] and [B, h, w, width]."""
 
     def last(self, stages: Any, /) -> jax.Array:
-        """The input of the offset head, from the outputs of an offset trunk: [B, h, w, its width]."""
+        """The input of the offset head, from the outputs of an offset trunk: [B, h, w, width]."""
 
-    def offset_trunk(self, branch: int, modules: Sequence[int], /, *, init: InitialValues) -> OffsetTrunk:
-        """A second copy of stages `branch` (2, 3 or 4) to 4.
+    def offset_trunk(self, branch: int, modules: Sequence[int], /, *, init: InitialValues) -> Callable[[Any], Stages]:
+        """A second copy of stages `branch` (2, 3 or 4) to 4: output of stage branch - 1 -> outputs of copied stages.
 
         modules: number of modules (ResNet: blocks) of each copied stage.
 

@@ -15,6 +15,8 @@ from flax import nnx
 from ovenet_jax.models.contracts import Features
 from ovenet_jax.models.layers import ConvNormAct, InitialValues, chain, relu, resize_bilinear
 
+Branches = Sequence[tuple[int, ...]]  # a number for each branch, for each stage
+
 
 class Stage(NamedTuple):
     """`modules`: number of exchange modules. `blocks`, `widths`: residual blocks and channels of each branch.
@@ -210,13 +212,7 @@ class HRNet(nnx.Module):
         return Features(aux=last, main=last)
 
     def offset_trunk(
-        self,
-        branch: int,
-        modules: Sequence[int],
-        *,
-        blocks: Sequence[tuple[int, ...]] = (),
-        widths: Sequence[tuple[int, ...]] = (),
-        init: InitialValues,
+        self, branch: int, modules: Sequence[int], *, blocks: Branches = (), widths: Branches = (), init: InitialValues
     ) -> Trunk:
         """`blocks`, `widths`: per branch, for each stage; (): the backbone's. As published, transitions lead to the
         backbone's widths, and the first block of a branch, with a 1x1 convolution beside it, to its own."""

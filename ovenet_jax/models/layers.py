@@ -136,14 +136,11 @@ class BatchNorm(nnx.Module):
         if self.use_running_average:
             return _normalised(x, mean, var, scale, bias, self.eps)
         y, mean, var = _normalised_by_batch(x, mean, scale, bias, self.eps)
-        self._update_statistics(mean, var, count=_pixels(x))
-        return y
-
-    def _update_statistics(self, mean: jax.Array, var: jax.Array, count: int) -> None:
-        unbiased = var * (count / max(count - 1, 1))
+        unbiased = var * (_pixels(x) / max(_pixels(x) - 1, 1))
         for running, batch in ((self.mean, mean), (self.var, unbiased)):
             old = running.get_value()
             running.set_value(old + self.momentum * (batch.astype(old.dtype) - old))
+        return y
 
 
 def _normalised(

@@ -15,18 +15,8 @@ import numpy as np
 from flax import nnx
 
 from ovenet_jax.errors import UserError
+from ovenet_jax.models import contracts, fcn, layers
 from ovenet_jax.models.attention import SelfAttention, attend
-from ovenet_jax.models.contracts import Features, Logits
-from ovenet_jax.models.fcn import PixelClassifier
-from ovenet_jax.models.layers import (
-    Activation,
-    AtrousPyramid,
-    BatchNorm,
-    Conv,
-    ConvNormAct,
-    InitialValues,
-    resize_bilinear,
-)
 
 
 def at_half_resolution(context: SelfAttention, x: jax.Array, *, align_corners: bool) -> jax.Array:
@@ -34,7 +24,7 @@ def at_half_resolution(context: SelfAttention, x: jax.Array, *, align_corners: b
     height, width = x.shape[1:3]
     window = min(2, height), min(2, width)
     pooled = nnx.max_pool(x, window, strides=window)
-    return resize_bilinear(context(pooled), x.shape[1:3], align_corners=align_corners)
+    return layers.resize_bilinear(context(pooled), x.shape[1:3], align_corners=align_corners)
 
 
 class BaseOC(nnx.Module):
@@ -45,18 +35,18 @@ class BaseOC(nnx.Module):
         in_features: int,
         num_classes: int,
         *,
-        aux: PixelClassifier,
+        aux: fcn.PixelClassifier,
         mid_features: int,
         key_features: int,
         value_features: int,
         first_release: bool,
         half: bool,
         align_corners: bool,
-        activation: Activation,
+        activation: layers.Activation,
         dropout: float,
-        init: InitialValues,
+        init: layers.InitialValues,
     ):
-        layer = partial(ConvNormAct, bias=True, in_head=True, activation=activation, init=init)
+        layer = partial(layers.ConvNormAct, bias=True, in_head=True, activation=activation, init=init)
         options: dict[str, Any] = {"activation": activation, "init": init}
         options |= {"key_features": key_features, "value_features": value_features}
         self.aux = aux
@@ -64,11 +54,11 @@ class BaseOC(nnx.Module):
         self.attention = SelfAttention(mid_features, first_release=first_release, **options)
         self.fusion = layer(2 * mid_features, mid_features, 1)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))  # whole channels
-        self.classifier = Conv(mid_features, num_classes, 1, bias=True, in_head=True, init=init)
+        self.classifier = layers.Conv(mid_features, num_classes, 1, bias=True, in_head=True, init=init)
         self.half = half
         self.align_corners = align_corners
 
-    def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Logits:
+    def __call__(self, features: contracts.Features, rngs: nnx.Rngs | None = None) -> contracts.Logits:
         pixels = self.pixels(features.main)
         if self.half:
             context = at_half_resolution(self.attention, pixels, align_corners=self.align_corners)
@@ -76,7 +66,7 @@ class BaseOC(nnx.Module):
             context = self.attention(pixels)
         fused = self.fusion(jnp.concatenate([context, pixels], axis=-1))
         main = self.classifier(self.dropout(fused, rngs=rngs))
-        return Logits(aux=self.aux(features.aux, rngs), main=main)
+        return contracts.Logits(aux=self.aux(features.aux, rngs), main=main)
 
 
 class PyramidOC(nnx.Module):
@@ -90,15 +80,15 @@ class PyramidOC(nnx.Module):
         in_features: int,
         num_classes: int,
         *,
-        aux: PixelClassifier,
+        aux: fcn.PixelClassifier,
         mid_features: int,
         key_features: int,
         sizes: Sequence[int],
-        activation: Activation,
+        activation: layers.Activation,
         dropout: float,
-        init: InitialValues,
+        init: layers.InitialValues,
     ):
-        layer = partial(ConvNormAct, bias=True, in_head=True, activation=activation, init=init)
+        layer = partial(layers.ConvNormAct, bias=True, in_head=True, activation=activation, init=init)
         options: dict[str, Any] = {"activation": activation, "init": init}
         options |= {"key_features": key_features, "value_features": mid_features, "first_release": True}
         wide = len(sizes) * mid_features
@@ -108,10 +98,10 @@ class PyramidOC(nnx.Module):
         self.widening = layer(mid_features, wide, 1)
         self.fusion = layer(2 * wide, mid_features, 1)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))
-        self.classifier = Conv(mid_features, num_classes, 1, bias=True, in_head=True, init=init)
+        self.classifier = layers.Conv(mid_features, num_classes, 1, bias=True, in_head=True, init=init)
         self.sizes = tuple(sizes)
 
-    def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Logits:
+    def __call__(self, features: contracts.Features, rngs: nnx.Rngs | None = None) -> contracts.Logits:
         pixels = self.pixels(features.main)
         contexts = [
             attention(pixels, lambda *maps, size=size: attend_in_blocks(*maps, size=size))
@@ -119,7 +109,7 @@ class PyramidOC(nnx.Module):
         ]
         fused = self.fusion(jnp.concatenate([self.widening(pixels), *contexts], axis=-1))
         main = self.classifier(self.dropout(fused, rngs=rngs))
-        return Logits(aux=self.aux(features.aux, rngs), main=main)
+        return contracts.Logits(aux=self.aux(features.aux, rngs), main=main)
 
 
 def attend_in_blocks(query: jax.Array, key: jax.Array, value: jax.Array, *, size: int) -> jax.Array:
@@ -149,7 +139,7 @@ class ASPOC(nnx.Module):
         in_features: int,
         num_classes: int,
         *,
-        aux: PixelClassifier,
+        aux: fcn.PixelClassifier,
         mid_features: int,
         branch_features: int,
         key_features: int,
@@ -157,29 +147,29 @@ class ASPOC(nnx.Module):
         dilations: tuple[int, int, int],
         first_release: bool,
         align_corners: bool,
-        activation: Activation,
+        activation: layers.Activation,
         dropout: float,
-        init: InitialValues,
+        init: layers.InitialValues,
     ):
         options: dict[str, Any] = {"activation": activation, "init": init}
-        layer = partial(ConvNormAct, in_head=True, activation=activation, init=init)
-        conv = partial(Conv, bias=True, in_head=True, init=init)
+        layer = partial(layers.ConvNormAct, in_head=True, activation=activation, init=init)
+        conv = partial(layers.Conv, bias=True, in_head=True, init=init)
         attention = options | {"key_features": key_features, "value_features": value_features}
         self.aux = aux
         self.pixels = layer(in_features, mid_features, 3, bias=True)
         self.context_pixels = layer(mid_features, branch_features, 3, bias=True)
         self.attention = SelfAttention(branch_features, first_release=first_release, **attention)
-        self.pyramid = AtrousPyramid(mid_features, branch_features, dilations, bias=False, **options)
+        self.pyramid = layers.AtrousPyramid(mid_features, branch_features, dilations, bias=False, **options)
         self.fusion = layer(5 * branch_features, mid_features, 1)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))
         self.classifier = conv(mid_features, num_classes, 1)
         self.align_corners = align_corners
         # After the attention: only BatchNorm and activation in openseg.
         self.context_conv = conv(branch_features, branch_features, 1) if first_release else None
-        self.context_norm = BatchNorm(branch_features)
+        self.context_norm = layers.BatchNorm(branch_features)
         self.activation = activation
 
-    def __call__(self, features: Features, rngs: nnx.Rngs | None = None) -> Logits:
+    def __call__(self, features: contracts.Features, rngs: nnx.Rngs | None = None) -> contracts.Logits:
         pixels = self.pixels(features.main)
         context = self.context_pixels(pixels)
         context = at_half_resolution(self.attention, context, align_corners=self.align_corners)
@@ -188,4 +178,4 @@ class ASPOC(nnx.Module):
         context = self.activation(self.context_norm(context))
         fused = self.fusion(jnp.concatenate([context, self.pyramid(pixels)], axis=-1))
         main = self.classifier(self.dropout(fused, rngs=rngs))
-        return Logits(aux=self.aux(features.aux, rngs), main=main)
+        return contracts.Logits(aux=self.aux(features.aux, rngs), main=main)

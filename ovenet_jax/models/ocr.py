@@ -13,16 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ovenet_jax.models import contracts, fcn
-from ovenet_jax.models.layers import (
-    Activation,
-    AtrousPyramid,
-    Conv,
-    ConvNormAct,
-    InitialValues,
-    at_least_float32,
-    chain,
-)
+from ovenet_jax.models import contracts, fcn, layers
 
 
 def gather_regions(features: jax.Array, region_logits: jax.Array) -> jax.Array:
@@ -30,7 +21,7 @@ def gather_regions(features: jax.Array, region_logits: jax.Array) -> jax.Array:
 
     features [B, H, W, C], region_logits [B, H, W, K] (softmax over all pixels, per class) -> [B, K, C].
     """
-    regions = jax.nn.softmax(at_least_float32(region_logits), axis=(1, 2))
+    regions = jax.nn.softmax(layers.at_least_float32(region_logits), axis=(1, 2))
     return jnp.einsum("bhwk,bhwc->bkc", regions.astype(features.dtype), features)
 
 
@@ -42,7 +33,7 @@ class ObjectAttention(nnx.Module):
 
     def __init__(self, features: int, key_features: int, **layer: Any):
         def transform(*widths: int) -> nnx.List:
-            return nnx.List(ConvNormAct(i, o, 1, in_head=True, **layer) for i, o in pairwise(widths))
+            return nnx.List(layers.ConvNormAct(i, o, 1, in_head=True, **layer) for i, o in pairwise(widths))
 
         self.query = transform(features, key_features, key_features)
         self.key = transform(features, key_features, key_features)
@@ -51,11 +42,12 @@ class ObjectAttention(nnx.Module):
 
     def __call__(self, x: jax.Array, regions: jax.Array) -> jax.Array:
         regions = regions[:, None]  # [B, 1, K, C]: a map of one row, for the convolutions
-        query, key, value = chain(self.query, x), chain(self.key, regions), chain(self.value, regions)
-        scores = at_least_float32(jnp.einsum("bhwc,bkc->bhwk", query, key[:, 0])) * key.shape[-1] ** -0.5
+        query, key = layers.chain(self.query, x), layers.chain(self.key, regions)
+        value = layers.chain(self.value, regions)
+        scores = layers.at_least_float32(jnp.einsum("bhwc,bkc->bhwk", query, key[:, 0])) * key.shape[-1] ** -0.5
         weights = jax.nn.softmax(scores, axis=-1)
         context = jnp.einsum("bhwk,bkc->bhwc", weights.astype(value.dtype), value[:, 0])
-        return chain(self.output, context)
+        return layers.chain(self.output, context)
 
 
 class OCR(nnx.Module):
@@ -75,19 +67,19 @@ class OCR(nnx.Module):
         dilations: tuple[int, ...],
         bias: bool,
         output_bias: bool,
-        activation: Activation,
+        activation: layers.Activation,
         dropout: float,
-        init: InitialValues,
+        init: layers.InitialValues,
     ):
-        options: dict[str, Any] = {"activation": activation, "init": init}
-        layer = partial(ConvNormAct, in_head=True, activation=activation, init=init)
+        options: dict[str, Any] = {"activation": activation, "bias": bias, "init": init}
+        layer = partial(layers.ConvNormAct, in_head=True, activation=activation, init=init)
         self.aux = aux
         self.pixels = layer(in_features, mid_features, 3, bias=True)
-        self.attention = ObjectAttention(mid_features, key_features, bias=bias, **options)
-        self.pyramid = AtrousPyramid(in_features, mid_features, dilations, bias=bias, **options) if dilations else None
+        self.attention = ObjectAttention(mid_features, key_features, **options)
+        self.pyramid = layers.AtrousPyramid(in_features, mid_features, dilations, **options) if dilations else None
         self.fusion = layer((2 + len(dilations)) * mid_features, mid_features, 1, bias=bias)
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))  # whole channels
-        self.classifier = Conv(mid_features, num_classes, 1, bias=output_bias, in_head=True, init=init)
+        self.classifier = layers.Conv(mid_features, num_classes, 1, bias=output_bias, in_head=True, init=init)
 
     def __call__(self, features: contracts.Features, rngs: nnx.Rngs | None = None) -> contracts.Logits:
         aux = self.aux(features.aux, rngs)

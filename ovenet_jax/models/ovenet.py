@@ -4,7 +4,6 @@ Source: Alexandropoulos, Sakaridis and Van Gool, "OVeNet: Offset Vector Network 
 WACV 2024.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ovenet_jax.models import contracts, fcn, layers, sampling
+from ovenet_jax.models.hrnet import Branches
 
 
 class Segmentor(nnx.Module):
@@ -89,8 +89,8 @@ class OVeNet(nnx.Module):
         logits: bool,
         default_init: bool,
         init: layers.InitialValues,
-        blocks: Sequence[tuple[int, ...]] = (),
-        widths: Sequence[tuple[int, ...]] = (),
+        blocks: Branches = (),
+        widths: Branches = (),
     ):
         self.backbone = backbone
         self.head = head
@@ -102,7 +102,8 @@ class OVeNet(nnx.Module):
                     f"and {value}"
                 )
         self.offset_trunk = backbone.offset_trunk(branch, modules, init=init, **own)
-        self.offset_head = OffsetHead(self.offset_trunk.width, threshold, in_head=default_init, init=init)
+        features = sum(widths[-1]) if widths else backbone.width
+        self.offset_head = OffsetHead(features, threshold, in_head=default_init, init=init)
         self.branch = branch
         self.refinement = refinement
         self.grid_align_corners = grid_align_corners

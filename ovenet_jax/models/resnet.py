@@ -70,7 +70,6 @@ class Layers(nnx.Module):
             in_features = 4 * layer.width
             blocks += [block(in_features, dilation=dilation) for dilation in others]
             setattr(self, f"layer{number}", nnx.List(blocks))
-        self.width = in_features
 
     def __call__(self, x: jax.Array) -> list[jax.Array]:
         outputs = []
@@ -94,7 +93,7 @@ class ResNet(nnx.Module):
         self.stem = tuple(f"conv{number}" for number in range(1, len(stem) + 1))
         self.trunk = Layers(stem[-1], layers, init=init)
         self.layers = tuple(layers)
-        self.width, self.aux_width = self.trunk.width, 4 * layers[2].width
+        self.width, self.aux_width = 4 * layers[3].width, 4 * layers[2].width
 
     def __call__(self, image: jax.Array) -> list[jax.Array]:
         """Image [B, H, W, 3] -> the maps after layers 1 to 4, [B, H / 4, W / 4, C] the first."""

@@ -10,7 +10,7 @@ from flax import nnx
 from ovenet_jax import described, errors
 from ovenet_jax.models import contracts, ocnet
 from ovenet_jax.models.fcn import FCN, PixelClassifier
-from ovenet_jax.models.hrnet import HRNet, Stage
+from ovenet_jax.models.hrnet import Branches, HRNet, Stage
 from ovenet_jax.models.isa import ISA
 from ovenet_jax.models.layers import BatchNorm, InitialValues, relu
 from ovenet_jax.models.ocr import OCR
@@ -104,8 +104,8 @@ def _create_hrnet(
     stem_width: int,
     align_corners: bool,
     init: InitialValues,
-    stage_blocks: Sequence[tuple[int, ...]] = (),
-    stage_widths: Sequence[tuple[int, ...]] = (),
+    stage_blocks: Branches = (),
+    stage_widths: Branches = (),
 ) -> HRNet:
     """In the double-resolution form, "hrnet2x", stage 1 replaces `layer1`, and each stage has one branch more."""
     twice = name == "hrnet2x"

@@ -61,19 +61,17 @@ def _of_instances(sample: prepare.Sample, classes: Labels, *how: Any) -> GroundT
 REGIONS = {"classes": _of_classes, "instances": _of_instances}
 
 
-def with_boundaries(
-    source: pipeline.Source, truth: Path, directions: int, near: int, classes: Labels
-) -> pipeline.Source:
-    """The split with SegFix's classes as labels, from the folder `truth` of ground truth files. near, classes:
-    as in segfix/labels.py, classes for training or for testing."""
-    relabel = partial(_label, truth=truth, directions=directions, near=near, classes=classes)
+def with_boundaries(source: pipeline.Source, truth: Path, classes: Labels, *how: int) -> pipeline.Source:
+    """The split with SegFix's classes as labels, from the folder `truth` of ground truth files. classes: those of
+    segfix/labels.py, for training or for testing. how: its numbers of directions and near."""
+    relabel = partial(_label, truth=truth, classes=classes, how=how)
     return replace(source, classes=classes, stored=source.classes, relabel=relabel)
 
 
-def _label(sample: dict, truth: Path, directions: int, near: int, classes: Labels) -> np.ndarray:
+def _label(sample: dict, truth: Path, classes: Labels, how: tuple[int, ...]) -> np.ndarray:
     """The label of a sample in `classes`; IGNORE where its own label is. Raises UserError for damaged ground truth."""
     try:
         found = read_ground_truth(truth / f"{sample['name']}.png")
     except (OSError, ValueError) as error:
         raise errors.UserError(f"{error}; delete {truth}, and all in it is made anew.") from error
-    return cv2.LUT(training_label(found, sample["label"] == IGNORE, directions, near), classes.train_ids())
+    return cv2.LUT(training_label(found, sample["label"] == IGNORE, *how), classes.train_ids())

@@ -56,7 +56,7 @@ class Boundaries:
     def _open(self, name: str, classes: Labels) -> Source:
         data, directions = self._config.data, directions_of(self._config.model)
         source = pipeline.open_split(data, name)
-        return with_boundaries(source, self._truth(source.folder), directions, data.near, classes)
+        return with_boundaries(source, self._truth(source.folder), classes, directions, data.near)
 
     def _truth(self, records: Path) -> Path:
         data = self._config.data

@@ -64,12 +64,10 @@ class Classes:
     @cached_property
     def class_weights(self) -> tuple[float, ...]:
         """The weight of each class in the loss; () for none. Raises UserError: another number of weights."""
-        weights, model = tuple(self._config.loss.get("class_weights", ())), self._config.model
-        if weights and len(weights) != model.num_classes:
-            raise UserError(
-                f"config.loss.class_weights has {len(weights)} entries for config.model.num_classes="
-                f"{model.num_classes}; give one weight per class, or () for none."
-            )
+        weights, count = tuple(self._config.loss.get("class_weights", ())), self._config.model.num_classes
+        if weights and len(weights) != count:
+            fault = f"has {len(weights)} entries for config.model.num_classes={count}"
+            raise UserError(f"config.loss.class_weights {fault}; give one weight per class, or () for none.")
         if self._config.loss.get("enet_weights"):
             pixels = inventory.pixels_of_classes(self.prepare(), self._config.data.train_split)
             return losses.enet_weights([pixels.get(name, 0) for name in self.classes.names])
@@ -77,24 +75,19 @@ class Classes:
 
     def create_loss(self) -> losses.Loss:
         """The loss of `config.loss` for outputs of `config.model`. Raises UserError: invalid settings of the loss."""
-        loss, model = self._config.loss, self._config.model
-        options: dict[str, Any] = {"class_weights": self.class_weights or None}
-        options |= {"aux_weight": loss.get("aux_weight", 0.0)}
-        options |= {"align_corners": model.align_corners, "ohem": None, "rmi": loss.get("rmi", False)}
-        if loss.ohem.on:
-            ohem, probabilities = loss.ohem, self.gives_offsets and not model.offset.logits
-            softmax = not probabilities or ohem.softmax_again
-            options["ohem"] = losses.Ohem(
-                ohem.threshold, ohem.keep, ohem.group, softmax, ohem.get("aux_over_all", False)
-            )
+        settings, model = self._config.loss, self._config.model
+        options: dict[str, Any] = {key: settings.get(key, 0) for key in ("aux_weight", "rmi")}
+        options |= {"class_weights": self.class_weights or None, "align_corners": model.align_corners}
+        if settings.ohem.on:
+            ohem, probabilities = settings.ohem, self.gives_offsets and not model.offset.logits
+            ranked, softmax = (ohem.threshold, ohem.keep, ohem.group), not probabilities or ohem.softmax_again
+            options["ohem"] = losses.Ohem(*ranked, softmax, ohem.get("aux_over_all", False))
         if not self.gives_offsets:
-            return lambda output, label, **labels: {
-                "total": losses.segmentation_loss(output, label, **labels, **options)
-            }
+            return lambda output, label, **rest: {"total": losses.segmentation_loss(output, label, **rest, **options)}
         return partial(
             losses.ovenet_loss,
-            confidence_weight=loss.confidence_weight,
-            include_ignored=loss.include_ignored,
+            confidence_weight=settings.confidence_weight,
+            include_ignored=settings.include_ignored,
             grid_align_corners=model.offset.grid_align_corners,
             **options,
         )

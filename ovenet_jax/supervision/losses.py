@@ -89,13 +89,12 @@ def ohem_bound(probability: jax.Array, valid: jax.Array, ohem: Ohem) -> tuple[ja
 def rmi_loss(
     logits: jax.Array, label: jax.Array, *, align_corners: bool, batch_labels: jax.Array | None = None
 ) -> jax.Array:
-    """Half the binary cross entropy of all classes, summed over them, plus half of how uncertain the label of a 3x3
-    region stays for given probabilities: the lower bound of region mutual information, without its constant.
+    """Half the binary cross entropy, summed over classes, plus half the lower bound of region mutual information.
 
-    Labels and probabilities are max-pooled by 3 first. A region is a vector of 9 values; per image and class, half the
-    log determinant of the labels' covariance given the probabilities, / 9, averaged over images, summed over classes.
-    The published code multiplies and inverts covariances in float64. Here that of the regression's residuals is taken,
-    which is the same and precise in float32. `batch_labels`: see cross_entropy.
+    The latter: half the log determinant of the covariance of labels given probabilities, in 3x3 regions of both
+    max-pooled by 3, / 9; averaged over images, summed over classes. The published code inverts covariances in float64.
+    Here it is the covariance of what a regression leaves: the same number, precise in float32. `batch_labels`: see
+    cross_entropy.
 
     Source: Zhao et al., "Region Mutual Information Loss for Semantic Segmentation", NeurIPS 2019, in openseg's form
     (`H_48_D_4_RMI.json`).
