@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from importlib import import_module
 
 import pytest
@@ -65,6 +66,14 @@ def test_a_name_that_is_no_config_is_answered_with_the_list():
 def test_the_package_holds_the_configs():
     ours, shipped = (import_module(f"{package}.camvid").get_config() for package in ("configs", "ovenet_jax.configs"))
     assert ours.to_dict() == shipped.to_dict()
+
+
+def test_a_wheel_takes_along_every_file_that_is_no_module():
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    folders = {ROOT / package.replace(".", "/"): patterns for package, patterns in table.items()}
+    taken = {file for folder, patterns in folders.items() for pattern in patterns for file in folder.glob(pattern)}
+    files = {path for path in (ROOT / "ovenet_jax").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert files == taken
 
 
 def test_the_import_leaves_a_program_as_it_was(tmp_path):
