@@ -25,9 +25,11 @@ jax.config.update("jax_num_cpu_devices", 8)
 gc.set_threshold(50_000)  # tracing makes many objects, which Python would look through again and again
 gc.freeze()
 
-LONG_FILES = {  # from an empty cache; pytest-xdist hands them out first, lest one worker ends long after the other
-    *("test_benchmarks", "test_data_sets", "test_demo", "test_goldens", "test_kills", "test_main", "test_openseg"),
-    *("test_parallel", "test_resume", "test_starting_point", "test_step", "test_train"),
+# Those that take over 20 s from an empty cache: handed out first, lest one of the processes ends long after the other.
+LONG_FILES = {
+    *("test_benchmarks", "test_data_sets", "test_demo", "test_evaluate", "test_goldens", "test_inference"),
+    *("test_kills", "test_main", "test_openseg", "test_ovenet", "test_packing", "test_parallel", "test_precision"),
+    *("test_predictor", "test_resume", "test_starting_point", "test_step", "test_train"),
 }
 
 
