@@ -103,9 +103,6 @@ def refuse_existing(folder: Path, option: str) -> None:
         raise UserError(f"{folder} exists already and is not overwritten; move it away{another}.")
 
 
-OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # whatever the path
-
-
 @contextmanager
 def writing(place: Path, option: str) -> Iterator[None]:
     """Turns an OSError in the `with` into a UserError: that `place`, which the flag `option` chooses if there is one,
@@ -113,7 +110,8 @@ def writing(place: Path, option: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in OF_THE_MACHINE or SHARED_MEMORY in cause_of(error):
+        of_the_machine = error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # whatever the path
+        if of_the_machine or SHARED_MEMORY in cause_of(error):
             raise
         reason, here = error.strerror or error, place.absolute()
         named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else here

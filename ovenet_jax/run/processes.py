@@ -112,10 +112,9 @@ def _detect(timeout: float) -> Place:
     """The place that the cluster's environment gives this process; alone where there is none."""
     from jax._src.clusters import ClusterEnv  # public only as a part of jax.distributed.initialize
 
-    unset = (None,) * 5
     try:
         with warnings.catch_warnings(action="ignore"):  # that packages for other clusters are missing
-            found = ClusterEnv.auto_detect_unset_distributed_params(*unset, round(timeout))
+            found = ClusterEnv.auto_detect_unset_distributed_params(*(None,) * 5, round(timeout))
     except Exception as error:  # whatever a cluster's own interface raises
         fault = f"The cluster's description of this process cannot be read ({error})"
         remedy = "give --coordinator, --processes and --process, or --processes=1 for a process alone"

@@ -24,7 +24,7 @@ from ovenet_jax.training.packing import Packing
 from ovenet_jax.training.step import frozen_parts, train_step
 
 COMPILED = "/jax/core/compile/backend_compile_duration"  # JAX's event of a program compiled, or read from the cache
-FROM_CACHE = "/jax/compilation_cache/cache_hits"
+FROM_CACHE = "/jax/compilation_cache/cache_retrieval_time_sec"
 
 
 @dataclass
@@ -44,21 +44,17 @@ def counting() -> Iterator[Compilations]:
     """Counts what this process compiles in the body of the `with`."""
     counts = Compilations()
 
-    def add_duration(event: str, duration_secs: float, **_: str | int) -> None:
+    def add(event: str, duration_secs: float, **_: str | int) -> None:
+        counts.cached += event == FROM_CACHE
         if event == COMPILED:
             counts.programs += 1
             counts.seconds += duration_secs
 
-    def add_event(event: str, **_: str | int) -> None:
-        counts.cached += event == FROM_CACHE
-
-    jax.monitoring.register_event_duration_secs_listener(add_duration)
-    jax.monitoring.register_event_listener(add_event)
+    jax.monitoring.register_event_duration_secs_listener(add)
     try:
         yield counts
     finally:
-        jax.monitoring.unregister_event_duration_listener(add_duration)
-        jax.monitoring.unregister_event_listener(add_event)
+        jax.monitoring.unregister_event_duration_listener(add)
 
 
 class PreparedStep(NamedTuple):

@@ -19,8 +19,7 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.run.state import TrainState
 from ovenet_jax.run.summaries import JsonLines
 
-Measures = dict[str, jax.Array]
-Step = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, Measures]]
+Step = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
 SLOW_FACTOR, STEPS_OF_MEDIAN = 5, 20  # a slow step takes so many times the median, of at least so many steps
 
