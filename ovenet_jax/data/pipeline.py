@@ -99,7 +99,8 @@ def open_split(data: ConfigDict, split: str) -> "Source":
     has_labels = builder.data_set.unlabelled.isdisjoint(names)
     labels = builder.data_set.labels
     content = [inventory["splits"].get(name, {}).get("digest", "") for name in names]
-    content.append(repr(sorted(zip(labels.names, labels.ids, strict=True))))  # the class table in any order
+    of_masks = [] if labels.ignored_colors is None else [labels.colors]
+    content.append(repr(sorted(zip(labels.names, labels.ids, *of_masks, strict=True))))  # the class table in any order
     identity = {"name": data.name, "split": split, "images": len(records), "digest": digest_of(content)}
     return Source(records, labels, prepared, has_labels, identity)
 

@@ -269,6 +269,16 @@ def test_own_labels_may_hold_ids_or_colours(tmp_path, lines, values):
     np.testing.assert_array_equal(label_of(own(tmp_path, lines, values), "train"), EXPECTED)
 
 
+def test_masks_whose_colours_change_places_are_other_data(tmp_path):
+    data = own(tmp_path, "ignored_colors: [[0, 0, 0]]\n", MASKS)
+    label, before = label_of(data, "train"), pipeline.open_split(data, "train").identity
+    file = Path(data.root) / "classes.yaml"
+    road, car = ((f"color: [{color}]") for color in ("128, 64, 128", "0, 0, 142"))
+    file.write_text(file.read_text().replace(road, "").replace(car, road).replace("name: road, ", f"name: road, {car}"))
+    np.testing.assert_array_equal(label_of(data, "train"), np.uint8([1, 0, *[IGNORE] * 254])[label])
+    assert pipeline.open_split(data, "train").identity["digest"] != before["digest"]
+
+
 def test_own_ids_may_begin_with_1_and_0_be_no_class(tmp_path):
     """Which mmsegmentation calls reduce_zero_label."""
     data = own(tmp_path, "", [0, 1, 255, 2])
