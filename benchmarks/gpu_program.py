@@ -16,7 +16,7 @@ network in the test of images of that size, in config.eval.precision, instead of
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +37,7 @@ from ovenet_jax import files, plan
 from ovenet_jax.devices import parallel
 from ovenet_jax.evaluation.inference import Inference
 from ovenet_jax.evaluation.protocol import Protocol, passes
-from ovenet_jax.models import parameters
+from ovenet_jax.models import layers, parameters
 from ovenet_jax.models.layers import BatchNorm
 from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.zoo import create_model
@@ -135,13 +135,13 @@ def normalised_elements(config: ConfigDict, size: list[int]) -> int:
     """How many numbers BatchNorms normalise of one image of this size."""
     sizes = []
 
-    def count(_: BatchNorm, x: jax.Array) -> jax.Array:
-        sizes.append(x.size)
-        return x
+    def count(_: Sequence[BatchNorm], maps: Sequence[jax.Array]) -> Sequence[jax.Array]:
+        sizes.extend(x.size for x in maps)
+        return maps
 
     model = create_model(config.model)
     model.eval()
-    with mock.patch.object(BatchNorm, "__call__", count):
+    with mock.patch.object(layers, "normalise", count):
         jax.eval_shape(model, jax.ShapeDtypeStruct((1, *size, 3), jnp.float32))
     return sum(sizes)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ovenet_jax.models.contracts import Features
-from ovenet_jax.models.layers import ConvNormAct, InitialValues, chain, relu, resize_bilinear
+from ovenet_jax.models.layers import ConvNormAct, InitialValues, chain, in_step, relu, resize_bilinear, together
 
 Branches = Sequence[tuple[int, ...]]  # a number for each branch, for each stage
 
@@ -42,8 +42,10 @@ class BasicBlock(nnx.Module):
         self.downsample = project() if in_features != width else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        return relu(shortcut + self.conv2(self.conv1(x)))
+        return residual([self], [x])[0]
+
+    def layers(self) -> list[ConvNormAct]:
+        return [self.conv1, self.conv2]
 
 
 class Bottleneck(nnx.Module):
@@ -60,8 +62,18 @@ class Bottleneck(nnx.Module):
         self.downsample = project() if stride != 1 or in_features != 4 * width else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        return relu(shortcut + self.conv3(self.conv2(self.conv1(x))))
+        return residual([self], [x])[0]
+
+    def layers(self) -> list[ConvNormAct]:
+        return [self.conv1, self.conv2, self.conv3]
+
+
+def residual(blocks: Sequence[BasicBlock | Bottleneck], maps: Sequence[jax.Array]) -> list[jax.Array]:
+    """Each map through its own block: `block(x)`, with their BatchNorms together."""
+    projections = [[] if block.downsample is None else [block.downsample] for block in blocks]
+    shortcuts = in_step(projections, maps, together)
+    inner = in_step([block.layers() for block in blocks], maps, together)
+    return [relu(x + y) for x, y in zip(shortcuts, inner, strict=True)]
 
 
 class ExchangeModule(nnx.Module):
@@ -72,7 +84,7 @@ class ExchangeModule(nnx.Module):
     """
 
     def __init__(self, in_widths: Sequence[int], stage: Stage, *, align_corners: bool, init: InitialValues):
-        def block(in_features: int, width: int) -> nnx.Module:
+        def block(in_features: int, width: int) -> BasicBlock | Bottleneck:
             if stage.bottlenecks:
                 return Bottleneck(in_features, width // 4, init=init)
             return BasicBlock(in_features, width, init=init)
@@ -88,15 +100,13 @@ class ExchangeModule(nnx.Module):
         self.align_corners = align_corners
 
     def __call__(self, maps: list[jax.Array]) -> list[jax.Array]:
-        maps = [chain(blocks, x) for blocks, x in zip(self.branches, maps, strict=True)]
+        maps = in_step(self.branches, maps, residual)
         indices = range(len(maps))
-        return [relu(reduce(jnp.add, [self._fuse_input(i, j, maps) for j in indices])) for i in indices]
-
-    def _fuse_input(self, i: int, j: int, maps: list[jax.Array]) -> jax.Array:
-        layer = self.fuse_layers[i][j]
-        if j > i:
-            return resize_bilinear(layer(maps[j]), maps[i].shape[1:3], align_corners=self.align_corners)
-        return maps[i] if j == i else chain(layer, maps[j])
+        paths = [[x] if j > i else x or [] for i in indices for j, x in enumerate(self.fuse_layers[i])]
+        converted = iter(in_step(paths, maps * len(maps), together))
+        sizes = [x.shape[1:3] for x in maps]
+        resize = partial(resize_bilinear, align_corners=self.align_corners)
+        return [relu(reduce(jnp.add, [resize(next(converted), size) for _ in indices])) for size in sizes]
 
 
 def _fuse_layer(widths: Sequence[int], i: int, j: int, init: InitialValues):
@@ -136,8 +146,8 @@ class Trunk(nnx.Module):
         for number in self.numbers:
             with jax.named_scope(f"stage{number}"):
                 maps = [*maps, maps[-1]]  # the new branch is made from the coarsest map
-                transition = zip(getattr(self, f"transition{number - 1}"), maps, strict=True)
-                maps = [x if layer is None else layer(x) for layer, x in transition]
+                transitions = getattr(self, f"transition{number - 1}")
+                maps = in_step([[] if layer is None else [layer] for layer in transitions], maps, together)
                 maps = chain(getattr(self, f"stage{number}"), maps, rematerialise=self.rematerialise)
             outputs.append(maps)
         return outputs

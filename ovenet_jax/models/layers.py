@@ -9,7 +9,7 @@ any number of devices, and without compilation.
 
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial, reduce
 from typing import Any, TypeVar
 
@@ -21,6 +21,8 @@ from jax.custom_derivatives import linear_call
 
 Activation = Callable[[jax.Array], jax.Array]
 Maps = TypeVar("Maps", jax.Array, list[jax.Array])
+Layer = TypeVar("Layer")
+Arrays = tuple[jax.Array, ...]  # one for each of several maps
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
@@ -131,73 +133,98 @@ class BatchNorm(nnx.Module):
         self.use_running_average = True
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        scale, bias = self.scale.get_value(), self.bias.get_value()
-        mean, var = self.mean.get_value(), self.var.get_value()
-        if self.use_running_average:
-            return _normalised(x, mean, var, scale, bias, self.eps)
-        y, mean, var = _normalised_by_batch(x, mean, scale, bias, self.eps)
-        unbiased = var * (_pixels(x) / max(_pixels(x) - 1, 1))
+        return normalise([self], [x])[0]
+
+    def update_statistics(self, mean: jax.Array, var: jax.Array, count: int) -> None:
+        unbiased = var * (count / max(count - 1, 1))
         for running, batch in ((self.mean, mean), (self.var, unbiased)):
             old = running.get_value()
             running.set_value(old + self.momentum * (batch.astype(old.dtype) - old))
-        return y
 
 
-def _normalised(
-    x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
-) -> jax.Array:
-    return ((x - mean) * (scale * jax.lax.rsqrt(var + eps)) + bias).astype(x.dtype)
+def normalise(norms: Sequence[BatchNorm], maps: Sequence[jax.Array]) -> Arrays:
+    """Each map by its own BatchNorm, as `norm(x)`; the sums over all maps are one message between devices."""
+    scales, biases, means, variances = (
+        tuple(getattr(norm, name).get_value() for norm in norms) for name in ("scale", "bias", "mean", "var")
+    )
+    eps = norms[0].eps
+    if norms[0].use_running_average:
+        return _normalised(tuple(maps), means, variances, scales, biases, eps)
+    normalised, means, variances = _normalised_by_batch(tuple(maps), means, scales, biases, eps)
+    for norm, x, mean, var in zip(norms, maps, means, variances, strict=True):
+        norm.update_statistics(mean, var, count=_pixels(x))
+    return normalised
+
+
+def _normalised(maps: Arrays, means: Arrays, variances: Arrays, scales: Arrays, biases: Arrays, eps: float) -> Arrays:
+    def of_map(x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+        return ((x - mean) * (scale * jax.lax.rsqrt(var + eps)) + bias).astype(x.dtype)
+
+    return tuple(map(of_map, maps, means, variances, scales, biases))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _normalised_by_batch(
-    x: jax.Array, shift: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """x [B, H, W, C] normalised by its own mean and biased variance, and these two, [C], which pass no gradient on.
+    maps: Arrays, shifts: Arrays, scales: Arrays, biases: Arrays, eps: float
+) -> tuple[Arrays, Arrays, Arrays]:
+    """Maps [B, H, W, C] normalised by their own means and biased variances, and these two, [C] for each map, which pass
+    no gradient on.
 
-    The gradient is the one that JAX would derive, with both of its sums in one pass over `x` and the gradient of the
+    The gradient is the one that JAX would derive, with both of its sums in one pass over a map and the gradient of the
     result, because reading maps takes most of the time (docs/performance.md). Reverse mode only.
     """
-    mean, var = _batch_statistics(x, shift)
-    return _normalised(x, mean, var, scale, bias, eps), mean, var
+    means, variances = _batch_statistics(maps, shifts)
+    return _normalised(maps, means, variances, scales, biases, eps), means, variances
 
 
-def _batch_statistics(x: jax.Array, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance [C], in one pass over a bfloat16 map and two over wider types.
+def _batch_statistics(maps: Arrays, shifts: Arrays) -> tuple[Arrays, Arrays]:
+    """Mean and biased variance [C] of each map: the variance is the mean square of deviations from a shift, without the
+    square of their mean.
 
-    One pass subtracts squares of deviations from `shift`, the running mean, in float32. The variance's error of about
-    (mean - shift)^2 / 10^7 is negligible for bfloat16, which rounds away deviations below a 256th of the mean.
+    The shift of bfloat16 maps is the running mean, so that one pass suffices. The variance's error of about (mean -
+    shift)^2 / 10^7 is negligible for bfloat16, which rounds away deviations below a 256th of the mean. Wider types
+    take one pass more for their own mean as the shift.
     """
-    values = at_least_float32(x)
-    if x.dtype != jnp.bfloat16:
-        return jnp.mean(values, (0, 1, 2)), jnp.var(values, (0, 1, 2))
-    deviation = values - shift
-    mean, square = _sums(deviation, jnp.square(deviation)) / _pixels(x)
-    return shift + mean, jnp.maximum(square - jnp.square(mean), 0)
+    if maps[0].dtype != jnp.bfloat16:
+        shifts = tuple(total / _pixels(x) for x, (total,) in zip(maps, _sums([(x,) for x in maps]), strict=True))
+    deviations = [at_least_float32(x) - shift for x, shift in zip(maps, shifts, strict=True)]
+    sums = _sums([(x, jnp.square(x)) for x in deviations])
+    means, squares = zip(*(both / _pixels(x) for x, both in zip(maps, sums, strict=True)), strict=True)
+    variances = tuple(jnp.maximum(square - jnp.square(mean), 0) for mean, square in zip(means, squares, strict=True))
+    return tuple(map(operator.add, shifts, means)), variances
 
 
-def _sums(*maps: jax.Array) -> jax.Array:
-    """The sums of maps [B, H, W, C] over all axes but the channels, [len(maps), C]: by two GPU kernels (each row, then
-    all rows) and one all-reduce between devices for all maps together."""
-    return jnp.stack([jnp.sum(x, 2) for x in maps]).sum((1, 2))
+def _sums(maps: Sequence[tuple[jax.Array, ...]]) -> list[jax.Array]:
+    """For each tuple of maps [B, H, W, C] their sums over all axes but the channels, [len(tuple), C]: by GPU kernels
+    for each row, each image and all images, and one all-reduce between devices for all tuples together."""
+    of_images = [jnp.stack([jnp.sum(x, 2) for x in own]).sum(2) for own in maps]
+    ends = np.cumsum([x.shape[-1] for x in of_images])[:-1]
+    return jnp.split(jnp.concatenate(of_images, -1).sum(1), ends, -1)
 
 
 def _pixels(x: jax.Array) -> int:
     return x.size // x.shape[-1]
 
 
-def _normalise_by_batch(x, shift, scale, bias, eps):
-    y, mean, var = _normalised_by_batch(x, shift, scale, bias, eps)
-    return (y, mean, var), (x, mean, jax.lax.rsqrt(var + eps), scale)
+def _normalise_by_batch(maps, shifts, scales, biases, eps):
+    normalised, means, variances = _normalised_by_batch(maps, shifts, scales, biases, eps)
+    return (normalised, means, variances), (maps, means, variances, scales)
 
 
-def _gradients_by_batch(eps, residuals, gradients):  # noqa: ARG001
-    x, mean, inv_std, scale = residuals
-    gradient, deviation = at_least_float32(gradients[0]), x - mean
-    grad_bias, product = _sums(gradient, gradient * deviation)
-    grad_x = gradient - grad_bias / _pixels(x) - deviation * (jnp.square(inv_std) * product / _pixels(x))
-    grad_x = (scale * inv_std * grad_x).astype(x.dtype)
-    return grad_x, None, (product * inv_std).astype(scale.dtype), grad_bias.astype(scale.dtype)
+def _gradients_by_batch(eps, residuals, gradients):
+    def of_map(x, gradient, deviation, var, scale, sums):
+        grad_bias, product = sums
+        inv_std = jax.lax.rsqrt(var + eps)
+        grad_x = gradient - grad_bias / _pixels(x) - deviation * (jnp.square(inv_std) * product / _pixels(x))
+        grad_scale = (product * inv_std).astype(scale.dtype)
+        return (scale * inv_std * grad_x).astype(x.dtype), grad_scale, grad_bias.astype(scale.dtype)
+
+    maps, means, variances, scales = residuals
+    outer = [at_least_float32(x) for x in gradients[0]]
+    deviations = [x - mean for x, mean in zip(maps, means, strict=True)]
+    sums = _sums([(x, x * deviation) for x, deviation in zip(outer, deviations, strict=True)])
+    of_maps, of_scales, of_biases = zip(*map(of_map, maps, outer, deviations, variances, scales, sums), strict=True)
+    return of_maps, None, of_scales, of_biases
 
 
 _normalised_by_batch.defvjp(_normalise_by_batch, _gradients_by_batch)
@@ -221,8 +248,14 @@ class ConvNormAct(nnx.Module):
         self.activation = activation
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = self.norm(self.conv(x))
-        return x if self.activation is None else self.activation(x)
+        return together([self], [x])[0]
+
+
+def together(layers: Sequence[ConvNormAct], maps: Sequence[jax.Array]) -> list[jax.Array]:
+    """Each map by its own layer, as `layer(x)`; the sums of all BatchNorms are one message between devices."""
+    convolved = [layer.conv(x) for layer, x in zip(layers, maps, strict=True)]
+    normalised = normalise([layer.norm for layer in layers], convolved)
+    return [layer.activation(x) if layer.activation else x for layer, x in zip(layers, normalised, strict=True)]
 
 
 class AtrousPyramid(nnx.Module):
@@ -245,6 +278,20 @@ def chain(layers: Iterable[Callable[[Maps], Maps]], x: Maps, *, rematerialise: b
     for layer in layers:
         x = _rematerialised(layer, x) if rematerialise else layer(x)
     return x
+
+
+def in_step(
+    paths: Sequence[Sequence[Layer]],
+    maps: Sequence[jax.Array],
+    apply: Callable[[list[Layer], list[jax.Array]], Sequence[jax.Array]],
+) -> list[jax.Array]:
+    """Each map through its own path of layers; those at the same place of all paths by `apply(layers, maps)`."""
+    maps = list(maps)
+    for place in range(max(map(len, paths))):
+        at = [i for i, path in enumerate(paths) if place < len(path)]
+        for i, x in zip(at, apply([paths[i][place] for i in at], [maps[i] for i in at]), strict=True):
+            maps[i] = x
+    return maps
 
 
 @nnx.remat
