@@ -31,7 +31,8 @@ USABLE = 0.75  # of a GPU's memory: JAX's default share
 TEMPORARY = 0.65  # bytes of temporary memory for each stored byte; 0.59 to 0.64 in compiled programs
 UNFUSED = 0.08  # bytes outside convolutions in the compiled program, for each unfused one
 KERNELS, LAUNCH = 3.8, 2e-6  # kernels for each convolution, seconds for each kernel
-MESSAGES, MESSAGE = 0.55, 15e-6  # reductions between GPUs for each convolution, seconds for each within a host
+MESSAGE = 15e-6  # seconds for each sum over the GPUs of a host, assumed
+SUM = r"across dimensions = \[1\] : \(tensor<[12]x\d+x\d+xf32>"  # over images [sums, B, C], by BatchNorms
 MATRIX, BANDWIDTH = 0.8, 0.9  # of the data sheet's rates, by good kernels
 EFFICIENCY = 0.60, 0.77  # least time over the time of published trainings
 READING = {"compressed": 0.035, "decoded": 0.0029}  # seconds of a core for a sample of 1024x2048
@@ -123,13 +124,14 @@ def least_seconds(config: ConfigDict, images: float, gpu: dict[str, Any]) -> tup
     mesh = parallel.create_mesh(jax.devices("cpu")[:1])
     lowered = lower_step(ConfigDict(config.to_dict() | {"batch_size": traced}), mesh)
     costs: Any = lowered.cost_analysis()
-    convolutions = lowered.as_text().count("stablehlo.convolution")
+    program = lowered.as_text()
     rate = gpu["float32"]
     if gpu["capability"] >= [8, 0]:
         rate = gpu["matrix"] * (1.0 if config.precision == "bfloat16" else 0.5)
     moving = UNFUSED * costs["bytes accessed"] / (BANDWIDTH * gpu["bandwidth"])
     computing = (costs["flops"] / (MATRIX * rate) + moving) * images / traced
-    return computing + KERNELS * convolutions * LAUNCH, MESSAGES * convolutions * MESSAGE
+    launching = KERNELS * program.count("stablehlo.convolution") * LAUNCH
+    return computing + launching, len(re.findall(SUM, program)) * MESSAGE
 
 
 def lower_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Lowered:
