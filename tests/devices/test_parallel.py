@@ -217,8 +217,8 @@ def features_made_whole(program: str, channels: Set[int], images: int) -> list[t
 
 
 def foreign(shapes: Iterator[tuple[int, ...]], result: Result) -> set[tuple[int, ...]]:
-    """Those that are neither of one number nor of a parameter, some rows of a kernel, or one or two sums for each channel
-    of some BatchNorms."""
+    """Those that are neither of one number nor of a parameter, some rows of a kernel, or one or two sums for each
+    channel of some BatchNorms."""
 
     def key(shape):
         return tuple(sorted(size for size in shape if size > 1))
