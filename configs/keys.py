@@ -291,7 +291,9 @@ KEYS = {
         5, one_of(3, 5, 7), "size of the filters that take directions from distances", "Sobel, ksize", SEGFIX
     ),
     "data.near": Key(5, whole(0), "largest distance in pixels that is near a boundary", "dt_max_distance", SEGFIX),
-    "data.workers": Key(8, whole(0), "processes that read and augment; 0: threads", "WORKERS"),
+    "data.workers": Key(
+        -1, whole(-1), "processes that read and augment; 0: threads, -1: one per core, 16 at most", "WORKERS"
+    ),
     "augment.base_size": Key(OWN, whole(0), "longer side at scale 1; 0: the image's own size", "TRAIN.BASE_SIZE"),
     "augment.crop": Key(OWN, SIZE, "size of crops", "TRAIN.IMAGE_SIZE"),
     "augment.scale_factor": Key(16, whole(0), "n: scales 0.5, 0.6 ... 0.5 + n / 10", "TRAIN.SCALE_FACTOR", NO_RANGE),

@@ -8,6 +8,7 @@ import contextlib
 import importlib.util
 import itertools
 import json
+import os
 import re
 import sys
 from collections import deque
@@ -33,6 +34,7 @@ from ovenet_jax.data.prepare import Builder, Sample, read_inventory, write_recor
 Batch = dict[str, np.ndarray]
 
 THREADS = 4  # that prefetch batches when there are no worker processes
+MOST_WORKERS = 16  # by default
 
 
 def prepare(data: ConfigDict) -> dict:
@@ -299,7 +301,12 @@ def _image_and_label(sample: dict) -> Batch:
 
 @contextlib.contextmanager
 def _running(dataset: grain.MapDataset, workers: int) -> Iterator[Iterator[dict]]:
-    """The elements of dataset, made ahead of time; at the end of the `with`, threads and processes end too."""
+    """The elements of dataset, made ahead of time; at the end of the `with`, threads and processes end too.
+
+    workers: as config.data.workers.
+    """
+    if workers < 0:
+        workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
     if workers and not flags.FLAGS.is_parsed():  # grain defines absl flags and reads them
         flags.FLAGS.mark_as_parsed()
     threads = 1 if workers else THREADS

@@ -72,7 +72,7 @@ def test_batches_have_the_form_promised(source):
     assert set(np.unique(batch["label"])) <= {*range(11), IGNORE}
 
 
-@pytest.mark.parametrize(("form", "workers"), [("decoded", 0), ("decoded", 1), ("compressed", 2)])
+@pytest.mark.parametrize(("form", "workers"), [("decoded", 0), ("decoded", 1), ("compressed", 2), ("compressed", -1)])
 def test_batches_are_the_same_for_both_storage_forms_and_any_number_of_workers(sources, form, workers):
     batches = take(5, sources[form], workers=workers)
     assert_same(batches, take(5, sources["compressed"]))
