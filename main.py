@@ -68,7 +68,8 @@ def main(_: list[str]) -> int | None:
         from ovenet_jax import env
 
         return print(env.as_text())
-    config = described.resolved(CONFIG.value, config_flags.get_override_values(flags.FLAGS["config"]))
+    given = config_flags.get_override_values(flags.FLAGS["config"])
+    config = described.resolved(CONFIG.value, given)
     if MODE.value == "config":
         return print(described.as_text(config))
     environment.prepare(config.deterministic)
@@ -98,7 +99,7 @@ def main(_: list[str]) -> int | None:
         "prepare": lambda: print(inventory.as_text(task_of(config).prepare())),
         "browse": lambda: browse.browse(config, folder),
         "export": lambda: export.export(config, folder, FORM.value),
-        "import": lambda: import_weights.import_weights(config, source, folder),
+        "import": lambda: import_weights.import_weights(config, source, folder, given),
     }
     return actions[MODE.value]()
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,16 @@ from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.supervision.task import task_of
 from ovenet_jax.weights import starting_point, torch_weights
-from ovenet_jax.weights.published_names import describe, recognise, title_of_config, why_ignored
+from ovenet_jax.weights.published_names import TABLES, CodeBase, describe, recognise, title_of_config, why_ignored
 
 
-def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> None:
+def import_weights(config: ConfigDict, source: Path | None, folder: Path, given: Collection[str] = ()) -> None:
     """Reads the checkpoint `source` into the configured network and saves that in `folder`, with `import.json`.
 
     The file holds a whole network, or only a backbone (ImageNet weights), which starting_point.py completes. The report
     names the code base that wrote the file, its form of BatchNorm, the origin of every array, and the reason for every
-    key that was left out.
+    key that was left out. The network's input and the way it resizes become those of the file's code base, but for the
+    keys that the command line sets, `given`.
 
     Raises:
       UserError: no file, one that cannot be read or does not fit, or a folder that holds checkpoints.
@@ -36,6 +37,7 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
     state_dict = torch_weights.read_file(Path(path), entry)
     code_base = recognise(state_dict)
     ignored = {key: reason for key in state_dict if (reason := why_ignored(key))}
+    config = _as_trained(config, code_base, given)
     _, params, statistics = parameters.split(zoo.create_model(config.model, config.seed))
     fresh: dict[str, Any] = params | statistics
     expected, form = fresh, "a whole network"
@@ -50,10 +52,10 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path) -> Non
         helps = "choose the config's variant of the file's network"
         raise errors.UserError(f"{source} does not fit the configured model: {what}; {helps}.")
     names = torch_weights.matched(expected, state_dict)
+    _check_classes(expected, state_dict, names, source)
     in_place = sorted({names[key].partition(".")[0] for key in torch_weights.in_place_abn(state_dict) if key in names})
     if not backbone_only:
         _check_activations(config.model.head, bool(set(in_place) - {"backbone", "offset_trunk"}), source)
-        _compare_input(config.model, code_base.fed, f"{source}, of {code_base.title},")
     loaded = torch_weights.fill(expected, torch_weights.fold_in_place_abn(state_dict), str(source))
     offered = starting_point.Source(source.name, loaded, config.model.head)
     arrays, origins = starting_point.take_over(fresh, config.model.head, offered)
@@ -90,6 +92,14 @@ def _refuse_taken(folder: Path) -> None:
         raise errors.UserError(f"{folder} holds a run or an import already; choose another --workdir.")
 
 
+def _check_classes(ours: Mapping[str, Any], theirs: Mapping[str, Any], names: Mapping[str, str], source: Path) -> None:
+    """Whether both networks have as many classes. names: key of `theirs` -> name of `ours`."""
+    for key, name in names.items():
+        if starting_point.PER_CLASS.match(name) and len(theirs[key]) != ours[name].shape[-1]:
+            what = f"it has {len(theirs[key])} classes in {key}, and the config makes {ours[name].shape[-1]}"
+            raise errors.UserError(f"{source} does not fit the configured model: {what}; choose a config of its data.")
+
+
 def _check_activations(head: ConfigDict, in_place_abn: bool, source: Path) -> None:
     """Whether the configured heads have the activation that comes with the file's BatchNorm."""
     norm, activation, other = "plain BatchNorm", "relu", "leaky_relu"
@@ -103,9 +113,16 @@ def _check_activations(head: ConfigDict, in_place_abn: bool, source: Path) -> No
         raise errors.UserError(f"{what}, and {' and '.join(wrong)} is {other!r}; {helps}.")
 
 
-def _compare_input(configured: ConfigDict, published: Mapping[str, Any], source: str) -> None:
-    """Prints a note where the network would be fed images in another form than the published one was, or resize so."""
-    flat = described.leaves(configured.to_dict())
-    other = [f"--config.model.{key}={value}".replace(" ", "") for key, value in published.items() if flat[key] != value]
-    if other:
-        print(f"Note: {source} was trained with {' '.join(other)}, and the config says otherwise.")
+def _as_trained(config: ConfigDict, code_base: CodeBase, given: Collection[str]) -> ConfigDict:
+    """`config` with what networks of `code_base` are fed and how they resize; prints what differs. Keys in `given` are
+    kept, and so is an input that no code base has, such as one of own data."""
+    values = described.leaves(config.to_dict())
+    other = {f"model.{key}": x for key, x in code_base.fed.items() if values[f"model.{key}"] != x}
+    published = {key: values[f"model.{key}"] for key in TABLES["inputs"][0]} in TABLES["inputs"]
+    follows = {key: x for key, x in other.items() if published and key not in given}
+    keeps = {key: x for key, x in other.items() if key not in follows}
+    for what, differing in (("so is this import", follows), ("the config says otherwise and is kept", keeps)):
+        if differing:
+            flags = " ".join(f"--config.{key}={x}".replace(" ", "") for key, x in differing.items())
+            print(f"Note: networks of {code_base.title} are trained with {flags}; {what}.")
+    return described.nested(values | follows)

@@ -53,7 +53,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
     frozen = frozen_parts(config)
     if config.init.base and not workdir.has_checkpoint(folder):
         names = classes.names if task.of_regions else ()
-        model = starting_point.start_from(model, config.model.head, config.init, frozen, names)
+        model = starting_point.start_from(model, config, frozen, names)
     elif not (config.model.backbone.he_init or workdir.has_checkpoint(folder)):
         helps = "import such weights and name their folder by --config.init.base"
         parallel.say(f"Note: training starts from random values, but this config is for ImageNet weights; {helps}.")

@@ -170,13 +170,24 @@ def test_a_segfix_comes_back_with_both_heads(tiny_model, tmp_path):
         import_weights(config, tmp_path / "segfix.pth", tmp_path / "again")
 
 
-def test_another_form_of_input_is_noted(base_oc, tmp_path, capsys):
-    base_oc.model.input.bgr = False
-    base_oc.model.input.divisor = 255.0
+def test_the_input_follows_the_file_but_for_what_the_command_line_sets(base_oc, tmp_path, capsys):
     file = write_pth(tmp_path / "base_oc.pth", published(trained(base_oc.model), base_oc.model))
+    base_oc.model.input.update(openseg.HRNET_INPUT | {"bgr": False})
+    import_weights(base_oc, file, tmp_path / "imported", given={"model.input.bgr"})
+    found = workdir.read_config(tmp_path / "imported").model.input
+    assert found.to_dict() == openseg.RESNET_INPUT | {"bgr": False}
+    trained_with = "Note: networks of openseg (ResNet) are trained with --config.model.input"
+    printed = capsys.readouterr().out
+    assert f"{trained_with}.divisor=1.0 --config.model.input.mean=(102.9801,115.9465,122.7717)" in printed
+    assert f"{trained_with}.bgr=True; the config says otherwise and is kept." in printed
+
+
+def test_a_normalisation_of_ones_own_is_kept(base_oc, tmp_path, capsys):
+    file = write_pth(tmp_path / "base_oc.pth", published(trained(base_oc.model), base_oc.model))
+    base_oc.model.input.mean = own = (90.0, 91.0, 92.0)
     import_weights(base_oc, file, tmp_path / "imported")
-    note = f"Note: {file}, of openseg (ResNet), was trained with --config.model.input.bgr=True --config.model.input.div"
-    assert note in capsys.readouterr().out
+    assert workdir.read_config(tmp_path / "imported").model.input.mean == own
+    assert "mean=(102.9801,115.9465,122.7717); the config says otherwise and is kept." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -281,15 +292,23 @@ def of_something_else(_):
 BAD_INPUT = {
     "extra keys": (
         lambda model: whole(model) | {"ema.decay": np.ones(1)},
-        r"\(1 problems\).*: ema.decay has no target\.$",
+        r"\(1 problems\).*\n  ema.decay has no target$",
     ),
     "another class count": (
         of_other_classes,
-        r"\(4 problems\).* aux_head.3.bias has shape \(7,\).* needs \(5,\); aux_head.3.weight .* cls_head.bias",
+        r": it has 7 classes in aux_head.3.bias, and the config makes 5; choose a config of its data\.$",
     ),
     "another width": (
         of_other_width,
-        r"transition1.0.0.weight has shape \(3, 3, 16, 6\) \(channels last\), .* needs \(3, 3, 16, 4\)",
+        r"stage2.0.branches.0.0.conv1.weight has shape \(3, 3, 6, 6\) .* needs \(3, 3, 4, 4\).*\n  and 355 more$",
+    ),
+    "half of its heads": (
+        lambda model: {key: value for key, value in whole(model).items() if not key.startswith("aux_head.")},
+        r"\(8 problems\).*\n  nothing fills head.aux.hidden.conv.bias",
+    ),
+    "no backbone": (
+        lambda model: {key: value for key, value in whole(model).items() if "head" in key or "conv3x3" in key},
+        r"the file holds no backbone known here, OCR in HRNet's own form, offsets, and the config makes HRNet",
     ),
     "no offsets": (
         of_baseline,
@@ -297,7 +316,7 @@ BAD_INPUT = {
     ),
     "another architecture": (
         of_resnet,
-        r"the file holds ResNet \(3,\), and the config makes HRNet \(1, 1, 1\); choose",
+        r"the file holds ResNet of basic blocks \(3,\), and the config makes HRNet \(1, 1, 1\); choose",
     ),
     "something else": (
         of_something_else,

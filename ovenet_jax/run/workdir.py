@@ -85,16 +85,17 @@ def held(workdir: Path) -> Iterator[None]:
             opened.truncate(0)
 
 
-def note_differences(workdir: Path, config: ConfigDict) -> None:
-    """Prints where the model or data config differs from that of the training. Raises UserError where the folder holds
-    no run, or one of another data set."""
+def note_differences(workdir: Path, config: ConfigDict, keys: tuple[str, ...] = ("model.", "data.")) -> None:
+    """Prints where the config's values under these keys differ from those of the training. Raises UserError where the
+    folder holds no run, or, if data are among them, one of another data set."""
     from ovenet_jax.devices import parallel  # imports jax, which main.py sets up after it has read a run's config
 
     for key, there, here in differences(config_of(workdir), config, FREE):
+        if not key.startswith(keys):
+            continue
         if key == "data.name":
             raise UserError(f"{workdir} was trained on {there!r}, not on {here!r}; use a config of that data set.")
-        if key.startswith(("model.", "data.")):
-            parallel.say(f"Note: config.{key} is {here!r}; the run was trained with {there!r}.")
+        parallel.say(f"Note: config.{key} is {here!r}; {workdir} was trained with {there!r}.")
 
 
 def config_of(workdir: Path) -> ConfigDict:

@@ -129,6 +129,8 @@ def describe(names: Iterable[str], head: str) -> str:
     kind = "HRNet" if any(stage.startswith("stage") for stage, _ in modules) else "ResNet"
     modules = {(stage, _) for stage, _ in modules if kind == "ResNet" or stage.startswith("stage")}
     counts = tuple(Counter(stage for stage, _ in sorted(modules)).values())
+    if kind == "ResNet" and not any(re.search(r"layer\d\.\d+\.conv3\.", name) for name in names):
+        kind = "ResNet of basic blocks"
     offsets = "offsets" if any(name.startswith(("offset_head", "aux_head_offset")) for name in names) else ""
     backbone = f"{kind} {counts}" if counts else "no backbone known here"
     return ", ".join(filter(None, (backbone, head, offsets)))

@@ -55,16 +55,18 @@ class Source(NamedTuple):
 
 
 def start_from(
-    model: nnx.Module, head: "ConfigDict", init: "ConfigDict", frozen: Sequence[str] = (), classes: Sequence[str] = ()
+    model: nnx.Module, config: "ConfigDict", frozen: Sequence[str] = (), classes: Sequence[str] = ()
 ) -> nnx.Module:
-    """Initialises `model` from the workdirs in `config.init` and prints the origin of its arrays. head:
-    `config.model.head`; classes: its class names. Raises UserError: a folder without a checkpoint, or with a network
-    that does not fit; untrained arrays in `frozen` parts."""
+    """Initialises `model` from the workdirs in `config.init` and prints the origin of its arrays, and where its input
+    differs from that of the base. classes: its class names. Raises UserError: a folder without a checkpoint, or with a
+    network that does not fit; untrained arrays in `frozen` parts."""
     graphdef, params, statistics = parameters.split(model)
+    init = config.init
     base = _restore("base", init.base)
     trunk = _restore("trunk", init.trunk) if init.get("trunk") else None
-    arrays, origins = take_over(params | statistics, head, base, trunk, classes)
+    arrays, origins = take_over(params | statistics, config.model.head, base, trunk, classes)
     parallel.say(summary(origins))
+    workdir.note_differences(Path(init.base), config, ("model.input.",))
     untrained = [n for n, o in origins.items() if n.split(".")[0] in frozen and o.startswith(INITIALISED)]
     if untrained:
         raise errors.UserError(
@@ -140,7 +142,7 @@ def take_over(
     if problems:
         raise errors.UserError(
             f"{titles} cannot be a starting point of the configured model ({len(problems)} problems); compare the "
-            f"model part of the configs: {'; '.join(sorted(problems))}."
+            f"model part of the configs:{errors.listed(sorted(problems))}"
         )
     return arrays, origins
 

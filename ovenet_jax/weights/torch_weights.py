@@ -13,9 +13,9 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from ovenet_jax.errors import UserError
+from ovenet_jax.errors import UserError, listed
 from ovenet_jax.weights import pth_file
-from ovenet_jax.weights.published_names import recognise, why_ignored
+from ovenet_jax.weights.published_names import PREFIX, recognise, why_ignored
 
 HALF_TYPES = (np.float16, ml_dtypes.bfloat16)
 ABN_EPS = 1e-5  # of in-place ABN: added to its scale, and to the variance as in BatchNorm
@@ -68,8 +68,7 @@ def fill(
             problems.append(f"{key} and {first} both map to {name}, but differ")
     absent = re.compile(recognise(state_dict).absent)
     arrays = {name: np.zeros_like(expected[name]) for name in expected.keys() - keys.keys() if absent.search(name)}
-    missing = expected.keys() - keys.keys() - arrays.keys()
-    problems += [f"nothing fills {name} {expected[name].shape}" for name in missing]
+    missing = sorted(expected.keys() - keys.keys() - arrays.keys())
     for name, key in keys.items():
         value = state_dict[key]
         ours = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value  # [out, in, h, w] -> [h, w, in, out]
@@ -82,10 +81,11 @@ def fill(
             problems.append(f"{key} holds {value.dtype}, not floating-point numbers")
         elif not np.isfinite(arrays[name]).all():
             problems.append(f"{key} holds numbers that are not finite")
+    problems += [f"nothing fills {name} {expected[name].shape}" for name in missing]
     if problems:
         raise UserError(
             f"{source} does not fit the configured model ({len(problems)} problems); check the model part of "
-            f"the config against the checkpoint: {'; '.join(sorted(problems))}."
+            f"the config against the checkpoint:{listed(problems)}"
         )
     return arrays
 
@@ -123,10 +123,11 @@ def _state_dict(content: Any, path: Path, entry: str) -> dict[str, np.ndarray]:
     if not content:
         raise UserError(f"{path} holds an empty state dict; save the network's state_dict() and import that.")
     dicts = {str(name): x for name, x in content.items() if isinstance(x, dict)} | {"": content}
-    arrays = {name: {k: x for k, x in part.items() if isinstance(x, np.ndarray)} for name, part in dicts.items()}
+    arrays = {name: {str(k): x for k, x in part.items() if isinstance(x, np.ndarray)} for name, part in dicts.items()}
     found = {name: part for name, part in arrays.items() if part}
     # Other dicts with arrays may stand beside a network's: random states, or a scale of gradients.
     found = {name: part for name, part in found.items() if any(x.ndim == 4 for x in part.values())} or found
+    found = {name: part for whole in found.items() for name, part in _networks(*whole).items()}
     if (entry and entry not in found) or (not entry and len(found) > 1):
         given = f"no state dict under {entry!r}, but" if entry else "several state dicts,"
         under = " and ".join(map(repr, found))
@@ -143,7 +144,17 @@ def _state_dict(content: Any, path: Path, entry: str) -> dict[str, np.ndarray]:
         raise UserError(
             f"{path} holds no state dict, a dict of names and arrays; save the network's state_dict() and import that."
         )
-    return {str(key): value for key, value in found[chosen].items()}
+    return found[chosen]
+
+
+def _networks(name: str, state_dict: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """The networks in a state dict, by their wrappers' names where it has several: a network and its average, as
+    Lightning saves them."""
+    kernels = [key for key, x in state_dict.items() if x.ndim == 4]
+    wrappers = {key.partition(".")[0] for key in kernels if re.sub(PREFIX, "", key) != key}
+    if len(wrappers) < 2:
+        return {name: state_dict}
+    return {one: {k: x for k, x in state_dict.items() if k.startswith(f"{one}.")} for one in sorted(wrappers)}
 
 
 def _widened(value: np.ndarray) -> np.ndarray:

@@ -158,7 +158,7 @@ def test_a_damaged_config_is_named(tmp_path):
 def test_another_data_set_is_refused_and_another_model_noted_in_evaluation(tmp_path, capsys):
     begin(tmp_path, config(data={"name": "camvid"}))
     workdir.note_differences(tmp_path, config(data={"name": "camvid"}, model={"backbone": {"width": 8}}))
-    assert "config.model.backbone.width is 8; the run was trained with 12" in capsys.readouterr().out
+    assert f"config.model.backbone.width is 8; {tmp_path} was trained with 12" in capsys.readouterr().out
     with pytest.raises(UserError, match="was trained on 'camvid', not on 'acdc'"):
         workdir.note_differences(tmp_path, config(data={"name": "acdc"}))
 

@@ -179,6 +179,8 @@ def names_of(model_config):
         ("model.stage4.0.branches.0.0.bn1.num_batches_tracked", "BatchNorm's step counters"),
         ("module.model.coords", "stored pixel grid"),
         ("loss.criterion.weight", "class weights of the loss"),
+        ("model.criterion.weight", "class weights of the loss"),
+        ("steps", "counter of averaged networks"),  # of mmengine
         ("downsamp_modules.0.0.weight", "ImageNet classification head"),
         ("classifier.bias", "ImageNet classification head"),
         ("fc.weight", "ImageNet classification head"),

@@ -260,7 +260,7 @@ def test_every_array_of_another_network_is_listed(tiny_model):
 def test_a_trunk_of_another_branch_is_refused(tiny_model):
     other = network(tiny_model, TRUNK, **{"offset.branch": 3, "offset.modules": (1, 1)})
     base = Source("base", network(tiny_model, BASE), tiny_model.head)
-    with pytest.raises(UserError, match="offset_trunk.transition2.2.conv.kernel of other is not in the model"):
+    with pytest.raises(UserError, match="offset_trunk.stage3.0.branches.*kernel of other is not in the model"):
         take_over(network(tiny_model, FRESH), tiny_model.head, base, Source("other", other, tiny_model.head))
 
 
@@ -289,22 +289,28 @@ def save_run(folder, model_config, value=None):
     return str(folder)
 
 
+def started(model_config, base, trunk="", **options):
+    config = ConfigDict({"model": model_config, "init": {"base": base, "trunk": trunk}})
+    return start_from(create_model(model_config), config, **options)
+
+
 def test_folders_are_restored_and_the_report_printed(tiny_model, tmp_path, capsys):
     base = save_run(tmp_path / "base", baseline(tiny_model), BASE)
     trunk = save_run(tmp_path / "trunk", tiny_model, TRUNK)
-    started = start_from(create_model(tiny_model), tiny_model.head, ConfigDict({"base": base, "trunk": trunk}))
-    _, params, statistics = parameters.split(started)
+    tiny_model.input.bgr = True
+    _, params, statistics = parameters.split(started(tiny_model, base, trunk))
     assert values(params, "backbone.") == values(statistics, "head.") == {BASE}
     assert values(params | statistics, "offset_") == {TRUNK}
-    assert f"arrays loaded from {trunk}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"arrays loaded from {trunk}" in printed
+    assert f"Note: config.model.input.bgr is True; {base} was trained with False." in printed
 
 
 @pytest.mark.parametrize("role", ["base", "trunk"])
 def test_a_folder_without_a_run_is_named_with_its_key(tiny_model, tmp_path, role):
-    init = ConfigDict({"base": str(tmp_path / "base"), "trunk": str(tmp_path / "trunk")})
     save_run(tmp_path / ({"base", "trunk"} - {role}).pop(), tiny_model, BASE)
     with pytest.raises(UserError, match=f"config.init.{role}: .*{role} holds no run"):
-        start_from(create_model(tiny_model), tiny_model.head, init)
+        started(tiny_model, str(tmp_path / "base"), str(tmp_path / "trunk"))
 
 
 def test_a_frozen_run_keeps_its_base_to_the_bit_and_resumes_without_it(tmp_path):
@@ -341,14 +347,11 @@ def test_a_head_that_nobody_trained_is_not_frozen(tiny_model, tmp_path, unsuitab
         names = network(model_config, BASE)
         origins = {n: "initialised" if n.startswith("head.") else "loaded from imagenet.pth" for n in names}
         (tmp_path / "base" / workdir.IMPORT_REPORT).write_text(json.dumps({"arrays": origins}))
-    init = ConfigDict({"base": base, "trunk": ""})
     with pytest.raises(UserError, match=r"freeze_base would freeze \d+ arrays that .*base has not trained, head\."):
-        start_from(create_model(tiny_model), tiny_model.head, init, frozen=("backbone", "head"))
-    start_from(create_model(tiny_model), tiny_model.head, init)  # to be trained, it will do
+        started(tiny_model, base, frozen=("backbone", "head"))
+    started(tiny_model, base)  # to be trained, it will do
 
 
 def test_a_trained_base_may_be_frozen(tiny_model, tmp_path):
     base = save_run(tmp_path / "base", baseline(tiny_model), BASE)
-    start_from(
-        create_model(tiny_model), tiny_model.head, ConfigDict({"base": base, "trunk": ""}), frozen=("backbone", "head")
-    )
+    started(tiny_model, base, frozen=("backbone", "head"))

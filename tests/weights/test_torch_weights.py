@@ -183,6 +183,17 @@ def test_the_entry_of_a_training_checkpoint_is_chosen(torch, tmp_path):
     np.testing.assert_array_equal(read_file(file, "state_dict_ema")["conv1.weight"], 2 * kernel)
 
 
+def test_the_network_or_its_average_is_chosen_by_its_wrapper(torch, tmp_path):
+    """Of a Lightning module with both; what is neither belongs to none."""
+    file, kernel = tmp_path / "last.ckpt", torch.ones(1, 1, 1, 1)
+    state_dict = {"net.conv1.weight": kernel, "ema.module.conv1.weight": 2 * kernel, "ema.n_averaged": torch.ones(())}
+    torch.save({"state_dict": state_dict | {"metric.total": torch.ones(3)}, "callbacks": {}}, file)
+    with pytest.raises(UserError, match=f"several state dicts, under 'ema' and 'net'; choose one: --source={file}:ema"):
+        read_file(file)
+    assert read_file(file, "net").keys() == {"net.conv1.weight"}
+    np.testing.assert_array_equal(read_file(file, "ema")["ema.module.conv1.weight"], 2 * kernel)
+
+
 def test_other_objects_beside_the_state_dict_are_left_out(torch, tmp_path):
     others = [argparse.Namespace(rate=0.1), tmp_path, np.arange(3.0), np.int64(8), torch.float32, torch.Size([1, 2])]
     others += [torch.device("cpu"), defaultdict(list, a=[1]), deque([np.float64(0.5)]), OrderedDict(a={"b": tmp_path})]
@@ -197,9 +208,11 @@ def test_safetensors_are_read_and_damaged_ones_are_named(tmp_path):
     file, array = tmp_path / "model.safetensors", np.arange(6, dtype=np.float16).reshape(2, 3)
     safetensors.save_file({"bn1.weight": array}, file)
     np.testing.assert_array_equal(read_file(file)["bn1.weight"], array.astype(np.float32))
-    file.write_bytes(file.read_bytes()[:-4])
-    with pytest.raises(UserError, match=f"model.safetensors {NOT_READ}"):
-        read_file(file)
+    whole = file.read_bytes()
+    for length in (0, 4, 20, len(whole) - 4):
+        file.write_bytes(whole[:length])
+        with pytest.raises(UserError, match=f"model.safetensors {NOT_READ}"):
+            read_file(file)
 
 
 def written(
