@@ -227,7 +227,7 @@ def test_imagenet_weights_of_a_resnet_fill_the_backbone_and_the_offset_trunk(con
         np.testing.assert_array_equal(loaded[name], arrays[name.replace("offset_trunk.", "backbone.trunk.")])
     assert_same({name: x for name, x in loaded.items() if name in arrays}, arrays)
     printed = capsys.readouterr().out
-    assert "Its arrays are named as in ResNet on ImageNet, with plain BatchNorm." in printed
+    assert "Its arrays are named as in ResNet with a deep stem on ImageNet, with plain BatchNorm." in printed
     assert f"offset_trunk: {len(trunk)} arrays copied from the backbone of imagenet.pth" in printed
     assert "ignored: 2 keys, ImageNet classification head" in printed
     assert "Note:" not in printed
