@@ -51,7 +51,7 @@ def _of_classes(sample: prepare.Sample, classes: Labels, *how: Any) -> GroundTru
 def _of_instances(sample: prepare.Sample, classes: Labels, *how: Any) -> GroundTruth:
     """Cityscapes' instance maps lie beside the label maps."""
     path = Path(str(sample.label))
-    beside = path.with_name(path.name.replace("labelIds", "instanceIds"))
+    beside = path.with_name(path.name.replace("TrainIds", "Ids").replace("labelIds", "instanceIds"))
     if beside == path or not beside.exists():
         raise ValueError("there is no instance map beside it, as Cityscapes has them")
     ids = prepare.aligned_label(sample._replace(label=beside), label_maps.read_instances).array

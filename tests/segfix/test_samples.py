@@ -36,13 +36,16 @@ def test_all_labelled_samples_of_a_data_set_are_prepared_once(tmp_path):
     assert not (tmp_path / ".boundaries.lock").exists()
 
 
-def test_instance_maps_are_found_beside_the_labels(tmp_path):
+@pytest.mark.parametrize("end", ["labelIds", "labelTrainIds"])
+def test_instance_maps_are_found_beside_the_labels(tmp_path, end):
     data = write_cityscapes(tmp_path)
+    for path in list(Path(data.root).glob("gtFine/*/*/*labelIds.png")):
+        path.rename(str(path).replace("labelIds", end))
     labels = pipeline.labelled_samples(data)
     ids = np.full((24, 48), 7, np.uint16)
     ids[4:12, 4:12] = 26001
     name, _, file, *_ = labels[0]
-    beside = str(file).replace("labelIds", "instanceIds")
+    beside = str(file).replace(end, "instanceIds")
     cv2.imwrite(beside, ids)
     prepare_samples(labels, CITYSCAPES, "instances", tmp_path / "boundaries")
     expected = ground_truth.of_instances(ids, sum(CITYSCAPES.ids, ()))
