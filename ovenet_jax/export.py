@@ -122,8 +122,7 @@ def _write_state_dict(arrays: dict[str, Any], model: ConfigDict, step: int, file
         save_file(published, file)
         read = load_file(file)
     found = torch_weights.fill(arrays, torch_weights.fold_in_place_abn(read), str(file))
-    lost = [name for name, value in arrays.items() if not np.array_equal(found[name], value)]
-    if lost:
+    if lost := [name for name, value in arrays.items() if not np.array_equal(found[name], value)]:
         raise UserError(f"{len(lost)} arrays read back from {file} differ from those written; the first: {lost[0]}.")
     return found
 

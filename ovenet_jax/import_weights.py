@@ -106,8 +106,7 @@ def _check_activations(head: ConfigDict, in_place_abn: bool, source: Path) -> No
     if in_place_abn:
         norm, activation, other = "in-place ABN", "leaky_relu", "relu"
     parts = {"": head, ".aux": head.get("aux", {}), ".classifier": head.get("classifier", {})}
-    wrong = [f"config.model.head{key}.activation" for key, x in parts.items() if x.get("activation") == other]
-    if wrong:
+    if wrong := [f"config.model.head{key}.activation" for key, x in parts.items() if x.get("activation") == other]:
         what = f"{source} has {norm} in its head, which is published with {activation!r}"
         helps = f"add {' '.join(f'--{key}={activation}' for key in wrong)}"
         raise errors.UserError(f"{what}, and {' and '.join(wrong)} is {other!r}; {helps}.")

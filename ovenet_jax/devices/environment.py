@@ -76,5 +76,4 @@ def _add_flag(flag: str) -> bool:
 def xla_takes(flag: str) -> bool:
     """Whether this jaxlib knows the flag and its value; found in a process of its own, which takes 0.3 s."""
     variables = {**os.environ, "XLA_FLAGS": flag}
-    asked = subprocess.run([sys.executable, "-c", READ_FLAGS], env=variables, capture_output=True)
-    return asked.returncode == 0
+    return subprocess.run([sys.executable, "-c", READ_FLAGS], env=variables, capture_output=True).returncode == 0

@@ -86,8 +86,7 @@ def replicated_shapes(mesh: Mesh, tree: Any) -> Any:
 
 def to_global(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
     """This process's images and labels of a batch -> global arrays split over the mesh."""
-    sharding = rows_sharded(mesh)
-    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+    return {key: jax.make_array_from_process_local_data(rows_sharded(mesh), x) for key, x in batch.items()}
 
 
 def check_divisible(mesh: Mesh, batch_size: int, height: int, accumulate: int = 1, group: int = 1) -> None:

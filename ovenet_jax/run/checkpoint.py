@@ -167,8 +167,7 @@ class Checkpoints:
         """The steps in the order in which they are tried for `which`."""
         if which not in ("best", "latest"):
             raise UserError(f"config.eval.checkpoint is {which!r}; it must be 'best' or 'latest'.")
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        if not steps:
+        if not (steps := sorted(self._manager.all_steps(), reverse=True)):
             raise UserError(f"{self.folder} holds no checkpoint; train first, or check --workdir.")
         if which == "latest":
             return steps

@@ -196,8 +196,7 @@ async def _report(place: Place, address: tuple[str, int], own: Digests, timeout:
             reader, writer = await asyncio.open_connection(sock=connection, limit=LONGEST_LINE * place.count)
             writer.write(message)
             # process 0 answers when all have come, or its time is over
-            answer = await _read(reader, ANSWER, timeout + READ_SECONDS)
-            return answer, {0: _taken_from(writer)}
+            return await _read(reader, ANSWER, timeout + READ_SECONDS), {0: _taken_from(writer)}
         except (OSError, ValueError) as error:
             problem = error
             if writer:

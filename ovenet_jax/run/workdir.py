@@ -25,14 +25,12 @@ def check(workdir: Path, config: ConfigDict) -> None:
         remedy = f"train from them with --config.init.base={workdir} and another --workdir"
         raise UserError(f"{workdir} holds imported weights; {remedy}.")
     saved = read_config(workdir)
-    if saved is not None and has_checkpoint(workdir):
-        found = differences(saved, config, FREE)
-        if found:
-            listed = "; ".join(f"{key} is {there!r} there and {here!r} here" for key, there, here in found[:5])
-            remedy = "resume it with its own config, or choose another --workdir"
-            if any(key == "steps" for key, *_ in found):
-                remedy += f"; to train longer add --config.init.base={workdir}, which starts from its best network"
-            raise UserError(f"{workdir} holds the run of another config ({listed}); {remedy}.")
+    if saved is not None and has_checkpoint(workdir) and (found := differences(saved, config, FREE)):
+        listed = "; ".join(f"{key} is {there!r} there and {here!r} here" for key, there, here in found[:5])
+        remedy = "resume it with its own config, or choose another --workdir"
+        if any(key == "steps" for key, *_ in found):
+            remedy += f"; to train longer add --config.init.base={workdir}, which starts from its best network"
+        raise UserError(f"{workdir} holds the run of another config ({listed}); {remedy}.")
 
 
 def has_checkpoint(workdir: Path) -> bool:

@@ -84,13 +84,8 @@ class Classes:
             options["ohem"] = losses.Ohem(*ranked, softmax, ohem.get("aux_over_all", False))
         if not self.gives_offsets:
             return lambda output, label, **rest: {"total": losses.segmentation_loss(output, label, **rest, **options)}
-        return partial(
-            losses.ovenet_loss,
-            confidence_weight=settings.confidence_weight,
-            include_ignored=settings.include_ignored,
-            grid_align_corners=model.offset.grid_align_corners,
-            **options,
-        )
+        options |= {"confidence_weight": settings.confidence_weight, "include_ignored": settings.include_ignored}
+        return partial(losses.ovenet_loss, grid_align_corners=model.offset.grid_align_corners, **options)
 
     def measure(self, output: Any, label: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
         """Training metrics of an output: a `measures.Measure`."""

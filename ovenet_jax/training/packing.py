@@ -44,8 +44,7 @@ class Packing:
 
     def by_name(self, mesh: Mesh, packed: Any) -> Any:
         """The inverse of `pack`, copied by way of the host: safe from donation, and nothing has to be compiled."""
-        on_host = jax.tree.map(np.array, jax.device_get(packed))
-        return parallel.replicate(mesh, self.unpack(on_host))
+        return parallel.replicate(mesh, self.unpack(jax.tree.map(np.array, jax.device_get(packed))))
 
     def _packed(self, arrays: Any) -> Any:
         if not isinstance(arrays, dict):
