@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from threading import Event
 from typing import Any, TextIO
 
 # Done; some inputs named and left out; user error; interrupted: the same command goes on (EX_TEMPFAIL).
@@ -22,7 +21,8 @@ EXIT_DONE, EXIT_INCOMPLETE, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 75
 
 FAULTS_SHOWN = 20
 
-came_to_its_end = Event()  # set when the command of `run` has finished
+# Called with the exit code and the error message, or "", of a command that has ended.
+at_the_end: list[Callable[[int, str], None]] = []
 
 # Messages by errno, and by the signal that ended a data worker.
 DISK = "the disk is full; free space"
@@ -169,8 +169,7 @@ def _run(command: Callable[[], int | None]) -> int:
             if not isinstance(end.code, int | None):
                 raise
             ended = end.code or EXIT_DONE
-        came_to_its_end.set()
-        return ended
+        return _ended(ended)
     except UserError as error:
         sentence, exit_code = str(error), error.exit_code
     except (KeyboardInterrupt, Exception) as error:
@@ -179,6 +178,12 @@ def _run(command: Callable[[], int | None]) -> int:
         sentence = f"{cause}; run the same command again to continue."
     sys.stdout.flush()
     print(f"Error: {sentence}", file=sys.stderr, flush=True)
+    return _ended(exit_code, sentence)
+
+
+def _ended(exit_code: int, sentence: str = "") -> int:
+    for act in at_the_end:
+        act(exit_code, sentence)
     return exit_code
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ovenet_jax.errors import DISK, EXIT_INTERRUPTED, SHARED_MEMORY, UserError, came_to_its_end, cause_of, listed, run
+from ovenet_jax.errors import DISK, EXIT_INTERRUPTED, SHARED_MEMORY, UserError, cause_of, listed, run
 from tests.places import ROOT
 
 
@@ -36,10 +36,12 @@ def interrupted_import():
     ],
     ids=["done", "incomplete", "exit", "mistake", "saved", "interrupted", "interrupted import"],
 )
-def test_a_command_ends_with_its_code_and_one_sentence(command, code, said, capsys):
-    came_to_its_end.clear()
+def test_a_command_ends_with_its_code_and_one_sentence(command, code, said, capsys, monkeypatch):
+    heard = []
+    monkeypatch.setattr("ovenet_jax.errors.at_the_end", [lambda *end: heard.append(end)])
     assert run(command) == code
-    assert came_to_its_end.is_set() == (said == "")
+    ((exit_code, sentence),) = heard
+    assert exit_code == code and bool(sentence) == bool(said)
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.startswith(said)

@@ -4,7 +4,6 @@ JAX would wait for a lost process, and after minutes abort in C++. Here all othe
 with EXIT_INTERRUPTED: the same command goes on from the last checkpoint.
 """
 
-import atexit
 import multiprocessing
 import os
 import socket
@@ -12,36 +11,44 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from threading import Thread
+from threading import Thread, Timer
+from typing import Any, NoReturn
 
-from ovenet_jax.errors import EXIT_INTERRUPTED, came_to_its_end
+from ovenet_jax.errors import EXIT_INTERRUPTED, at_the_end
 
 BEAT, SILENCE = 3.0, 20.0  # seconds from one heartbeat to the next, and until a process counts as lost
 GRACE = 5.0  # seconds for this process to end with an error message of its own
 DONE = b"done"
 LONGEST = 1000  # bytes of a line
 
+Address = tuple[str, int]
 Connections = Mapping[int, socket.socket]  # by process; process 0 has one with each other, those one with it
 
 
-def watch(connections: Connections) -> None:
-    """Watches the other processes until this one ends."""
+def watch(own: int, connections: Connections) -> None:
+    """Watches the other processes until this one, number `own`, ends."""
     for index, connection in connections.items():
         connection.settimeout(SILENCE)
         Thread(target=_listen, args=(index, connections), daemon=True).start()
     Thread(target=_beat, args=(connections,), daemon=True).start()
     excepthook = sys.excepthook
 
-    @atexit.register
-    def leave() -> None:
-        if came_to_its_end.is_set():
-            _send(connections, DONE)
+    def leave(exit_code: int, sentence: str) -> None:
+        """Tells the others how this process ends. After an error JAX would wait for them for minutes."""
+        told = f"Process {own} says: {' '.join(sentence.split())}"
+        _send(connections, told.encode()[: LONGEST // 2] if sentence else DONE)
+        if sentence:
+            timer = Timer(GRACE, _exit, [exit_code])
+            timer.daemon = True
+            timer.start()
 
-    def after_the_others(*error) -> None:
+    def after_the_others(kind: type[BaseException], *error: Any) -> None:
         """Waits, since a lost process makes collectives fail at once: `_listen` names it first and ends this one."""
         time.sleep(GRACE + 1)
-        excepthook(*error)
+        excepthook(kind, *error)
+        leave(1, f"{kind.__name__}, a bug; see its stack trace.")
 
+    at_the_end.append(leave)
     sys.excepthook = after_the_others
 
 
@@ -65,6 +72,7 @@ def _listen(index: int, connections: Connections) -> None:
             for line in filter(None, lines):
                 if line == DONE:
                     return
+                time.sleep(GRACE)
                 _end(line.decode(errors="replace"), connections)
     except TimeoutError:
         cause = f"no heartbeat for {SILENCE:g} s"
@@ -76,9 +84,40 @@ def _listen(index: int, connections: Connections) -> None:
 
 
 def _end(sentence: str, connections: Connections) -> None:
-    _send(connections, sentence.encode())
+    _send(connections, sentence.encode()[: LONGEST // 2])
     with suppress(OSError):
         print(f"Error: {sentence}", file=sys.stderr, flush=True)
+    _exit(EXIT_INTERRUPTED)
+
+
+def _exit(exit_code: int) -> NoReturn:
+    """Ends all threads, which may wait for another process for minutes."""
     for worker in multiprocessing.active_children():
         worker.kill()
-    os._exit(EXIT_INTERRUPTED)  # the other threads may wait for the lost process for minutes
+    os._exit(exit_code)
+
+
+def relay(coordinator: Address) -> Address:
+    """An address of this host whose connections lead to the coordinator's and stay open when that has gone: as soon as
+    they are closed, JAX aborts the process in C++."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            near, _ = listener.accept()
+            try:
+                far = socket.create_connection(coordinator)
+            except OSError:  # JAX tries again
+                near.close()
+                continue
+            for ends in ((near, far), (far, near)):
+                Thread(target=_copy, args=ends, daemon=True).start()
+
+    Thread(target=serve, daemon=True).start()
+    return listener.getsockname()
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while received := source.recv(2**16):
+            target.sendall(received)

@@ -16,7 +16,7 @@ import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,14 @@ class Place:
     index: int
     devices: Sequence[int] | None = None
 
+    @property
+    def address(self) -> peers.Address:
+        """HOST and PORT. Raises UserError for another coordinator."""
+        host, _, port = self.coordinator.rpartition(":")
+        if not host or not port.isdigit():
+            raise UserError(f"The coordinator's address is {self.coordinator!r}; it must be HOST:PORT.")
+        return host.strip("[]"), int(port)
+
 
 def start(
     coordinator: str | None, count: int | None, index: int | None, timeout: float, task: Mapping[str, Any]
@@ -62,12 +70,13 @@ def start(
         return
     code = version_of_code(Path(__file__).parents[1])
     task = {**task, "code of ovenet_jax": code, "version of jax": version("jax")}
-    peers.watch(meet(place, task, timeout))
+    peers.watch(place.index, meet(place, task, timeout))
     import jax
 
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is train.py's, see interruption.py
     options: Any = {"cluster_detection_method": "deactivate", "initialization_timeout": round(timeout)}
-    jax.distributed.initialize(*astuple(place), **options)
+    coordinator = "{}:{}".format(*peers.relay(place.address)) if place.index else place.coordinator
+    jax.distributed.initialize(coordinator, place.count, place.index, place.devices, **options)
     devices = Counter(device.process_index for device in jax.devices())
     if len(set(devices.values())) > 1:
         numbers = ", ".join(f"process {i} has {n}" for i, n in sorted(devices.items()))
@@ -79,13 +88,9 @@ def start(
 def meet(place: Place, task: Mapping[str, Any], timeout: float) -> Connections:
     """Returns when all processes have come to the coordinator with the same `task`: their connections for peers.py.
     Raises UserError where they have not."""
-    host, _, port = place.coordinator.rpartition(":")
-    if not host or not port.isdigit():
-        raise UserError(f"The coordinator's address is {place.coordinator!r}; it must be HOST:PORT.")
     task = {"--processes": place.count, **task}
-    address, own = (host.strip("[]"), int(port)), digests(task)
     exchange = _report if place.index else _receive_all
-    answer, connections = asyncio.run(exchange(place, address, own, timeout))
+    answer, connections = asyncio.run(exchange(place, digests(task), timeout))
     tasks = {int(index): other for index, other in answer["tasks"].items()}
     if refusal := answer["refusal"] or differences(task, tasks):
         for connection in connections.values():
@@ -127,9 +132,7 @@ def _detect(timeout: float) -> Place:
     return Place(coordinator, count, index, None if re.fullmatch(r"1(\(x\d+\))?", tasks) else devices)
 
 
-async def _receive_all(
-    place: Place, address: tuple[str, int], own: Digests, timeout: float
-) -> tuple[dict, Connections]:
+async def _receive_all(place: Place, own: Digests, timeout: float) -> tuple[dict, Connections]:
     """Process 0: collects the tasks of all processes, and answers with an error message ("" for none) and all tasks.
 
     Connections that do not send within READ_SECONDS what only another process of this run would send are closed. A
@@ -160,11 +163,12 @@ async def _receive_all(
 
     both = socket.has_dualstack_ipv6()  # all of this machine's addresses, as JAX does
     family = socket.AF_INET6 if both else socket.AF_INET
+    _, port = place.address
     try:
-        listener = socket.create_server(("", address[1]), family=family, dualstack_ipv6=both)
+        listener = socket.create_server(("", port), family=family, dualstack_ipv6=both)
     except OSError as error:
         fault = f"of the coordinator {place.coordinator} cannot be opened ({error.strerror or error})"
-        raise UserError(f"Port {address[1]} {fault}; choose another.") from error
+        raise UserError(f"Port {port} {fault}; choose another.") from error
     server = await asyncio.start_server(receive, sock=listener, limit=LONGEST_LINE)
     with suppress(TimeoutError):
         await asyncio.wait_for(settled.wait(), timeout)
@@ -184,7 +188,7 @@ async def _receive_all(
     return json.loads(answer), dict(connections)
 
 
-async def _report(place: Place, address: tuple[str, int], own: Digests, timeout: float) -> tuple[dict, Connections]:
+async def _report(place: Place, own: Digests, timeout: float) -> tuple[dict, Connections]:
     """Another process: sends its task to process 0, and returns the answer."""
     deadline = time.monotonic() + timeout
     problem: Exception | None = None
@@ -192,7 +196,7 @@ async def _report(place: Place, address: tuple[str, int], own: Digests, timeout:
     while (left := deadline - time.monotonic()) > 0:
         writer = None
         try:
-            connection = socket.create_connection(address, timeout=min(left, READ_SECONDS))
+            connection = socket.create_connection(place.address, timeout=min(left, READ_SECONDS))
             reader, writer = await asyncio.open_connection(sock=connection, limit=LONGEST_LINE * place.count)
             writer.write(message)
             # process 0 answers when all have come, or its time is over

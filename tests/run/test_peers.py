@@ -8,13 +8,14 @@ import time
 import pytest
 
 from ovenet_jax.errors import EXIT_INTERRUPTED
+from ovenet_jax.run import peers
 from tests.places import ROOT
 
 CHILD = """
 import socket, sys, time
 from ovenet_jax.run import peers
 peers.BEAT, peers.SILENCE, peers.GRACE = 0.1, 0.5, 0.1
-peers.watch({3: socket.socket(fileno=int(sys.argv[1]))})
+peers.watch(1, {3: socket.socket(fileno=int(sys.argv[1]))})
 time.sleep(2)
 """
 
@@ -46,6 +47,44 @@ def test_a_lost_process_ends_the_others_with_one_sentence(child, act, sentence):
     _, errors = process.communicate(timeout=20)
     assert process.returncode == EXIT_INTERRUPTED
     assert errors.startswith(sentence) and errors.count("\n") == 1
+
+
+FAILS = """
+import atexit, socket, sys, time
+from ovenet_jax import errors
+from ovenet_jax.run import peers
+peers.GRACE = 0.5
+peers.watch(1, {0: socket.socket(fileno=int(sys.argv[1]))})
+atexit.register(time.sleep, 60)  # as JAX waits for the others
+
+def command():
+    raise errors.UserError("There is\\nno folder.")
+
+sys.exit(errors.run(command))
+"""
+
+
+def test_an_error_is_told_to_the_others_and_ends_a_process_that_would_wait_for_them():
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-c", FAILS, str(theirs.fileno())]
+    ended = subprocess.run(command, cwd=ROOT, pass_fds=[theirs.fileno()], capture_output=True, text=True, timeout=20)
+    assert (ended.returncode, ended.stderr) == (2, "Error: There is\nno folder.\n")
+    assert ours.recv(1000).strip() == b"Process 1 says: There is no folder."
+
+
+def test_a_connection_stays_open_when_the_coordinator_has_gone():
+    """JAX would abort its process."""
+    with socket.create_server(("localhost", 0)) as server:
+        ours = socket.create_connection(peers.relay(server.getsockname()))
+        theirs, _ = server.accept()
+    for here, there in ((ours, theirs), (theirs, ours)):
+        here.sendall(b"some")
+        assert there.recv(4) == b"some"
+    theirs.close()
+    ours.settimeout(0.5)
+    with pytest.raises(TimeoutError):
+        ours.recv(1)
+    ours.sendall(b"more")
 
 
 def test_one_that_has_done_its_work_is_not_lost(child):
