@@ -89,6 +89,7 @@ ENDED = "Worker process was terminated unexpectedly with exit code {}. Search th
         (OSError(errno.ENOSPC, "No space left on device", "/dev/shm/psm_1"), "/dev/shm/psm_1: /dev/shm is full;"),
         (OSError(errno.EMFILE, "Too many open files"), "too many files are open; raise the limit by `ulimit -n"),
         (MemoryError(), "the machine's memory is used up; lower --config.data.workers"),
+        (ImportError("libvpx.so: failed to map segment from shared object"), "the machine's memory is used up; lower"),
         (RuntimeError("can't start new thread"), "no more processes or threads may be started; raise `ulimit -u`"),
         (RuntimeError(ENDED.format(-9)), "a process that reads data was ended (signal 9): the machine's memory"),
         (RuntimeError(ENDED.format(-7)), "a process that reads data was ended (signal 7): /dev/shm is full"),

@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+import resource
 import subprocess
 import sys
 from contextlib import suppress
@@ -11,6 +12,7 @@ from pathlib import Path
 from ovenet_jax.errors import UserError
 
 EIGEN = "--xla_cpu_experimental_ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+ADDRESS_SPACE = 2**33  # bytes; with less XLA and TensorFlow abort in C++
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 # XLA aborts on unknown flags, so `xla_takes` tries them in a process of their own.
 READ_FLAGS = "from jaxlib import _jax; _jax.CompileOptions()"
@@ -22,6 +24,10 @@ def prepare(deterministic: bool = False) -> None:
     deterministic: bit-identical results on GPUs. By default some of their sums have no fixed order, and autotuning
     chooses the convolution algorithms.
     """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit < ADDRESS_SPACE and limit != resource.RLIM_INFINITY:
+        fault = f"`ulimit -v` leaves this process {limit >> 20} MiB of address space, too little for its libraries"
+        raise UserError(f"{fault}; raise it to {ADDRESS_SPACE >> 20} MiB or more.")
     _name_users_by_number()
     caches = os.path.expanduser(os.environ.get("XDG_CACHE_HOME", "~/.cache"))  # noqa: PTH111  pathlib's raises
     if not caches.startswith("~"):  # it does for users without a home directory (containers)

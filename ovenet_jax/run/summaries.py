@@ -118,7 +118,7 @@ def _parsed(line: bytes) -> dict | None:
 def create_tensorboard_writer(folder: Path):
     try:
         from clu import metric_writers  # imports TensorFlow
-    except ImportError:
+    except ModuleNotFoundError:
         print("TensorFlow is not installed: metrics go to metrics.jsonl only, not to TensorBoard.")
         return None
     return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(folder)))

@@ -57,6 +57,16 @@ def test_who_has_no_name_is_called_by_number(monkeypatch, tmp_path):
     assert (tmp_path.owner(), tmp_path.group()) == (str(os.getuid()), str(os.getgid()))
 
 
+def test_too_little_address_space_is_named():
+    code = "from ovenet_jax import errors; from ovenet_jax.devices import environment; errors.run(environment.prepare)"
+    shell = ["sh", "-c", f'ulimit -v 2000000; exec "{sys.executable}" -c "{code}"']
+    ended = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True)
+    said = (
+        "Error: `ulimit -v` leaves this process 1953 MiB of address space, too little for its libraries; raise it to 8"
+    )
+    assert ended.stderr.startswith(said)
+
+
 def test_a_file_of_flags_has_to_say_so_itself(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "flags.txt")
     with pytest.raises(UserError, match="names a file"):
