@@ -29,9 +29,7 @@ DISK = "the disk is full; free space"
 OPEN_FILES = "too many files are open; raise the limit by `ulimit -n 65536`, or lower --config.data.workers"
 MEMORY = "the machine's memory is used up; lower --config.data.workers or --config.batch_size"
 SHARED_MEMORY = "/dev/shm is full; enlarge it (docker run --shm-size=8g), or set --config.data.workers=0"
-PROCESSES = (
-    "no more processes or threads may be started; raise `ulimit -u`, or lower --config.data.workers"
-)
+PROCESSES = "no more processes or threads may be started; raise `ulimit -u`, or lower --config.data.workers"
 CAUSES = {
     errno.ENOSPC: DISK,
     errno.EDQUOT: f"the quota is used up: {DISK}",
