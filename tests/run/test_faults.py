@@ -222,6 +222,7 @@ def test_a_prediction(tmp_path, error, every):
 @pytest.mark.parametrize("every", [ALL])
 def test_the_report_of_an_evaluation(tmp_path, error, every):
     config, run = untrained(tmp_path)
+    evaluate(config, shutil.copytree(run, tmp_path / "first"))  # compiles, and loads fonts
 
     def state_of(place: Path) -> str:
         files = [path for path in (place / "evaluation").rglob("[!.]*") if path.is_file()]
