@@ -68,7 +68,9 @@ def cause_of(error: BaseException) -> str:
     message = str(error)
     place = str(getattr(error, "filename", None) or "")
     if cause := CAUSES.get(number_of(error)):
-        if cause == DISK and ("/dev/shm" in place or (not place and _shared_memory_is_full())):
+        shared = Path("/dev/shm")
+        is_full = not place and shared.exists() and shutil.disk_usage(shared).free < 2**20
+        if cause == DISK and (is_full or str(shared) in place):
             cause = SHARED_MEMORY
         return f"{place}: {cause}" if place else cause
     if isinstance(error, KeyboardInterrupt):  # which libraries in C++ turn into errors of their own
@@ -82,12 +84,6 @@ def cause_of(error: BaseException) -> str:
         helps = SIGNALS.get(-code, f"probably, {MEMORY}; or {SHARED_MEMORY}")
         return f"a process that reads data was ended ({'signal' if code < 0 else 'exit code'} {abs(code)}): {helps}"
     return cause_of(error.__context__) if error.__context__ else ""
-
-
-def _shared_memory_is_full() -> bool:
-    with contextlib.suppress(OSError):  # of systems without it
-        return shutil.disk_usage("/dev/shm").free < 2**20
-    return False
 
 
 class _Output(io.FileIO):

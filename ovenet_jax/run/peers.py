@@ -103,21 +103,17 @@ def relay(coordinator: Address) -> Address:
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
-        while True:
-            near, _ = listener.accept()
-            try:
-                far = socket.create_connection(coordinator)
-            except OSError:  # JAX tries again
-                near.close()
-                continue
-            for ends in ((near, far), (far, near)):
-                Thread(target=_copy, args=ends, daemon=True).start()
+        near, _ = listener.accept()
+        Thread(target=serve, daemon=True).start()  # for the next one
+        with suppress(OSError), near, socket.create_connection(coordinator) as far:  # JAX tries again
+            Thread(target=copy, args=(far, near), daemon=True).start()
+            copy(near, far)
+
+    def copy(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while received := source.recv(2**16):
+                with suppress(OSError):  # of a coordinator that has gone
+                    target.sendall(received)
 
     Thread(target=serve, daemon=True).start()
     return listener.getsockname()
-
-
-def _copy(source: socket.socket, target: socket.socket) -> None:
-    with suppress(OSError):
-        while received := source.recv(2**16):
-            target.sendall(received)
