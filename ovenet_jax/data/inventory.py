@@ -125,7 +125,5 @@ def check_training(inventory: dict, split: str) -> None:
     occurring = [name for name, count in counts.items() if count]
     if counts and len(occurring) < 2:
         found = f"only {occurring[0]} occurs" if occurring else "nothing is labelled"
-        raise errors.UserError(
-            f"In split {split!r} of {inventory['name']} {found}; training needs at least two classes whose ids are in "
-            f"the class table: see --mode=prepare."
-        )
+        needed = "training needs at least two classes whose ids are in the class table: see --mode=prepare"
+        raise errors.UserError(f"In split {split!r} of {inventory['name']} {found}; {needed}.")

@@ -293,10 +293,9 @@ def _check_disk(builder: Builder) -> None:
     forms = ", ".join(f"{form} {count / 1e9:.2f} GB" for form, count in needed.items())
     print(f"Preparing {builder.name} in {prepared}, where {free / 1e9:.2f} GB are free; it takes: {forms}.")
     if needed[builder.form] > free:
-        raise errors.UserError(
-            f"{prepared} has {free / 1e9:.2f} GB free, but {builder.name} takes {needed[builder.form] / 1e9:.2f} GB "
-            f"{builder.form}; free some, or choose another --config.data.prepared or --config.data.storage."
-        )
+        takes = f"{builder.name} takes {needed[builder.form] / 1e9:.2f} GB {builder.form}"
+        helps = "free some, or choose another --config.data.prepared or --config.data.storage"
+        raise errors.UserError(f"{prepared} has {free / 1e9:.2f} GB free, but {takes}; {helps}.")
 
 
 def _refusal(faults: Sequence[str], source: str, file: Path) -> str:

@@ -13,10 +13,8 @@ def label_colors(label: np.ndarray, classes: Labels) -> np.ndarray:
     """
     outside = label[((label < 0) | (label >= len(classes.names))) & (label != IGNORE)]
     if outside.size:
-        raise ValueError(
-            f"label value {outside[0]} is outside the table of {len(classes.names)} classes: expected "
-            f"0 to {len(classes.names) - 1}, or {IGNORE} for ignored"
-        )
+        fault = f"label value {outside[0]} is outside the table of {len(classes.names)} classes"
+        raise ValueError(f"{fault}: expected 0 to {len(classes.names) - 1}, or {IGNORE} for ignored")
     table = np.zeros((256, 3), np.uint8)
     table[: len(classes.colors)] = classes.colors
     return table[label]

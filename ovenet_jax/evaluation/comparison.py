@@ -37,10 +37,8 @@ def numbers(groups: Mapping[str, Sequence[Evaluation]], classes: Labels) -> dict
     for title, evaluations in groups.items():
         for evaluation in evaluations:
             if [image.name for image in evaluation.images] != [image.name for image in first.images]:
-                raise UserError(
-                    f"{title} was evaluated on other images than {next(iter(groups))}; only runs on the same split can "
-                    f"be compared."
-                )
+                fault = f"{title} was evaluated on other images than {next(iter(groups))}"
+                raise UserError(f"{fault}; only runs on the same split can be compared.")
     result: dict = {"groups": {}, "differences": {}}
     for title, evaluations in groups.items():
         found = [class_scores(evaluation.matrices[evaluation.answer]) for evaluation in evaluations]

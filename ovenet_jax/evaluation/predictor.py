@@ -129,10 +129,8 @@ def pixels(image: Any, name: str) -> np.ndarray:
     array = np.asarray(image)
     array = np.stack([array] * 3, axis=-1) if array.ndim == 2 else array
     if array.dtype != np.uint8 or array.shape[2:] != (3,) or not array.size:
-        raise errors.UserError(
-            f"{name} is {array.dtype} {list(array.shape)}; an image is a path, a PIL image, or an array, uint8 RGB "
-            f"[H, W, 3] or grey [H, W]."
-        )
+        wanted = "a path, a PIL image, or an array, uint8 RGB [H, W, 3] or grey [H, W]"
+        raise errors.UserError(f"{name} is {array.dtype} {list(array.shape)}; an image is {wanted}.")
     return array
 
 

@@ -119,10 +119,8 @@ def attend_in_blocks(query: jax.Array, key: jax.Array, value: jax.Array, *, size
     """
     height, width = value.shape[1:3]
     if min(height, width) < size:
-        raise UserError(
-            f"Pyramid-OC cuts its map in {size}x{size} blocks, and this one is {height}x{width}; give larger images, "
-            f"or smaller config.model.head.sizes."
-        )
+        fault = f"Pyramid-OC cuts its map in {size}x{size} blocks, and this one is {height}x{width}"
+        raise UserError(f"{fault}; give larger images, or smaller config.model.head.sizes.")
 
     def cut(maps: Iterable[jax.Array], axis: int, length: int) -> Iterator[tuple[jax.Array, ...]]:
         return zip(*(jnp.split(x, np.arange(1, size) * (length // size), axis) for x in maps), strict=True)

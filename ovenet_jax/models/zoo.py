@@ -80,10 +80,8 @@ def directions_of(model: "ConfigDict") -> int:
     Raises UserError: a number of classes that SegFix does not support."""
     directions = model.num_classes - 1
     if directions not in COUNTS:
-        raise errors.UserError(
-            f"config.model.num_classes is {model.num_classes}; for SegFix it must be 1 + its number of directions: "
-            f"{', '.join(str(1 + count) for count in COUNTS)}."
-        )
+        wanted = f"1 + its number of directions: {', '.join(str(1 + count) for count in COUNTS)}"
+        raise errors.UserError(f"config.model.num_classes is {model.num_classes}; for SegFix it must be {wanted}.")
     return directions
 
 
@@ -178,10 +176,8 @@ def _options(key: str, settings: "ConfigDict", create: Callable, **fixed: Any) -
     faults += [f"does not use {', '.join(unused)}"] if unused else []
     if faults:
         name = f" (name {settings.name!r})" if "name" in settings else ""
-        raise errors.UserError(
-            f"config.model.{key}{name} {' and '.join(faults)}; choose a whole network by the config's variant "
-            f"instead, --config=configs/FILE.py:HEAD_BACKBONE."
-        )
+        helps = "choose a whole network by the config's variant instead, --config=configs/FILE.py:HEAD_BACKBONE"
+        raise errors.UserError(f"config.model.{key}{name} {' and '.join(faults)}; {helps}.")
     options = {name: described.with_tuples(settings[name]) for name in settings if name in accepted}
     if "activation" in options:
         options["activation"] = _named(f"{key}.activation", settings.activation, ACTIVATIONS)

@@ -32,10 +32,8 @@ def read_list(file: Path) -> dict[str, int]:
             if not files.is_inside(path) or not numbers:
                 raise ValueError(line)
         except ValueError:
-            raise ValueError(
-                f"{file}, line {number}: expected a path below the list's folder, a label id and a score, with one "
-                f"space between"
-            ) from None
+            wanted = "a path below the list's folder, a label id and a score, with one space between"
+            raise ValueError(f"{file}, line {number}: expected {wanted}") from None
         label_ids[path] = int(float(label_id))
     return label_ids
 

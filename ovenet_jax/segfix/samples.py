@@ -34,10 +34,9 @@ def prepare_samples(samples: Sequence[prepare.Sample], classes: Labels, regions:
         with files.new_folder(out, "--config.data.prepared") as folder:
             faults = command.faults_of(write, samples, command.CORES, f"boundaries of {regions}")
             if faults:
-                raise errors.UserError(
-                    f"{len(faults)} of {len(samples)} labels have no boundaries of {regions}; mend these files, or "
-                    f"choose another --config.data.regions:{errors.listed(faults)}"
-                )
+                fault = f"{len(faults)} of {len(samples)} labels have no boundaries of {regions}"
+                helps = "mend these files, or choose another --config.data.regions"
+                raise errors.UserError(f"{fault}; {helps}:{errors.listed(faults)}")
 
     prepare.once(out, out.parent, out.name, make)
 

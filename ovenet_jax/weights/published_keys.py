@@ -48,10 +48,8 @@ def published_key(name: str, model: "ConfigDict") -> str:
     code_base, title = code_base_of(model), title_of_config(model.head)
     key = code_base.key(name, title)
     if key is None:
-        raise UserError(
-            f"No published network has {title} on the backbone {model.backbone.name!r}, so {name} has no key; "
-            f"--form=stablehlo exports any network."
-        )
+        fault = f"No published network has {title} on the backbone {model.backbone.name!r}, so {name} has no key"
+        raise UserError(f"{fault}; --form=stablehlo exports any network.")
     if name.startswith(BELOW):  # a new branch is a sequence in a sequence
         first_branch = int(model.backbone.name == "hrnet2x")  # which one transition 0 adds
         added = "|".join(rf"{i}(?:_2)?\.{i + first_branch}" for i in range(4))
@@ -97,8 +95,6 @@ def _unfolded(scale: np.ndarray, name: str) -> np.ndarray:
     fits = np.abs(near) + eps == scale
     lost = scale[~fits.any(0)]
     if lost.size:
-        raise UserError(
-            f"{name} holds {lost[0]:.3g}, and the published network has in-place ABN there, whose scales begin at "
-            f"{torch_weights.ABN_EPS}; --form=stablehlo exports any network."
-        )
+        published = f"the published network has in-place ABN there, whose scales begin at {torch_weights.ABN_EPS}"
+        raise UserError(f"{name} holds {lost[0]:.3g}, and {published}; --form=stablehlo exports any network.")
     return np.take_along_axis(near, fits.argmax(0)[None], 0)[0]

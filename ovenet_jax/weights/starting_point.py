@@ -69,10 +69,9 @@ def start_from(
     workdir.note_differences(Path(init.base), config, ("model.input.",))
     untrained = [n for n, o in origins.items() if n.split(".")[0] in frozen and o.startswith(INITIALISED)]
     if untrained:
-        raise errors.UserError(
-            f"config.freeze_base would freeze {len(untrained)} arrays that {init.base} has not trained, {untrained[0]} "
-            f"among them; set config.init.base to a trained network with the same head and classes."
-        )
+        fault = f"would freeze {len(untrained)} arrays that {init.base} has not trained, {untrained[0]} among them"
+        helps = "set config.init.base to a trained network with the same head and classes"
+        raise errors.UserError(f"config.freeze_base {fault}; {helps}.")
     return parameters.merge(graphdef, {n: arrays[n] for n in params}, {n: arrays[n] for n in statistics})
 
 
@@ -140,10 +139,8 @@ def take_over(
         else:
             problems.append(f"{name} has shape {array.shape} in {title} and {fresh[name].shape} in the model")
     if problems:
-        raise errors.UserError(
-            f"{titles} cannot be a starting point of the configured model ({len(problems)} problems); compare the "
-            f"model part of the configs:{errors.listed(sorted(problems))}"
-        )
+        fault = f"{titles} cannot be a starting point of the configured model ({len(problems)} problems)"
+        raise errors.UserError(f"{fault}; compare the model part of the configs:{errors.listed(sorted(problems))}")
     return arrays, origins
 
 

@@ -83,10 +83,8 @@ def fill(
             problems.append(f"{key} holds numbers that are not finite")
     problems += [f"nothing fills {name} {expected[name].shape}" for name in missing]
     if problems:
-        raise UserError(
-            f"{source} does not fit the configured model ({len(problems)} problems); check the model part of "
-            f"the config against the checkpoint:{listed(problems)}"
-        )
+        fault = f"{source} does not fit the configured model ({len(problems)} problems)"
+        raise UserError(f"{fault}; check the model part of the config against the checkpoint:{listed(problems)}")
     return arrays
 
 
@@ -106,10 +104,9 @@ def read_file(path: Path, entry: str = "") -> dict[str, np.ndarray]:
     except ImportError as error:
         raise UserError(f"{path} needs the package safetensors to be read: `pip install safetensors`.") from error
     except Exception as error:  # whatever a damaged or foreign file leads to
-        raise UserError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}); check that it is a whole .pth or "
-            f".safetensors file, not cut off or something else."
-        ) from error
+        fault = f"{path} cannot be read as a checkpoint ({type(error).__name__})"
+        helps = "check that it is a whole .pth or .safetensors file, not cut off or something else"
+        raise UserError(f"{fault}; {helps}.") from error
     state_dict = _state_dict(content, path, entry)
     narrow = sorted({str(value.dtype) for value in state_dict.values() if _widened(value) is not value})
     if narrow:
@@ -136,10 +133,9 @@ def _state_dict(content: Any, path: Path, entry: str) -> dict[str, np.ndarray]:
     held = (x for name, part in dicts.items() if chosen in (name, None) for x in part.values())
     objects = [x.name for x in held if isinstance(x, pth_file.Foreign)]
     if objects:
-        raise UserError(
-            f"{path} holds Python objects ({objects[0]}), and loading those would run code from the file; if you trust "
-            f"it, load it in PyTorch, save only the network's state_dict() and import that."
-        )
+        fault = f"{path} holds Python objects ({objects[0]}), and loading those would run code from the file"
+        helps = "if you trust it, load it in PyTorch, save only the network's state_dict() and import that"
+        raise UserError(f"{fault}; {helps}.")
     if chosen is None:
         raise UserError(
             f"{path} holds no state dict, a dict of names and arrays; save the network's state_dict() and import that."
