@@ -141,11 +141,11 @@ def test_an_hrnet_of_timm(config, tmp_path, capsys):
     config.model.backbone = openseg.BACKBONES["w18_small_v1"]()
     x, theirs = image((64, 96))
     found = imported_features(config, tmp_path / "model.safetensors", x)[-1]
+    assert "a backbone alone" in capsys.readouterr().out
     with torch.no_grad():
         stem = network.act1(network.bn1(network.conv1(theirs)))
         reference = network.stages(network.act2(network.bn2(network.conv2(stem))))
     assert max(map(largest_error, found, reference)) < 1e-5
-    assert "a backbone alone" in capsys.readouterr().out
 
 
 def dilated_resnet(stem: tuple[int, ...], half_dilation: bool) -> ConfigDict:
@@ -168,10 +168,10 @@ def test_a_resnet_of_timm(config, tmp_path, capsys, stem):
     config.model.backbone, config.model.head = dilated_resnet(stem, half_dilation=True), openseg.base_oc(64)
     x, theirs = image((65, 97))
     found = imported_features(config, tmp_path / "model.safetensors", x)[-1]
-    with torch.no_grad():
-        assert largest_error(found, network.forward_features(theirs)) < 1e-5
     title = "timm's ResNet with a deep stem" if len(stem) > 1 else "ResNet on ImageNet"
     assert f"named as in {title}, with plain BatchNorm" in capsys.readouterr().out
+    with torch.no_grad():
+        assert largest_error(found, network.forward_features(theirs)) < 1e-5
 
 
 @pytest.mark.parametrize("encoder", ["resnet50", "tu-hrnet_w18_small"])
