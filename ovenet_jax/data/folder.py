@@ -59,9 +59,8 @@ def _splits(root: Path, ends: dict[str, Any]) -> Splits:
     beside = sorted(path.name for path in images.glob("[!.]*") if path.name not in SPLITS)
     odd = beside if found else [name for name in beside if name in LOOK_ALIKES]
     if odd:
-        raise UserError(
-            f"{images} has {', '.join(odd[:5])}, not a split; move all images into its subfolders {', '.join(SPLITS)}."
-        )
+        helps = f"move all images into its subfolders {', '.join(SPLITS)}"
+        raise UserError(f"{images} has {', '.join(odd[:5])}, not a split; {helps}.")
     if "test" in found and not (root / found["test"][0].labels).is_dir():
         found["test"] = [found["test"][0]._replace(labels="")]
     whole = {"images": "images", "labels": "labels", **ends}

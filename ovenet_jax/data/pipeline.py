@@ -95,9 +95,8 @@ def open_split(data: ConfigDict, split: str) -> "Source":
     try:
         records = reader.as_data_source(split, decoders=undecoded)
     except ValueError as error:
-        raise errors.UserError(
-            f"Split {split!r} of {data.name} is empty, or is not a valid split expression ({error})."
-        ) from None
+        fault = f"is empty, or is not a valid split expression ({error})"
+        raise errors.UserError(f"Split {split!r} of {data.name} {fault}.") from None
     has_labels = builder.data_set.unlabelled.isdisjoint(names)
     labels = builder.data_set.labels
     content = [inventory["splits"].get(name, {}).get("digest", "") for name in names]
@@ -118,9 +117,8 @@ def _reader(prepared: Path, builder: Builder) -> tfds.core.DatasetBuilder:
         return tfds.builder_from_directory(prepared)
     except Exception as error:  # whatever damaged side files make TFDS raise
         said = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise errors.UserError(
-            f"{prepared} is damaged or was not prepared here ({said}); delete that folder, and it is prepared anew."
-        ) from error
+        fault = f"{prepared} is damaged or was not prepared here ({said})"
+        raise errors.UserError(f"{fault}; delete that folder, and it is prepared anew.") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,14 +223,12 @@ def train_batches(
         is damaged.
     """
     if not source.has_labels:
-        raise errors.UserError(
-            f"This split of {source.folder} has no labels to train on; choose another --config.data.train_split."
-        )
+        fault = f"This split of {source.folder} has no labels to train on"
+        raise errors.UserError(f"{fault}; choose another --config.data.train_split.")
     rows, rest = divmod(batch_size, process_count)
     if rest:
-        raise errors.UserError(
-            f"a batch of {batch_size} cannot be split over {process_count} processes; choose a multiple of that."
-        )
+        fault = f"a batch of {batch_size} cannot be split over {process_count} processes"
+        raise errors.UserError(f"{fault}; choose a multiple of that.")
     read = source.rows if acts and isinstance(acts[0], augment.RandomScaleCrop) else source.__getitem__
     indices = grain.MapDataset.source(range(len(source)))
     dataset = _in_random_order(indices.map(read).map(_image_and_label), seed)

@@ -277,9 +277,8 @@ def once(made: Path, place: Path, name: str, make: Callable[[], None]) -> None:
                 if not made.exists():  # otherwise another process has made it meanwhile
                     make()
     except KeyboardInterrupt:
-        raise errors.UserError(
-            f"The preparation of {name} was interrupted; nothing of it is kept.", errors.EXIT_INTERRUPTED
-        ) from None
+        fault = f"The preparation of {name} was interrupted; nothing of it is kept."
+        raise errors.UserError(fault, errors.EXIT_INTERRUPTED) from None
 
 
 def _check_disk(builder: Builder) -> None:

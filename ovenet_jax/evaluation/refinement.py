@@ -65,9 +65,8 @@ class Refinement:
         folder = Path(config.eval.segfix)
         its = workdir.read_config(folder)
         if its is None or not task_of(its).gives_offsets:
-            raise errors.UserError(
-                f"config.eval.segfix is {config.eval.segfix!r}; it must be the workdir of a SegFix or an OVeNet."
-            )
+            wanted = "the workdir of a SegFix or an OVeNet"
+            raise errors.UserError(f"config.eval.segfix is {config.eval.segfix!r}; it must be {wanted}.")
         its.mesh, its.eval.images_per_device = config.mesh, config.eval.images_per_device
         if its.data.name == config.data.name and "root" in config.data:
             its.data.root = config.data.root  # the data may have moved since the refiner was trained

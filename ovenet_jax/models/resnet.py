@@ -38,9 +38,8 @@ def dilated_layers(
     if output_stride not in (8, 16):
         raise ValueError(f"output_stride is {output_stride}; it must be 8 or 16")
     if len(multi_grid) != blocks[3]:
-        raise ValueError(
-            f"multi_grid is {tuple(multi_grid)}; it needs one factor for each of the {blocks[3]} blocks of layer 4"
-        )
+        wanted = f"one factor for each of the {blocks[3]} blocks of layer 4"
+        raise ValueError(f"multi_grid is {tuple(multi_grid)}; it needs {wanted}")
     layers, total, dilation = [], 4, 1
     factors = [*((1,) * count for count in blocks[:3]), multi_grid]
     for width, stride, own_factors in zip(widths, (1, 2, 2, 2), factors, strict=True):

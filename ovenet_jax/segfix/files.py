@@ -53,9 +53,8 @@ def write_offsets(path: Path, offsets: Offsets) -> None:
         raise ValueError(f"{path}: a .mat holds no confidence; write a .png")
     kind = np.iinfo(np.int8 if confidence is None else np.int16)
     if offset.min(initial=0) < kind.min or offset.max(initial=0) > kind.max:
-        raise ValueError(
-            f"{path}: offsets from {offset.min()} to {offset.max()} pixels; this form holds {kind.min} to {kind.max}"
-        )
+        fault = f"offsets from {offset.min()} to {offset.max()} pixels"
+        raise ValueError(f"{path}: {fault}; this form holds {kind.min} to {kind.max}")
     if is_mat:
         _write_mat(path, {"mat": offset.astype(np.int8)})
     else:
@@ -86,9 +85,8 @@ def _png_offsets(data: bytes, size: tuple[int, int]) -> Offsets:
     count = 2 if header.depth == 8 else 3
     if header.size != (size[0], count * size[1]):
         (height, width), (found_height, found_width) = size, header.size
-        raise ValueError(
-            f"{found_width}x{found_height} pixels; expected {count} maps of {width}x{height}, side by side"
-        )
+        wanted = f"{count} maps of {width}x{height}, side by side"
+        raise ValueError(f"{found_width}x{found_height} pixels; expected {wanted}")
     if header.depth == 8:
         rows_columns = np.split(decode_label(data), 2, axis=1)
         return Offsets(np.moveaxis(np.stack(rows_columns).astype(np.int16) - 2**7, 0, -1))

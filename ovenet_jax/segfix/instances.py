@@ -79,8 +79,7 @@ def official_evaluation() -> tuple[ModuleType, Callable]:
         from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling as evaluation  # noqa: N813
         from cityscapesscripts.evaluation.instances2dict import instances2dict
     except ImportError as error:
-        raise errors.UserError(
-            "--truth of instances needs Cityscapes' own evaluation; pip install cityscapesscripts, or leave it out."
-        ) from error
+        fault = "--truth of instances needs Cityscapes' own evaluation"
+        raise errors.UserError(f"{fault}; pip install cityscapesscripts, or leave it out.") from error
     evaluation.np = SimpleNamespace(**{**vars(np), "in1d": np.isin})  # it calls what NumPy 2.4 has removed
     return evaluation, instances2dict

@@ -127,10 +127,8 @@ def partners(files: Mapping[str, Path], others: Mapping[str, Path], what: str) -
         if not found:
             raise ValueError(f"{files[name]}: there is no {what} {name}")
         if own[bare] > 1 or len(found) > 1:
-            raise ValueError(
-                f"{files[name]}: its {what} is ambiguous, where {len(found)} of them and {own[bare]} to be "
-                f"refined are called {bare}; put both into the same subfolders"
-            )
+            fault = f"where {len(found)} of them and {own[bare]} to be refined are called {bare}"
+            raise ValueError(f"{files[name]}: its {what} is ambiguous, {fault}; put both into the same subfolders")
         return others[found[0]]
 
     return partner

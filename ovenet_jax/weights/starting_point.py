@@ -108,9 +108,8 @@ def take_over(
     if any(name.startswith(OFFSET_PARTS) for name in fresh):
         own = _part(trunk or base, *OFFSET_PARTS)
         if trunk and not own:
-            raise errors.UserError(
-                f"{trunk.title} has no offset trunk; name the folder of an OVeNet, or leave config.init.trunk empty."
-            )
+            helps = "name the folder of an OVeNet, or leave config.init.trunk empty"
+            raise errors.UserError(f"{trunk.title} has no offset trunk; {helps}.")
         twins = {n: n.replace("offset_trunk.", "backbone.trunk.") for n in fresh if n.startswith(OFFSET_PARTS)}
         offers |= own or {n: (base.arrays[x], copied) for n, x in twins.items() if x in base.arrays}
         whole += OFFSET_PARTS if own else ()

@@ -137,9 +137,8 @@ def _state_dict(content: Any, path: Path, entry: str) -> dict[str, np.ndarray]:
         helps = "if you trust it, load it in PyTorch, save only the network's state_dict() and import that"
         raise UserError(f"{fault}; {helps}.")
     if chosen is None:
-        raise UserError(
-            f"{path} holds no state dict, a dict of names and arrays; save the network's state_dict() and import that."
-        )
+        helps = "save the network's state_dict() and import that"
+        raise UserError(f"{path} holds no state dict, a dict of names and arrays; {helps}.")
     return found[chosen]
 
 
