@@ -110,8 +110,7 @@ class _PlainLoader(yaml.SafeLoader):
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        twice = [key for key, count in keys.items() if count > 1]
-        if twice:
+        if twice := [key for key, count in keys.items() if count > 1]:
             raise ValueError(f"line {node.start_mark.line + 1}: the key {twice[0]!r} is there twice")
         return node
 

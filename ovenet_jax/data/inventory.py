@@ -92,8 +92,7 @@ def as_text(inventory: dict) -> str:
         rows.append([split, found["images"], official, smallest, largest, sizes["distinct"]])
     parts = [f"{inventory['name']} is prepared in {inventory['folder']}", tables.aligned(rows)]
 
-    labelled = {split: found for split, found in splits.items() if "pixels" in found}
-    if labelled:
+    if labelled := {split: found for split, found in splits.items() if "pixels" in found}:
         rows = [["class", *(title for split in labelled for title in (f"{split}: pixels", "%"))]]
         for train_id, name in enumerate([*inventory["classes"], "ignored, of all pixels"]):
             rows.append([name])

@@ -136,8 +136,7 @@ def _paired(pairs: Sequence[Folders], root: Path, tree: Tree) -> _Found:
 
 def _pair(pair: Folders, root: Path, tree: Tree) -> _Found:
     folders = [root / folder for folder in (pair.images, pair.labels) if folder]
-    missing = [f"{folder}: no such folder" for folder in folders if not folder.is_dir()]
-    if missing:
+    if missing := [f"{folder}: no such folder" for folder in folders if not folder.is_dir()]:
         return [], missing, []
     images, left_out = walk(folders[0], image_files.IMAGE_SUFFIXES, pair.image_end)
     label_of, others = _labels(folders[1], pair.label_ends) if pair.labels else ({}, [])

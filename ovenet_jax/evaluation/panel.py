@@ -62,8 +62,7 @@ def panel(
 
     picture = arranged([tiles] if columns == len(tiles) else [tiles[:above], tiles[above:]])
     shown = [*predictions.values(), *([] if label is None else [label])]
-    present = sorted(set().union(*(np.unique(ids).tolist() for ids in shown)))
-    if present:
+    if present := sorted(set().union(*(np.unique(ids).tolist() for ids in shown))):
         picture = arranged([[picture], [legend(classes, present, picture.shape[1])]])
     return bordered(picture, MARGIN)
 

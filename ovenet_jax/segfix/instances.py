@@ -54,8 +54,7 @@ def write_instances(file: Path, masks: Mapping[str, np.ndarray], folder: Path) -
 def check_ids(file: Path, label_ids: Iterable[int]) -> None:
     """Raises ValueError for label ids in `file` that Cityscapes' evaluation does not know."""
     evaluation, _ = official_evaluation()
-    unknown = sorted(set(label_ids) - evaluation.id2label.keys())
-    if unknown:
+    if unknown := sorted(set(label_ids) - evaluation.id2label.keys()):
         raise ValueError(f"{file}: {', '.join(map(str, unknown))} are not label ids of Cityscapes")
 
 

@@ -32,8 +32,7 @@ def prepare_samples(samples: Sequence[prepare.Sample], classes: Labels, regions:
                 write_ground_truth(folder / f"{sample.name}.png", truth)
 
         with files.new_folder(out, "--config.data.prepared") as folder:
-            faults = command.faults_of(write, samples, command.CORES, f"boundaries of {regions}")
-            if faults:
+            if faults := command.faults_of(write, samples, command.CORES, f"boundaries of {regions}"):
                 fault = f"{len(faults)} of {len(samples)} labels have no boundaries of {regions}"
                 helps = "mend these files, or choose another --config.data.regions"
                 raise errors.UserError(f"{fault}; {helps}:{errors.listed(faults)}")

@@ -67,8 +67,7 @@ def start_from(
     arrays, origins = take_over(params | statistics, config.model.head, base, trunk, classes)
     parallel.say(summary(origins))
     workdir.note_differences(Path(init.base), config, ("model.input.",))
-    untrained = [n for n, o in origins.items() if n.split(".")[0] in frozen and o.startswith(INITIALISED)]
-    if untrained:
+    if untrained := [n for n, o in origins.items() if n.split(".")[0] in frozen and o.startswith(INITIALISED)]:
         fault = f"would freeze {len(untrained)} arrays that {init.base} has not trained, {untrained[0]} among them"
         helps = "set config.init.base to a trained network with the same head and classes"
         raise errors.UserError(f"config.freeze_base {fault}; {helps}.")

@@ -108,8 +108,7 @@ def read_file(path: Path, entry: str = "") -> dict[str, np.ndarray]:
         helps = "check that it is a whole .pth or .safetensors file, not cut off or something else"
         raise UserError(f"{fault}; {helps}.") from error
     state_dict = _state_dict(content, path, entry)
-    narrow = sorted({str(value.dtype) for value in state_dict.values() if _widened(value) is not value})
-    if narrow:
+    if narrow := sorted({str(value.dtype) for value in state_dict.values() if _widened(value) is not value}):
         print(f"Note: {path} holds {' and '.join(narrow)} numbers, which are widened to float32.")
     return {key: _widened(value) for key, value in state_dict.items()}
 
@@ -131,8 +130,7 @@ def _state_dict(content: Any, path: Path, entry: str) -> dict[str, np.ndarray]:
         raise UserError(f"{path} holds {given} under {under}; choose one: --source={path}:{next(iter(found), '')}.")
     chosen = entry or next(iter(found), None)
     held = (x for name, part in dicts.items() if chosen in (name, None) for x in part.values())
-    objects = [x.name for x in held if isinstance(x, pth_file.Foreign)]
-    if objects:
+    if objects := [x.name for x in held if isinstance(x, pth_file.Foreign)]:
         fault = f"{path} holds Python objects ({objects[0]}), and loading those would run code from the file"
         helps = "if you trust it, load it in PyTorch, save only the network's state_dict() and import that"
         raise UserError(f"{fault}; {helps}.")
