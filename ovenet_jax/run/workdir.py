@@ -116,7 +116,7 @@ def read_config(workdir: Path) -> ConfigDict | None:
     try:
         return described.resolved(ConfigDict(content, allow_dotted_keys=True))
     except UserError as error:
-        raise UserError(f"{file} is damaged: {error}") from error
+        raise UserError(f"{file} is damaged: {str(error).rstrip('.')}; {remedy}.") from error
 
 
 def differences(

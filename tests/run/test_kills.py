@@ -166,10 +166,11 @@ def preparation(undisturbed, folder):
     return config, None, state
 
 
-def importing(_, folder):
+def importing(undisturbed, folder):
     pytest.importorskip("torch")
     model = tiny_step.tiny_model()
-    config = ConfigDict({"name": "tiny", "seed": 0, "model": model, "data": {"name": "toy_streets"}})
+    other = {"model": model, "data": {"name": "toy_streets"}, "loss": undisturbed[0].loss}
+    config = ConfigDict({"name": "tiny", "seed": 0, **other})
     arrays = trained(model)
     source = write_pth(folder.parent / "weights.pth", published(arrays, model))
 
