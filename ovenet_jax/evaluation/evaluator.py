@@ -144,23 +144,21 @@ class Scores:
 
     def __init__(self, config: ConfigDict, task: Task):
         self._count = jax.jit(jax.vmap(partial(confusion_matrix, num_classes=config.model.num_classes)))
-        self._options = {"task": task, "class_weights": task.class_weights or None}
+        self._task = task
 
     def measure(self, batch: Batch) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         counts = {name: self._count(batch.label, x) for name, x in batch.class_maps.items()}
-        return counts, _losses(batch.segmentation, batch.network_label, **self._options)
+        return counts, _losses(batch.segmentation, batch.network_label, task=self._task)
 
     def found(self, samples: list[dict], measured: tuple[dict[str, np.ndarray], dict[str, np.ndarray]]) -> Evaluation:
-        by_prediction, losses = measured
-
         def of_image(row: int, sample: dict) -> Evaluation:
-            matrices = {name: counts[row].astype(np.int64) for name, counts in in_order(by_prediction).items()}
+            matrices = {name: counts[row].astype(np.int64) for name, counts in in_order(measured[0]).items()}
             *_, answer = matrices.values()
             sample["miou"] = class_scores(answer)["miou_present"]
             score = ImageScore(int(sample["index"]), sample["name"], sample["miou"])
             return Evaluation({sample["group"]: matrices}, [score])
 
-        sums = {f"loss {name}": np.float64(x).sum(0) for name, x in losses.items()}
+        sums = {f"loss {name}": np.float64(x).sum(0) for name, x in measured[1].items()}
         return reduce(Evaluation.plus, map(of_image, range(len(samples)), samples), Evaluation(sums=sums))
 
 
@@ -169,15 +167,13 @@ def _class_maps(scores: dict[str, jax.Array], *, task: Task) -> dict[str, jax.Ar
     return {name: task.class_map(x) for name, x in scores.items()}
 
 
-@partial(jax.jit, static_argnames=("task", "class_weights"))
-def _losses(
-    segmentation: Segmentation, label: jax.Array, *, task: Task, class_weights: tuple[float, ...] | None
-) -> dict[str, jax.Array]:
+@partial(jax.jit, static_argnames="task")
+def _losses(segmentation: Segmentation, label: jax.Array, *, task: Task) -> dict[str, jax.Array]:
     """Of each image's labelled pixels the sums of the weighted losses and of the weights, float32 [B, 2]."""
 
     def sums(scores: jax.Array) -> jax.Array:
         shares = jnp.maximum(task.probabilities(scores, segmentation.logits), jnp.finfo(jnp.float32).tiny)
-        loss, weight, _ = pixel_losses(jnp.log(shares), label, class_weights, align_corners=True)
+        loss, weight, _ = pixel_losses(jnp.log(shares), label, task.class_weights or None, align_corners=True)
         return jnp.stack([loss.sum((1, 2)), weight.sum((1, 2))], axis=-1)
 
     return jax.tree.map(sums, segmentation.maps)

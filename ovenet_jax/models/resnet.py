@@ -119,5 +119,4 @@ class ResNet(nnx.Module):
 
 def max_pool_ceil(x: jax.Array) -> jax.Array:
     """3x3 max pooling of stride 2 with padding 1, PyTorch's ceil mode: a last window may reach over the padded edge."""
-    padding = [(1, 2 - size % 2) for size in x.shape[1:3]]
-    return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=padding)
+    return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 2), (1, 2)))  # an odd side leaves the second 2 unread
