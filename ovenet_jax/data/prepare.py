@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
@@ -35,19 +35,13 @@ REPORT = "report.json"  # beside the records: the inventory
 FORMAT = 3  # increased whenever what a record holds changes such that it must be prepared anew
 
 
-class File(Protocol):
-    """A Path, or any object with read_bytes()."""
-
-    def read_bytes(self) -> bytes: ...
-
-
 class Sample(NamedTuple):
     """One image file, its label file unless the split has none, what else its record holds, and the label's
-    encoding."""
+    encoding. A file is a Path, or any object with read_bytes()."""
 
     name: str
-    image: File
-    label: File | None
+    image: Any
+    label: Any
     group: str = ""
     encoding: str = encodings.LABEL_IDS
 
@@ -173,7 +167,7 @@ def _check(sample: Sample, labels: Labels) -> _Checked:
     return _Checked(image, label, pixels, faults, content.hexdigest())
 
 
-def _read(file: File, read: Callable[[bytes], Read], faults: list[str], content: Any) -> Read | None:
+def _read(file: Any, read: Callable[[bytes], Read], faults: list[str], content: Any) -> Read | None:
     """Reads the file; updates the hash `content` and appends errors to `faults`."""
     try:
         data = file.read_bytes()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -103,24 +103,18 @@ def read(record: dict, name: str, folder: Path, classes: Labels, has_label: bool
     Raises:
       OSError, ValueError: decoding failed, or the file is missing or too short.
     """
-    if "start" in record:
-        return _mapped(record, name, folder, has_label)
-    sample: dict[str, np.ndarray | Rows] = {"image": decode_image(record["image"])}
-    if has_label:
-        sample["label"] = cv2.LUT(decode_label(record["label"]), classes.train_ids())
-    return sample
-
-
-def _mapped(record: dict, name: str, folder: Path, has_label: bool) -> dict[str, np.ndarray | Rows]:
+    if "start" not in record:
+        label = {"label": cv2.LUT(decode_label(record["label"]), classes.train_ids())} if has_label else {}
+        return {"image": decode_image(record["image"]), **label}
     start, height, width = (int(record[key]) for key in ("start", "height", "width"))
-    area = height * width
-    pixels = np.asarray(np.memmap(folder / PIXELS, np.uint8, "r", start, shape=(4 if has_label else 3) * area))
-    arrays: dict[str, np.ndarray] = {"image": pixels[: 3 * area].reshape(height, width, 3)}
+    count = (4 if has_label else 3) * height * width
+    pixels = np.asarray(np.memmap(folder / PIXELS, np.uint8, "r", start, shape=count))
+    rgb, train_ids = np.split(pixels, [3 * height * width])
+    arrays: dict[str, Any] = {"image": rgb.reshape(height, width, 3)}
     if has_label:
-        arrays["label"] = pixels[3 * area :].reshape(height, width)
-    if not all(key in record for key in CHECKSUMS.values()):
-        return dict(arrays)
-    return {key: Rows(x, record[CHECKSUMS[key]].decode().split(), name, folder) for key, x in arrays.items()}
+        arrays["label"] = train_ids.reshape(height, width)
+    known = {key: record[CHECKSUMS[key]].decode().split() for key in arrays if CHECKSUMS[key] in record}
+    return arrays | {key: Rows(arrays[key], checksums, name, folder) for key, checksums in known.items()}
 
 
 def bytes_needed(samples: Iterable[tuple[int, tuple[int, int], bool]]) -> dict[str, int]:

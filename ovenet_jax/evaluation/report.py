@@ -146,9 +146,7 @@ def _results(matrices: Mapping[str, np.ndarray], task: Task) -> dict:
     """Scores and counts of each prediction, by class name; can be written as JSON."""
     content = {}
     for name, matrix in matrices.items():
-        result = task.scores_of(matrix)
-        per_class = {
-            key: dict(zip(task.classes.names, result.pop(key).tolist(), strict=True)) for key in ("iou", "accuracy")
-        }
-        content[name] = {**result, **per_class, "confusion": matrix.tolist()}
+        result, names = task.scores_of(matrix), task.classes.names
+        result |= {key: dict(zip(names, result[key].tolist(), strict=True)) for key in ("iou", "accuracy")}
+        content[name] = result | {"confusion": matrix.tolist()}
     return content

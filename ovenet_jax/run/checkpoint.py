@@ -83,12 +83,8 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Waits for a save under way; warns if it fails, as the disk is full or not writable."""
-
-        def finish() -> None:
-            self._manager.wait_until_finished()
-            files.flush(self.folder)
-
-        self._attempt(finish)
+        self._attempt(self._manager.wait_until_finished)
+        self._attempt(partial(files.flush, self.folder))
 
     def check_saved(self, step: int) -> None:
         """Waits for a save under way. Raises UserError if `step` has not been saved."""
