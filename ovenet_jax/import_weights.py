@@ -15,7 +15,9 @@ from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.supervision.task import task_of
 from ovenet_jax.weights import starting_point, torch_weights
-from ovenet_jax.weights.published_names import TABLES, CodeBase, describe, recognise, title_of_config, why_ignored
+from ovenet_jax.weights.published_names import TABLES, describe, recognise, title_of_config, why_ignored
+
+ACTIVATIONS = ("relu", "leaky_relu")
 
 
 def import_weights(config: ConfigDict, source: Path | None, folder: Path, given: Collection[str] = ()) -> None:
@@ -23,8 +25,8 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path, given:
 
     The file holds a whole network, or only a backbone (ImageNet weights), which starting_point.py completes. The report
     names the code base that wrote the file, its form of BatchNorm, the origin of every array, and the reason for every
-    key that was left out. The network's input and the way it resizes become those of the file's code base, but for the
-    keys that the command line sets, `given`.
+    key that was left out. The network's input, its way of resizing and the activations of its heads become those that
+    the file's was trained with, but for the keys that the command line sets, `given`.
 
     Raises:
       UserError: no file, one that cannot be read or does not fit, or a folder that holds checkpoints.
@@ -37,7 +39,6 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path, given:
     state_dict = torch_weights.read_file(Path(path), entry)
     code_base = recognise(state_dict)
     ignored = {key: reason for key in state_dict if (reason := why_ignored(key))}
-    config = _as_trained(config, code_base, given)
     _, params, statistics = parameters.split(zoo.create_model(config.model, config.seed))
     fresh: dict[str, Any] = params | statistics
     expected, form = fresh, "a whole network"
@@ -54,8 +55,12 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path, given:
     names = torch_weights.matched(expected, state_dict)
     _check_classes(expected, state_dict, names, source)
     in_place = sorted({names[key].partition(".")[0] for key in torch_weights.in_place_abn(state_dict) if key in names})
+    fed = dict(code_base.fed)
     if not backbone_only:
-        _check_activations(config.model.head, bool(set(in_place) - {"backbone", "offset_trunk"}), source)
+        activation = "leaky_relu" if set(in_place) - {"backbone", "offset_trunk"} else "relu"  # as published with each
+        heads = described.leaves(config.model.head.to_dict(), "head.")
+        fed |= {key: activation for key, x in heads.items() if key.endswith(".activation") and x in ACTIVATIONS}
+    config = _as_trained(config, fed, f"{source}, of {code_base.title},", given)
     loaded = torch_weights.fill(expected, torch_weights.fold_in_place_abn(state_dict), str(source))
     offered = starting_point.Source(source.name, loaded, config.model.head)
     arrays, origins = starting_point.take_over(fresh, config.model.head, offered)
@@ -100,28 +105,16 @@ def _check_classes(ours: Mapping[str, Any], theirs: Mapping[str, Any], names: Ma
             raise errors.UserError(f"{source} does not fit the configured model: {what}; choose a config of its data.")
 
 
-def _check_activations(head: ConfigDict, in_place_abn: bool, source: Path) -> None:
-    """Whether the configured heads have the activation that comes with the file's BatchNorm."""
-    norm, activation, other = "plain BatchNorm", "relu", "leaky_relu"
-    if in_place_abn:
-        norm, activation, other = "in-place ABN", "leaky_relu", "relu"
-    parts = {"": head, ".aux": head.get("aux", {}), ".classifier": head.get("classifier", {})}
-    if wrong := [f"config.model.head{key}.activation" for key, x in parts.items() if x.get("activation") == other]:
-        what = f"{source} has {norm} in its head, which is published with {activation!r}"
-        helps = f"add {' '.join(f'--{key}={activation}' for key in wrong)}"
-        raise errors.UserError(f"{what}, and {' and '.join(wrong)} is {other!r}; {helps}.")
-
-
-def _as_trained(config: ConfigDict, code_base: CodeBase, given: Collection[str]) -> ConfigDict:
-    """`config` with what networks of `code_base` are fed and how they resize; prints what differs. Keys in `given` are
-    kept, and so is an input that no code base has, such as one of own data."""
+def _as_trained(config: ConfigDict, fed: dict[str, Any], title: str, given: Collection[str]) -> ConfigDict:
+    """`config` with the values of `fed`, by the keys of config.model; prints what differs. Keys in `given` are kept,
+    and so is an input that no code base has, such as one of own data."""
     values = described.leaves(config.to_dict())
-    other = {f"model.{key}": x for key, x in code_base.fed.items() if values[f"model.{key}"] != x}
+    other = {f"model.{key}": x for key, x in fed.items() if values[f"model.{key}"] != x}
     published = {key: values[f"model.{key}"] for key in TABLES["inputs"][0]} in TABLES["inputs"]
-    follows = {key: x for key, x in other.items() if published and key not in given}
+    follows = {k: x for k, x in other.items() if k not in given and (published or not k.startswith("model.input."))}
     keeps = {key: x for key, x in other.items() if key not in follows}
     for what, differing in (("so is this import", follows), ("the config says otherwise and is kept", keeps)):
         if differing:
             flags = " ".join(f"--config.{key}={x}".replace(" ", "") for key, x in differing.items())
-            print(f"Note: networks of {code_base.title} are trained with {flags}; {what}.")
+            print(f"Note: {title} was trained with {flags}; {what}.")
     return described.nested(values | follows)

@@ -142,16 +142,17 @@ def test_opensegs_plain_batch_norm_comes_back_as_it_is(base_oc, tmp_path, capsys
     assert "Its arrays are named as in openseg (ResNet), with plain BatchNorm." in capsys.readouterr().out
 
 
-def test_heads_need_the_activation_of_their_batch_norm(base_oc, tmp_path):
-    in_place = published(trained(base_oc.model), base_oc.model)
-    with_relu = base_oc.copy_and_resolve_references()
-    set_relu(with_relu)
-    state_dict = published(trained(base_oc.model), with_relu.model)
-    with pytest.raises(UserError, match="plain BatchNorm in its head, .* add --config.model.head.activation=relu "
-                       "--config.model.head.aux.activation=relu"):  # fmt: skip
-        import_weights(base_oc, write_pth(tmp_path / "plain.pth", state_dict), tmp_path / "imported")
-    with pytest.raises(UserError, match="in-place ABN in its head, .*add --config.model.head.activation=leaky_relu"):
-        import_weights(with_relu, write_pth(tmp_path / "abn.pth", in_place), tmp_path / "imported")
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+def test_heads_get_the_activation_of_their_batch_norm(base_oc, tmp_path, capsys, activation):
+    """Plain BatchNorm comes with ReLU, in-place ABN with its own."""
+    other = base_oc.copy_and_resolve_references()
+    set_relu(base_oc if activation == "relu" else other)
+    file = write_pth(tmp_path / "base_oc.pth", published(trained(base_oc.model), base_oc.model))
+    import_weights(other, file, tmp_path / "imported")
+    head = workdir.read_config(tmp_path / "imported").model.head
+    assert head.activation == head.aux.activation == activation
+    flags = f"--config.model.head.activation={activation} --config.model.head.aux.activation={activation}"
+    assert f"was trained with {flags}; so is this import." in capsys.readouterr().out
 
 
 def test_a_segfix_comes_back_with_both_heads(tiny_model, tmp_path):
@@ -166,8 +167,8 @@ def test_a_segfix_comes_back_with_both_heads(tiny_model, tmp_path):
     assert_same(arrays_of(ovenet_jax.load_model(tmp_path / "imported")), arrays)
 
     config.model.head.activation = "relu"
-    with pytest.raises(UserError, match="in-place ABN .*add --config.model.head.activation=leaky_relu"):
-        import_weights(config, tmp_path / "segfix.pth", tmp_path / "again")
+    import_weights(config, tmp_path / "segfix.pth", tmp_path / "again")
+    assert workdir.read_config(tmp_path / "again").model.head.activation == "leaky_relu"
 
 
 def test_the_input_follows_the_file_but_for_what_the_command_line_sets(base_oc, tmp_path, capsys):
@@ -176,7 +177,7 @@ def test_the_input_follows_the_file_but_for_what_the_command_line_sets(base_oc, 
     import_weights(base_oc, file, tmp_path / "imported", given={"model.input.bgr"})
     found = workdir.read_config(tmp_path / "imported").model.input
     assert found.to_dict() == openseg.RESNET_INPUT | {"bgr": False}
-    trained_with = "Note: networks of openseg (ResNet) are trained with --config.model.input"
+    trained_with = f"Note: {file}, of openseg (ResNet), was trained with --config.model.input"
     printed = capsys.readouterr().out
     assert f"{trained_with}.divisor=1.0 --config.model.input.mean=(102.9801,115.9465,122.7717)" in printed
     assert f"{trained_with}.bgr=True; the config says otherwise and is kept." in printed
