@@ -221,8 +221,7 @@ class _Run:
     def _evaluate(self) -> bool:
         """Evaluates, and returns whether that was not interrupted."""
         params, statistics = self.packing.by_name(self.mesh, self.state.evaluated)
-        evaluation = self.evaluator.run(params, statistics, self.interrupted)
-        if evaluation is None:
+        if (evaluation := self.evaluator.run(params, statistics, self.interrupted)) is None:
             return False
         shown = partial(inspection.panels, self.evaluator, params, statistics)
         self.reporter.report_evaluation(self.step, evaluation, shown)

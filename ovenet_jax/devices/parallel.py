@@ -61,8 +61,7 @@ def row_layout(mesh: Mesh) -> LayOut:
     and needs rows of its neighbours only; otherwise they are replicated over 'rows'. XLA's partitioner (jax 0.10.2)
     silently computes wrong gradients for convolutions from or to maps with less than two rows per device.
     """
-    rows = mesh.shape["rows"]
-    if rows == 1:
+    if (rows := mesh.shape["rows"]) == 1:
         return keep_layout
 
     def lay_out(x: jax.Array, reach: int = 0, stride: int = 1) -> jax.Array:

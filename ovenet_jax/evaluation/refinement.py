@@ -37,10 +37,9 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
     split, protocol, classes = config.data.eval_split, evaluator.inference.protocol, evaluator.task.classes
     what = {"split": split, "step": network.step, "eval": config.eval.to_dict(), "data": evaluator.source.identity}
     what["refiner"] = refinement.name
-    parallel.say(
-        f"Refining predictions of {folder}, step {network.step}, on {split} with {refinement.name}: "
-        f"{tables.number_of(len(evaluator.source), 'image')}, {protocol}."
-    )
+    what_with = f"{folder}, step {network.step}, on {split} with {refinement.name}"
+    images = tables.number_of(len(evaluator.source), "image")
+    parallel.say(f"Refining predictions of {what_with}: {images}, {protocol}.")
     evaluation = evaluator.run(network.params, network.statistics, observers=[refinement])
     assert evaluation is not None  # nothing interrupts it
     if jax.process_index() == 0:

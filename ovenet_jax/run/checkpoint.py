@@ -89,8 +89,7 @@ class Checkpoints:
     def check_saved(self, step: int) -> None:
         """Waits for a save under way. Raises UserError if `step` has not been saved."""
         self.wait()
-        latest = self.latest_step()
-        if latest != step:
+        if (latest := self.latest_step()) != step:
             goes_on = "starts anew" if latest is None else f"goes on from checkpoint {latest}"
             fault = f"Step {step} could not be saved in {self.folder} ({self._failure})"
             raise UserError(f"{fault}; after that the same command {goes_on}.", EXIT_INTERRUPTED)

@@ -65,8 +65,7 @@ def start(
     others. Raises UserError, the same in all processes that have met, where a process is missing, has another task or
     another number of devices; and for an incomplete description.
     """
-    place = find(coordinator, count, index, timeout)
-    if place.count == 1:
+    if (place := find(coordinator, count, index, timeout)).count == 1:
         return
     code = version_of_code(Path(__file__).parents[1])
     task = {**task, "code of ovenet_jax": code, "version of jax": version("jax")}

@@ -98,8 +98,7 @@ def note_differences(workdir: Path, config: ConfigDict, keys: tuple[str, ...] = 
 
 def config_of(workdir: Path) -> ConfigDict:
     """The config of the run or import in `workdir`. Raises UserError where there is neither."""
-    config = read_config(workdir)
-    if config is None:
+    if (config := read_config(workdir)) is None:
         remedy = "name the folder of a training or an import, or train first"
         raise UserError(f"{workdir} holds no run (no config.json); {remedy}.")
     return config

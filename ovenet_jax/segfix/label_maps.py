@@ -123,8 +123,7 @@ def partners(files: Mapping[str, Path], others: Mapping[str, Path], what: str) -
         if name in others:
             return others[name]
         bare = PurePath(name).name
-        found = [key for key in alike[bare] if bare in (name, key)]
-        if not found:
+        if not (found := [key for key in alike[bare] if bare in (name, key)]):
             raise ValueError(f"{files[name]}: there is no {what} {name}")
         if own[bare] > 1 or len(found) > 1:
             fault = f"where {len(found)} of them and {own[bare]} to be refined are called {bare}"

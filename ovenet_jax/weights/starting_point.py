@@ -170,8 +170,7 @@ def _part(source: Source, *prefixes: str) -> Offers:
 
 def _head(fresh: Arrays, head: "ConfigDict", base: Source) -> tuple[Offers, str]:
     """The trained arrays of the head in `base`, or {} and the reason."""
-    offers = {name: x for name, x in _part(base, *HEAD_PARTS).items() if name not in base.untrained}
-    if not offers:
+    if not (offers := {name: x for name, x in _part(base, *HEAD_PARTS).items() if name not in base.untrained}):
         return {}, ""
     plain, aux = "head.classifier.hidden.conv.kernel", "head.aux.hidden.conv.kernel"
     becomes_aux = plain in offers and aux not in offers and aux in fresh and plain not in fresh
