@@ -157,27 +157,23 @@ def _at_interruption(handler: Callable) -> None:
 
 
 def _run(command: Callable[[], int | None]) -> int:
-    exit_code = EXIT_INTERRUPTED
+    sentence = ""
     try:
         try:
-            ended = command() or EXIT_DONE
+            exit_code = command() or EXIT_DONE
         except SystemExit as end:  # which absl's app.run ends with
             if not isinstance(end.code, int | None):
                 raise
-            ended = end.code or EXIT_DONE
-        return _ended(ended)
+            exit_code = end.code or EXIT_DONE
     except UserError as error:
         sentence, exit_code = str(error), error.exit_code
     except (KeyboardInterrupt, Exception) as error:
         if not (cause := cause_of(error)):
             raise
-        sentence = f"{cause}; run the same command again to continue."
-    sys.stdout.flush()
-    print(f"Error: {sentence}", file=sys.stderr, flush=True)
-    return _ended(exit_code, sentence)
-
-
-def _ended(exit_code: int, sentence: str = "") -> int:
+        sentence, exit_code = f"{cause}; run the same command again to continue.", EXIT_INTERRUPTED
+    if sentence:
+        sys.stdout.flush()
+        print(f"Error: {sentence}", file=sys.stderr, flush=True)
     for act in at_the_end:
         act(exit_code, sentence)
     return exit_code
