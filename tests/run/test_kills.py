@@ -169,8 +169,7 @@ def preparation(undisturbed, folder):
 def importing(undisturbed, folder):
     pytest.importorskip("torch")
     model = tiny_step.tiny_model()
-    other = {"model": model, "data": {"name": "toy_streets"}, "loss": undisturbed[0].loss}
-    config = ConfigDict({"name": "tiny", "seed": 0, **other})
+    config = ConfigDict({**undisturbed[0], "model": model, "data": {"name": "toy_streets"}})
     arrays = trained(model)
     source = write_pth(folder.parent / "weights.pth", published(arrays, model))
 
