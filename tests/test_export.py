@@ -106,6 +106,13 @@ def test_exports_that_cannot_be_are_refused(make_run, tmp_path, monkeypatch):
         patch.setitem(sys.modules, "safetensors", None)
         with pytest.raises(UserError, match=r"`pip install safetensors`, or ovenet_jax with its extra \[safetensors"):
             export.export(config, folder, "safetensors")
+    whole = restore_network(config.model, folder)
+    name = min(whole.params)
+    broken = whole._replace(params=whole.params | {name: whole.params[name] + np.float32(np.nan)})
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="holds numbers that are not finite"):
+        patch.setattr(export, "restore_network", lambda *_: broken)
+        export.export(config, folder, "safetensors")
+    assert not any((folder / "export").iterdir())
     with pytest.raises(UserError, match="nowhere holds no run"):
         export.export(config, tmp_path / "nowhere", "stablehlo")
     workdir.claim(tmp_path / "untrained", config)

@@ -83,6 +83,14 @@ def test_a_training_checkpoint_comes_back_as_our_network(config, tmp_path, capsy
     assert f"offset_head: {counts['offset_head']} arrays loaded from ovenet.pth:state_dict" in printed
     assert "ignored: 1 keys, stored pixel grid" in printed
 
+    again = write_pth(tmp_path / "again.pth", published(arrays, config.model))
+    with pytest.raises(UserError, match="imported holds a run or an import already; choose another --workdir"):
+        import_weights(config, again, tmp_path / "imported")
+    with workdir.held(tmp_path / "held"), pytest.raises(UserError, match="which trains or imports there"):
+        import_weights(config, again, tmp_path / "held")
+    assert_same(arrays_of(ovenet_jax.load_model(tmp_path / "imported")), arrays)
+    assert not (tmp_path / "held" / "checkpoints").exists()
+
 
 def test_imagenet_weights_fill_the_backbone_and_the_offset_trunk(config, tmp_path, capsys):
     config.model.backbone.modules = (1, 1, 2)  # and one in the offset trunk

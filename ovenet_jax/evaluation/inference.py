@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from ovenet_jax import tables
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.devices import parallel
 from ovenet_jax.devices.parallel import LayOut
@@ -44,6 +46,8 @@ class Segmentation:
     ("fused" for OVeNet). maps: scores [B, h, w, K] by name of the largest pass over the whole image, at the network's
     resolution; offset, confidence: OVeNet's of that pass. If no pass covers the whole image, maps are means over the
     passes at every STRIDE-th pixel of the canvas, of logits (`logits` True) or probabilities (False); else it is None.
+    Output that is not finite counts as 0: no class is likelier than another, and no seed is used. broken: bool [B], the
+    images where that was so.
     """
 
     scores: dict[str, jax.Array]
@@ -52,6 +56,7 @@ class Segmentation:
     offset: jax.Array | None
     confidence: jax.Array | None
     logits: bool | None = field(default=None, metadata={"static": True})
+    broken: Any = False
 
     @property
     def prediction(self) -> jax.Array:
@@ -119,10 +124,17 @@ class Inference:
     def over(
         self, samples: Iterable[dict], params: Arrays, statistics: Arrays
     ) -> Iterator[tuple[list[dict], Segmentation]]:
-        """Yields (samples, output for their images) per batch. The arrays may be replicated over all processes."""
+        """Yields (samples, output for their images) per batch. The arrays may be replicated over all processes. At the
+        end, a warning names images where the output is not finite."""
         params, statistics = parallel.to_local(self.mesh, (params, statistics))
+        passed: list[tuple[list[str], jax.Array]] = []
         for batch in self.in_batches(samples):
-            yield batch, self(params, statistics, [sample["image"] for sample in batch])
+            segmentation = self(params, statistics, [sample["image"] for sample in batch])
+            passed.append(([sample.get("name", "the image") for sample in batch], segmentation.broken))
+            yield batch, segmentation
+        if broken := [name for names, flags in passed for name in compress(names, jax.device_get(flags))]:
+            images = f"{tables.number_of(len(broken), 'image')}, the first: {broken[0]}"
+            print(f"Warning: the network's output is not finite at pixels of {images}; it counts as 0 there.")
 
     def in_batches(self, samples: Iterable[dict]) -> Iterator[list[dict]]:
         """Samples whose images can be run together, `rows` at a time, fewer at the end. Buffers at most WAITING * rows
@@ -150,7 +162,7 @@ class Inference:
                 function.clear_cache()  # type: ignore[attr-defined]
         plans = [passes(image.shape[:2], self.protocol, self.align_corners) for image in images]
         scores: dict[str, Sums] = {}
-        maps, offset, confidence, logits, largest = {}, None, None, None, 0.0
+        maps, offset, confidence, logits, largest, broken = {}, None, None, None, 0.0, False
         for same_pass in zip(*plans, strict=True):
             first: Pass = same_pass[0]
             self.pass_sizes.add(first.size)
@@ -160,6 +172,7 @@ class Inference:
             window, mirrored = self.read(pixels, read)
             output = self.forward(params, statistics, window)
             other = self.forward(params, statistics, mirrored).scores if self.protocol.flip else None
+            broken |= output.broken
             if not scores:
                 full = partial(jnp.full, device=parallel.batch_sharded(self.mesh))
                 scores = {
@@ -176,7 +189,7 @@ class Inference:
             maps = {name: x[:, ::STRIDE, ::STRIDE] for name, x in sums.items()}
             passed = len(self.protocol.scales)
             maps = {name: x / (passed if logits else x.sum(-1, keepdims=True)) for name, x in maps.items()}
-        return Segmentation(sums, output.answer, maps, offset, confidence, logits)
+        return Segmentation(sums, output.answer, maps, offset, confidence, logits, broken)
 
     def _put(self, tree: Any) -> Any:
         return jax.device_put(tree, parallel.batch_sharded(self.mesh))
@@ -202,7 +215,11 @@ def _forward(
     if answer_only:
         scores = {output.answer: scores[output.answer]}
     trunk = (output.offset, output.confidence) if isinstance(output, OVeNetOutput) else (None, None)
-    return Segmentation(scores, output.answer, {}, *trunk)
+    outputs = scores, *trunk
+    finite = jax.tree.map(lambda x: jnp.isfinite(x).all(-1, keepdims=True), outputs)
+    scores, offset, confidence = jax.tree.map(lambda x, known: jnp.where(known, x, 0), outputs, finite)
+    broken = ~jnp.all(jnp.stack([known.all((1, 2, 3)) for known in jax.tree.leaves(finite)]), axis=0)
+    return Segmentation(scores, output.answer, {}, offset, confidence, broken=broken)
 
 
 def _add(

@@ -36,11 +36,8 @@ def panel(
             so 2 is a whole side. None where the model has none.
         confidence: [h, w] in [0, 1], any resolution: the weight of the seed prediction in the fused one; or None.
 
-    Raises ValueError: ids outside the table; offsets or confidences that are not finite.
+    Raises ValueError: ids outside the table.
     """
-    for name, values in (("offset", offset), ("confidence", confidence)):
-        if values is not None and not np.isfinite(values).all():
-            raise ValueError(f"{name} holds values that are not finite, which cannot be drawn")
     compared = label if len(predictions) > 1 else None
     above = sum(part is not None for part in (image, offset, confidence, label))
     below = len(predictions) + (compared is not None)

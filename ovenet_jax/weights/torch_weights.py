@@ -64,7 +64,7 @@ def fill(
     problems = [f"{key} has no target" for key in state_dict if key not in names and why_ignored(key) is None]
     for key, name in names.items():
         first = keys.setdefault(name, key)
-        if not np.array_equal(state_dict[key], state_dict[first]):
+        if key != first and not np.array_equal(state_dict[key], state_dict[first]):
             problems.append(f"{key} and {first} both map to {name}, but differ")
     absent = re.compile(recognise(state_dict).absent)
     arrays = {name: np.zeros_like(expected[name]) for name in expected.keys() - keys.keys() if absent.search(name)}

@@ -156,6 +156,24 @@ def test_sums_of_exp_are_finite_for_any_finite_logits(images, inference, monkeyp
         assert found.max(-1).min() > 0.1
 
 
+def test_output_that_is_not_finite_counts_as_nothing_and_is_said(images, run, inference, capsys):
+    """A network whose offset head overflows: its initial prediction stays, and no seed is used."""
+    running, (params, statistics) = inference()
+    bias = "offset_head.classifier.output.bias"
+    params = params | {bias: params[bias] * np.float32(np.nan)}
+    samples = [{"name": name, "image": image} for name, image in zip("abc", images[:3], strict=True)]
+    found = [segmentation for _, segmentation in running.over(samples, params, statistics)]
+    assert capsys.readouterr().out == (
+        "Warning: the network's output is not finite at pixels of 3 images, the first: a; it counts as 0 there.\n"
+    )
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
+    assert not np.any(found[0].offset) and not np.any(found[0].confidence)
+    whole = run(images[:1])
+    np.testing.assert_array_equal(found[0].scores["initial"], whole.scores["initial"])
+    list(running.over(samples, *inference()[1]))
+    assert capsys.readouterr().out == ""
+
+
 def test_passes_add_up_their_logits_or_exp_of_them(run):
     image = np.random.default_rng(1).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     whole = PROTOCOL._replace(windows="whole", bucket=1, sum="logits")

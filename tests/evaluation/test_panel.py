@@ -167,12 +167,6 @@ def test_names_and_titles_are_never_read_as_formulas(written):
     assert {"0 $road", "1 c_a^r$", "$S_{"} <= set(written)
 
 
-def test_maps_that_are_not_finite_are_refused_by_name():
-    image, label, predictions = sample()
-    with pytest.raises(ValueError, match="offset holds values that are not finite"):
-        panel(image, label, predictions, np.full((90, 120, 2), np.nan), None, CLASSES)
-
-
 def test_extreme_shapes_still_make_a_panel():
     for height, width in ((12, 1200), (1200, 12), (1, 1)):
         image, label, predictions = sample(height, width)

@@ -18,7 +18,7 @@ import pytest
 
 from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
-from ovenet_jax.run import workdir
+from ovenet_jax.run import checksums, workdir
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.run.state import TrainState
 from tests.places import ROOT
@@ -118,6 +118,28 @@ def test_what_an_interrupted_save_left_is_no_checkpoint(tmp_path):
     again.save(state(2))
     again.close()
     assert 2 in steps(tmp_path)
+
+
+def test_a_checkpoint_counts_only_once_its_background_check_is_over(tmp_path, monkeypatch):
+    """What a process that ends amid the check leaves: the next one goes on from the checkpoint before."""
+    write, left = checksums.write, tmp_path / "left"
+
+    def check_slowly(unfinished):
+        if unfinished.name.startswith("2."):
+            shutil.copytree(tmp_path / "run", left)
+        write(unfinished)
+
+    with monkeypatch.context() as patch, closing(Checkpoints(tmp_path / "run")) as checkpoints:
+        patch.setattr(checksums, "write", check_slowly)
+        for step in (1, 2):
+            checkpoints.save(state(step, step))
+        checkpoints.wait()
+    assert any((path / "model").is_dir() for path in left.iterdir() if path.name.startswith("2."))
+    with closing(Checkpoints(left)) as checkpoints:
+        assert_equal(checkpoints.restore_latest(state()), (state(1, 1), ()))
+        checkpoints.save(state(2, 3.0))
+        checkpoints.check_saved(2)
+    assert steps(left) == [1, 2]
 
 
 def test_a_checkpoint_of_another_model_is_named(tmp_path):
