@@ -195,11 +195,21 @@ def _batch_statistics(maps: Arrays, shifts: Arrays) -> tuple[Arrays, Arrays]:
 
 
 def _sums(maps: Sequence[tuple[jax.Array, ...]]) -> list[jax.Array]:
-    """For each tuple of maps [B, H, W, C] their sums over all axes but the channels, [len(tuple), C]: by GPU kernels
-    for each row, each image and all images, and one all-reduce between devices for all tuples together."""
-    of_images = [jnp.stack([jnp.sum(x, 2) for x in own]).sum(2) for own in maps]
-    ends = np.cumsum([x.shape[-1] for x in of_images])[:-1]
-    return jnp.split(jnp.concatenate(of_images, -1).sum(1), ends, -1)
+    """For each tuple of maps [B, H, W, C] their sums over all axes but the channels, [len(tuple), C].
+
+    Not on CPUs, which compile it half as long again: by GPU kernels for each row, each image and all images, and one
+    all-reduce between devices for all tuples together.
+    """
+
+    def alone(maps: Sequence[tuple[jax.Array, ...]]) -> list[jax.Array]:
+        return [jnp.stack([jnp.sum(x, (0, 1, 2)) for x in own]) for own in maps]
+
+    def joined(maps: Sequence[tuple[jax.Array, ...]]) -> list[jax.Array]:
+        of_images = [jnp.stack([jnp.sum(x, 2) for x in own]).sum(2) for own in maps]
+        ends = np.cumsum([x.shape[-1] for x in of_images])[:-1]
+        return jnp.split(jnp.concatenate(of_images, -1).sum(1), ends, -1)
+
+    return jax.lax.platform_dependent(maps, cpu=alone, default=joined)
 
 
 def _pixels(x: jax.Array) -> int:
