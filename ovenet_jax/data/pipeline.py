@@ -10,12 +10,14 @@ import itertools
 import json
 import os
 import re
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -307,6 +309,10 @@ def _running(dataset: grain.MapDataset, workers: int) -> Iterator[Iterator[dict]
         flags.FLAGS.mark_as_parsed()
     threads = 1 if workers else THREADS
     ahead = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
+    if workers:  # SIGHUP to all processes must not end the one that keeps account of shared memory
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     iterator = iter(ahead.mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)))
     try:
         if workers:
