@@ -102,7 +102,7 @@ WEIGHTED = When(
     lambda v: CLASSES.holds(v) and (AUX.holds(v) or not (NO_OHEM.holds(v) and v.get("loss.rmi"))),
 )
 NO_WEIGHTS = When(
-    "in networks that learn classes, without loss.class_weights",
+    "in networks that learn classes, without loss.class_weights, and not with loss.rmi alone",
     lambda v: WEIGHTED.holds(v) and not v.get("loss.class_weights"),
 )
 OHEM = When("with loss.ohem.on", lambda v: CLASSES.holds(v) and bool(v.get("loss.ohem.on")))

@@ -120,7 +120,8 @@ def writing(place: Path, option: str) -> Iterator[None]:
             sentence = f"{place} cannot be written ({reason}); fix that{option and f' or choose another {option}'}."
         else:
             sentence = f"{other} cannot be used ({reason}), so nothing was written at {place}."
-        raise UserError(sentence, EXIT_INTERRUPTED if error.errno in CAUSES else EXIT_USER_ERROR) from error
+        passes = error.errno in CAUSES and error.errno != errno.EROFS
+        raise UserError(sentence, EXIT_INTERRUPTED if passes else EXIT_USER_ERROR) from error
 
 
 def flush_all(folder: Path) -> None:

@@ -119,10 +119,10 @@ def least_seconds(config: ConfigDict, images: float, gpu: dict[str, Any]) -> tup
 
     Convolutions take as long as the matrix rate says (float32: TF32's), everything else as the memory's, and launches.
     """
-    unit = task_of(config).accumulate * task_of(config).group
-    traced = unit * max(1, int(images) // unit)
+    times, unit = task_of(config).accumulate, task_of(config).group
+    traced = unit * max(1, int(images) // times // unit)  # of one micro-batch: a loop's costs count once
     mesh = parallel.create_mesh(jax.devices("cpu")[:1])
-    lowered = lower_step(ConfigDict(config.to_dict() | {"batch_size": traced}), mesh)
+    lowered = lower_step(ConfigDict(config.to_dict() | {"batch_size": traced, "accumulate": 1}), mesh)
     costs: Any = lowered.cost_analysis()
     program = lowered.as_text()
     rate = gpu["float32"]
@@ -130,8 +130,8 @@ def least_seconds(config: ConfigDict, images: float, gpu: dict[str, Any]) -> tup
         rate = gpu["matrix"] * (1.0 if config.precision == "bfloat16" else 0.5)
     moving = UNFUSED * costs["bytes accessed"] / (BANDWIDTH * gpu["bandwidth"])
     computing = (costs["flops"] / (MATRIX * rate) + moving) * images / traced
-    launching = KERNELS * program.count("stablehlo.convolution") * LAUNCH
-    return computing + launching, len(re.findall(SUM, program)) * MESSAGE
+    launching = times * KERNELS * program.count("stablehlo.convolution") * LAUNCH
+    return computing + launching, times * len(re.findall(SUM, program)) * MESSAGE
 
 
 def lower_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Lowered:

@@ -117,7 +117,11 @@ def test_keys_that_do_not_go_together_are_named(variant, changes, sentence):
             "loss.class_weights",
             "in networks that learn classes, not in a SegFix, and not with loss.rmi alone",
         ),
-        ("hrnet", "loss.enet_weights", "in networks that learn classes, without loss.class_weights"),
+        (
+            "hrnet",
+            "loss.enet_weights",
+            "in networks that learn classes, without loss.class_weights, and not with loss.rmi alone",
+        ),
         ("segfix", "accumulate", "in networks that learn classes, not in a SegFix"),
         ("ovenet", "predict.form", "in a SegFix"),
     ],

@@ -52,6 +52,8 @@ IMPORTS = """
 import os, signal, sys
 from ovenet_jax.errors import ending_at_once, run
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # processes in the background may ignore it
+
 def command():
     with ending_at_once():
         try:

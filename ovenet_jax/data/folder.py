@@ -21,11 +21,9 @@ from typing import Any
 
 import yaml
 
-from ovenet_jax.data import labels
-from ovenet_jax.data.encodings import LABEL_IDS
+from ovenet_jax.data import encodings, labels, lists
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.data.layouts import OPENSEG, Folders, Layout, Splits, Tree, each
-from ovenet_jax.data.lists import SPLITS
 from ovenet_jax.errors import UserError
 
 NAME = "folder"
@@ -46,7 +44,7 @@ def tree(root: Path) -> Tree:
         labels=classes,
         root_is=f"a folder with images/, labels/ and {CLASSES} in it",
         layouts=[Layout(_splits(root, ends))],
-        lists=root if any((root / f"{split}.lst").is_file() for split in SPLITS) else None,
+        lists=root if any((root / f"{split}.lst").is_file() for split in lists.SPLITS) else None,
         sample_name=lambda image: image.with_suffix("").as_posix().removeprefix("images/"),
     )
 
@@ -54,17 +52,17 @@ def tree(root: Path) -> Tree:
 def _splits(root: Path, ends: dict[str, Any]) -> Splits:
     images, found = root / "images", dict[str, list[Folders]]()
     for parts in ({"images": "images/{split}", "labels": "labels/{split}"}, OPENSEG):
-        there = [split for split in SPLITS if (root / parts["images"].format(split=split)).is_dir()]
+        there = [split for split in lists.SPLITS if (root / parts["images"].format(split=split)).is_dir()]
         found = found or each({" ".join(there): parts | ends})
-    beside = sorted(path.name for path in images.glob("[!.]*") if path.name not in SPLITS)
+    beside = sorted(path.name for path in images.glob("[!.]*") if path.name not in lists.SPLITS)
     odd = beside if found else [name for name in beside if name in LOOK_ALIKES]
     if odd:
-        helps = f"move all images into its subfolders {', '.join(SPLITS)}"
+        helps = f"move all images into its subfolders {', '.join(lists.SPLITS)}"
         raise UserError(f"{images} has {', '.join(odd[:5])}, not a split; {helps}.")
     if "test" in found and not (root / found["test"][0].labels).is_dir():
         found["test"] = [found["test"][0]._replace(labels="")]
     whole = {"images": "images", "labels": "labels", **ends}
-    named = " ".join(split for split in SPLITS if (root / f"{split}.txt").is_file())
+    named = " ".join(split for split in lists.SPLITS if (root / f"{split}.txt").is_file())
     return found or each({named: whole | {"keys": "{split}.txt"}} if named else {"train": whole})
 
 
@@ -94,7 +92,7 @@ def _read(file: Path) -> tuple[Labels, dict[str, Any]]:
     except ValueError as error:
         raise UserError(f"{file}: {_shortened(error)}.") from error
     image_end, label_end = (str(content.get(key, "")) for key in ("image_end", "label_end"))
-    encoding = LABEL_IDS if classes.ignored_colors is None else "colors"
+    encoding = encodings.LABEL_IDS if classes.ignored_colors is None else "colors"
     return classes, {"image_end": image_end, "label_ends": {f"{label_end}.png": encoding}}
 
 

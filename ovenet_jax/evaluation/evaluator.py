@@ -137,7 +137,8 @@ class Evaluator:
 
 class Scores:
     """An `Observer` of confusion matrices, the score of each image, and `Evaluation.losses`: the cross entropy of each
-    prediction with the label at the network's resolution, as in training a mean weighted by config.loss.class_weights.
+    prediction with the label at the network's resolution, a mean weighted by the task's class weights (of
+    config.loss.enet_weights: by the data set that is tested).
 
     It is computed from `Segmentation.maps`, so without OHEM, RMI and auxiliary scores; SegFix's has no weights.
     """

@@ -147,8 +147,8 @@ def normalise(norms: Sequence[BatchNorm], maps: Sequence[jax.Array]) -> Arrays:
     scales, biases, means, variances = (
         tuple(getattr(norm, name).get_value() for norm in norms) for name in ("scale", "bias", "mean", "var")
     )
-    eps = norms[0].eps
-    if norms[0].use_running_average:
+    ((eps, use_running_average),) = {(norm.eps, norm.use_running_average) for norm in norms}  # all have the same
+    if use_running_average:
         return _normalised(tuple(maps), means, variances, scales, biases, eps)
     normalised, means, variances = _normalised_by_batch(tuple(maps), means, scales, biases, eps)
     for norm, x, mean, var in zip(norms, maps, means, variances, strict=True):
@@ -198,7 +198,7 @@ def _sums(maps: Sequence[tuple[jax.Array, ...]]) -> list[jax.Array]:
     """For each tuple of maps [B, H, W, C] their sums over all axes but the channels, [len(tuple), C].
 
     Not on CPUs, which compile it half as long again: by GPU kernels for each row, each image and all images, and one
-    all-reduce between devices for all tuples together.
+    all-reduce for all tuples together between devices that have other images.
     """
 
     def alone(maps: Sequence[tuple[jax.Array, ...]]) -> list[jax.Array]:

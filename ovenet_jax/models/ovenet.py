@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ovenet_jax.models import contracts, fcn, layers, sampling
-from ovenet_jax.models.hrnet import Branches
+from ovenet_jax.models import contracts, fcn, hrnet, layers, sampling
 
 
 class Segmentor(nnx.Module):
@@ -89,8 +88,8 @@ class OVeNet(nnx.Module):
         logits: bool,
         default_init: bool,
         init: layers.InitialValues,
-        blocks: Branches = (),
-        widths: Branches = (),
+        blocks: hrnet.Branches = (),
+        widths: hrnet.Branches = (),
     ):
         self.backbone = backbone
         self.head = head

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ovenet_jax import files
+from ovenet_jax import errors, files
 
 GROUPS = ("loss_", "accuracy_", "eval_")  # prefixes of measures
 
@@ -118,7 +118,9 @@ def _parsed(line: bytes) -> dict | None:
 def create_tensorboard_writer(folder: Path):
     try:
         from clu import metric_writers  # imports TensorFlow
-    except ModuleNotFoundError:
-        print("TensorFlow is not installed: metrics go to metrics.jsonl only, not to TensorBoard.")
+    except ImportError as error:
+        if errors.cause_of(error):  # of the machine: too little memory for the library
+            raise
+        print(f"TensorFlow cannot be imported ({error}): metrics go to metrics.jsonl only, not to TensorBoard.")
         return None
     return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(folder)))

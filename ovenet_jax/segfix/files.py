@@ -24,8 +24,7 @@ import numpy as np
 from scipy import io
 
 from ovenet_jax import files
-from ovenet_jax.data.image_files import decode_label, read_header, write_picture
-from ovenet_jax.data.mat_file import read_array
+from ovenet_jax.data import image_files, mat_file
 from ovenet_jax.segfix import ground_truth
 
 OFFSET_SUFFIXES = (".png", ".mat")
@@ -60,7 +59,7 @@ def write_offsets(path: Path, offsets: Offsets) -> None:
     else:
         rows_columns = np.moveaxis(offset.astype(np.int32) - kind.min, -1, 0)
         sure = [] if confidence is None else [np.rint(confidence * 255)]
-        write_picture(path, np.hstack([*rows_columns, *sure]).astype(f"uint{kind.bits}"), PNG_PARAMETERS)
+        image_files.write_picture(path, np.hstack([*rows_columns, *sure]).astype(f"uint{kind.bits}"), PNG_PARAMETERS)
 
 
 @contextlib.contextmanager
@@ -81,14 +80,14 @@ def read_offsets(path: Path, size: tuple[int, int]) -> Offsets:
 
 
 def _png_offsets(data: bytes, size: tuple[int, int]) -> Offsets:
-    header = read_header(data)
+    header = image_files.read_header(data)
     count = 2 if header.depth == 8 else 3
     if header.size != (size[0], count * size[1]):
         (height, width), (found_height, found_width) = size, header.size
         wanted = f"{count} maps of {width}x{height}, side by side"
         raise ValueError(f"{found_width}x{found_height} pixels; expected {wanted}")
     if header.depth == 8:
-        rows_columns = np.split(decode_label(data), 2, axis=1)
+        rows_columns = np.split(image_files.decode_label(data), 2, axis=1)
         return Offsets(np.moveaxis(np.stack(rows_columns).astype(np.int16) - 2**7, 0, -1))
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if picture is None or picture.dtype != np.uint16 or picture.ndim != 2:
@@ -100,7 +99,7 @@ def _png_offsets(data: bytes, size: tuple[int, int]) -> Offsets:
 
 def _mat_offset(data: bytes, size: tuple[int, int]) -> np.ndarray:
     """Integers or float32 [H, W, 2], in MATLAB's order."""
-    offset = read_array(data, "mat", (*size, 2))
+    offset = mat_file.read_array(data, "mat", (*size, 2))
     if not (offset.min(initial=0) >= -MAX_OFFSET and offset.max(initial=0) <= MAX_OFFSET):  # nan is neither
         raise ValueError(f"its field 'mat' has values beyond {MAX_OFFSET} pixels, or none")
     if offset.dtype.kind == "f":
@@ -113,14 +112,14 @@ def write_ground_truth(path: Path, truth: ground_truth.GroundTruth) -> None:
     if path.suffix == ".mat":
         _write_mat(path, {"depth": truth.distance, "dir_deg": truth.direction, "deg_reduce": 2})
     else:
-        write_picture(path, np.vstack(truth), PNG_PARAMETERS)
+        image_files.write_picture(path, np.vstack(truth), PNG_PARAMETERS)
 
 
 def read_ground_truth(path: Path) -> ground_truth.GroundTruth:
     """Reads what `write_ground_truth` wrote as .png. Raises ValueError: it holds no ground truth, or is damaged;
     OSError: the file system refuses."""
     with named(path):
-        picture = decode_label(path.read_bytes())
+        picture = image_files.decode_label(path.read_bytes())
         if len(picture) % 2:
             raise ValueError(f"{len(picture)} rows, which are not 2 maps of one size")
         return ground_truth.GroundTruth(*np.split(picture, 2))

@@ -20,8 +20,7 @@ import cv2
 import numpy as np
 
 from ovenet_jax import errors, files, tables
-from ovenet_jax.data.encodings import LABEL_IDS
-from ovenet_jax.data.image_files import write_picture
+from ovenet_jax.data import encodings, image_files
 from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.segfix import command, instances
 from ovenet_jax.segfix.files import OFFSET_SUFFIXES, read_offsets
@@ -120,13 +119,13 @@ def _refine_label_maps(given: Namespace, faults: list[str]) -> None:
     offset_of = partners(label_of, files_by_name(given.offsets, OFFSET_SUFFIXES, ends), "offset file")
     if given.truth:
         true_of = partners(label_of, files_by_name(given.truth, (".png",), ends, only=end), "true label")
-    numbers, in_label_ids = meaning.to_numbers(), meaning._replace(ids=LABEL_IDS)
+    numbers, in_label_ids = meaning.to_numbers(), meaning._replace(ids=encodings.LABEL_IDS)
 
     def refined(name: str, file: Path, folder: Path) -> Callable[[], Scores]:
         before = meaning.read_ids(file)
         after = refined_ids(before, numbers, _shift(given, offset_of(name), before.shape))
         with files.writing(given.out, "--out"):
-            write_picture(folder / file.relative_to(given.labels), after)
+            image_files.write_picture(folder / file.relative_to(given.labels), after)
 
         def score() -> Scores:
             true_file = true_of(name)

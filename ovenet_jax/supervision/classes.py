@@ -70,7 +70,7 @@ class Classes:
             raise UserError(f"config.loss.class_weights {fault}; give one weight per class, or () for none.")
         if self._config.loss.get("enet_weights"):
             pixels = inventory.pixels_of_classes(self.prepare(), self._config.data.train_split)
-            return losses.enet_weights([pixels.get(name, 0) for name in self.classes.names])
+            return losses.enet_weights([pixels.get(name, 0) for name in self.classes.names]) if pixels else ()
         return weights
 
     def create_loss(self) -> losses.Loss:

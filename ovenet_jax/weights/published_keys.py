@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ovenet_jax.errors import UserError
-from ovenet_jax.weights import torch_weights
-from ovenet_jax.weights.published_names import BELOW, CODE_BASES, CodeBase, title_of_config
+from ovenet_jax.weights import published_names, torch_weights
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 HRNET, OCNET, OPENSEG_RESNET, OPENSEG_HRNET = (
-    CODE_BASES[name] for name in ("hrnet", "ocnet", "openseg_resnet", "openseg_hrnet")
+    published_names.CODE_BASES[name] for name in ("hrnet", "ocnet", "openseg_resnet", "openseg_hrnet")
 )
 NORM = re.compile(r"norm\.\w+$")
 
@@ -45,12 +44,12 @@ def state_dict(model: "ConfigDict", arrays: Mapping[str, Any], steps: int) -> di
 
 def published_key(name: str, model: "ConfigDict") -> str:
     """The state-dict key of our array `name`: its plain form, and what this network has around it."""
-    code_base, title = code_base_of(model), title_of_config(model.head)
+    code_base, title = code_base_of(model), published_names.title_of_config(model.head)
     key = code_base.key(name, title)
     if key is None:
         fault = f"No published network has {title} on the backbone {model.backbone.name!r}, so {name} has no key"
         raise UserError(f"{fault}; --form=stablehlo exports any network.")
-    if name.startswith(BELOW):  # a new branch is a sequence in a sequence
+    if name.startswith(published_names.BELOW):  # a new branch is a sequence in a sequence
         first_branch = int(model.backbone.name == "hrnet2x")  # which one transition 0 adds
         added = "|".join(rf"{i}(?:_2)?\.{i + first_branch}" for i in range(4))
         return re.sub(rf"\b(transition(?:{added}))\.", r"\1.0.", key)
@@ -67,9 +66,9 @@ def published_key(name: str, model: "ConfigDict") -> str:
     return key
 
 
-def code_base_of(model: "ConfigDict") -> CodeBase:
+def code_base_of(model: "ConfigDict") -> published_names.CodeBase:
     """Which code base published the network of `config.model`, or others like it."""
-    title, on_resnet = title_of_config(model.head), model.backbone.name == "resnet"
+    title, on_resnet = published_names.title_of_config(model.head), model.backbone.name == "resnet"
     if title in OCNET.heads and on_resnet:
         return OCNET
     if title in HRNET.heads and not on_resnet and not model.input.bgr:
@@ -82,7 +81,7 @@ def has_plain_norm(name: str, model: "ConfigDict") -> bool:
     code_base = code_base_of(model)
     if code_base is HRNET or name.startswith("offset_head."):
         return True
-    if code_base is OCNET or (code_base is OPENSEG_HRNET and name.startswith(BELOW)):
+    if code_base is OCNET or (code_base is OPENSEG_HRNET and name.startswith(published_names.BELOW)):
         return False
     head = model.head if "activation" in model.head else model.head.classifier
     return head.activation != "leaky_relu"

@@ -36,6 +36,8 @@ Offers = dict[str, tuple[Any, str]]  # by name: an array and its origin
 INITIALISED = "initialised"
 OFFSET_PARTS = ("offset_trunk.", "offset_head.")
 HEAD_PARTS = ("head.", "boundary_head.", "direction_head.")
+# Keys that a training from imported weights should share with them: how the network is fed, resizes and activates.
+FED = ("model.input.", "model.align_corners", "model.head.activation", "model.head.aux.activation")
 # Arrays whose last axis is the class, or direction.
 PER_CLASS = re.compile(r"^(head\.(classifier|aux)|direction_head)\.(output\.)?(kernel|bias)$")
 
@@ -57,16 +59,16 @@ class Source(NamedTuple):
 def start_from(
     model: nnx.Module, config: "ConfigDict", frozen: Sequence[str] = (), classes: Sequence[str] = ()
 ) -> nnx.Module:
-    """Initialises `model` from the workdirs in `config.init` and prints the origin of its arrays, and where its input
-    differs from that of the base. classes: its class names. Raises UserError: a folder without a checkpoint, or with a
-    network that does not fit; untrained arrays in `frozen` parts."""
+    """Initialises `model` from the workdirs in `config.init` and prints the origin of its arrays, and where input,
+    resizing or activation differ from the base's. classes: its class names. Raises UserError: a folder without a
+    checkpoint, or with a network that does not fit; untrained arrays in `frozen` parts."""
     graphdef, params, statistics = parameters.split(model)
     init = config.init
     base = _restore("base", init.base)
     trunk = _restore("trunk", init.trunk) if init.get("trunk") else None
     arrays, origins = take_over(params | statistics, config.model.head, base, trunk, classes)
     parallel.say(summary(origins))
-    workdir.note_differences(Path(init.base), config, ("model.input.",))
+    workdir.note_differences(Path(init.base), config, FED)
     if untrained := [n for n, o in origins.items() if n.split(".")[0] in frozen and o.startswith(INITIALISED)]:
         fault = f"would freeze {len(untrained)} arrays that {init.base} has not trained, {untrained[0]} among them"
         helps = "set config.init.base to a trained network with the same head and classes"
