@@ -81,7 +81,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
             checkpoints.check_saved(run.step)
         latest = checkpoints.latest_step()
         if finished:
-            network = restore_network(config.model, folder, config.eval.checkpoint)
+            network = restore_network(config.model, folder, config.eval.checkpoint, held=True)
             finished = final.evaluate_checkpoint(evaluator, network, folder, interrupted)
     parallel.say(f"Compiled: {compilations}.")
     if not finished:

@@ -36,13 +36,14 @@ class Checkpoints:
     Saving is asynchronous; a checkpoint is complete when it has been read back for its checksums and is on the disk.
     The `keep` latest and the best are kept, older ones are deleted only when a newer one is complete; leftovers of
     interrupted saves are removed. With `read_only` only what is damaged is touched, and nothing where a training may be
-    saving. All processes call the same methods.
+    saving, unless this process has `held` the run's folder for its own. All processes call the same methods.
 
     Raises:
       UserError: `folder` does not exist (`read_only`), or cannot be written.
     """
 
-    def __init__(self, folder: Path, read_only: bool = False, keep: int = 2):
+    def __init__(self, folder: Path, read_only: bool = False, keep: int = 2, held: bool = False):
+        self._held = held or not read_only
         self.folder, self._read_only, self._keep, self._saving, self._failure = folder, read_only, keep, 0, ""
         if read_only and not folder.is_dir():
             raise UserError(f"{folder} does not exist; train first, or check --workdir.")
@@ -218,7 +219,7 @@ class Checkpoints:
 
     def _rename(self, step: int) -> None:
         target = self.folder / f"{step}.damaged"
-        with workdir.held(self.folder.parent) if self._read_only else nullcontext():  # never beside a training
+        with nullcontext() if self._held else workdir.held(self.folder.parent):  # never beside another training
             shutil.rmtree(target, ignore_errors=True)
             (self.folder / str(step)).rename(target)
 

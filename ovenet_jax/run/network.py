@@ -43,11 +43,11 @@ def load_normalisation(folder: str | Path) -> Normalisation:
     return Normalisation.from_config(workdir.config_of(Path(folder)).model.input)
 
 
-def restore_network(model: ConfigDict, folder: Path, which: str = "best") -> Network:
+def restore_network(model: ConfigDict, folder: Path, which: str = "best", held: bool = False) -> Network:
     """The "best" or "latest" checkpoint of `folder` that can be read, of the network that `config.model` describes.
-    Raises UserError where there is none, or one of another network."""
+    held: this process trains there. Raises UserError where there is none, or one of another network."""
     graphdef, *fresh = parameters.split(zoo.create_model(model))
     like = parallel.replicate(parallel.create_mesh(), fresh)
-    with closing(Checkpoints(folder / "checkpoints", read_only=True)) as checkpoints:
+    with closing(Checkpoints(folder / "checkpoints", read_only=True, held=held)) as checkpoints:
         step, *arrays = checkpoints.restore_model(which, *like)
         return Network(step, graphdef, *arrays)

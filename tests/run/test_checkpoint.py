@@ -297,6 +297,18 @@ def test_a_reader_renames_nothing_beside_a_training(tmp_path, capsys):
         assert sorted(path.name for path in folder.iterdir()) == left
 
 
+def test_a_training_sets_aside_what_it_cannot_read_back_at_its_end(tmp_path, capsys):
+    folder = tmp_path / "checkpoints"
+    with workdir.held(tmp_path), closing(Checkpoints(folder)) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(state(step, step))
+        checkpoints.wait()
+        damage(folder / "2")
+        with closing(Checkpoints(folder, read_only=True, held=True)) as reader:
+            assert reader.restore_model("latest", state().params, state().statistics)[0] == 1
+    assert "it is renamed to 2.damaged" in capsys.readouterr().out
+
+
 def test_a_checkpoint_without_checksums_is_read(tmp_path):
     """As commit 27140ce has written them."""
     with closing(Checkpoints(tmp_path)) as checkpoints:
