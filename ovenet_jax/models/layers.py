@@ -143,7 +143,7 @@ class BatchNorm(nnx.Module):
 
 
 def normalise(norms: Sequence[BatchNorm], maps: Sequence[jax.Array]) -> Arrays:
-    """Each map by its own BatchNorm, as `norm(x)`; the sums over all maps are one message between devices."""
+    """Each map by its own BatchNorm, as `norm(x)`; their sums are taken together, as `_sums` says."""
     scales, biases, means, variances = (
         tuple(getattr(norm, name).get_value() for norm in norms) for name in ("scale", "bias", "mean", "var")
     )
@@ -262,7 +262,7 @@ class ConvNormAct(nnx.Module):
 
 
 def together(layers: Sequence[ConvNormAct], maps: Sequence[jax.Array]) -> list[jax.Array]:
-    """Each map by its own layer, as `layer(x)`; the sums of all BatchNorms are one message between devices."""
+    """Each map by its own layer, as `layer(x)`; between GPUs the sums of all their BatchNorms are one message."""
     convolved = [layer.conv(x) for layer, x in zip(layers, maps, strict=True)]
     normalised = normalise([layer.norm for layer in layers], convolved)
     return [layer.activation(x) if layer.activation else x for layer, x in zip(layers, normalised, strict=True)]

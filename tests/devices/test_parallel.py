@@ -218,16 +218,14 @@ def features_made_whole(program: str, channels: Set[int], images: int) -> list[t
 
 
 def foreign(shapes: Iterator[tuple[int, ...]], result: Result) -> set[tuple[int, ...]]:
-    """Those that are neither of one number nor of a parameter, some rows of a kernel, or one or two sums for each
-    channel of some BatchNorms."""
+    """Those that are neither of one number nor of a parameter, two sums of a BatchNorm or some rows of a kernel."""
 
     def key(shape):
         return tuple(sorted(size for size in shape if size > 1))
 
     arrays = [x.shape for x in [*result.gradients.values(), *result.statistics.values()]]
     known = {(), *map(key, arrays)}
-    channels = sum(x.size for x in result.statistics.values()) // 2
-    known |= {key((sums, count)) for sums in (1, 2) for count in range(channels + 1)}
+    known |= {key((2, *x.shape)) for x in result.statistics.values()}
     known |= {key((rows, *shape[1:])) for shape in arrays if len(shape) == 4 for rows in range(1, shape[0])}
     return {shape for shape in shapes if key(shape) not in known}
 

@@ -245,22 +245,21 @@ def test_the_last_layers_are_taken_over_by_the_names_of_their_classes(tiny_model
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("changes", "absent", "said"),
     [
-        ("head.mid_features", 8, "head.pixels.conv.bias has shape (8,) in runs/other and (16,) in the model"),
+        ({"head.mid_features": 8}, (), "head.pixels.conv.bias has shape (8,) in runs/other and (16,) in the model"),
         (
-            "backbone.modules",
-            (1, 2, 1),
+            {"backbone.modules": (1, 2, 1)},
+            (),
             "trunk.stage3.1.branches.0.0.conv1.conv.kernel of runs/other is not in the model",
         ),
-        ("removed", "backbone.conv1.norm.bias", "\n  backbone.conv1.norm.bias is not in runs/other"),
+        ({}, ("backbone.conv1.norm.bias",), "\n  backbone.conv1.norm.bias is not in runs/other"),
     ],
 )
-def test_arrays_of_another_network_are_listed(tiny_model, key, value, said):
-    changes = {} if key == "removed" else {key: value}
+def test_arrays_of_another_network_are_listed(tiny_model, changes, absent, said):
     base = network(baseline(tiny_model), BASE, **changes)
-    if key == "removed":
-        del base[value]
+    for name in absent:
+        del base[name]
     with pytest.raises(UserError) as error:
         take_over(network(tiny_model, FRESH), tiny_model.head, Source("runs/other", base, tiny_model.head))
     message = str(error.value)
