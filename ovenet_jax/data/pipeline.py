@@ -304,7 +304,9 @@ def _running(dataset: grain.MapDataset, workers: int) -> Iterator[Iterator[dict]
     workers: as config.data.workers.
     """
     if workers < 0:
-        workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+        # macOS does not say which cores a process may use.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = min(cores, MOST_WORKERS)
     if workers and not flags.FLAGS.is_parsed():  # grain defines absl flags and reads them
         flags.FLAGS.mark_as_parsed()
     threads = 1 if workers else THREADS

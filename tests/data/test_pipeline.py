@@ -86,6 +86,12 @@ def test_the_rows_of_all_processes_are_those_of_one(source):
     assert_same(joined, whole)
 
 
+def test_where_the_system_does_not_say_which_cores_may_be_used_all_are(sources, monkeypatch):
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    assert_same(take(2, sources["decoded"], workers=-1), take(2, sources["decoded"]))
+
+
 @pytest.mark.parametrize(("form", "workers"), [("compressed", 0), ("decoded", 0), ("decoded", 2)])
 def test_resuming_amid_an_epoch_gives_the_remaining_batches(sources, form, workers):
     assert_same(take(3, sources[form], first_step=6, workers=workers), take(9, sources["compressed"])[6:])
