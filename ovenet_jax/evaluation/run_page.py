@@ -71,7 +71,8 @@ def _lines(curves: Mapping[str, np.ndarray]) -> list[dict]:
 
 def learning_curves(file: Path) -> tuple[dict[str, list[dict]], int]:
     """Losses ("loss", "eval_loss") and validation scores ("eval_miou") by step from metrics.jsonl, the most important
-    line of each chart last; and the number of unreadable lines of the file."""
+    line of each chart last, without the validation losses before training, beside which later ones would look alike;
+    and the number of unreadable lines of the file."""
     charts: dict[str, dict[str, dict]] = {}
     damaged = 0
     for line in file.read_bytes().splitlines() if file.exists() else ():
@@ -81,7 +82,7 @@ def learning_curves(file: Path) -> tuple[dict[str, list[dict]], int]:
             damaged += 1
             continue
         for key, value in logged.items():
-            if found := re.fullmatch("(loss|eval_loss|eval_miou)_(.+)", key):
+            if found := re.fullmatch("(loss|eval_loss|eval_miou)_(.+)" if logged["step"] else "(eval_miou)_(.+)", key):
                 chart, name = charts.setdefault(found[1], {}), found[2]
                 curve = chart.setdefault(name, {"name": TITLES.get(name, name), "x": [], "y": []})
                 curve["x"].append(logged["step"])

@@ -67,6 +67,7 @@ def test_the_config_of_a_name_is_found_beside_the_package():
 
 def test_learning_curves_pass_over_gaps_and_damaged_lines(page, tmp_path):
     lines = [
+        b'{"step": 0, "eval_miou_main": 0.1, "eval_loss_main": 35.0}',
         b'{"step": 10, "loss_total": 2.0, "loss_fused": 1.0}',
         b'{"step": 20, "eval_miou_main": 0.5, "eval_loss_main": 0.7, "loss_aux": 3.0}',
         b'{"step": 30, "loss_total": NaN}',
@@ -82,7 +83,7 @@ def test_learning_curves_pass_over_gaps_and_damaged_lines(page, tmp_path):
     assert (aux["x"], fused["name"]) == ([20], "fused S_f")
     assert "cannot be read: 1" in section(found, "Losses")
     assert charts(found)["eval_loss"] == [{"name": "prediction", "x": [20], "y": [0.7]}]
-    assert charts(found)["eval_miou"] == [{"name": "prediction", "x": [20], "y": [0.5]}]
+    assert charts(found)["eval_miou"] == [{"name": "prediction", "x": [0, 20], "y": [0.1, 0.5]}]
 
 
 def test_without_metrics_there_are_no_learning_curves(tmp_path):
