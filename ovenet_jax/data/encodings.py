@@ -81,18 +81,6 @@ def _read_mat(data: bytes, field: str) -> Read:
     return Read(values, b"")
 
 
-def _same(labels: Labels) -> dict[int, int]:
-    return {label_id: label_id for label_id in labels.known_ids()}
-
-
-def _train_ids(labels: Labels) -> dict[int, int]:
-    return {IGNORE: labels.void_id} | {train_id: ids[0] for train_id, ids in enumerate(labels.ids)}
-
-
-def _from_0(labels: Labels) -> dict[int, int]:
-    return {IGNORE: labels.void_id} | {label_id - 1: label_id for label_id in sum(labels.ids, ()) if label_id}
-
-
 def _of_colors(labels: Labels) -> dict[int, int]:
     of_color = dict.fromkeys(labels.ignored_colors or (), labels.void_id)
     of_color |= {color: ids[0] for color, ids in zip(labels.colors, labels.ids, strict=True)}
@@ -106,10 +94,13 @@ def _of_459(labels: Labels) -> dict[int, int]:
 
 
 ENCODINGS = {
-    LABEL_IDS: Encoding("label ids", _same),
-    TRAIN_IDS: Encoding("train ids", _train_ids),
-    "ids_from_0": Encoding("ids one less than in the class table, and 255 for 0", _from_0),
+    LABEL_IDS: Encoding("label ids", lambda x: {i: i for i in x.known_ids()}),
+    TRAIN_IDS: Encoding("train ids", lambda x: {IGNORE: x.void_id} | {k: ids[0] for k, ids in enumerate(x.ids)}),
+    "ids_from_0": Encoding(
+        "ids one less than in the class table, and 255 for 0",
+        lambda x: {IGNORE: x.void_id} | {i - 1: i for i in sum(x.ids, ()) if i},
+    ),
     "colors": Encoding("colours", _of_colors, _read_colors),
-    "stuff": Encoding("ids in MATLAB files", _same, partial(_read_mat, field="S")),
+    "stuff": Encoding("ids in MATLAB files", lambda x: {i: i for i in x.known_ids()}, partial(_read_mat, field="S")),
     "context_459": Encoding("459 classes in MATLAB files", _of_459, partial(_read_mat, field="LabelMap")),
 }

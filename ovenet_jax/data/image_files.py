@@ -76,11 +76,8 @@ class Header(NamedTuple):
 
 
 def read_header(data: bytes) -> Header:
-    """The header of a PNG or JPEG file, checked to be safe to decode.
-
-    Raises:
-      ValueError: it is neither, is damaged, or too large to be an image.
-    """
+    """The header of a PNG or JPEG file, checked to be safe to decode. Raises ValueError: it is neither, is damaged, or
+    too large to be an image."""
     try:
         header = _png_header(data) if data.startswith(PNG) else _jpeg_header(data)
     except (struct.error, IndexError, KeyError):
@@ -135,11 +132,8 @@ def _png_chunks(data: bytes) -> Iterator[bytes]:
 
 
 def read_image(data: bytes) -> Read:
-    """A file of any origin -> uint8 RGB [H, W, 3].
-
-    Raises:
-      ValueError: it does not decode; LossyError: it does not decode without loss.
-    """
+    """A file of any origin -> uint8 RGB [H, W, 3]. Raises ValueError: it does not decode; LossyError: not without
+    loss."""
     header = read_header(data)
     if header.depth > 8:
         raise LossyError(f"{header.depth} bits per channel; save it with 8")
@@ -195,11 +189,8 @@ def oriented_like(label: Read, image: Read) -> Read:
 
 
 def read_any_image(data: bytes) -> Read:
-    """Like `read_image`, but also accepts other formats and lossy conversions; for prediction only.
-
-    Raises:
-      ValueError: it does not decode.
-    """
+    """Like `read_image`, but also accepts other formats and lossy conversions; for prediction only. Raises ValueError:
+    it does not decode."""
     if data.startswith((PNG, JPEG)):
         with suppress(LossyError):
             return read_image(data)
@@ -240,11 +231,8 @@ def _in_rgb(picture: Image.Image, deep: bool) -> tuple[np.ndarray, list[str]]:
 
 
 def read_label(data: bytes) -> Read:
-    """A file of any origin -> uint8 label ids [H, W].
-
-    Raises:
-      ValueError: it does not decode, or holds something else than one channel of ids from 0 to 255.
-    """
+    """A file of any origin -> uint8 label ids [H, W]. Raises ValueError: it does not decode, or holds something else
+    than one channel of ids from 0 to 255."""
     header = read_header(data)
     if not data.startswith(PNG):
         raise ValueError("a JPEG; labels must be PNG, which loses nothing")
@@ -279,20 +267,13 @@ def _by_pillow(data: bytes, mode: str) -> np.ndarray:
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """JPEG or PNG bytes that `read_image` has accepted -> uint8 RGB [H, W, 3].
-
-    Raises:
-      ValueError: the bytes do not decode.
-    """
+    """JPEG or PNG bytes that `read_image` has accepted -> uint8 RGB [H, W, 3]. Raises ValueError: no image."""
     return _decode(data, cv2.IMREAD_COLOR_RGB)
 
 
 def decode_label(data: bytes) -> np.ndarray:
-    """PNG bytes, as `read_label` returns them, -> uint8 label ids [H, W].
-
-    Raises:
-      ValueError: the bytes do not decode, or hold other than one 8-bit channel.
-    """
+    """PNG bytes, as `read_label` returns them, -> uint8 label ids [H, W]. Raises ValueError: they do not decode, or
+    hold other than one 8-bit channel."""
     label = _decode(data, cv2.IMREAD_UNCHANGED)
     if label.ndim != 2 or label.dtype != np.uint8:
         channels = 1 if label.ndim == 2 else label.shape[2]
@@ -316,11 +297,7 @@ def _decode(data: bytes, flags: int) -> np.ndarray:
 
 def write_picture(path: Path, picture: np.ndarray, parameters: Sequence[int] = ()) -> None:
     """Writes an image, uint8 RGB [H, W, 3], or one channel, uint8 or uint16 [H, W], as .png or .jpg. parameters:
-    for cv2.imencode.
-
-    Raises:
-      OSError: the file system refuses.
-    """
+    for cv2.imencode. Raises OSError: the file system refuses."""
     files.write(path, encoded(picture, path.suffix, parameters))
 
 

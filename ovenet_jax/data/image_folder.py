@@ -11,10 +11,7 @@ from ovenet_jax.errors import UserError
 class ImageFolder:
     """Random access to the image `source`, or to all images under that folder, sorted by their paths.
 
-    left_out: a line for each kind of file that is skipped.
-
-    Raises:
-      UserError: no such folder, or no image in it.
+    left_out: a line for each kind of file that is skipped. Raises UserError: no such folder, or no image in it.
     """
 
     def __init__(self, source: Path):

@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
@@ -40,47 +39,33 @@ MOST_WORKERS = 16  # by default
 
 
 def prepare(data: ConfigDict) -> dict:
-    """Writes the records of the data set that config.data describes, unless they are there already.
+    """Writes the records of the data set that config.data describes, unless they are there already. Returns the
+    inventory (see inventory.py).
 
-    Args:
-      data: `name` ('toy_streets', 'folder' or that of one of TREES), `prepared` (the folder for records of all data
-        sets), `storage` (see storage.py), and, except for toy_streets, `root` (the folder of the source files) and
-        `lists` (a folder of list files, see lists.py; '': none).
-
-    Returns:
-      the inventory (see inventory.py).
-
-    Raises:
-      UserError: an unknown name, or every fault of the source files at once.
+    data: `name` ('toy_streets', 'folder' or that of one of TREES), `prepared` (the folder for records of all data
+    sets), `storage` (see storage.py), and, except for toy_streets, `root` (the folder of the source files) and `lists`
+    (a folder of list files, see lists.py; '': none). Raises UserError: an unknown name, or every fault of the source
+    files at once.
     """
     return write_records(_builder(data))
 
 
 def classes(data: ConfigDict) -> Labels:
-    """The classes of the data set that config.data describes, whether it is prepared or not.
-
-    Raises:
-      UserError: an unknown name, or a `folder` without class descriptions.
-    """
+    """The classes of the data set that config.data describes, whether it is prepared or not. Raises UserError: an
+    unknown name, or a `folder` without class descriptions."""
     return TOY_STREETS if data.name == toy_streets.NAME else _tree(data).labels
 
 
 def labelled_samples(data: ConfigDict) -> list[Sample]:
-    """The files of all labelled samples of the data set that config.data describes.
-
-    Raises:
-      UserError: an unknown name, or a root that is not a folder.
-    """
+    """The files of all labelled samples of the data set that config.data describes. Raises UserError: an unknown name,
+    or a root that is not a folder."""
     data_set = _builder(data).data_set
     return [s for split, samples in data_set.splits.items() if split not in data_set.unlabelled for s in samples]
 
 
 def open_split(data: ConfigDict, split: str) -> "Source":
-    """Opens a split ('train', also 'train+val') of the prepared data set that config.data describes.
-
-    Raises:
-      UserError: the data set is not prepared, or has no such split.
-    """
+    """Opens a split ('train', also 'train+val') of the prepared data set that config.data describes. Raises UserError:
+    the data set is not prepared, or has no such split."""
     builder = _builder(data)
     prepared = Path(builder.data_dir)
     if not prepared.exists():
@@ -145,10 +130,8 @@ class Source:
     def __getitem__(self, index: int) -> dict:
         """{'image': uint8 RGB [H, W, 3], 'label': uint8 train ids [H, W], 'name': str, 'group': str}.
 
-        No 'label' unless the source has_labels. group: ACDC's condition, '' elsewhere. Arrays may be read-only.
-
-        Raises:
-          UserError: the record is damaged.
+        No 'label' unless the source has_labels. group: ACDC's condition, '' elsewhere. Arrays may be read-only. Raises
+        UserError: the record is damaged.
         """
         return {key: x[:] if isinstance(x, storage.Rows) else x for key, x in self.rows(index).items()}
 
@@ -217,12 +200,9 @@ def train_batches(
     the batches of all processes, one after the other, are the same for any process_count. Each pass over the
     source has its own order. workers: number of processes that read and augment; 0: threads.
 
-    Returns:
-      for a `with`: an iterator of {'image': uint8 RGB [b, h, w, 3], 'label': uint8 train ids [b, h, w]}.
-
-    Raises:
-      UserError: the source has no labels, or batch_size cannot be split over the processes; on iterating, a record
-        is damaged.
+    Returns, for a `with`, an iterator of {'image': uint8 RGB [b, h, w, 3], 'label': uint8 train ids [b, h, w]}. Raises
+    UserError: the source has no labels, or batch_size cannot be split over the processes; on iterating, a record is
+    damaged.
     """
     if not source.has_labels:
         fault = f"This split of {source.folder} has no labels to train on"
@@ -254,16 +234,11 @@ def _in_random_order(dataset: grain.MapDataset, seed: int) -> grain.MapDataset:
 def samples(
     source: Samples, indices: Sequence[int], *, short_side: int = 0, workers: int = 0
 ) -> AbstractContextManager[Iterator[dict]]:
-    """The samples at `indices`, each once, in this order and at its own size, read ahead.
+    """The samples at `indices`, each once, in this order and at its own size, read ahead: for a `with`, an iterator of
+    the source's samples, each with its 'index'. Raises UserError: on iterating, a record is damaged.
 
     short_side: resizes images and labels as `resize_short_side` does; 0: no. workers: number of processes that read;
     0: threads.
-
-    Returns:
-      for a `with`: an iterator of the source's samples, each with its 'index'.
-
-    Raises:
-      UserError: on iterating, a record is damaged.
     """
     read = partial(_sample, source, short_side)
     return _running(grain.MapDataset.source(indices).map(read), workers)
@@ -319,8 +294,8 @@ def _running(dataset: grain.MapDataset, workers: int) -> Iterator[Iterator[dict]
     try:
         if workers:
             with _light_main_module():  # the first element of each worker shows that it has started
-                first = deque(itertools.islice(iterator, workers))
-            yield map(_copied, itertools.chain((first.popleft() for _ in range(len(first))), iterator))
+                first = iter(list(itertools.islice(iterator, workers)))  # which lets go of them at its end
+            yield map(_copied, itertools.chain(first, iterator))
         else:
             yield iterator
     finally:

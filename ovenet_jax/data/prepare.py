@@ -87,11 +87,7 @@ class Builder(tfds.core.ShardBasedBuilder):
         return _LocalInfo(builder=self, features=features, disable_shuffling=True)
 
     def _download_and_prepare(self, dl_manager, download_config=None) -> None:
-        """Writes the records of all splits and the report.
-
-        Raises:
-          UserError: names the faults.
-        """
+        """Writes the records of all splits and the report. Raises UserError: names the faults."""
         folder = Path(self.data_dir)
         self._faults = list(self.data_set.faults)
         self._counted: dict[str, list[inventory.Counted]] = {split: [] for split in self.data_set.splits}
@@ -122,11 +118,10 @@ class Builder(tfds.core.ShardBasedBuilder):
             self._faults += found.faults
             if self._faults:
                 continue
-            image, label = found.image, found.label
-            self._counted[split].append(inventory.Counted(image.array.shape[:2], found.pixels, found.digest))
-            read = (sample.image, image), (sample.label, label)
+            self._counted[split].append(found.counted)
+            read = (sample.image, found.image), (sample.label, found.label)
             self._notes += [(r.note, str(file)) for file, r in read if r and r.note]
-            yield i, self._write(image, label) | {"name": sample.name, "group": sample.group}
+            yield i, self._write(found.image, found.label) | {"name": sample.name, "group": sample.group}
 
 
 class _LocalInfo(tfds.core.DatasetInfo):
@@ -143,13 +138,12 @@ class _LocalInfo(tfds.core.DatasetInfo):
 
 
 class _Checked(NamedTuple):
-    """pixels: how many of each label id, [256]. faults: one sentence for each. digest: of its name and both files."""
+    """faults: one sentence for each."""
 
     image: Read | None
     label: Read | None
-    pixels: np.ndarray | None
     faults: list[str]
-    digest: str
+    counted: inventory.Counted
 
 
 def _check(sample: Sample, labels: Labels) -> _Checked:
@@ -164,7 +158,8 @@ def _check(sample: Sample, labels: Labels) -> _Checked:
         if (h, w) != (label_h, label_w):
             faults.append(f"{sample.label}: {label_w}x{label_h} pixels, but {Path(str(sample.image)).name} has {w}x{h}")
     pixels = np.bincount(label.array.ravel(), minlength=256) if label else None
-    return _Checked(image, label, pixels, faults, content.hexdigest())
+    size = image.array.shape[:2] if image else (0, 0)
+    return _Checked(image, label, faults, inventory.Counted(size, pixels, content.hexdigest()))
 
 
 def _read(file: Any, read: Callable[[bytes], Read], faults: list[str], content: Any) -> Read | None:
@@ -198,14 +193,9 @@ def ahead(function: Callable, items: Sequence) -> Iterator:
 
 
 def write_records(builder: Builder) -> dict:
-    """Prepares the data set of `builder`, unless that is done already; TFDS's output is suppressed.
-
-    Returns:
-      its inventory, as JSON, and the folder of its records.
-
-    Raises:
-      UserError: the faults of the source files, or that the records cannot be written.
-    """
+    """Prepares the data set of `builder`, unless that is done already; TFDS's output is suppressed. Returns its
+    inventory, as JSON, and the folder of its records. Raises UserError: the faults of the source files, or that the
+    records cannot be written."""
     folder = Path(builder.data_dir)
     once(folder, builder.prepared, builder.name, lambda: _write_records(builder, folder))
     report, data_set = read_inventory(builder), builder.data_set
@@ -214,11 +204,8 @@ def write_records(builder: Builder) -> dict:
 
 
 def read_inventory(builder: Builder) -> dict:
-    """The inventory of prepared data. Older versions wrote no digests, which are computed from the source files.
-
-    Raises:
-      UserError: it is damaged.
-    """
+    """The inventory of prepared data. Older versions wrote no digests, which are computed from the source files. Raises
+    UserError: it is damaged."""
     file, data_set = Path(builder.data_dir) / REPORT, builder.data_set
     names = data_set.labels.names
     remedy = f"delete {file.parent}, and it is prepared anew"
@@ -228,7 +215,7 @@ def read_inventory(builder: Builder) -> dict:
     without = [split for split, found in report["splits"].items() if not isinstance(found.get("digest"), str)]
     for split in without:
         checked = ahead(partial(_check, labels=data_set.labels), data_set.splits[split])
-        report["splits"][split]["digest"] = inventory.digest_of(found.digest for found in checked)
+        report["splits"][split]["digest"] = inventory.digest_of(found.counted.digest for found in checked)
     if without:
         with contextlib.suppress(OSError):  # a read-only folder: computed every time
             files.write_json(file, report)
@@ -252,11 +239,8 @@ def _write_records(builder: Builder, folder: Path) -> None:
 
 def once(made: Path, place: Path, name: str, make: Callable[[], None]) -> None:
     """Calls `make` to create `made` in the folder `place`, unless it exists. Other processes wait meanwhile on a lock
-    file of that `name`, which the system releases if its holder is killed.
-
-    Raises:
-      UserError: `place` cannot be written, or `make` was interrupted.
-    """
+    file of that `name`, which the system releases if its holder is killed. Raises UserError: `place` cannot be written,
+    or `make` was interrupted."""
     try:
         with files.writing(place, "--config.data.prepared"):
             if made.exists():
@@ -276,11 +260,7 @@ def once(made: Path, place: Path, name: str, make: Callable[[], None]) -> None:
 
 
 def _check_disk(builder: Builder) -> None:
-    """Prints the disk space of each storage form.
-
-    Raises:
-      UserError: not enough free space.
-    """
+    """Prints the disk space of each storage form. Raises UserError: not enough free space."""
     prepared, needed = builder.prepared, builder.data_set.bytes_needed()
     free = shutil.disk_usage(prepared).free
     forms = ", ".join(f"{form} {count / 1e9:.2f} GB" for form, count in needed.items())

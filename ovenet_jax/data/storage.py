@@ -98,11 +98,8 @@ def damaged(sample: str, folder: Path, fault: object) -> errors.UserError:
 
 def read(record: dict, name: str, folder: Path, classes: Labels, has_label: bool) -> dict[str, np.ndarray | Rows]:
     """Image, uint8 RGB [H, W, 3], and label, uint8 train ids [H, W], if it has one, of the sample `name`, whose record
-    is of either form. Decoded ones are `Rows`, or, in records of older versions, unchecked read-only views.
-
-    Raises:
-      OSError, ValueError: decoding failed, or the file is missing or too short.
-    """
+    is of either form. Decoded ones are `Rows`, or, in records of older versions, unchecked read-only views. Raises
+    OSError, ValueError: decoding failed, or the file is missing or too short."""
     if "start" not in record:
         label = {"label": cv2.LUT(decode_label(record["label"]), classes.train_ids())} if has_label else {}
         return {"image": decode_image(record["image"]), **label}

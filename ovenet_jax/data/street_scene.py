@@ -35,11 +35,7 @@ COS, SIN = (wave(np.arange(12) * np.pi / 6) for wave in (np.cos, np.sin))
 
 
 def render_scene(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Draws one street scene of size (H, W).
-
-    Returns:
-      image, uint8 RGB [H, W, 3], and label, uint8 class ids [H, W].
-    """
+    """One street scene of size (H, W): image, uint8 RGB [H, W, 3], and label, uint8 class ids [H, W]."""
     kerb = rng.uniform(3.2, 5.2)
     front, end = kerb + rng.uniform(2.0, 3.8), rng.uniform(38, 100)
     picture = Picture(rng, size)

@@ -17,12 +17,8 @@ _Found = tuple[list[Sample], list[str], list[Note]]  # one sentence for each fau
 
 def find(tree: Tree, root: Path, listed: Path | None = None, asked: Collection[str] = ()) -> DataSet:
     """The samples under `root`, by the list files in the folder `listed` if that is given; splits are then those with
-    a list file. asked: splits that are read, too, if the data set has them.
-
-    Raises:
-      UserError: no such root, nothing of the data set in it, or no list file in `listed`. Other problems are collected
-        in DataSet.faults.
-    """
+    a list file. asked: splits that are read, too, if the data set has them. Raises UserError: no such root, nothing of
+    the data set in it, or no list file in `listed`; other problems are collected in DataSet.faults."""
     layout, listed = _layout(tree, root), listed or tree.lists
     if listed is None:
         folders = {split: pairs for split, pairs in layout.splits.items() if split in (*lists.SPLITS, *asked)}
@@ -64,11 +60,7 @@ def find(tree: Tree, root: Path, listed: Path | None = None, asked: Collection[s
 
 
 def _layout(tree: Tree, root: Path) -> Layout:
-    """The layout of which most folders are there.
-
-    Raises:
-      UserError: no such root, or it is known to be something else.
-    """
+    """The layout of which most folders are there. Raises UserError: no such root, or it is something else."""
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; data.root must be {tree.root_is}")
     for name, other in tree.others.items():

@@ -15,11 +15,8 @@ Note = tuple[str, str]  # a message about files of one kind, and one of them
 
 def walk(folder: Path, suffixes: Sequence[str], end: str = "") -> tuple[list[Path], list[Note]]:
     """The files under `folder` called *<end><suffix>, suffixes in small or capital letters, in the order of their
-    paths; and a note for each of the others.
-
-    Raises:
-      UserError: a folder cannot be read, or a link points to one of its parent folders.
-    """
+    paths; and a note for each of the others. Raises UserError: a folder cannot be read, or a link points to one of its
+    parent folders."""
     found: list[Path] = []
     left_out: list[Note] = []
     for file in sorted(_files(folder, ())):
