@@ -41,21 +41,21 @@ MODES = {
     "compare": "compares the runs --source=DIR,DIR,...",
     "env": "prints versions, devices and settings of this machine, for a report of a bug",
 }
-OF_A_RUN = [*list(MODES)[:8], "compare"]  # they take the config of the (first) run where none is given
+OF_A_RUN = [*list(MODES)[:8], "compare"]  # without --config they use that of the (first) run
 MODE = flags.DEFINE_enum("mode", "train", list(MODES), "One of the modes above.")
 SOURCE = flags.DEFINE_string(
-    "source", None, "import: FILE or FILE:ENTRY; predict: an image or a folder of them; compare: workdirs, by commas."
+    "source", None, "import: FILE or FILE:ENTRY; predict: an image or a folder of them; compare: DIR,DIR,..."
 )
 FORM = flags.DEFINE_string("form", None, "export: torch, safetensors or stablehlo.")
 OUT = flags.DEFINE_string("out", None, "predict: the new folder; default: WORKDIR/predictions/<name>.")
 DEVICES = flags.DEFINE_string("devices", None, "plan: COUNTxNAME, as 8xh200; default: this machine's GPUs.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default: runs/<config.name>.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, with several processes.")
-PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes; 1 ignores a cluster.", lower_bound=1)
+PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes; 1: alone, also in a cluster.", lower_bound=1)
 PROCESS = flags.DEFINE_integer("process", None, "Index of this process, from 0.")
 WAIT = flags.DEFINE_float("wait", 300, "Seconds to wait for the other processes.")
 
-MESSAGES = {  # messages of the libraries about a value of another type -> ours
+MESSAGES = {  # type errors of absl and ml_collections -> our wording
     r"invalid literal for int.*": "it must be a whole number",
     r"could not convert string to float.*": "it must be a number",
     r"\('Non-boolean argument.*": "it must be true or false",
@@ -169,7 +169,7 @@ def _with_config_file(arguments: list[str]) -> list[str]:
 
 
 def _configs() -> list[str]:
-    """The names of those in configs/."""
+    """The names of the configs in configs/."""
     return sorted(path.stem for path in CONFIGS.glob("[a-z]*.py") if "\ndef get_config(" in path.read_text())
 
 

@@ -1,11 +1,11 @@
 """OVeNet, HRNet and OCR semantic segmentation in JAX and Flax.
 
-    load(workdir)                a Predictor with the best checkpoint of a training or an import: .predict(image)
-    create_model(config.model)   a network with its initial values
-    load_model(workdir)          the network of that checkpoint as a Flax module
+    load(workdir)                a Predictor from the best checkpoint of a run or an import; call .predict(image)
+    load_model(workdir)          the network of the best checkpoint as a Flax module
     load_normalisation(workdir)  the input normalisation of that network
+    create_model(config.model)   a network with its initial values
 
-All are imported on first use: the input pipeline's worker processes import this package and must stay without jax.
+All are imported on first use, because worker processes of the input pipeline import this package but not jax.
 """
 
 from importlib import import_module

@@ -11,7 +11,7 @@ from ovenet_jax.errors import UserError, nearest
 
 
 def resolved(config: ConfigDict, given: Iterable[str] = ()) -> ConfigDict:
-    """`config` with defaults for missing keys and without keys that have no effect in it, checked.
+    """Fills in defaults, leaves out keys without effect, and checks the values.
 
     given: keys that the command line sets. Raises UserError: an invalid value, a missing key, or a given key without
     effect.
@@ -28,7 +28,7 @@ def resolved(config: ConfigDict, given: Iterable[str] = ()) -> ConfigDict:
 
 
 def check(config: ConfigDict, prefix: str = "") -> None:
-    """Raises UserError for invalid values of `config`, which may be the part of a config with this key prefix."""
+    """Raises UserError for invalid values of `config`. prefix: of its keys, if it is a part of a config."""
     values = leaves(config.to_dict(), prefix)
     for key, value in values.items():
         if key in KEYS and not KEYS[key].values.include(value):
@@ -47,7 +47,7 @@ def unknown(key: str) -> str:
 
 
 def completed(config: ConfigDict) -> dict[str, Any]:
-    """The values by their dotted keys, with defaults, and without those that have no effect."""
+    """The values of `config` by dotted keys, with defaults, without keys that have no effect."""
     values = defaults() | leaves(with_tuples(config.to_dict()))
     return {key: value for key, value in values.items() if key not in KEYS or KEYS[key].when.holds(values)}
 
@@ -68,7 +68,7 @@ def published(name: str) -> ConfigDict | None:
 
 
 def as_text(config: ConfigDict) -> str:
-    """Every key with its value and meaning, with marks at values that differ from configs/."""
+    """Every key with its value and meaning; marks values that differ from configs/."""
     shipped = published(config.name)
     before = completed(shipped) if shipped else {}
     lines = []
@@ -97,7 +97,7 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def nested(values: Mapping[str, Any]) -> ConfigDict:
-    """The inverse of `leaves`. Raises UserError: a key that is both a value and a part."""
+    """The inverse of `leaves`. Raises UserError: a key that is also the prefix of another."""
     tree: dict[str, Any] = {}
     for key, value in values.items():
         *parts, last = key.split(".")

@@ -31,7 +31,7 @@ def as_text() -> str:
         facts[f"free in {folder}"] = _gib(shutil.disk_usage(folder).free)
     try:
         facts["devices"] = ", ".join(map(str, jax.devices()))
-    except RuntimeError as error:  # of a driver that is too old, and the like
+    except RuntimeError as error:  # a driver that is too old, for example
         facts["devices"] = " ".join(str(error).split())
     try:
         asked = subprocess.run(DRIVER, capture_output=True, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""User errors, faults of the machine (disk, memory ...), their messages, and exit codes."""
+"""User errors, system faults (disk, memory ...), their messages, and exit codes."""
 
 import contextlib
 import errno
@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TextIO
 
-# Done; some inputs named and left out; user error; interrupted: the same command goes on (EX_TEMPFAIL).
+# Done; done, but some inputs were skipped; user error; interrupted, and the same command continues (EX_TEMPFAIL).
 EXIT_DONE, EXIT_INCOMPLETE, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 75
 
 FAULTS_SHOWN = 20
@@ -57,14 +57,13 @@ class UserError(Exception):
 
 
 def number_of(error: BaseException) -> int:
-    """The errno of a fault of the system, also where TensorStore gives it in its text; 0 for others."""
+    """The errno of an OSError, or that in the text of a TensorStore error; 0 for other errors."""
     marked = re.search(r"os_error_code='(\d+)'", str(error))
     return int(marked[1]) if marked else getattr(error, "errno", None) or 0
 
 
 def cause_of(error: BaseException) -> str:
-    """The message for a fault of the machine or Ctrl-C, also where `error` was raised while that was handled; "" for
-    others."""
+    """The message for the system fault or Ctrl-C among `error` and its chain of contexts; "" if there is none."""
     message = str(error)
     place = str(getattr(error, "filename", None) or "")
     if cause := CAUSES.get(number_of(error)):
@@ -73,16 +72,16 @@ def cause_of(error: BaseException) -> str:
         if cause == DISK and (is_full or str(shared) in place):
             cause = SHARED_MEMORY
         return f"{place}: {cause}" if place else cause
-    if isinstance(error, KeyboardInterrupt):  # which libraries in C++ turn into errors of their own
+    if isinstance(error, KeyboardInterrupt):  # C++ libraries raise their own errors while handling it
         return "interrupted"
-    if isinstance(error, MemoryError) or "failed to map segment" in message:  # of a library's file
+    if isinstance(error, MemoryError) or "failed to map segment" in message:  # a shared library
         return MEMORY
     if isinstance(error, RuntimeError) and "start new thread" in message:
         return PROCESSES
     if ended := re.search(r"Worker process was terminated .* exit code (-?\d+)", message):  # grain's
         code = int(ended[1])
         helps = SIGNALS.get(-code, f"probably, {MEMORY}; or {SHARED_MEMORY}")
-        return f"a process that reads data was ended ({'signal' if code < 0 else 'exit code'} {abs(code)}): {helps}"
+        return f"a data worker was ended ({'signal' if code < 0 else 'exit code'} {abs(code)}): {helps}"
     return cause_of(error.__context__) if error.__context__ else ""
 
 
@@ -116,28 +115,25 @@ def _lasting(stream: TextIO | None) -> TextIO:
 
 
 def run(command: Callable[[], int | None]) -> int:
-    """Runs a command that returns its exit code, None for 0; prints user errors and faults of the machine. Returns the
-    exit code. It may open as many files as the system allows.
-
-    What libraries print of objects that a fault has left half made, when these are deleted, is left out.
-    """
+    """Runs a command that returns its exit code (None: 0), prints user errors and system faults, and returns the exit
+    code. Raises the limit of open files, and hides what libraries print when half-initialised objects are deleted."""
     sys.unraisablehook = lambda _: None
     warnings.filterwarnings("ignore", ".* was never awaited")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # of systems that set a limit of their own
+    with contextlib.suppress(OSError, ValueError):  # some systems have a lower limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     _at_interruption(signal.default_int_handler)
     with contextlib.redirect_stdout(_lasting(sys.stdout)), contextlib.redirect_stderr(_lasting(sys.stderr)):
         try:
             return _run(command)
         finally:
-            gc.collect()  # frees memory that is shared with workers, and closed iterators, while that is possible
+            gc.collect()  # frees memory shared with workers and closes iterators while that is possible
             sys.stdout.flush()
 
 
 @contextlib.contextmanager
 def ending_at_once() -> Iterator[None]:
-    """Within the `with` Ctrl-C ends the process at once: an interrupted import of a module of C++ may crash."""
+    """Within the `with` Ctrl-C ends the process at once: an interrupted import of a C++ module may crash."""
 
     def leave(*_: Any) -> None:
         os.write(2, b"Error: interrupted; run the same command again to continue.\n")
@@ -152,7 +148,7 @@ def ending_at_once() -> Iterator[None]:
 
 def _at_interruption(handler: Callable) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores the last
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, handler)
 
 
@@ -161,7 +157,7 @@ def _run(command: Callable[[], int | None]) -> int:
     try:
         try:
             exit_code = command() or EXIT_DONE
-        except SystemExit as end:  # which absl's app.run ends with
+        except SystemExit as end:  # absl's app.run ends with it
             if not isinstance(end.code, int | None):
                 raise
             exit_code = end.code or EXIT_DONE
@@ -180,7 +176,7 @@ def _run(command: Callable[[], int | None]) -> int:
 
 
 def nearest(name: str, known: Mapping[str, str]) -> str:
-    """What follows an unknown `name` in a sentence: " (did you mean X?)", or "". known: what each name stands for."""
+    """The suggestion for an unknown `name`: " (did you mean X?)", or "". known: names -> the X of each."""
     found = get_close_matches(name, known, n=1)
     return f" (did you mean {known[found[0]]}?)" if found else ""
 

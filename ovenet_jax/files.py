@@ -51,12 +51,12 @@ def to_json(content: Any, indent: int | None = None) -> str:
 
 
 def finite(content: Any) -> Any:
-    """`content` as JSON holds it, with None for every number that is not finite."""
+    """`content` after a round trip through JSON, with None for NaN and infinity."""
     return json.loads(json.dumps(content), parse_constant=lambda _: None)
 
 
 def make_folder(folder: Path) -> None:
-    """Makes `folder` and those above it, where they are not there yet."""
+    """Makes `folder` and missing folders above it."""
     missing = list(takewhile(lambda above: not above.exists(), (folder, *folder.parents)))
     folder.mkdir(parents=True, exist_ok=True)
     for made in missing:
@@ -64,8 +64,8 @@ def make_folder(folder: Path) -> None:
 
 
 def incomplete(path: Path, writer: str = "") -> Path:
-    """Where the content of `path` is written until it is complete: next to it, under a unique name of bounded length,
-    the same in all processes that name no `writer`."""
+    """The path at which the content of `path` is written until it is complete: next to it, with a name of bounded
+    length that depends on `path` and `writer` alone."""
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
     return path.with_name(f".{path.name[:40]}.{digest}{writer}.incomplete")
 
@@ -73,7 +73,7 @@ def incomplete(path: Path, writer: str = "") -> Path:
 @contextmanager
 def new_folder(folder: Path, option: str) -> Iterator[Path]:
     """Yields a temporary folder that is renamed to `folder` at the end (unless it is empty), and removed on failure.
-    Raises UserError where `folder`, which the flag `option` chooses if there is one, exists or cannot be written."""
+    option: the flag that sets `folder`, or "". Raises UserError: `folder` exists or cannot be written."""
     refuse_existing(folder, option)
     unfinished = incomplete(folder)
     with writing(folder, option):
@@ -97,7 +97,7 @@ def clear(folder: Path) -> None:
 
 
 def refuse_existing(folder: Path, option: str) -> None:
-    """Raises UserError where `folder`, which the flag `option` chooses if there is one, is there already."""
+    """Raises UserError where `folder` exists. option: the flag that sets it, or ""."""
     if folder.exists() or folder.is_symlink():
         another = option and f", or choose another {option}"
         raise UserError(f"{folder} exists already and is not overwritten; move it away{another}.")
@@ -105,8 +105,8 @@ def refuse_existing(folder: Path, option: str) -> None:
 
 @contextmanager
 def writing(place: Path, option: str) -> Iterator[None]:
-    """Turns an OSError in the `with` into a UserError: that `place`, which the flag `option` chooses if there is one,
-    cannot be written, or that another file cannot be used. After a fault of the machine the same command goes on."""
+    """Turns an OSError in the `with` into a UserError that names `place`, or the other file that failed. Its exit code
+    tells whether the same command can continue. option: the flag that sets `place`, or ""."""
     try:
         yield
     except OSError as error:
@@ -149,8 +149,8 @@ def is_inside(name: str) -> bool:
 
 
 def at_home(path: str) -> str:
-    """`path`, whose leading ~ or ~NAME is replaced by that user's home folder. Raises UserError where there is no such
-    user, or HOME is not set where the user has no name, as in containers."""
+    """`path` with a leading ~ or ~NAME replaced by that user's home folder. Raises UserError where that is unknown: no
+    such user, or neither HOME nor a user name, as in containers."""
     found = os.path.expanduser(path)  # noqa: PTH111  pathlib's raises
     if found.startswith("~"):
         raise UserError(f"{path}: there is no home folder {path.partition('/')[0]}; give the path without ~.")

@@ -25,8 +25,8 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path, given:
 
     The file holds a whole network, or only a backbone (ImageNet weights), which starting_point.py completes. The report
     names the code base that wrote the file, its form of BatchNorm, the origin of every array, and the reason for every
-    key that was left out. The network's input, its way of resizing and the activations of its heads become those that
-    the file's was trained with, but for the keys that the command line sets, `given`.
+    key that was left out. Input, resizing and activations of heads are set as the file's network was trained, except
+    the keys that the command line sets, `given`.
 
     Raises:
       UserError: no file, one that cannot be read or does not fit, or a folder that holds checkpoints.
@@ -57,7 +57,7 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path, given:
     in_place = sorted({names[key].partition(".")[0] for key in torch_weights.in_place_abn(state_dict) if key in names})
     fed = dict(code_base.fed)
     if not backbone_only:
-        activation = "leaky_relu" if set(in_place) - {"backbone", "offset_trunk"} else "relu"  # as published with each
+        activation = "leaky_relu" if set(in_place) - {"backbone", "offset_trunk"} else "relu"  # as published
         heads = described.leaves(config.model.head.to_dict(), "head.")
         fed |= {key: activation for key, x in heads.items() if key.endswith(".activation") and x in ACTIVATIONS}
     config = _as_trained(config, fed, f"{source}, of {code_base.title},", given)
@@ -73,7 +73,7 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path, given:
     report: dict[str, Any] = {"source": str(source), "sha256": checksum, "form": form, "code_base": code_base.title}
     report |= {"batch_norm": norm, "input": config.model.input.to_dict(), "arrays": origins, "ignored": ignored}
     classes = None
-    with suppress(errors.UserError):  # of a data set whose class table is not there
+    with suppress(errors.UserError):  # the data set's class table is missing
         if task.of_regions and len(task.classes.names) == config.model.num_classes:
             classes = task.classes
     with workdir.held(folder):
@@ -113,7 +113,7 @@ def _as_trained(config: ConfigDict, fed: dict[str, Any], title: str, given: Coll
     published = {key: values[f"model.{key}"] for key in TABLES["inputs"][0]} in TABLES["inputs"]
     follows = {k: x for k, x in other.items() if k not in given and (published or not k.startswith("model.input."))}
     keeps = {key: x for key, x in other.items() if key not in follows}
-    for what, differing in (("so is this import", follows), ("the config says otherwise and is kept", keeps)):
+    for what, differing in (("the import follows it", follows), ("the config says otherwise and is kept", keeps)):
         if differing:
             flags = " ".join(f"--config.{key}={x}".replace(" ", "") for key, x in differing.items())
             print(f"Note: {title} was trained with {flags}; {what}.")

@@ -1,7 +1,7 @@
 """Estimates what a training takes on GPUs, from its traced step: nothing is compiled or run.
 
 Tracing gives FLOPs, the bytes of all operations before any is fused, and what the forward pass stores for the backward
-pass. The factors below turn these into memory and time; docs/performance.md says what they are from and how exact.
+pass. The factors below turn these into memory and time; docs/performance.md says how they were found.
 """
 
 import json
@@ -27,15 +27,15 @@ from ovenet_jax.training.compilation import prepare_step
 from ovenet_jax.training.step import frozen_parts
 
 GPUS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "devices" / "gpus.json").read_text())
-USABLE = 0.75  # of a GPU's memory: JAX's default share
+USABLE = 0.75  # share of a GPU's memory, JAX's default
 TEMPORARY = 0.65  # bytes of temporary memory for each stored byte; 0.59 to 0.64 in compiled programs
-UNFUSED = 0.08  # bytes outside convolutions in the compiled program, for each unfused one
-KERNELS, LAUNCH = 3.8, 2e-6  # kernels for each convolution, seconds for each kernel
-MESSAGE = 15e-6  # seconds for each sum over the GPUs of a host, assumed
-SUM = r"across dimensions = \[1\] : \(tensor<[12]x\d+x\d+xf32>"  # over images [sums, B, C], by BatchNorms
-MATRIX, BANDWIDTH = 0.8, 0.9  # of the data sheet's rates, by good kernels
-EFFICIENCY = 0.60, 0.77  # least time over the time of published trainings
-READING = {"compressed": 0.035, "decoded": 0.0029}  # seconds of a core for a sample of 1024x2048
+UNFUSED = 0.08  # bytes moved outside convolutions: compiled program / before fusion
+KERNELS, LAUNCH = 3.8, 2e-6  # kernels per convolution, seconds per kernel
+MESSAGE = 15e-6  # seconds per all-reduce of a sum within a host, assumed
+SUM = r"across dimensions = \[1\] : \(tensor<[12]x\d+x\d+xf32>"  # BatchNorm's, over the images of [sums, B, C]
+MATRIX, BANDWIDTH = 0.8, 0.9  # shares of the data sheet's rates that good kernels reach
+EFFICIENCY = 0.60, 0.77  # least time / published time, of published trainings
+READING = {"compressed": 0.035, "decoded": 0.0029}  # seconds per sample of 1024x2048 on one core
 
 
 def plan(config: ConfigDict, devices: str | None) -> str:
@@ -45,7 +45,7 @@ def plan(config: ConfigDict, devices: str | None) -> str:
     """
     count, gpu = _devices(devices)
     if config.get("loss", {}).get("enet_weights"):
-        config.loss.enet_weights = False  # they cost nothing, and the data need not be there
+        config.loss.enet_weights = False  # take no time, and would need the data
     data, rest = divmod(count, config.mesh[1])
     if rest or config.mesh[0] not in (0, data) or config.batch_size % data:
         split = f"over {count} GPUs with config.mesh={tuple(config.mesh)}"
@@ -87,7 +87,7 @@ def _devices(given: str | None) -> tuple[int, dict[str, Any]]:
 
 
 def memory(config: ConfigDict, rematerialise: bool) -> tuple[float, float]:
-    """Bytes of a GPU's memory for no image, and for each of its images."""
+    """Bytes of GPU memory without images, and bytes per image on the GPU."""
     model, task = zoo.create_model(config.model), task_of(config)
     model.set_attributes(rematerialise=rematerialise)
     graphdef, params, statistics = parameters.split(model)
@@ -115,12 +115,12 @@ def memory(config: ConfigDict, rematerialise: bool) -> tuple[float, float]:
 
 
 def least_seconds(config: ConfigDict, images: float, gpu: dict[str, Any]) -> tuple[float, float]:
-    """Of a step on a GPU that has so many images of the batch, and of the messages between GPUs one after the other.
+    """Seconds of a step with `images` per GPU, and those of BatchNorm's messages between GPUs, one after the other.
 
-    Convolutions take as long as the matrix rate says (float32: TF32's), everything else as the memory's, and launches.
+    Convolutions run at the matrix rate (float32: TF32's), everything else at memory bandwidth; launches are added.
     """
     times, unit = task_of(config).accumulate, task_of(config).group
-    traced = unit * max(1, int(images) // times // unit)  # of one micro-batch: a loop's costs count once
+    traced = unit * max(1, int(images) // times // unit)  # one micro-batch: a loop's body is counted once
     mesh = parallel.create_mesh(jax.devices("cpu")[:1])
     lowered = lower_step(ConfigDict(config.to_dict() | {"batch_size": traced, "accumulate": 1}), mesh)
     costs: Any = lowered.cost_analysis()

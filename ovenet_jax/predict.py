@@ -25,8 +25,8 @@ from ovenet_jax.run.network import restore_network
 from ovenet_jax.segfix.files import read_offsets, write_offsets
 from ovenet_jax.supervision.task import Task, task_of
 
-# A folder of a prediction: the suffix of its files, write(file, prediction), and check(file, size of the image), which
-# raises OSError or ValueError if that file is not as it was written.
+# One folder of the output: suffix of its files, write(file, prediction), and check(file, image size), which raises
+# OSError or ValueError for a damaged file.
 Part = tuple[str, Callable, Callable]
 
 

@@ -105,7 +105,7 @@ def _claimed(folder: Path, config: ConfigDict, trained_on: identity.Identity) ->
 
 
 def _checked_mesh(config: ConfigDict, task: Task) -> Mesh:
-    """The mesh to train on. Raises UserError for values that no training can have, or none on these devices."""
+    """The mesh to train on. Raises UserError: values that are invalid in training, or on these devices."""
     if config.eval.get("segfix"):
         raise UserError("config.eval.segfix refines in --mode=evaluate; leave it out of the training.")
     if (config.init.get("trunk") or frozen_parts(config)) and not config.init.base:
@@ -119,7 +119,7 @@ def _is_over(config: ConfigDict, checkpoints: Checkpoints) -> bool:
     """Whether the latest checkpoint is evaluated, and that of the last step or config.patience steps after the best."""
     scored = checkpoints.is_scored(latest := checkpoints.latest_step() or 0)
     over = scored and (0 < config.patience <= latest - checkpoints.step_of("best") or latest == config.steps)
-    return parallel.gather(over)[0]  # process 0 decides, as files may be seen later by others
+    return parallel.gather(over)[0]  # process 0 decides: others may see its files later
 
 
 @dataclass

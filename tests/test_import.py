@@ -160,7 +160,7 @@ def test_heads_get_the_activation_of_their_batch_norm(base_oc, tmp_path, capsys,
     head = workdir.read_config(tmp_path / "imported").model.head
     assert head.activation == head.aux.activation == activation
     flags = f"--config.model.head.activation={activation} --config.model.head.aux.activation={activation}"
-    assert f"was trained with {flags}; so is this import." in capsys.readouterr().out
+    assert f"was trained with {flags}; the import follows it." in capsys.readouterr().out
 
 
 def test_a_segfix_comes_back_with_both_heads(tiny_model, tmp_path):

@@ -258,7 +258,7 @@ def test_workers_outlive_signals_that_are_sent_to_all_processes_and_a_killed_one
         process.kill()
         with pytest.raises(RuntimeError) as ended:
             list(islice(batches, 12))
-        assert cause_of(ended.value).startswith("a process that reads data was ended (signal 9): the machine's memory")
+        assert cause_of(ended.value).startswith("a data worker was ended (signal 9): the machine's memory")
     assert not multiprocessing.active_children()
 
 
