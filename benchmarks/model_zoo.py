@@ -186,15 +186,15 @@ OCNet's first release trains on train+val for 80,000 steps and goes on from ther
 
 Rates, batches, crops, losses and inputs are those of openseg's scripts and of the first release's code and README; what
 its README alone tells are the 80,000 steps on train+val and the hard pixels of the second stage. openseg feeds its
-networks BGR images. The first release reads BGR and turns it round, so its networks want RGB, with the same numbers.
+networks BGR images. The first release converts to RGB and subtracts the same numbers, so its networks want RGB.
 openseg's script for COCO-Stuff, like that for PASCAL-Context, trains heads at ten times the rate. The 80.6 of `fcn_w48`
 is from the text of the model zoo, not from its table.
 
 ## What is not as published
 
 - In-place ABN is BatchNorm and LeakyReLU; imported scales are folded into it.
-- The poly schedule is one step late, as in HRNet's code. openseg's configs hold a warm-up of 1000 steps everywhere but
-  on Cityscapes, which its scripts do not turn on; it is on here (`config.optimizer.warmup_steps`), in openseg's form:
+- The poly schedule is one step late, as in HRNet's code. openseg's configs hold a warm-up of 1000 steps, except
+  for Cityscapes; openseg's scripts leave it off, here it is on (`config.optimizer.warmup_steps`), in openseg's form:
   the backbone's rate grows with the fourth power.
 - Training images are resampled once, bilinearly; openseg resizes some twice, bicubically. Scaled sizes are rounded, not
   cut off. Padding has the mean colour in whole grey levels, and the brightness of its image.

@@ -15,8 +15,8 @@ IMAGES = 1600  # train
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr`, `hrnet`, `thesis` (offsets on HRNet, without OCR) or `ovenet_frozen`, or one of
-    segfix.py or openseg.py.
+    """`ovenet` (default), `hrnet_ocr`, `hrnet`, `thesis` (offsets on HRNet, without OCR) or `ovenet_frozen`, or a
+    variant of segfix.py or openseg.py.
 
     `ovenet_frozen` trains only offset trunk and offset head, on the trained hrnet_ocr of `config.init.base`.
     """
@@ -51,6 +51,6 @@ def get_config(variant: str = "ovenet"):
         config.evaluate_every = 4000
         config.steps = 40_000 if config.model.backbone.name == "resnet" else 80_000
 
-    # as MIC and HRDA submit to its server: `to_label_id=False` in their READMEs
+    # as MIC and HRDA submit them to its server: `to_label_id=False` in their READMEs
     config.predict.ids = "train_ids"
     return config

@@ -20,7 +20,7 @@ IMAGES = 20_210  # train
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `ovenet_frozen`, or one of segfix.py or openseg.py.
+    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `ovenet_frozen`, or a variant of segfix.py or openseg.py.
 
     `ovenet_frozen` trains only offset trunk and offset head, on the trained hrnet_ocr of `config.init.base`.
     """
@@ -45,7 +45,7 @@ def get_config(variant: str = "ovenet"):
     config.optimizer.rate = 0.02
     config.optimizer.weight_decay = 1e-4
 
-    config.eval.short_side = 520  # TEST.BASE_SIZE, which is the longer side of a pass at scale 1 as well
+    config.eval.short_side = 520  # TEST.BASE_SIZE sets this and the next
     config.eval.base_size = 520
     config.eval.window = (520, 520)  # TEST.IMAGE_SIZE
     config.eval.bucket = 32
@@ -62,6 +62,6 @@ def get_config(variant: str = "ovenet"):
         config.evaluate_every = 10_000
         config.optimizer.warmup_steps = 1000
         config.loss.ohem.group = 4  # 16 on 4 GPUs
-        config.eval.short_side = 0  # the shorter side of a pass is base_size; scores are of the image's own size
+        config.eval.short_side = 0  # images are scored at their own size; a pass has base_size as its shorter side
         config.eval.side = "short"
     return config

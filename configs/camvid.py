@@ -12,7 +12,7 @@ CLASS_WEIGHTS = (0.88, 0.75, 3.63, 0.64, 1.7, 1.15, 3.32, 3.39, 1.49, 4.5, 6.66)
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `segfix`, each also with `_tiny`, or one of openseg.py."""
+    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `segfix`, each also with `_tiny`, or a variant of openseg.py."""
     config = common.base_config(f"camvid-{variant}")
     openseg.choose_model(config, variant, common.small_networks() | segfix.small_networks())
     config.model.num_classes = 11

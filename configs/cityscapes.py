@@ -23,8 +23,8 @@ CLASS_WEIGHTS = (  # of the published criterion, in the order of the train ids
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `thesis` (offsets on HRNet, without OCR), or one of segfix.py or
-    openseg.py.
+    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `thesis` (offsets on HRNet, without OCR), or a variant of segfix.py
+    or openseg.py.
 
     Variants of segfix.py accept the suffix `_instance`, for boundaries of instances. Variants of openseg.py accept
     `_ohem`, and `_stage2`: OCNet's second training stage for the test server, from the network of `config.init.base`.

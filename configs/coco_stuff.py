@@ -11,7 +11,7 @@ IMAGES = 9000  # train
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr` or `hrnet`, or one of segfix.py or openseg.py."""
+    """`ovenet` (default), `hrnet_ocr` or `hrnet`, or a variant of segfix.py or openseg.py."""
     config = common.base_config(f"coco_stuff-{variant}")
     networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet")
     openseg.choose_model(config, variant, networks | segfix.networks())
@@ -30,7 +30,7 @@ def get_config(variant: str = "ovenet"):
     config.optimizer.rate = 0.001
     config.optimizer.weight_decay = 1e-4
 
-    config.eval.short_side = 520  # TEST.BASE_SIZE, which is the longer side of a pass at scale 1 as well
+    config.eval.short_side = 520  # TEST.BASE_SIZE sets this and the next
     config.eval.base_size = 520
     config.eval.window = (520, 520)  # TEST.IMAGE_SIZE
     config.eval.windows = "generic"
@@ -45,6 +45,6 @@ def get_config(variant: str = "ovenet"):
         config.evaluate_every = 5000
         config.optimizer.warmup_steps = 1000
         config.optimizer.head_rate_multiplier = 10.0  # nbb_mult of the script that trained the published network
-        config.eval.short_side = 0  # the shorter side of a pass is base_size; scores are of the image's own size
+        config.eval.short_side = 0  # images are scored at their own size; a pass has base_size as its shorter side
         config.eval.side = "short"
     return config

@@ -8,7 +8,7 @@ PARTS = ("model.backbone.", "model.offset.")
 
 
 def base_config(name: str) -> ConfigDict:
-    """All keys but those that are OWN in keys.py, and the network's parts."""
+    """All keys with a default, except those of `config.model.backbone` and `config.model.offset`."""
     values = {key: value for key, value in described.defaults().items() if not key.startswith(PARTS)}
     return described.nested({"name": name} | values)
 
@@ -49,7 +49,7 @@ def tiny_hrnet() -> ConfigDict:
 
 
 def classifier(hidden_features: int = 0, kernel_size: int = 1, **options) -> ConfigDict:
-    """(convolution, BatchNorm, activation, 1x1 convolution) of auxiliary and plain heads; 0: in_features."""
+    """A PixelClassifier, for auxiliary and plain heads. hidden_features 0: as many as its input has."""
     published = {
         "hidden_features": hidden_features,
         "kernel_size": kernel_size,
@@ -87,7 +87,7 @@ def add_offsets(config: ConfigDict, branch: int = 4, modules: tuple[int, ...] = 
     config.model.offset = {"branch": branch, "modules": modules, **defaults_of("model.offset.")}
 
 
-Networks = dict[str, tuple[ConfigDict, ConfigDict, bool]]  # by variant: backbone, head, whether with offsets
+Networks = dict[str, tuple[ConfigDict, ConfigDict, bool]]  # variant -> backbone, head, whether with offsets
 
 
 def published_networks(*variants: str) -> Networks:
@@ -128,6 +128,6 @@ def set_thesis(config: ConfigDict) -> None:
     config.model.align_corners = False
     config.model.norm_momentum = 0.01  # BN_MOMENTUM, a literal in the published network
     config.model.offset.threshold = 0.5  # EXTRA.OFFSET_THRESHOLD
-    config.model.offset.default_init = False  # only modules named cls, aux or ocr keep it; this is `offset_layer`
+    config.model.offset.default_init = False  # published: modules named cls, aux or ocr have it; this is `offset_layer`
     config.loss.ohem.on = True  # LOSS.USE_OHEM
-    config.loss.ohem.softmax_again = False  # of probabilities: model.offset.logits False
+    config.loss.ohem.softmax_again = False  # ranks probabilities (model.offset.logits False) as they are

@@ -7,7 +7,7 @@ CLASS_WEIGHTS = (1.13, 0.62, 0.81, 1.51, 1.64, 1.99, 1.43, 2.25)
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `segfix`, all tiny, or one of openseg.py."""
+    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `segfix`, all tiny, or a variant of openseg.py."""
     config = common.base_config(f"demo-{variant}")
     backbone = common.tiny_hrnet()
     openseg.choose_model(

@@ -9,7 +9,7 @@ from ovenet_jax.configs import common, openseg, segfix
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `segfix` with HRNet-W18, each also with `_tiny`, or of openseg.py."""
+    """`ovenet` (default), `hrnet_ocr`, `hrnet` or `segfix` with HRNet-W18, also with `_tiny`, or one of openseg.py."""
     config = common.base_config(f"folder-{variant}")
     openseg.choose_model(config, variant, common.small_networks() | segfix.small_networks())
     config.model.num_classes = config_dict.placeholder(int)  # the number of classes in classes.yaml

@@ -1,7 +1,7 @@
 """Every key of a config: default, valid values, meaning and source.
 
 Defaults are OVeNet's published values where one was published; sources are keys of the experiment files of OVeNet,
-HRNet and HRNet-OCR. Functions and classes do not have such defaults: their defaults switch options off.
+HRNet and HRNet-OCR. Only configs have them: default arguments in the code switch options off.
 docs/config.md is made from this table, `described.check` checks configs by it, and --mode=config prints it.
 """
 
@@ -13,7 +13,7 @@ from ovenet_jax.data import imagenet
 
 Flat = Mapping[str, Any]  # the values of a config by their dotted keys
 
-SMALLEST, LARGEST = 4, 32768  # sides of tested images and windows: the stride of scores, and more than memory holds
+SMALLEST, LARGEST = 4, 32768  # sides of tested images and windows: HRNet's stride; more than memory holds
 
 
 # ---- valid values ----
@@ -98,11 +98,11 @@ NO_OHEM = When(
     "in networks that learn classes, without loss.ohem.on", lambda v: CLASSES.holds(v) and not v.get("loss.ohem.on")
 )
 WEIGHTED = When(
-    "in networks that learn classes, not in a SegFix, and not with loss.rmi alone",
+    "in networks that learn classes, not in a SegFix, unless loss.rmi is the only loss",
     lambda v: CLASSES.holds(v) and (AUX.holds(v) or not (NO_OHEM.holds(v) and v.get("loss.rmi"))),
 )
 NO_WEIGHTS = When(
-    "in networks that learn classes, without loss.class_weights, and not with loss.rmi alone",
+    "in networks that learn classes, without loss.class_weights, unless loss.rmi is the only loss",
     lambda v: WEIGHTED.holds(v) and not v.get("loss.class_weights"),
 )
 OHEM = When("with loss.ohem.on", lambda v: CLASSES.holds(v) and bool(v.get("loss.ohem.on")))
@@ -111,7 +111,7 @@ OHEM_PROBABILITIES = When(
     "with loss.ohem.on, in networks with offsets and without model.offset.logits",
     lambda v: OHEM.holds(v) and OFFSETS.holds(v) and not v.get("model.offset.logits"),
 )
-FILES = When("with a data set of files", lambda v: v.get("data.name") != "toy_streets")
+FILES = When("with a data set other than toy_streets", lambda v: v.get("data.name") != "toy_streets")
 NO_RANGE = When("without augment.scale_range", lambda v: not v.get("augment.scale_range"))
 BRIGHTNESS = When("with augment.brightness", lambda v: bool(v.get("augment.brightness")))
 SGD = When("with optimizer.name='sgd'", lambda v: v.get("optimizer.name", "sgd") == "sgd")
@@ -184,7 +184,7 @@ KEYS = {
     ),
     "model.backbone.layer1_blocks": Key(PART, whole(1), "number of blocks of HRNet's first stage", "STAGE1.NUM_BLOCKS"),
     "model.backbone.layer1_width": Key(
-        PART, whole(1), "inner channels of that stage's bottlenecks", "STAGE1.NUM_CHANNELS"
+        PART, whole(1), "inner channels of the bottlenecks in HRNet's first stage", "STAGE1.NUM_CHANNELS"
     ),
     "model.backbone.stem_width": Key(PART, whole(1), "channels of HRNet's first two convolutions"),
     "model.backbone.stage_blocks": Key(
@@ -197,7 +197,7 @@ KEYS = {
     "model.backbone.stem": Key(PART, each(whole(1)), "channels of a ResNet's convolutions before layer 1"),
     "model.backbone.output_stride": Key(PART, whole(1), "8 or 16: stride of a ResNet's last layers, kept by dilation"),
     "model.backbone.multi_grid": Key(PART, each(whole(1)), "factors of the dilation of each block of layer 4"),
-    "model.backbone.half_dilation": Key(PART, FLAG, "half dilation in the block whose stride was removed; not OCNet"),
+    "model.backbone.half_dilation": Key(PART, FLAG, "half dilation in the block whose stride was removed (openseg)"),
     "model.head.name": Key(OWN, TEXT, "head: one of HEADS in ovenet_jax/models/zoo.py, or 'segfix'"),
     "model.head.activation": Key(PART, TEXT, "'relu', 'leaky_relu' (slope 0.01, as in-place ABN) or 'none'"),
     "model.head.dropout": Key(PART, BELOW_1, "dropout rate of channels before the last convolution"),
@@ -244,7 +244,7 @@ KEYS = {
     "model.offset.logits": Key(True, FLAG, "fuses logits; False: probabilities", "EXTRA.LOGITS", OFFSETS),
     "model.offset.grid_align_corners": Key(True, FLAG, "samples as PyTorch 1.1; False: as newer ones", when=OFFSETS),
     "model.offset.default_init": Key(
-        True, FLAG, "PyTorch's initial kernels in its head; False: backbone's", "by its name, aux_head_offset", OFFSETS
+        True, FLAG, "PyTorch's initial kernels in its head; False: backbone's", "its name, aux_head_offset", OFFSETS
     ),
     "loss.aux_weight": Key(0.4, AT_LEAST_0, "weight of the auxiliary loss (main: 1)", "LOSS.BALANCE_WEIGHTS[0]", AUX),
     "loss.class_weights": Key((), each(AT_LEAST_0, optional=True), "weight of each class", when=WEIGHTED),
@@ -267,7 +267,7 @@ KEYS = {
     "optimizer.name": Key(
         "sgd", one_of("sgd", "adamw"), "SGD with momentum, or AdamW, whose first beta is the momentum"
     ),
-    "optimizer.clip_norm": Key(0.0, AT_LEAST_0, "largest global norm of gradients, to which they are scaled; 0: any"),
+    "optimizer.clip_norm": Key(0.0, AT_LEAST_0, "gradients are scaled down to this global norm; 0: never"),
     "optimizer.rate": Key(0.01, AT_LEAST_0, "learning rate of the first step", "TRAIN.LR"),
     "optimizer.power": Key(0.9, AT_LEAST_0, "power of the poly schedule", "a literal in the training loop"),
     "optimizer.momentum": Key(0.9, AT_LEAST_0, "momentum of SGD, first beta of AdamW", "TRAIN.MOMENTUM"),
@@ -298,7 +298,7 @@ KEYS = {
     "augment.crop": Key(OWN, SIZE, "size of crops", "TRAIN.IMAGE_SIZE"),
     "augment.scale_factor": Key(16, whole(0), "n: scales 0.5, 0.6 ... 0.5 + n / 10", "TRAIN.SCALE_FACTOR", NO_RANGE),
     "augment.scale_range": Key(
-        (), RANGE, "instead: uniform random scale in (least, most)", "random_resize.scale_range"
+        (), RANGE, "uniform random scale, instead of augment.scale_factor", "random_resize.scale_range"
     ),
     "augment.aspect_range": Key((), RANGE, "uniform random factor of width / height", "random_resize.aspect_range"),
     "augment.brightness": Key(0, whole(0), "largest random shift of brightness", "random_brightness.shift_value"),
@@ -336,7 +336,7 @@ KEYS = {
     "predict.ids": Key("label_ids", one_of("label_ids", "train_ids"), "ids in predicted label maps", when=CLASSES),
     "predict.offsets": Key(False, FLAG, "also writes offsets and confidence, for segfix.refine", when=OFFSETS),
     "predict.form": Key("png", one_of("png", "mat"), "format of offset files; 'mat' as SegFix publishes", when=SEGFIX),
-    "non_finite.policy": Key("stop", one_of("stop", "skip"), "after a step with non-finite loss or parameters"),
+    "non_finite.policy": Key("stop", one_of("stop", "skip"), "stop or skip updates at non-finite loss or parameters"),
     "non_finite.limit": Key(20, whole(0), "maximum number of skipped steps per run", when=SKIP),
 }
 

@@ -11,7 +11,7 @@ IMAGES = 30_462  # train
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr` or `hrnet`, or one of segfix.py or openseg.py."""
+    """`ovenet` (default), `hrnet_ocr` or `hrnet`, or a variant of segfix.py or openseg.py."""
     config = common.base_config(f"lip-{variant}")
     networks = common.published_networks("ovenet", "hrnet_ocr", "hrnet")
     openseg.choose_model(config, variant, networks | segfix.networks())
@@ -46,5 +46,5 @@ def get_config(variant: str = "ovenet"):
         config.evaluate_every = 10_000
         config.optimizer.warmup_steps = 1000
         config.loss.ohem.group = 8  # 32 on 4 GPUs
-        config.eval.flip = True  # of the published number
+        config.eval.flip = True  # the published mIoU is with flip
     return config

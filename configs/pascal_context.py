@@ -11,7 +11,7 @@ IMAGES = 4998  # train
 
 
 def get_config(variant: str = "ovenet"):
-    """`ovenet` (default), `hrnet_ocr` or `hrnet`, or one of segfix.py or openseg.py.
+    """`ovenet` (default), `hrnet_ocr` or `hrnet`, or a variant of segfix.py or openseg.py.
 
     Each also with `_60`: the background is an additional class.
     """
@@ -35,7 +35,7 @@ def get_config(variant: str = "ovenet"):
     config.optimizer.rate = 0.001
     config.optimizer.weight_decay = 1e-4
 
-    config.eval.short_side = 520  # TEST.BASE_SIZE, which is the longer side of a pass at scale 1 as well
+    config.eval.short_side = 520  # TEST.BASE_SIZE sets this and the next
     config.eval.base_size = 520
     config.eval.window = (520, 520)  # TEST.IMAGE_SIZE
     config.eval.windows = "generic"
@@ -50,6 +50,6 @@ def get_config(variant: str = "ovenet"):
         config.evaluate_every = 5000
         config.optimizer.warmup_steps = 1000
         config.optimizer.head_rate_multiplier = 10.0  # nbb_mult
-        config.eval.short_side = 0  # the shorter side of a pass is base_size; scores are of the image's own size
+        config.eval.short_side = 0  # images are scored at their own size; a pass has base_size as its shorter side
         config.eval.side = "short"
     return config

@@ -115,12 +115,12 @@ def test_keys_that_do_not_go_together_are_named(variant, changes, sentence):
         (
             "segfix",
             "loss.class_weights",
-            "in networks that learn classes, not in a SegFix, and not with loss.rmi alone",
+            "in networks that learn classes, not in a SegFix, unless loss.rmi is the only loss",
         ),
         (
             "hrnet",
             "loss.enet_weights",
-            "in networks that learn classes, without loss.class_weights, and not with loss.rmi alone",
+            "in networks that learn classes, without loss.class_weights, unless loss.rmi is the only loss",
         ),
         ("segfix", "accumulate", "in networks that learn classes, not in a SegFix"),
         ("ovenet", "predict.form", "in a SegFix"),

@@ -156,7 +156,7 @@ def test_a_folder_of_another_config_is_refused(run):
     folder, config, _ = run
     other = config.copy_and_resolve_references()
     other.steps = 3
-    with pytest.raises(UserError, match="steps is 2 there and 3 here"):
+    with pytest.raises(UserError, match="steps is 2 in the run and 3 now"):
         train(other, folder)
 
 

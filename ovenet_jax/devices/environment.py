@@ -30,12 +30,12 @@ def prepare(deterministic: bool = False) -> None:
         raise UserError(f"{fault}; raise it to {ADDRESS_SPACE >> 20} MiB or more.")
     _name_users_by_number()
     caches = os.path.expanduser(os.environ.get("XDG_CACHE_HOME", "~/.cache"))  # noqa: PTH111  pathlib's raises
-    if not caches.startswith("~"):  # it does for users without a home directory (containers)
+    if not caches.startswith("~"):  # no home directory, as in containers
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(caches) / "ovenet_jax" / "xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only: TensorFlow just writes summaries
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    # what workers that were killed leave in shared memory is removed without a warning
+    # shared memory of killed workers is removed without a warning
     os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")
     convolve_by_eigen()
     if deterministic and not _add_flag(DETERMINISTIC):

@@ -30,7 +30,7 @@ def create_mesh(devices: Sequence[jax.Device] | None = None, sizes: Sequence[int
     per_process = len(devices) // len({device.process_index for device in devices})
     if per_process % rows:
         fault = f"splits the rows of an image over {rows} devices, but a process has {per_process}"
-        raise UserError(f"{written} {fault}, and images stay within a process; choose a divisor of that.")
+        raise UserError(f"{written} {fault}, and images stay within a process; choose a divisor of {per_process}.")
     axis_types = (AxisType.Auto,) * 2
     return jax.make_mesh((data, rows), ("data", "rows"), axis_types=axis_types, devices=devices)
 
@@ -89,8 +89,8 @@ def to_global(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Arra
 
 
 def check_divisible(mesh: Mesh, batch_size: int, height: int, accumulate: int = 1, group: int = 1) -> None:
-    """Raises UserError where config.batch_size images of config.augment.crop's height cannot be split evenly, also into
-    config.accumulate micro-batches of whole groups of images."""
+    """Raises UserError where config.batch_size or config.augment.crop's height cannot be split evenly over the mesh, or
+    a batch into config.accumulate micro-batches of whole groups of `group` images."""
     data, rows = mesh.shape["data"], mesh.shape["rows"]
     if batch_size % data:
         groups = f"{data} devices" if rows == 1 else f"{data} times {rows} devices"

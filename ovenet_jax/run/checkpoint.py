@@ -29,14 +29,14 @@ RANK = itemgetter("miou", "minus_step")  # of metrics; the best is the earliest 
 
 
 class Checkpoints:
-    """The checkpoints of a run under `folder`. Each holds "model", the params and statistics that are evaluated, and
-    "training", the rest of the state: with moving averages also the params and statistics that are trained. After its
-    evaluation the validation mIoU is added. An import has one checkpoint, of step 0, with "model" only.
+    """The checkpoints of a run under `folder`. Each holds "model", the params and statistics to evaluate (with moving
+    averages: these), and "training", the rest of the state. After its evaluation the validation mIoU is added. An
+    import has one checkpoint, of step 0, with "model" only.
 
-    Saving is asynchronous; a checkpoint is complete when it has been read back for its checksums and is on the disk.
-    The `keep` latest and the best are kept, older ones are deleted only when a newer one is complete; leftovers of
-    interrupted saves are removed. With `read_only` only what is damaged is touched, and nothing where a training may be
-    saving, unless this process has `held` the run's folder for its own. All processes call the same methods.
+    Saving is asynchronous; a checkpoint is complete when its checksums are computed from its files and all is flushed
+    to the disk. The `keep` latest and the best are kept, older ones are deleted only when a newer one is complete;
+    leftovers of interrupted saves are removed. With `read_only` nothing changes, except that damaged checkpoints are
+    renamed if no other process holds the run's folder. held: this one holds it. All processes call the same methods.
 
     Raises:
       UserError: `folder` does not exist (`read_only`), or cannot be written.
@@ -59,7 +59,7 @@ class Checkpoints:
     def _open(self) -> "_Manager":
         best = checkpoint_managers.BestN(get_metric_fn=RANK, n=1, keep_checkpoints_without_metrics=False)
         kept = checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(self._keep), best])
-        # made asynchronously, a directory that cannot be made would be waited for for minutes
+        # asynchronously, Orbax would wait for minutes for a directory that cannot be created
         saving = ocp.AsyncOptions(post_finalization_callback=self._seal, create_directories_asynchronously=False)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=kept, cleanup_tmp_directories=not self._read_only, async_options=saving
@@ -72,8 +72,8 @@ class Checkpoints:
     def save(self, state: TrainState, collected: Any = ()) -> None:
         """Starts saving `state` under its step, with the averages `collected` for the next report.
 
-        Waits for the previous save. A save that fails, as the disk is full or not writable, is warned of; complete
-        checkpoints stay as they are.
+        Waits for the previous save. Warns if saving fails (disk full or not writable); complete checkpoints stay as
+        they are.
         """
         self._start(int(state.step), _items(state, collected))
 
@@ -83,7 +83,7 @@ class Checkpoints:
         self.check_saved(0)
 
     def wait(self) -> None:
-        """Waits for a save under way; warns if it fails, as the disk is full or not writable."""
+        """Waits for a save under way; warns if it fails (disk full or not writable)."""
         self._attempt(self._manager.wait_until_finished)
         self._attempt(partial(files.flush, self.folder))
 
@@ -96,7 +96,7 @@ class Checkpoints:
             raise UserError(f"{fault}; after that the same command {goes_on}.", EXIT_INTERRUPTED)
 
     def close(self) -> None:
-        """Waits for a save under way, but for no other process, which may have gone on when this one fails."""
+        """Waits for a save under way, but not for other processes, which may still be training when this one fails."""
         if error := _failure_of(self._manager.close):
             print(self._not_saved(error), flush=True)
 
@@ -113,7 +113,7 @@ class Checkpoints:
             self._attempt(lambda: self._manager.save(step, args=args, force=True))
 
     def _attempt(self, act: Callable[[], Any]) -> None:
-        """Does it in all processes; gives the save up where it fails in one of them."""
+        """Calls `act` in all processes; gives the save up if it fails in one of them."""
         if error := parallel.first_of(_failure_of(act)):
             self._give_up(error)
 
@@ -121,7 +121,7 @@ class Checkpoints:
         self._failure = error
         parallel.say(self._not_saved(error))
         _failure_of(self._manager.close)
-        self._manager = self._open()  # cleans away the half of it
+        self._manager = self._open()  # removes the unfinished checkpoint
 
     def _not_saved(self, error: str) -> str:
         fault = f"step {self._saving} could not be saved in {self.folder} ({error})"
@@ -140,7 +140,7 @@ class Checkpoints:
         self.wait()
         if step not in self._manager.all_steps():
             return
-        file = self.folder / str(step) / SCORE / SCORE  # as Orbax itself would
+        file = self.folder / str(step) / SCORE / SCORE  # where Orbax reads it
         if jax.process_index() == 0 and (error := _failure_of(files.write_json, file, {"miou": miou})):
             fault = f"the mIoU of step {step} could not be written in {self.folder} ({error})"
             parallel.say(f"Warning: {fault}, so it cannot become the best.")
@@ -156,7 +156,7 @@ class Checkpoints:
 
     def step_of(self, which: str = "best") -> int:
         """The step of the "latest" checkpoint, or of the "best" evaluated one (the latest if none was evaluated).
-        Raises UserError for another word, or where there is no checkpoint."""
+        Raises UserError: another value of `which`, or no checkpoint."""
         return self._in_order(which)[0]
 
     def _in_order(self, which: str) -> list[int]:
@@ -175,16 +175,15 @@ class Checkpoints:
     def restore_latest(self, like: TrainState, collected: Any = ()) -> tuple[TrainState, Any] | None:
         """The latest state and collected averages, with the shapes and shardings of these; None if nothing is saved.
 
-        Where the saved averages are of other measures, by another version of the code, a note says so and `collected`
-        is returned. Raises UserError as `restore_model` does.
+        If another version of the code saved averages of other metrics, prints a note and returns `collected`. Raises
+        UserError as `restore_model` does.
         """
         if self.latest_step() is None:
             return None
         return self._first_readable("latest", lambda step: self._restore_state(step, like, collected))[1]
 
     def restore_model(self, which: str, params: Arrays, statistics: Arrays) -> tuple[int, Arrays, Arrays]:
-        """The step of `which` checkpoint ("best" or "latest"), and its parameters and statistics, with the shapes and
-        shardings of these.
+        """Step, parameters and statistics of the "best" or "latest" checkpoint, with the shapes and shardings of these.
 
         Checkpoints that cannot be read are renamed to <step>.damaged with a warning, and the next one is used: the
         best of the others, or the previous one. Raises UserError where none can be read, or they are of another model.
@@ -219,7 +218,7 @@ class Checkpoints:
 
     def _rename(self, step: int) -> None:
         target = self.folder / f"{step}.damaged"
-        with nullcontext() if self._held else workdir.held(self.folder.parent):  # never beside another training
+        with nullcontext() if self._held else workdir.held(self.folder.parent):  # no other process is saving there
             shutil.rmtree(target, ignore_errors=True)
             (self.folder / str(step)).rename(target)
 
@@ -229,7 +228,7 @@ class Checkpoints:
         measures = {name: shape for name, shape in saved.items() if name.startswith("collected ")}
         if measures != _shapes_of({"collected": collected}):
             del items["training"]["collected"]
-            other = "averages of other measures, from another version of the code; averages start anew"
+            other = "averages of other metrics, from another version of the code; averages start anew"
             parallel.say(f"Note: checkpoint {step} holds {other}.")
         model = self._restore_model(step, items["model"])
         training = self._restore(step, "training", items["training"])
@@ -314,11 +313,11 @@ def _read_by_all(read: Callable[[], Any]) -> Any:
     found, fault = None, ""
     try:
         found = read()
-    except jax.errors.JaxRuntimeError:  # of the devices
+    except jax.errors.JaxRuntimeError:  # an error of the devices
         raise
     except Exception as error:  # Orbax raises plain Exceptions for damaged files
         if cause_of(error) and number_of(error) != errno.EIO:
-            raise  # the machine's fault, not that of the files
+            raise  # a system fault, not a damaged file
         fault = repr(error)[:200]
     if fault := parallel.first_of(fault):
         raise UnreadableError(fault)
@@ -326,7 +325,7 @@ def _read_by_all(read: Callable[[], Any]) -> Any:
 
 
 def _failure_of(act: Callable, *arguments: Any) -> str:
-    """Why `act` could not write, as the disk is full or not writable, in any thread of Orbax; "" if it could."""
+    """Why `act` could not write (disk full, not writable), also in threads of Orbax; "" if it could."""
     try:
         act(*arguments)
     except Exception as error:

@@ -8,7 +8,7 @@ import xxhash
 
 from ovenet_jax import files
 
-FILE = "xxh3.json"  # the 64 bits of XXH3 of each file, by its path in the folder
+FILE = "xxh3.json"  # path in the folder -> 64-bit XXH3 of that file
 
 
 def write(folder: Path) -> None:
@@ -18,7 +18,7 @@ def write(folder: Path) -> None:
 
 def check(folder: Path, below: str) -> None:
     """Raises ValueError or OSError where files in folder/below are not as they were written. Checkpoints of earlier
-    versions have none of these checksums: only Orbax checks these."""
+    versions have no checksum file; Orbax alone checks those."""
     file = folder / FILE
     if file.exists():
         written, now = files.parse_json(file.read_bytes(), {str: str}), _checksums(folder, below)

@@ -1,7 +1,7 @@
 """What a run was trained on, in its folder as `data.json`: the classes, and digests of the images and labels.
 
-Paths and list files make no difference. Folders of earlier versions have no such file: the classes of config.data are
-taken for theirs, and a training that is resumed writes it.
+Paths and list files make no difference. Folders of earlier versions lack this file: then the classes of config.data are
+used, and resuming the training writes it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -40,7 +40,7 @@ def read(folder: Path) -> Identity | None:
     file = folder / FILE
     if not file.exists():
         return None
-    remedy = "delete it: the classes of the data are then used, and a training that is resumed writes it anew"
+    remedy = "delete it: the classes of config.data are then used, and resuming the training writes it anew"
     content = files.read_json(file, {"classes": TABLE, "training": dict, "validation": dict}, remedy)
     classes = Labels(**{key: described.with_tuples(content["classes"][key]) for key in TABLE})
     count, numbers = (len(classes.names), {classes.void_id, *classes.ignored_ids}.union(*classes.ids, *classes.colors))
@@ -60,19 +60,19 @@ def classes_of(folder: Path) -> Labels | None:
 
 
 def check(folder: Path, now: Identity) -> None:
-    """Checks that training may continue in `folder` with these classes and data; notes other validation data. Raises
-    UserError for other classes or training data, or a damaged file."""
+    """Checks that training may continue in `folder` with these classes and data. Prints a note if the validation data
+    differ. Raises UserError: other classes or training data, or a damaged file."""
     before = read(folder) if workdir.has_checkpoint(folder) else now
     if before is None:
         if now.training:
-            parallel.say(f"Note: {folder} {EARLIER}; the classes and digests of the data as they are now are written.")
+            parallel.say(f"Note: {folder} {EARLIER}; it is written now, for the present data.")
         return
     faults = differences(before.classes, now.classes)
     if now.training and before.training not in ({}, now.training):
         faults.append(f"it was {_said(before.training)} and is {_said(now.training)}")
     if faults:
-        remedy = f"restore them, or start in another --workdir with --config.init.base={folder}"
-        taken = "which takes over its arrays, those of the head for classes of the same name"
+        remedy = f"restore its data, or start in another --workdir with --config.init.base={folder}"
+        taken = "which starts from this run's network; classes are matched by name"
         raise errors.UserError(f"{folder} was trained on other data: {faults[0]}; {remedy}, {taken}.")
     if now.validation and before.validation not in ({}, now.validation):
         others = f"{_said(before.validation)} before and is validated on {_said(now.validation)} now"
@@ -80,7 +80,7 @@ def check(folder: Path, now: Identity) -> None:
 
 
 def differences(there: Labels, here: Labels) -> list[str]:
-    """One sentence for each class whose name or label ids are not the same."""
+    """One sentence for each class whose name or label ids differ."""
 
     def rows(x: Labels) -> Iterator[str]:
         for name, ids in zip(x.names, x.ids, strict=True):

@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: it saves and leaves, in all processes at the same step.
+"""Signals that ask a run to end: it saves and exits, in all processes at the same step.
 
 Clusters and clouds announce a preemption with SIGTERM (Slurm with SIGUSR1, if a job asks for it); a closed terminal
 sends SIGHUP, which nohup ignores.
@@ -21,7 +21,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 @contextmanager
 def interruption() -> Iterator[Event]:
-    """An event that SIGNALS set, however often, instead of ending the process."""
+    """Yields an event. Within the `with` SIGNALS only set it, instead of ending the process."""
     event = Event()
     heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     previous = {number: signal.signal(number, lambda *_: event.set()) for number in heard}

@@ -16,7 +16,7 @@ from ovenet_jax.run.checkpoint import Checkpoints
 
 
 class Network(NamedTuple):
-    """A network as it was at `step`, on all devices."""
+    """A network at training step `step`, replicated on all devices."""
 
     step: int
     graphdef: nnx.GraphDef
@@ -44,8 +44,8 @@ def load_normalisation(folder: str | Path) -> Normalisation:
 
 
 def restore_network(model: ConfigDict, folder: Path, which: str = "best", held: bool = False) -> Network:
-    """The "best" or "latest" checkpoint of `folder` that can be read, of the network that `config.model` describes.
-    held: this process trains there. Raises UserError where there is none, or one of another network."""
+    """The network of `config.model` with the arrays of the "best" or "latest" readable checkpoint of `folder`.
+    held: this process trains there. Raises UserError: no such checkpoint, or one of another network."""
     graphdef, *fresh = parameters.split(zoo.create_model(model))
     like = parallel.replicate(parallel.create_mesh(), fresh)
     with closing(Checkpoints(folder / "checkpoints", read_only=True, held=held)) as checkpoints:

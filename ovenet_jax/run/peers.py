@@ -1,4 +1,4 @@
-"""Heartbeats between the processes of a run, on the connections of their meeting.
+"""Heartbeats between the processes of a run, on the connections of `processes.meet`.
 
 JAX would wait for a lost process, and after minutes abort in C++. Here all others print an error within 30 s and end
 with EXIT_INTERRUPTED: the same command goes on from the last checkpoint.
@@ -22,7 +22,7 @@ DONE = b"done"
 LONGEST = 1000  # bytes of a line
 
 Address = tuple[str, int]
-Connections = Mapping[int, socket.socket]  # by process; process 0 has one with each other, those one with it
+Connections = Mapping[int, socket.socket]  # by process: of process 0 to all others, of those to process 0
 
 
 def watch(own: int, connections: Connections) -> None:
@@ -43,7 +43,7 @@ def watch(own: int, connections: Connections) -> None:
             timer.start()
 
     def after_the_others(kind: type[BaseException], *error: Any) -> None:
-        """Waits, since a lost process makes collectives fail at once: `_listen` names it first and ends this one."""
+        """Delays a stack trace: if a lost process is its cause, `_listen` names that and ends this one first."""
         time.sleep(GRACE + 1)
         excepthook(kind, *error)
         leave(1, f"{kind.__name__}, a bug; see its stack trace.")
@@ -98,13 +98,13 @@ def _exit(exit_code: int) -> NoReturn:
 
 
 def relay(coordinator: Address) -> Address:
-    """An address of this host whose connections lead to the coordinator's and stay open when that has gone: as soon as
-    they are closed, JAX aborts the process in C++."""
+    """Forwards a local address to the coordinator, and returns it. Its connections stay open when the coordinator is
+    lost: if one closed, JAX would abort this process in C++."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
         near, _ = listener.accept()
-        Thread(target=serve, daemon=True).start()  # for the next one
+        Thread(target=serve, daemon=True).start()  # for the next connection
         with suppress(OSError), near, socket.create_connection(coordinator) as far:  # JAX tries again
             Thread(target=copy, args=(far, near), daemon=True).start()
             copy(near, far)
@@ -112,7 +112,7 @@ def relay(coordinator: Address) -> Address:
     def copy(source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
             while received := source.recv(2**16):
-                with suppress(OSError):  # of a coordinator that has gone
+                with suppress(OSError):  # the coordinator is lost
                     target.sendall(received)
 
     Thread(target=serve, daemon=True).start()

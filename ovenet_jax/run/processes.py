@@ -1,8 +1,8 @@
 """Start of several processes: how they find each other, meet, and check that all run the same configuration.
 
-They meet on the coordinator's port in plain TCP, a line of JSON each way, before JAX is started on it: JAX itself
-aborts a process in C++ when another one does not come. They exchange only digests of the configuration, since the
-connection is neither private nor authenticated.
+Before JAX uses the coordinator's port, they exchange a line of JSON each way there, over plain TCP: JAX itself aborts a
+process in C++ if another one is missing. They send only digests of the configuration, since the connection is neither
+private nor authenticated.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ from ovenet_jax.run import peers
 from ovenet_jax.run.peers import Connections
 
 RETRY_SECONDS = 0.2
-READ_SECONDS = 10.0  # from the connection to the end of the line
+READ_SECONDS = 10.0  # from connecting to the end of the line
 LONGEST_LINE = 2**20
 MOST_UNIDENTIFIED = 64  # connections at a time that have not sent their line yet
 
-Digests = dict[str, str]  # of the keys of a task and of their values
+Digests = dict[str, str]  # digest of a key -> digest of its value
 MESSAGE: files.Form = {"index": int, "task": {str: str}}
 ANSWER: files.Form = {"refusal": str, "tasks": {str: {str: str}}}
 
@@ -48,7 +48,7 @@ class Place:
 
     @property
     def address(self) -> peers.Address:
-        """HOST and PORT. Raises UserError for another coordinator."""
+        """HOST and PORT. Raises UserError: `coordinator` has another form."""
         host, _, port = self.coordinator.rpartition(":")
         if not host or not port.isdigit():
             raise UserError(f"The coordinator's address is {self.coordinator!r}; it must be HOST:PORT.")
@@ -60,10 +60,11 @@ def start(
 ) -> None:
     """Joins this process to the others, if there are any; to be called before any device is used.
 
-    The three are given together, or `count` 1 for a process alone, or none of them: then they are taken from Slurm,
-    Open MPI or another environment that JAX knows. `task`: what all must agree on. Waits `timeout` seconds for the
-    others. Raises UserError, the same in all processes that have met, where a process is missing, has another task or
-    another number of devices; and for an incomplete description.
+    coordinator, count, index: all three, `count` 1 alone for a single process, or none: then Slurm, Open MPI or another
+    environment that JAX knows gives them. task: what all must agree on. timeout: seconds to wait for the others.
+
+    Raises UserError: some of the three are missing; or, in all processes that have connected, a process is missing or
+    has another task or number of devices.
     """
     if (place := find(coordinator, count, index, timeout)).count == 1:
         return
@@ -85,8 +86,8 @@ def start(
 
 
 def meet(place: Place, task: Mapping[str, Any], timeout: float) -> Connections:
-    """Returns when all processes have come to the coordinator with the same `task`: their connections for peers.py.
-    Raises UserError where they have not."""
+    """Waits until all processes have connected with the same `task`, and returns the connections for peers.py. Raises
+    UserError: a process is missing or has another task."""
     task = {"--processes": place.count, **task}
     exchange = _report if place.index else _receive_all
     answer, connections = asyncio.run(exchange(place, digests(task), timeout))
@@ -106,7 +107,7 @@ def find(coordinator: str | None, count: int | None, index: int | None, timeout:
     if len(missing) == 3:
         return _detect(timeout)
     if coordinator is None or count is None or index is None:
-        raise UserError(f"{', '.join(given)} are given together, or none of them; missing: {', '.join(missing)}.")
+        raise UserError(f"Give {', '.join(given)} together, or none of them; missing: {', '.join(missing)}.")
     if not 0 <= index < count:
         raise UserError(f"--process={index} is not one of {count} processes; they count from 0 to {count - 1}.")
     return Place(coordinator, count, index)
@@ -117,9 +118,9 @@ def _detect(timeout: float) -> Place:
     from jax._src.clusters import ClusterEnv  # public only as a part of jax.distributed.initialize
 
     try:
-        with warnings.catch_warnings(action="ignore"):  # that packages for other clusters are missing
+        with warnings.catch_warnings(action="ignore"):  # warnings of missing packages for other clusters
             found = ClusterEnv.auto_detect_unset_distributed_params(*(None,) * 5, round(timeout))
-    except Exception as error:  # whatever a cluster's own interface raises
+    except Exception as error:  # whatever the cluster's interface raises
         fault = f"The cluster's description of this process cannot be read ({error})"
         remedy = "give --coordinator, --processes and --process, or --processes=1 for a process alone"
         raise UserError(f"{fault}; {remedy}.") from error
@@ -149,7 +150,7 @@ async def _receive_all(place: Place, own: Digests, timeout: float) -> tuple[dict
             index, task = message["index"], message["task"]
             if not 0 < index < (place.count if task[PROCESSES] == own[PROCESSES] else LONGEST_LINE):
                 raise ValueError(f"no process {index}")
-        except (OSError, ValueError, KeyError, asyncio.CancelledError):  # the last when the meeting ends
+        except (OSError, ValueError, KeyError, asyncio.CancelledError):  # CancelledError: the server closes
             writer.close()
             return
         visitors.append(visitor := (index, task, writer))
@@ -160,7 +161,7 @@ async def _receive_all(place: Place, own: Digests, timeout: float) -> tuple[dict
                 pass
         visitors.remove(visitor)
 
-    both = socket.has_dualstack_ipv6()  # all of this machine's addresses, as JAX does
+    both = socket.has_dualstack_ipv6()  # on all addresses of this machine, as JAX does
     family = socket.AF_INET6 if both else socket.AF_INET
     _, port = place.address
     try:
@@ -174,7 +175,7 @@ async def _receive_all(place: Place, own: Digests, timeout: float) -> tuple[dict
     server.close()
     count_of = Counter(index for index, *_ in visitors)
     if twice := [index for index, count in count_of.items() if count > 1]:
-        refusal = f"Two processes have come as --process={twice[0]}; each needs a number of its own."
+        refusal = f"Two processes were started with --process={twice[0]}; each needs a number of its own."
     elif absent := set(range(1, place.count)) - count_of.keys():
         refusal = f"Of {place.count} processes {_listed(absent)} did not come to the coordinator {place.coordinator}"
         refusal += " in time; see what they print, and start all of them."
@@ -198,7 +199,7 @@ async def _report(place: Place, own: Digests, timeout: float) -> tuple[dict, Con
             connection = socket.create_connection(place.address, timeout=min(left, READ_SECONDS))
             reader, writer = await asyncio.open_connection(sock=connection, limit=LONGEST_LINE * place.count)
             writer.write(message)
-            # process 0 answers when all have come, or its time is over
+            # process 0 answers when all have connected, or after its timeout
             return await _read(reader, ANSWER, timeout + READ_SECONDS), {0: _taken_from(writer)}
         except (OSError, ValueError) as error:
             problem = error
@@ -226,7 +227,7 @@ def _taken_from(writer: asyncio.StreamWriter) -> socket.socket:
 
 
 def digests(task: Mapping[str, Any]) -> Digests:
-    """Digests of keys and values: whoever has other values learns nothing of these."""
+    """Digests of keys and values, which do not reveal the values."""
     return {_digest(key): _digest(key, value) for key, value in described.leaves(task).items()}
 
 
@@ -238,7 +239,7 @@ PROCESSES = _digest("--processes")
 
 
 def differences(task: Mapping[str, Any], tasks: Mapping[int, Digests]) -> str:
-    """One sentence about where the `tasks` of all processes differ from this process's `task`; "" where none does."""
+    """One sentence on the keys in which `tasks`, of all processes, differ from this process's `task`; "" for none."""
     own, mine = described.leaves(task), digests(task)
     found = []
     for key, value in sorted(own.items()):

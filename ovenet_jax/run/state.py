@@ -16,7 +16,7 @@ from ovenet_jax.models.parameters import Arrays
 class TrainState(NamedTuple):
     """The network and all that training changes; `step` is also the position in the data.
 
-    `ema`: moving averages of parameters and statistics, where they are kept.
+    `ema`: moving averages of parameters and statistics, if they are kept.
     """
 
     step: jax.Array
@@ -27,7 +27,7 @@ class TrainState(NamedTuple):
 
     @property
     def evaluated(self) -> tuple[Arrays, Arrays]:
-        """The parameters and statistics that are tested and used: the averages where there are any."""
+        """The parameters and statistics that are tested and used: the moving averages if they are kept."""
         return self.ema or (self.params, self.statistics)
 
 
@@ -36,7 +36,7 @@ def init_state(
 ) -> TrainState:
     """The state before the first step, on the host; the optimizer skips the parts named in `frozen`."""
     _, params, statistics = parameters.split(model)
-    # All of an optimizer's state is 0 at first: nothing to compile for every shape there is.
+    # All of an optimizer's state is 0 at first; zeros of numpy need no compilation for each shape.
     described = jax.eval_shape(optimizer.init, without(params, frozen))
     opt_state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), described)
     # Copies, because the training step donates its buffers.

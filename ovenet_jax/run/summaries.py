@@ -13,7 +13,7 @@ GROUPS = ("loss_", "accuracy_", "eval_")  # prefixes of measures
 
 
 class JsonLines:
-    """JSON objects in a file, a line each. Lines of an earlier attempt stay if they are to `keep`.
+    """JSON objects in a file, one per line. keep: which lines of an earlier attempt stay.
 
     `count` says how many there are. With `read_only` lines are counted but not written: another process writes them.
     """
@@ -30,7 +30,7 @@ class JsonLines:
         self.count = len(kept)
         if read_only:
             return
-        cut_off = bool(lines) and not before.endswith(b"\n") and not _parsed(lines[-1])  # of a crash
+        cut_off = bool(lines) and not before.endswith(b"\n") and not _parsed(lines[-1])  # by a crash
         try:
             if len(whole) + cut_off < len(lines):
                 aside = path.with_name(f"{path.name}.damaged")
@@ -42,7 +42,7 @@ class JsonLines:
             print(f"Warning: {path} cannot be written now ({error.strerror}); free space.")
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Adds one line; where the disk is full warns, and tries again with the next one."""
+        """Adds one line. If the disk is full, warns and tries again with the next line."""
         self.count += 1
         if not self._read_only:
             self._unwritten += files.to_json(line) + "\n"
@@ -68,8 +68,8 @@ class JsonLines:
 class Summaries:
     """Writes scalars and pictures of process 0 under `folder`: `metrics.jsonl` and TensorBoard's event files.
 
-    A resumed run goes on after `step`: lines of later steps are dropped, and those of that step's evaluation unless it
-    was `evaluated` to its end.
+    A resumed run continues after `step`: lines of later steps are dropped. evaluated: whether that step's evaluation
+    was complete; else its lines are dropped, too.
     """
 
     def __init__(self, folder: Path, step: int, evaluated: bool = True):
@@ -96,11 +96,11 @@ class Summaries:
         self._on_tensorboard(lambda writer: writer.close())
 
     def _on_tensorboard(self, act: Callable[[Any], None]) -> None:
-        """Errors while writing TensorBoard's files only end these."""
+        """After an error TensorBoard's files are no longer written; the run continues."""
         try:
             if self._tensorboard:
                 act(self._tensorboard)
-        except Exception as error:  # TensorFlow's own, of this or an earlier write
+        except Exception as error:  # TensorFlow's own kinds, of this or an earlier write
             self._tensorboard = None
             message, *_ = str(error).split("\n")
             remedy = f"free space. The metrics go on in {self._lines.path}"
@@ -119,7 +119,7 @@ def create_tensorboard_writer(folder: Path):
     try:
         from clu import metric_writers  # imports TensorFlow
     except ImportError as error:
-        if errors.cause_of(error):  # of the machine: too little memory for the library
+        if errors.cause_of(error):  # a system fault: too little memory for the library
             raise
         print(f"TensorFlow cannot be imported ({error}): metrics go to metrics.jsonl only, not to TensorBoard.")
         return None

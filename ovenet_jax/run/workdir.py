@@ -15,7 +15,7 @@ from ovenet_jax import described, files
 from ovenet_jax.configs.keys import FREE
 from ovenet_jax.errors import UserError
 
-HOLDER = ".holder"  # the lock file: host, process and start time, a line each, of who trains or imports; or empty
+HOLDER = ".holder"  # the lock file: host, process id and start time of its holder, one per line; or empty
 IMPORT_REPORT = "import.json"  # in a folder that holds imported weights, not a run
 
 
@@ -26,7 +26,7 @@ def check(workdir: Path, config: ConfigDict) -> None:
         raise UserError(f"{workdir} holds imported weights; {remedy}.")
     saved = read_config(workdir)
     if saved is not None and has_checkpoint(workdir) and (found := differences(saved, config, FREE)):
-        listed = "; ".join(f"{key} is {there!r} there and {here!r} here" for key, there, here in found[:5])
+        listed = "; ".join(f"{key} is {there!r} in the run and {here!r} now" for key, there, here in found[:5])
         remedy = "resume it with its own config, or choose another --workdir"
         if any(key == "steps" for key, *_ in found):
             remedy += f"; to train longer add --config.init.base={workdir}, which starts from its best network"
@@ -53,7 +53,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
 def held(workdir: Path) -> Iterator[None]:
     """Keeps other trainings and imports out of `workdir` during the `with`, by a file lock that the system releases
     when this process ends. Where locks are unsupported or not shared between hosts, the lock file's content decides.
-    Raises UserError where another process holds it, which is named, or `workdir` cannot be written."""
+    Raises UserError: another process, which it names, holds the folder; or `workdir` cannot be written."""
     file, here = workdir / HOLDER, socket.gethostname()
     with files.writing(workdir, "--workdir"):
         files.make_folder(workdir)
@@ -84,8 +84,8 @@ def held(workdir: Path) -> Iterator[None]:
 
 
 def note_differences(workdir: Path, config: ConfigDict, keys: tuple[str, ...] = ("model.", "data.")) -> None:
-    """Prints where the config's values under these keys differ from those of the training. Raises UserError where the
-    folder holds no run, or, if data are among them, one of another data set."""
+    """Prints where the config's values under these keys differ from those of the training. Raises UserError: no run
+    in the folder, or one of another data set if "data." is among the keys."""
     from ovenet_jax.devices import parallel  # imports jax, which main.py sets up after it has read a run's config
 
     for key, there, here in differences(config_of(workdir), config, FREE):
@@ -105,8 +105,8 @@ def config_of(workdir: Path) -> ConfigDict:
 
 
 def read_config(workdir: Path) -> ConfigDict | None:
-    """The config a folder belongs to, `described.resolved` whichever version wrote it, or None. Raises UserError where
-    it is damaged."""
+    """The config saved in the folder, `described.resolved` because an older version may have written it; or None.
+    Raises UserError where it is damaged."""
     file = workdir / "config.json"
     if not file.exists():
         return None
@@ -121,9 +121,8 @@ def read_config(workdir: Path) -> ConfigDict | None:
 def differences(
     saved: ConfigDict, config: ConfigDict, ignored_prefixes: tuple[str, ...] = ()
 ) -> list[tuple[str, object, object]]:
-    """(key, saved value, config's value) of all leaves that differ, without the keys that begin with one of these
-    prefixes; tuples and lists are the same. Keys that have no effect are left out. A key of another version, which the
-    table of keys does not have, counts as equal if its value is falsy."""
+    """(key, saved value, config's value) of leaves that differ; tuples equal lists. Left out: keys with one of these
+    prefixes, keys without effect, and keys of another version (not in the table of keys) whose value is falsy."""
     there, here = (json.loads(json.dumps(described.completed(c))) for c in (saved, config))
     keys = [key for key in sorted(there | here) if not key.startswith(ignored_prefixes)]
     values = [(key, there.get(key, "absent"), here.get(key, "absent")) for key in keys]

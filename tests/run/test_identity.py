@@ -67,7 +67,7 @@ def test_a_damaged_file_gets_one_sentence_with_the_remedy(tmp_path, damage):
     identity.write(tmp_path, Identity(OFFICIAL["lip"], TRAINING, TRAINING))
     file = tmp_path / identity.FILE
     file.write_text(json.dumps(DAMAGED[damage](json.loads(file.read_text()))))
-    with pytest.raises(UserError, match=f"{file} is damaged .*; delete it: the classes of the data are then used"):
+    with pytest.raises(UserError, match=f"{file} is damaged .*; delete it: the classes of config.data are then used"):
         identity.read(tmp_path)
 
 
@@ -79,7 +79,7 @@ def test_a_training_goes_on_with_its_own_classes_and_data_alone(tmp_path, capsys
     other = replace(OFFICIAL["lip"], names=(*OFFICIAL["lip"].names[1::-1], *OFFICIAL["lip"].names[2:]))
     with pytest.raises(
         UserError,
-        match="other data: class 0 was 'background' of label ids 0 and is 'hat' of label ids 0; restore them, "
+        match="other data: class 0 was 'background' of label ids 0 and is 'hat' of label ids 0; restore its data, "
         f"or start in another --workdir with --config.init.base={folder}",
     ):
         identity.check(folder, before._replace(classes=other))
@@ -101,7 +101,7 @@ def test_a_run_of_an_earlier_version_is_said_once(tmp_path, capsys):
         identity.check(folder, Identity(OFFICIAL["lip"]))
         identity.check(folder, found)
         identity.write(folder, found)
-    assert capsys.readouterr().out.count("is of a version that wrote no data.json; the classes and digests") == 1
+    assert capsys.readouterr().out.count("is of a version that wrote no data.json; it is written now") == 1
 
 
 # ---- digests ----

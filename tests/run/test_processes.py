@@ -93,7 +93,7 @@ def test_a_process_that_does_not_come_is_named_to_the_others():
 
 def test_two_processes_with_one_number_are_told():
     told = meeting([TASK] * 3, places=(0, 1, 1))
-    assert all("Two processes have come as --process=1" in sentence for sentence in told)
+    assert all("Two processes were started with --process=1" in sentence for sentence in told)
 
 
 def test_a_process_that_has_ended_and_is_started_again_is_welcome():
@@ -193,7 +193,7 @@ def test_a_port_in_use_is_named():
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (("host:1", 2, None), "given together, or none of them; missing: --process"),
+        (("host:1", 2, None), "together, or none of them; missing: --process"),
         ((None, 2, 0), "missing: --coordinator"),
         (("host:1", 2, 2), "--process=2 is not one of 2 processes; they count from 0 to 1"),
     ],

@@ -49,9 +49,9 @@ def test_what_only_feeds_or_watches_a_run_may_change(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "difference"),
     [
-        ({"steps": 20}, "steps is 10 there and 20 here.*; to train longer add --config.init.base="),
-        ({"model": {"backbone": {"width": 8}}}, "model.backbone.width is 12 there and 8 here"),
-        ({"extra": 1}, "extra is 'absent' there and 1 here"),
+        ({"steps": 20}, "steps is 10 in the run and 20 now.*; to train longer add --config.init.base="),
+        ({"model": {"backbone": {"width": 8}}}, "model.backbone.width is 12 in the run and 8 now"),
+        ({"extra": 1}, "extra is 'absent' in the run and 1 now"),
     ],
 )
 def test_another_configs_run_is_not_touched(tmp_path, changes, difference):
