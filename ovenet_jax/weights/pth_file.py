@@ -1,8 +1,8 @@
 """Reads the arrays in a `.pth` file, which anyone may have made, without PyTorch and without running code from it.
 
 PyTorch's loader for weights (weights_only) accepts files that end the process or take any amount of memory. Here only
-the globals in KNOWN are what they are; every other one stands for a placeholder, `Foreign`. No array is larger than
-the file.
+the globals in KNOWN are resolved, to our own functions; every other one becomes a placeholder, `Foreign`. No array is
+larger than the file.
 
 Source: PyTorch's serialization, both the zip files (since 1.6) and the consecutive pickles of earlier versions.
 """
@@ -23,8 +23,8 @@ import ml_dtypes
 import numpy as np
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of files before 1.6
-MOST_READS = 2**21  # by the unpickler; the pickles of the largest published files have a quarter as many bytes
-MOST_CLASSES = 1000  # and functions, that a file names
+MOST_READS = 2**21  # of the unpickler; the pickle of the largest published file takes at most a quarter of them
+MOST_CLASSES = 1000  # classes and functions that a file may name
 TYPES = {
     "Double": "<f8", "Float": "<f4", "Half": "<f2", "BFloat16": ml_dtypes.bfloat16, "Long": "<i8", "Int": "<i4",
     "Short": "<i2", "Char": "i1", "Byte": "u1", "Bool": "?",
@@ -48,7 +48,7 @@ class _Tensor(NamedTuple):
 
 class Foreign:
     """Placeholder for any other object in a file, such as what a training checkpoint holds beside its arrays. Each
-    class in a file has a subclass of its own with its `name`; of the object nothing is kept."""
+    class in a file gets its own subclass with its `name`; the object's content is dropped."""
 
     name = ""
 

@@ -23,7 +23,7 @@ NORM = re.compile(r"norm\.\w+$")
 
 
 def state_dict(model: "ConfigDict", arrays: Mapping[str, Any], steps: int) -> dict[str, np.ndarray]:
-    """All `arrays` of the network of `config.model` by name -> PyTorch's, with BatchNorm's counters of `steps`.
+    """The PyTorch state dict of the network of `config.model` with these `arrays`; BatchNorm's counters are `steps`.
 
     OVeNet's stored pixel grid, whose size was the training crop's, is left out.
 
@@ -43,14 +43,14 @@ def state_dict(model: "ConfigDict", arrays: Mapping[str, Any], steps: int) -> di
 
 
 def published_key(name: str, model: "ConfigDict") -> str:
-    """The state-dict key of our array `name`: its plain form, and what this network has around it."""
+    """The state-dict key of our array `name`: its plain form, plus the sequences that this network wraps around it."""
     code_base, title = code_base_of(model), published_names.title_of_config(model.head)
     key = code_base.key(name, title)
     if key is None:
         fault = f"No published network has {title} on the backbone {model.backbone.name!r}, so {name} has no key"
         raise UserError(f"{fault}; --form=stablehlo exports any network.")
     if name.startswith(published_names.BELOW):  # a new branch is a sequence in a sequence
-        first_branch = int(model.backbone.name == "hrnet2x")  # which one transition 0 adds
+        first_branch = int(model.backbone.name == "hrnet2x")  # the branch that transition 0 adds
         added = "|".join(rf"{i}(?:_2)?\.{i + first_branch}" for i in range(4))
         return re.sub(rf"\b(transition(?:{added}))\.", r"\1.0.", key)
     of_offsets, of_hrnet = name.startswith("offset_head."), code_base is HRNET
@@ -67,7 +67,7 @@ def published_key(name: str, model: "ConfigDict") -> str:
 
 
 def code_base_of(model: "ConfigDict") -> published_names.CodeBase:
-    """Which code base published the network of `config.model`, or others like it."""
+    """The code base that published the network of `config.model`, or similar ones."""
     title, on_resnet = published_names.title_of_config(model.head), model.backbone.name == "resnet"
     if title in OCNET.heads and on_resnet:
         return OCNET
@@ -77,7 +77,7 @@ def code_base_of(model: "ConfigDict") -> published_names.CodeBase:
 
 
 def has_plain_norm(name: str, model: "ConfigDict") -> bool:
-    """Whether this is a plain BatchNorm in the published code, not in-place ABN; the activation tells."""
+    """Whether this is a plain BatchNorm in the published code, not in-place ABN: that has LeakyReLU."""
     code_base = code_base_of(model)
     if code_base is HRNET or name.startswith("offset_head."):
         return True

@@ -15,8 +15,8 @@ import yaml
 
 from ovenet_jax import described
 
-Rules = Mapping[str, str]  # pattern -> what replaces it, one after the other
-Parts = Mapping[str, str]  # of a head: our name of each -> the published one
+Rules = Mapping[str, str]  # pattern -> replacement, applied one after the other
+Parts = Mapping[str, str]  # the parts of a head: our name -> the published name
 
 TABLES: dict[str, Any] = described.with_tuples(yaml.safe_load(Path(__file__).with_name("code_bases.yaml").read_text()))
 PREFIX: str = TABLES["prefix"]
@@ -36,8 +36,7 @@ def renamed(name: str, *tables: Rules) -> str:
 
 
 def title_of_config(head: Mapping[str, Any]) -> str:
-    """The title of the head that `config.model.head` describes. An unknown head has a title of its own, which no file
-    has."""
+    """The title of the head that `config.model.head` describes; for an unknown head one that no file gets."""
     for title, entries in TABLES["heads"].items():
         if all(head.get(key) == value for key, value in entries.items()):
             return title
@@ -47,11 +46,11 @@ def title_of_config(head: Mapping[str, Any]) -> str:
 class CodeBase(NamedTuple):
     """A published code base: its title, its names, the input of its networks, its form of BatchNorm.
 
-    tells: patterns, each of which begins one of its keys. heads: the parts of each, by title. fed: what its networks
-    are fed, by the keys of config.model, and how they resize; empty for a backbone alone. backbone: rules for keys that
-    begin with "backbone.". parts, object_attention: rules for what is inside of the parts of heads. one_module: queries
-    and keys share a module, stored under both names. in_place_abn: some of its networks have in-place ABN where others
-    have BatchNorm. absent: a pattern of our arrays that it does without, as if they were 0.
+    tells: patterns by which it is recognised: each matches the start of some key. heads: the parts of each, by title.
+    fed: keys of config.model -> the input and resizing of its networks; empty for a backbone alone. backbone: rules for
+    keys that begin with "backbone.". parts, object_attention: rules for keys inside the parts of heads. one_module:
+    queries and keys share a module, stored under both names. in_place_abn: some of its networks have in-place ABN where
+    others have BatchNorm. absent: a pattern of our arrays that its networks lack; they become 0.
     """
 
     title: str
@@ -83,7 +82,7 @@ class CodeBase(NamedTuple):
         return key.replace(".f_query.", ".f_key.") if self.one_module else key
 
     def title_of(self, keys: Iterable[str]) -> str:
-        """The title of the head that state-dict keys are of; "" where none is of a head."""
+        """The title of the head that these state-dict keys belong to; "" if none is of a head."""
         keys = [key for key in map(self.plain, keys) if not re.match(BACKBONE, key) and why_ignored(key) is None]
         keys = [key for key in keys if not _part_of(key, OFFSETS.values())]
         known = {theirs for parts in self.heads.values() for theirs in parts.values()}
@@ -108,20 +107,20 @@ def _part_of(key: str, parts: Iterable[str]) -> str:
 
 
 def recognise(keys: Iterable[str]) -> CodeBase:
-    """The code base whose names these state-dict keys are."""
+    """The code base that uses these state-dict keys."""
     keys = {re.sub(PREFIX, "", key) for key in keys}
     bases = CODE_BASES.values()
     return next(base for base in bases if all(any(re.match(tell, key) for key in keys) for tell in base.tells))
 
 
 def why_ignored(key: str) -> str | None:
-    """What an ignored state-dict key is; None where its array belongs to the network."""
+    """Why a state-dict key is ignored; None if its array belongs to the network."""
     key = _plain(key)
     return next((reason for pattern, reason in TABLES["ignored"].items() if re.search(pattern, key)), None)
 
 
 def describe(names: Iterable[str], head: str) -> str:
-    """What network has arrays of these names, ours or state-dict keys, and this head: "ResNet (3, 4, 23, 3), Base-OC,
+    """Names a network by its arrays (our names or state-dict keys) and its head: "ResNet (3, 4, 23, 3), Base-OC,
     offsets"."""
     names = [_plain(name) for name in names]
     module = r"(?:backbone\.)?(?:trunk\.)?(stage\d|layer[1-4])\.(\d+)\."

@@ -2,13 +2,13 @@
 
 As published (MODEL.PRETRAINED, and for frozen training two files):
 
-- backbone: all of `base`'s.
-- head: `base`'s, if it is the same head and has been trained; a plain head (HRNet's `last_layer`) initialises the
-  auxiliary head of another one of equal width (OCR's in HRNet's own form). The last layers are copied class by class,
-  by name, if the classes of both are known; otherwise only if the number of classes is equal.
-- offset trunk and offset head: `trunk`'s, if it is given, else `base`'s, if it has them; else the trunk's transitions
-  and the first modules of its stages (of a ResNet, the first blocks of its last layers) are copies of the backbone's
-  where they have its shapes, and the offset head stays as initialised.
+- backbone: from `base`.
+- head: from `base`, if it has the same head and that is trained. A plain head (HRNet's `last_layer`) initialises the
+  auxiliary head of another head, if the widths agree (OCR in HRNet's own form). The last layers are copied class by
+  class, by name, if the classes of both are known; otherwise only if the number of classes is equal.
+- offset trunk and offset head: from `trunk`, if given; else from `base`, if it has them. Else the offset head stays as
+  initialised, and the trunk's transitions and first modules of each stage (ResNet: first blocks of the last layers) are
+  copied from the backbone where the shapes agree.
 """
 
 import re
@@ -30,13 +30,13 @@ from ovenet_jax.weights.published_names import title_of_config
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-Arrays = Mapping[str, Any]  # of numpy or jax
-Offers = dict[str, tuple[Any, str]]  # by name: an array and its origin
+Arrays = Mapping[str, Any]  # numpy or jax arrays by name
+Offers = dict[str, tuple[Any, str]]  # name -> an array and its origin
 
 INITIALISED = "initialised"
 OFFSET_PARTS = ("offset_trunk.", "offset_head.")
 HEAD_PARTS = ("head.", "boundary_head.", "direction_head.")
-# Keys that a training from imported weights should share with them: how the network is fed, resizes and activates.
+# Keys that a training should share with the imported weights it starts from: input, resizing, activations.
 FED = ("model.input.", "model.align_corners", "model.head.activation", "model.head.aux.activation")
 # Arrays whose last axis is the class, or direction.
 PER_CLASS = re.compile(r"^(head\.(classifier|aux)|direction_head)\.(output\.)?(kernel|bias)$")
@@ -95,12 +95,12 @@ def _restore(role: str, folder: str) -> Source:
 def take_over(
     fresh: Arrays, head: "ConfigDict", base: Source, trunk: Source | None = None, classes: Sequence[str] = ()
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The arrays of a `fresh` network, with those that `base` and `trunk` offer replaced; the origin of each as text.
+    """The arrays of a `fresh` network, replaced by those that `base` and `trunk` offer, and the origin of each as text.
 
     head: of the network's config.model. classes: its class names, if known.
 
-    Raises UserError: naming every array of the backbone, or of offered offset parts, that only one side has, and every
-    shape that differs by more than the number of classes.
+    Raises UserError: lists arrays of the backbone, or of offset parts if offered, that only one of the networks has, and
+    shapes that differ by more than the number of classes.
     """
     head_offers, why_not = _head(fresh, head, base)
     offers = _part(base, "backbone.") | head_offers
@@ -154,7 +154,7 @@ def _by_name(
     for name in found:
         array[..., ours.index(name)] = offered[..., theirs.index(name)]
     if len(found) < len(ours):
-        return array, f"{INITIALISED} but for {len(found)} of {len(ours)} classes, {origin}"
+        return array, f"{INITIALISED} except {len(found)} of {len(ours)} classes, {origin}"
     return array, f"{origin}, by the names of its classes"
 
 

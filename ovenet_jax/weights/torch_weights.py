@@ -18,13 +18,13 @@ from ovenet_jax.weights import pth_file
 from ovenet_jax.weights.published_names import PREFIX, recognise, why_ignored
 
 HALF_TYPES = (np.float16, ml_dtypes.bfloat16)
-ABN_EPS = 1e-5  # of in-place ABN: added to its scale, and to the variance as in BatchNorm
+ABN_EPS = 1e-5  # of in-place ABN: added to |weight|, and to the variance as in BatchNorm
 
 
 def in_place_abn(keys: Iterable[str]) -> set[str]:
     """The state-dict keys among these that are scales of in-place ABN.
 
-    BatchNorm has a step counter beside it, and in heads lies one level deeper, in a sequence with its activation.
+    BatchNorm differs: it has a step counter, or (in heads) is one level deeper, in a sequence with its activation.
     """
     keys = set(keys)
     if not recognise(keys).in_place_abn:
@@ -54,13 +54,13 @@ def fill(
 ) -> dict[str, np.ndarray]:
     """For each of our arrays in `expected`, the published one of that name, in its layout and type.
 
-    A module that is stored under two names fills one array; biases that the code base does without are 0.
+    A module stored under two names fills one set of arrays; biases that the code base lacks become 0.
 
     Raises UserError: lists unmatched keys, unfilled arrays, wrong shapes, keys of one array that differ, and values
     that are not finite floating-point numbers.
     """
     names = matched(expected, state_dict)
-    keys: dict[str, str] = {}  # the first of each name
+    keys: dict[str, str] = {}  # name -> its first key
     problems = [f"{key} has no target" for key in state_dict if key not in names and why_ignored(key) is None]
     for key, name in names.items():
         first = keys.setdefault(name, key)

@@ -238,7 +238,7 @@ def test_the_last_layers_are_taken_over_by_the_names_of_their_classes(tiny_model
     arrays, origins = take_over(fresh, model.head, source, classes=("van", "road"))
     for name in last:
         np.testing.assert_array_equal(arrays[name], np.broadcast_to((0, 20), fresh[name].shape))
-        assert origins[name] == "initialised but for 1 of 2 classes, loaded from runs/hrnet"
+        assert origins[name] == "initialised except 1 of 2 classes, loaded from runs/hrnet"
 
     same, _ = take_over(network(model, FRESH, num_classes=3), model.head, source, classes=source.classes)
     assert all(np.array_equal(same[name], base[name]) for name in last)
