@@ -99,8 +99,8 @@ def take_over(
 
     head: of the network's config.model. classes: its class names, if known.
 
-    Raises UserError: lists arrays of the backbone, or of offset parts if offered, that only one of the networks has, and
-    shapes that differ by more than the number of classes.
+    Raises UserError: lists arrays of the backbone, or of offset parts if offered, that only one of the networks has,
+    and shapes that differ by more than the number of classes.
     """
     head_offers, why_not = _head(fresh, head, base)
     offers = _part(base, "backbone.") | head_offers
