@@ -19,7 +19,7 @@ from ovenet_jax.evaluation.evaluator import Batch, Evaluator
 from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.network import restore_network
 from ovenet_jax.segfix.refine import SEMANTIC_SCALE
-from ovenet_jax.segfix.scores import COLUMNS, Scores, means, no_scores, scores_of, table
+from ovenet_jax.segfix.scores import COLUMNS, Scores, means, scores_of, summed, table
 from ovenet_jax.segfix.shift import Shift, refined_numbers, seeds_where_sure, shift_by
 from ovenet_jax.supervision.task import task_of
 
@@ -43,7 +43,7 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
     evaluation = evaluator.run(network.params, network.statistics, observers=[refinement])
     assert evaluation is not None  # nothing interrupts it
     if jax.process_index() == 0:
-        scores = scores_in(evaluation)
+        scores = Scores(*map(evaluation.sums.__getitem__, Scores._fields))
         print(table(scores, classes.names))
         content = {"what": what, "images": len(evaluation.images), "made": report.made_now()}
         for title, mean in means(scores).items():
@@ -89,16 +89,5 @@ class Refinement:
             return scores_of(sample["label"], before, refined_numbers(before, shift), self._num_classes)
 
         with ThreadPoolExecutor() as threads:
-            first, *others = threads.map(score, samples, *measured)
-        return results.Evaluation(sums=as_sums(sum(others, start=first)))
-
-
-def as_sums(scores: Scores) -> dict[str, np.ndarray]:
-    """The scores as `Evaluation.sums`."""
-    return {f"leaf {i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(scores))}
-
-
-def scores_in(evaluation: results.Evaluation) -> Scores:
-    """The inverse of `as_sums`."""
-    leaves, structure = jax.tree.flatten(no_scores(1))
-    return jax.tree.unflatten(structure, [evaluation.sums[f"leaf {i}"] for i in range(len(leaves))])
+            total = summed(threads.map(score, samples, *measured))
+        return results.Evaluation(sums=total._asdict())

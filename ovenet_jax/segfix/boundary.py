@@ -4,15 +4,11 @@ Per image and class: the outlines of the true and the predicted mask are one pix
 predicted outline within `width` pixels of the true one, recall the share of the true one within `width` of the
 predicted one, F = 2 * precision * recall / (precision + recall). Ignored pixels are in neither mask. A class's score is
 its mean over images, not over pooled pixels; the total score is the mean over classes. The published scores count 1
-where a class has no outline, neither true nor predicted, so they rise with the number of absent classes; `mean_present`
-leaves these out.
+where a class has no outline, neither true nor predicted, so they rise with the number of absent classes.
 
 Source: Perazzi et al., "A benchmark dataset and evaluation methodology for video object segmentation", CVPR 2016, as
 taken up for Cityscapes by Takikawa et al., "Gated-SCNN", ICCV 2019, and SegFix (1, 3 and 5 pixels).
 """
-
-from operator import add
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -22,48 +18,18 @@ from ovenet_jax.data.labels import IGNORE
 WIDTHS = (1, 3, 5)
 
 
-class BoundaryScores(NamedTuple):
-    """Boundary scores summed over images by `+`.
-
-    total: sum of F over the images in which a class has an outline, [W, K] for W widths. occurring: number of these
-    images, [K]. images: number of all images.
-    """
-
-    total: np.ndarray
-    occurring: np.ndarray
-    images: int
-
-    def __add__(self, other: "BoundaryScores") -> "BoundaryScores":  # type: ignore[override]  # tuples concatenate
-        return BoundaryScores(*map(add, self, other))
-
-    @property
-    def present(self) -> np.ndarray:
-        """F of each class over the images in which it has an outline, [W, K]; nan where there is none."""
-        return self.total / np.where(self.occurring, self.occurring, np.nan)
-
-    @property
-    def mean_present(self) -> np.ndarray:
-        """Mean of `present` over the classes that occur, [W]."""
-        return self.present[:, self.occurring > 0].mean(axis=-1)
-
-    @property
-    def mean_published(self) -> np.ndarray:
-        """Mean over all classes and images, [W]: 1 for every class in every image where it has no outline."""
-        return ((self.total + self.images - self.occurring) / self.images).mean(axis=-1)
-
-
-def boundary_scores(label: np.ndarray, predicted: np.ndarray, num_classes: int) -> BoundaryScores:
-    """Scores of one image: true and predicted train ids, uint8 [H, W], IGNORE where there is no truth."""
+def boundary_scores(label: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """F of each class in one image for each of WIDTHS, [W, K]; nan for a class without an outline. label, predicted:
+    true and predicted train ids, uint8 [H, W], IGNORE where there is no truth."""
     predicted = np.where(label == IGNORE, IGNORE, predicted)
-    total, occurring = np.zeros((len(WIDTHS), num_classes)), np.zeros(num_classes, np.int64)
+    scores = np.full((len(WIDTHS), num_classes), np.nan)
     occur = np.bincount(label.ravel(), minlength=256) + np.bincount(predicted.ravel(), minlength=256)
     for class_id in np.flatnonzero(occur[:num_classes]).tolist():
         box = _box(label, predicted, class_id)
         true, found = (_outline(part[box] == class_id) for part in (label, predicted))
         if true.any() or found.any():
-            total[:, class_id] = [_f_score(true, found, width) for width in WIDTHS]
-            occurring[class_id] = 1
-    return BoundaryScores(total, occurring, 1)
+            scores[:, class_id] = [_f_score(true, found, width) for width in WIDTHS]
+    return scores
 
 
 def _box(label: np.ndarray, predicted: np.ndarray, class_id: int) -> tuple[slice, slice]:

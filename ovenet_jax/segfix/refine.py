@@ -25,7 +25,7 @@ from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.segfix import command, instances
 from ovenet_jax.segfix.files import OFFSET_SUFFIXES, read_offsets
 from ovenet_jax.segfix.label_maps import files_by_name, meaning_of, partners, read_instance_ids
-from ovenet_jax.segfix.scores import Scores, no_scores, scores_of, table
+from ovenet_jax.segfix.scores import Scores, scores_of, summed, table
 from ovenet_jax.segfix.shift import SURE, Shift, refined_ids, refined_mask, seeds_where_sure, shift_by
 
 SEMANTIC_SCALE, INSTANCE_SCALE = 2.0, 1.0  # published
@@ -135,9 +135,8 @@ def _refine_label_maps(given: Namespace, faults: list[str]) -> None:
 
         return score
 
-    scores = sum(_refine_each(given, label_of, "label maps", refined, faults), no_scores(len(names)))
-    if scores.before.images:
-        print(table(scores, names))
+    if scored := list(_refine_each(given, label_of, "label maps", refined, faults)):
+        print(table(summed(scored), names))
 
 
 def _refine_instances(given: Namespace, faults: list[str]) -> None:

@@ -62,14 +62,14 @@ def offline(label_maps, offsets, out):
     folders = [f"--labels={label_maps / 'label_maps'}", f"--offsets={offsets}", f"--out={out}"]
     assert refine.main([*folders, "--dataset=cityscapes"]) == 0
     truths = label_maps.parents[2] / "source/gtFine/val"
-    total, changed = scores.no_scores(19), False
+    found, changed = [], False
     for file in sorted((label_maps / "label_maps").iterdir()):
         (truth,) = truths.glob(f"*/{file.stem.removesuffix('_leftImg8bit')}_gtFine_labelIds.png")
         (after,) = out.rglob(file.name)
         maps = [CITYSCAPES.train_ids()[cv2.imread(str(path), -1)] for path in (truth, file, after)]
-        total += scores.scores_of(*maps, num_classes=19)
+        found.append(scores.scores_of(*maps, num_classes=19))
         changed |= (maps[1] != maps[2]).any()
-    return scores.means(total), changed
+    return scores.means(scores.summed(found)), changed
 
 
 def reported(config, folder, segfix):
@@ -130,7 +130,7 @@ def test_a_refiner_that_was_trained_further_has_a_report_of_its_own(runs, tmp_pa
     config, _ = runs[0]
     label = np.eye(19, dtype=np.uint8)
     monkeypatch.setattr(refinement, "restore_network", lambda *_: Network(3, None, {}, {}))
-    sums = refinement.as_sums(scores.scores_of(label, label, label, 19))
+    sums = scores.scores_of(label, label, label, 19)._asdict()
     monkeypatch.setattr(refinement.Evaluator, "run", lambda *_, **__: Evaluation(sums=sums))
     names = ["step 5 of segfix", "step 7 of segfix"]
     for name in (*names, names[1]):
@@ -143,7 +143,7 @@ def test_a_refiner_that_was_trained_further_has_a_report_of_its_own(runs, tmp_pa
 def test_where_nothing_is_labelled_refinement_has_no_scores(runs, tmp_path, monkeypatch, capsys):
     label = np.zeros((8, 8), np.uint8)
     monkeypatch.setattr(refinement, "restore_network", lambda *_: Network(3, None, {}, {}))
-    sums = refinement.as_sums(scores.scores_of(np.full_like(label, 255), label, label, 19))
+    sums = scores.scores_of(np.full_like(label, 255), label, label, 19)._asdict()
     monkeypatch.setattr(refinement.Evaluator, "run", lambda *_, **__: Evaluation(sums=sums))
     monkeypatch.setattr(refinement, "Refinement", lambda _: SimpleNamespace(name="step 5 of segfix"))
     refinement.evaluate_refined(runs[0][0], tmp_path)

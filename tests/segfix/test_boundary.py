@@ -5,6 +5,7 @@ from scipy import ndimage
 
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.segfix.boundary import WIDTHS, boundary_scores
+from ovenet_jax.segfix.scores import means, scores_of, summed
 
 
 def square(shift: int = 0) -> np.ndarray:
@@ -16,11 +17,11 @@ def square(shift: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize(("shift", "wrong_widths"), [(0, ()), (1, ()), (2, (1,)), (4, (1, 3)), (6, (1, 3, 5))])
 def test_an_outline_is_right_to_within_the_width(shift, wrong_widths):
-    scores = boundary_scores(square(), square(shift), 2)
-    assert scores.present.shape == (len(WIDTHS), 2)
-    assert_allclose(scores.present[:, 0], scores.present[:, 1])  # two classes have one outline
-    for width, mean in zip(WIDTHS, scores.mean_present, strict=True):
-        assert (mean < 1) == (width in wrong_widths)
+    found = boundary_scores(square(), square(shift), 2)
+    assert found.shape == (len(WIDTHS), 2)
+    assert_allclose(found[:, 0], found[:, 1])  # two classes have one outline
+    for width, (score, _) in zip(WIDTHS, found, strict=True):
+        assert (score < 1) == (width in wrong_widths)
 
 
 def test_scores_by_hand():
@@ -28,7 +29,7 @@ def test_scores_by_hand():
     true, predicted = np.zeros((2, 20, 8), np.uint8)
     true[:5], predicted[:5], predicted[12:] = 1, 1, 1
     precision, recall = 0.5, 1
-    assert_allclose(boundary_scores(true, predicted, 2).mean_present, 2 * precision * recall / 1.5)
+    assert_allclose(boundary_scores(true, predicted, 2), 2 * precision * recall / 1.5)
 
 
 def test_ignored_pixels_are_in_neither_mask():
@@ -36,19 +37,18 @@ def test_ignored_pixels_are_in_neither_mask():
     predicted[:, :4] = 1
     true = square()
     true[:, :6] = IGNORE
-    scores = boundary_scores(true, predicted, 2)
-    assert_allclose(scores.mean_present, 1)
+    assert_allclose(boundary_scores(true, predicted, 2), 1)
 
 
 def test_images_add_up_and_absent_classes_count_1_as_published_only():
-    perfect, empty = boundary_scores(square(), square(), 3), boundary_scores(square(), square() * 0, 3)
-    both = perfect + empty
-    assert both.images == 2
-    np.testing.assert_array_equal(both.occurring, [2, 2, 0])
-    assert_allclose(both.present[:, :2], 0.5)
-    assert np.isnan(both.present[:, 2]).all()
-    assert_allclose(both.mean_present, 0.5)
-    assert_allclose(both.mean_published, (0.5 + 0.5 + 1) / 3)
+    empty = square() * 0
+    total = summed(scores_of(square(), before, square(), 3) for before in (square(), empty))
+    assert total.images == 2
+    np.testing.assert_array_equal(total.outlined, [[2, 2, 0]] * 2)
+    np.testing.assert_array_equal(total.boundary, [[[1, 1, 0]] * 3, [[2, 2, 0]] * 3])
+    occurring, published = (mean[1:] for mean in means(total).values())
+    assert_allclose(occurring, [[0.5, 1]] * 3)
+    assert_allclose(published, [[(0.5 + 0.5 + 1) / 3, 1]] * 3)
 
 
 def test_equals_the_formula_on_whole_images():
@@ -58,7 +58,7 @@ def test_equals_the_formula_on_whole_images():
         predicted = np.where(rng.random(true.shape) < 0.03, 2, np.roll(true, 2, axis=1)).astype(np.uint8)
         true[rng.random(true.shape) < 0.02] = IGNORE
         expected = [[whole_image_score(true, predicted, k, width) for k in range(5)] for width in WIDTHS]
-        assert_allclose(boundary_scores(true, predicted, 5).mean_published, np.mean(expected, axis=1))
+        assert_allclose(np.nan_to_num(boundary_scores(true, predicted, 5), nan=1), expected)
 
 
 def whole_image_score(true: np.ndarray, predicted: np.ndarray, class_id: int, width: int) -> float:
