@@ -71,20 +71,21 @@ def run(
     return errors.run(faults_told)
 
 
-def each(work: Callable, items: Sequence, workers: int, title: str) -> Iterator:
-    """work(item) of all items in their order, by `workers` threads, since the work releases the GIL."""
-    with ThreadPoolExecutor(workers) as threads:
-        yield from tqdm(threads.map(work, items), title, len(items), unit=" files", mininterval=1)
+def each(
+    work: Callable[[Any], Any], items: Sequence, workers: int, title: str, faults: list[str], end: str = ""
+) -> Iterator[Any]:
+    """work(item) of all items in their order, by `workers` threads, since the work releases the GIL. Where it raises
+    OSError or ValueError, that sentence with this `end` is added to `faults` instead."""
 
-
-def faults_of(work: Callable[[Any], None], items: Sequence, workers: int, title: str) -> list[str]:
-    """Does work(item) as `each` does; one sentence for each item with which it raises OSError or ValueError."""
-
-    def fault_of(item: Any) -> str:
+    def attempt(item: Any) -> tuple[Any, Exception | None]:
         try:
-            work(item)
+            return work(item), None
         except (OSError, ValueError) as error:
-            return str(error)
-        return ""
+            return None, error
 
-    return [fault for fault in each(fault_of, items, workers, title) if fault]
+    with ThreadPoolExecutor(workers) as threads:
+        for result, error in tqdm(threads.map(attempt, items), title, len(items), unit=" files", mininterval=1):
+            if error:
+                faults.append(f"{error}{end}")
+            else:
+                yield result

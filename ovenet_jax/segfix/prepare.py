@@ -43,8 +43,9 @@ def prepare(given: Namespace) -> list[str]:
         with files.writing(given.out, "--out"):
             write_ground_truth(folder / f"{name}{'.mat' if given.mat else '.png'}", truth)
 
+    faults: list[str] = []
     with files.new_folder(given.out, "--out") as folder:
-        faults = command.faults_of(write, list(maps.items()), given.workers, "ground truth")
+        list(command.each(write, list(maps.items()), given.workers, "ground truth", faults))
     print(f"Written: the ground truth of {len(maps) - len(faults)} of {len(maps)} label maps in {given.out}")
     return faults
 

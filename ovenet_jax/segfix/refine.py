@@ -13,10 +13,11 @@ classes of the map.
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ovenet_jax import errors, files, tables
@@ -63,33 +64,18 @@ def _refine_each(
     given: Namespace,
     file_of: Mapping[str, Path],
     what: str,
-    refined: Callable[[str, Path, Path], Callable[[], Any]],
+    write: Callable[[str, Path], str],
+    score: Callable[[str], Any],
     faults: list[str],
 ) -> Iterator[Any]:
-    """Yields the data of each file's scores, and adds to `faults`.
-
-    refined(name, file, folder): writes the refined file, and returns a function that finds the data of its scores.
-    """
-
-    def outcome(item: tuple[str, Path]) -> tuple[bool, str, Any]:
-        """Whether the file is written, what is wrong, and what is to be scored."""
-        try:
-            score = refined(*item, folder)
-        except (OSError, ValueError) as error:
-            return False, str(error), None
-        try:
-            return True, "", score() if given.truth else None
-        except (OSError, ValueError) as error:
-            return True, f"{error}; refined, but not scored", None
-
-    count = 0
+    """Calls write(name, folder), which returns the name, for each of `file_of`; with --truth it then yields score(name)
+    of what is written. Adds to `faults`."""
+    names = list(file_of)
     with files.new_folder(given.out, "--out") as folder:
-        for written, fault, scored in command.each(outcome, list(file_of.items()), given.workers, "refining"):
-            count += written
-            faults += [fault] if fault else []
-            if scored:
-                yield scored
-    print(f"Written: {count} of {len(file_of)} {what} in {given.out}")
+        written = list(command.each(partial(write, folder=folder), names, given.workers, "refining", faults))
+    print(f"Written: {len(written)} of {len(names)} {what} in {given.out}")
+    if given.truth:
+        yield from command.each(score, written, given.workers, "scoring", faults, "; refined, but not scored")
 
 
 def _shift(given: Namespace, file: Path, size: tuple[int, int]) -> Shift:
@@ -121,22 +107,23 @@ def _refine_label_maps(given: Namespace, faults: list[str]) -> None:
         true_of = partners(label_of, files_by_name(given.truth, (".png",), ends, only=end), "true label")
     numbers, in_label_ids = meaning.to_numbers(), meaning._replace(ids=encodings.LABEL_IDS)
 
-    def refined(name: str, file: Path, folder: Path) -> Callable[[], Scores]:
-        before = meaning.read_ids(file)
-        after = refined_ids(before, numbers, _shift(given, offset_of(name), before.shape))
+    def write(name: str, folder: Path) -> str:
+        file = label_of[name]
+        ids = meaning.read_ids(file)
+        refined = refined_ids(ids, numbers, _shift(given, offset_of(name), ids.shape))
         with files.writing(given.out, "--out"):
-            image_files.write_picture(folder / file.relative_to(given.labels), after)
+            image_files.write_picture(folder / file.relative_to(given.labels), refined)
+        return name
 
-        def score() -> Scores:
-            true_file = true_of(name)
-            true = in_label_ids.read(true_file)
-            _check_size(true_file, true.shape, before.shape)
-            return scores_of(true, cv2.LUT(before, numbers), cv2.LUT(after, numbers), len(names))
+    def score(name: str) -> Scores:
+        file, true_file = label_of[name], true_of(name)
+        true, before = in_label_ids.read(true_file), meaning.read(file)
+        _check_size(true_file, true.shape, before.shape)
+        return scores_of(true, before, meaning.read(given.out / file.relative_to(given.labels)), len(names))
 
-        return score
-
-    if scored := list(_refine_each(given, label_of, "label maps", refined, faults)):
-        print(table(summed(scored), names))
+    scores = _refine_each(given, label_of, "label maps", write, score, faults)
+    if first := next(scores, None):
+        print(table(summed(chain([first], scores)), names))
 
 
 def _refine_instances(given: Namespace, faults: list[str]) -> None:
@@ -151,30 +138,28 @@ def _refine_instances(given: Namespace, faults: list[str]) -> None:
         true_of = partners(list_of, truth, "true instance map")
         instances.official_evaluation()  # fails early where it is not installed
 
-    def refined(name: str, file: Path, folder: Path) -> Callable[[], tuple[Path, Path]]:
-        label_ids = instances.read_list(file)
-        masks = {path: instances.read_mask(file.parent / path) for path in label_ids}
-        size = next((mask.shape for mask in masks.values()), None)
-        if size:
+    def write(name: str, folder: Path) -> str:
+        file = list_of[name]
+        masks = {path: instances.read_mask(file.parent / path) for path in instances.read_list(file)}
+        if size := next((mask.shape for mask in masks.values()), None):
             for path, mask in masks.items():
                 _check_size(file.parent / path, mask.shape, size)
             shift = _shift(given, offset_of(name), size)
             masks = {path: refined_mask(mask, shift) for path, mask in masks.items()}
         with files.writing(given.out, "--out"):
             instances.write_instances(file, masks, folder / file.parent.relative_to(given.labels))
+        return name
 
-        def score() -> tuple[Path, Path]:
-            true_file = true_of(name)
-            true = read_instance_ids(true_file)
-            _check_size(true_file, true.shape, size or true.shape)
-            ids = np.unique(true)
-            instances.check_ids(true_file, np.where(ids < 1000, ids, ids // 1000).tolist())
-            instances.check_ids(file, label_ids.values())
-            return file, true_file
+    def score(name: str) -> tuple[Path, Path]:
+        file, true_file = list_of[name], true_of(name)
+        label_ids, true = instances.read_list(file), read_instance_ids(true_file)
+        for path in list(label_ids)[:1]:  # all have one size
+            _check_size(true_file, true.shape, instances.read_mask(file.parent / path).shape)
+        instances.check_ids(true_file, [i if i < 1000 else i // 1000 for i in np.unique(true).tolist()])
+        instances.check_ids(file, label_ids.values())
+        return file, true_file
 
-        return score
-
-    scored = dict(_refine_each(given, list_of, "lists", refined, faults))
+    scored = dict(_refine_each(given, list_of, "lists", write, score, faults))
     for title, root in (("before", given.labels), ("after", given.out)) if scored else ():
         lists = [root / file.relative_to(given.labels) for file in scored]
         precision, at_half = instances.average_precision(lists, list(scored.values()), root)

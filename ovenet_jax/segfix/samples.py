@@ -32,7 +32,9 @@ def prepare_samples(samples: Sequence[prepare.Sample], classes: Labels, regions:
                 write_ground_truth(folder / f"{sample.name}.png", truth)
 
         with files.new_folder(out, "--config.data.prepared") as folder:
-            if faults := command.faults_of(write, samples, command.CORES, f"boundaries of {regions}"):
+            faults: list[str] = []
+            list(command.each(write, samples, command.CORES, f"boundaries of {regions}", faults))
+            if faults:
                 fault = f"{len(faults)} of {len(samples)} labels have no boundaries of {regions}"
                 helps = "mend these files, or choose another --config.data.regions"
                 raise errors.UserError(f"{fault}; {helps}:{errors.listed(faults)}")
