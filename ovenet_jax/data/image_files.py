@@ -271,13 +271,13 @@ def decode_image(data: bytes) -> np.ndarray:
     return _decode(data, cv2.IMREAD_COLOR_RGB)
 
 
-def decode_label(data: bytes) -> np.ndarray:
-    """PNG bytes, as `read_label` returns them, -> uint8 label ids [H, W]. Raises ValueError: they do not decode, or
-    hold other than one 8-bit channel."""
+def decode_label(data: bytes, bits: int = 8) -> np.ndarray:
+    """PNG bytes, as `read_label` returns them, -> uint8 label ids [H, W]; with 16 `bits` uint16. Raises ValueError:
+    they do not decode, or hold other than one channel of so many bits."""
     label = _decode(data, cv2.IMREAD_UNCHANGED)
-    if label.ndim != 2 or label.dtype != np.uint8:
+    if label.ndim != 2 or label.dtype != f"uint{bits}":
         channels = 1 if label.ndim == 2 else label.shape[2]
-        raise ValueError(f"expected a label with one 8-bit channel, got {channels} of {label.dtype}")
+        raise ValueError(f"expected a label with one {bits}-bit channel, got {channels} of {label.dtype}")
     return label
 
 

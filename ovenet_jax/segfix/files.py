@@ -81,20 +81,14 @@ def read_offsets(path: Path, size: tuple[int, int]) -> Offsets:
 
 def _png_offsets(data: bytes, size: tuple[int, int]) -> Offsets:
     header = image_files.read_header(data)
-    count = 2 if header.depth == 8 else 3
+    bits, count = (8, 2) if header.depth == 8 else (16, 3)
     if header.size != (size[0], count * size[1]):
         (height, width), (found_height, found_width) = size, header.size
         wanted = f"{count} maps of {width}x{height}, side by side"
         raise ValueError(f"{found_width}x{found_height} pixels; expected {wanted}")
-    if header.depth == 8:
-        rows_columns = np.split(image_files.decode_label(data), 2, axis=1)
-        return Offsets(np.moveaxis(np.stack(rows_columns).astype(np.int16) - 2**7, 0, -1))
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if picture is None or picture.dtype != np.uint16 or picture.ndim != 2:
-        raise ValueError("expected a greyscale PNG of offsets, of 8 or 16 bits")
-    *rows_columns, confidence = np.split(picture, 3, axis=1)
-    offset = np.moveaxis(np.stack(rows_columns).astype(np.int32) - 2**15, 0, -1)
-    return Offsets(offset, confidence.astype(np.float32) / 255)
+    rows, columns, *confidence = np.split(image_files.decode_label(data, bits), count, axis=1)
+    offset = np.moveaxis(np.stack([rows, columns]).astype(np.int32) - 2 ** (bits - 1), 0, -1)
+    return Offsets(offset, *(x.astype(np.float32) / 255 for x in confidence))
 
 
 def _mat_offset(data: bytes, size: tuple[int, int]) -> np.ndarray:

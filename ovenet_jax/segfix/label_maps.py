@@ -75,13 +75,10 @@ def read_instance_ids(path: Path) -> np.ndarray:
 
 
 def read_instances(data: bytes) -> image_files.Read:
-    """An instance map, uint8 or uint16 [H, W]. Raises ValueError: it has other than one channel of 8 or 16 bits, or
-    does not decode."""
-    image_files.read_header(data)
-    ids = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if ids is None or ids.ndim != 2:
-        raise ValueError("does not decode as an instance map of one channel")
-    return image_files.Read(ids, data)
+    """An instance map, uint8 or uint16 [H, W]. Raises ValueError: it does not decode, or has several channels."""
+    if image_files.read_header(data).depth == 16:
+        return image_files.Read(image_files.decode_label(data, bits=16), data)
+    return image_files.read_label(data)
 
 
 def files_by_name(folder: Path, suffixes: Sequence[str], ends: Sequence[str] = (), only: str = "") -> dict[str, Path]:

@@ -2,11 +2,13 @@ import cv2
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from PIL import Image
 from scipy import io
 
 from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.segfix import ground_truth, prepare
 from ovenet_jax.segfix.files import read_ground_truth
+from ovenet_jax.segfix.label_maps import read_instance_ids
 from tests.trees import CLASSES, write_cityscapes
 
 
@@ -55,6 +57,12 @@ def test_instances_with_another_metric_and_filter(tmp_path):
     assert run(tmp_path, "--instances", "--metric=taxicab", "--filter_size=7") == 0
     expected = ground_truth.of_instances(ids, sum(CITYSCAPES.ids, ()), "taxicab", 7)
     assert_array_equal(read_ground_truth(tmp_path / "out/a.png"), expected)
+
+
+def test_an_instance_map_of_one_bit_holds_the_ids_0_and_1(tmp_path):
+    ids = two_classes(0, 1)
+    Image.fromarray(ids > 0).save(tmp_path / "a.png")
+    assert_array_equal(read_instance_ids(tmp_path / "a.png"), ids)
 
 
 def test_what_is_wrong_is_named_and_the_rest_is_written(tmp_path, capsys):
