@@ -43,7 +43,7 @@ def evaluate_refined(config: ConfigDict, folder: Path) -> None:
     evaluation = evaluator.run(network.params, network.statistics, observers=[refinement])
     assert evaluation is not None  # nothing interrupts it
     if jax.process_index() == 0:
-        scores = Scores(*map(evaluation.sums.__getitem__, Scores._fields))
+        scores = Scores._make(evaluation.sums[name] for name in Scores._fields)
         print(table(scores, classes.names))
         content = {"what": what, "images": len(evaluation.images), "made": report.made_now()}
         for title, mean in means(scores).items():

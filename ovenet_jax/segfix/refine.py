@@ -64,7 +64,7 @@ def _refine_each(
     given: Namespace,
     file_of: Mapping[str, Path],
     what: str,
-    write: Callable[[str, Path], str],
+    write: Callable[..., str],
     score: Callable[[str], Any],
     faults: list[str],
 ) -> Iterator[Any]:
