@@ -23,7 +23,7 @@ from scipy import ndimage
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.devices import environment
-from ovenet_jax.evaluation.inference import Inference, Segmentation, on_canvas
+from ovenet_jax.evaluation.inference import Inference, Segmentation, on_canvases
 from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.network import restore_network
 from ovenet_jax.segfix.files import Offsets
@@ -86,10 +86,7 @@ def _on_host(batch: list[dict], segmentation: Segmentation, task: Task) -> tuple
         *trunk, class_maps = jax.device_get((segmentation.offset, segmentation.confidence, maps["fused"]))
         own = (x[tuple(map(slice, sample["label"].shape))] for x, sample in zip(class_maps, batch, strict=False))
         seeds = list(map(task.offsets, own, *trunk))
-        rows, *canvas = maps["fused"].shape
-        labels = np.full((rows, *canvas), IGNORE, np.uint8)
-        for row, sample in enumerate(batch):
-            labels[row] = on_canvas(sample["label"], canvas, IGNORE)
+        labels = on_canvases([sample["label"] for sample in batch], maps["fused"].shape, IGNORE)
         mendable = some_confidence_is_right(scores["initial"], scores["seed"], labels)
         maps["perfect_confidence"] = jnp.where(mendable, labels, maps["fused"])
     maps = jax.device_get(maps)

@@ -50,24 +50,22 @@ def compare(config: ConfigDict, source: str | None, folder: Path) -> None:
     if jax.process_index() > 0:
         return
     classes = results[0].evaluator.task.classes
-    groups: dict[str, list[int]] = {}
-    for i, own in enumerate(configs):
-        values = described.leaves(own.to_dict())
+    repetitions: dict[str, list[final.Evaluated]] = {}
+    for result in results:
+        values = described.leaves(result.evaluator.config.to_dict())
         kept = {key: value for key, value in values.items() if not key.startswith(ONLY_SEED)}
-        groups.setdefault(json.dumps(kept, sort_keys=True), []).append(i)
-    members = {}
+        repetitions.setdefault(json.dumps(kept, sort_keys=True), []).append(result)
     alike = len({run.name for run in folders}) < len(folders)  # equal folder names: titles are whole paths
-    for first, *more in groups.values():
-        title = str(folders[first]) if alike else folders[first].name
-        members[f"{title}{f' (+{len(more)})' if more else ''}"] = [first, *more]
-    evaluations = {title: [results[i].evaluation for i in group] for title, group in members.items()}
+    groups = {}
+    for first, *more in repetitions.values():
+        title = str(first.folder) if alike else first.folder.name
+        groups[f"{title}{f' (+{len(more)})' if more else ''}"] = [first, *more]
+    evaluations = {title: [one.evaluation for one in group] for title, group in groups.items()}
     numbers = comparison.numbers(evaluations, classes)
     indices = comparison.most_different(evaluations, config.eval.panels + config.eval.worst)
-    views = {}
-    for title, (first, *_) in list(members.items())[:SHOWN_GROUPS]:
-        found = final.inspected_of(results[first], indices)
-        views[title] = [found[index] for index in indices]
-    logs = {title: [folders[i] / "metrics.jsonl" for i in group] for title, group in members.items()}
+    shown = {title: final.inspected_of(group[0], indices) for title, group in list(groups.items())[:SHOWN_GROUPS]}
+    views = {title: [found[index] for index in indices] for title, found in shown.items()}
+    logs = {title: [one.folder / "metrics.jsonl" for one in group] for title, group in groups.items()}
     target = folder / "comparison"
     with files.writing(target, "--workdir"):
         files.write_json(target / "comparison.json", {"split": config.data.eval_split, **numbers})

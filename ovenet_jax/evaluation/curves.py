@@ -29,9 +29,7 @@ class Curves:
         samples, segmentation, class_maps, label, network_label, _ = batch
         curves: dict[str, jax.Array] = {}
         if self._task.of_regions:
-            bins = np.zeros(label.shape, np.uint8)
-            for row, sample in enumerate(samples):
-                bins[row] = inference.on_canvas(distance_bins(sample["label"]), label.shape[1:], 0)
+            bins = inference.on_canvases([distance_bins(sample["label"]) for sample in samples], label.shape, 0)
             curves |= {f"distance {name}": _by_distance(x, label, bins) for name, x in class_maps.items()}
         options = {"task": self._task, "align_corners": self._align_corners}
         return curves | _by_probability(segmentation, network_label, **options)

@@ -18,7 +18,7 @@ from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import IGNORE, Labels
 from ovenet_jax.devices import memory, parallel
 from ovenet_jax.evaluation.grid import Grid
-from ovenet_jax.evaluation.inference import STRIDE, Inference, Segmentation, on_canvas
+from ovenet_jax.evaluation.inference import Inference, Segmentation, on_canvases
 from ovenet_jax.evaluation.results import Evaluation, ImageScore, merged
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.models.predictions import in_order
@@ -51,7 +51,7 @@ class Observer(Protocol):
         """Starts the computation on the devices."""
 
     def found(self, samples: list[dict], measured: Any, /) -> Evaluation:
-        """Turns `measured`, now fetched, into an evaluation of these samples; sample["miou"] is already set."""
+        """Turns `measured`, now fetched, into an evaluation of these samples."""
 
 
 class Evaluator:
@@ -115,24 +115,15 @@ class Evaluator:
             yield self._batch(of_batch, segmentation)
 
     def _batch(self, samples: list[dict], segmentation: Segmentation) -> Batch:
-        rows, *canvas, _ = segmentation.prediction.shape
-
-        def put(labels: list[np.ndarray]) -> jax.Array:
-            blank = [(0, rows - len(labels)), (0, 0), (0, 0)]
-            filled = np.pad(np.stack(labels), blank, constant_values=IGNORE)
-            return jax.device_put(filled, segmentation.prediction.sharding)
+        def put(labels: list[np.ndarray], scores: jax.Array) -> jax.Array:
+            return jax.device_put(on_canvases(labels, scores.shape[:3], IGNORE), segmentation.prediction.sharding)
 
         class_maps = _class_maps(segmentation.scores, task=self.task)
         labels = [sample["label"] for sample in samples]
-        label = put([on_canvas(label, canvas, IGNORE) for label in labels])
-        network = segmentation.maps[segmentation.answer].shape[1:3]
-        align_corners = self.config.model.align_corners
-        grids = [Grid.of(segmentation, label.shape, align_corners) for label in labels]
-        if segmentation.logits is None:
-            small = [grid.read(label, network) for grid, label in zip(grids, labels, strict=True)]
-        else:
-            small = [on_canvas(label[::STRIDE, ::STRIDE], network, IGNORE) for label in labels]
-        return Batch(samples, segmentation, class_maps, label, put(small), grids)
+        grids = [Grid.of(segmentation, label.shape, self.config.model.align_corners) for label in labels]
+        small = [grid.read(label) for grid, label in zip(grids, labels, strict=True)]
+        maps = segmentation.maps[segmentation.answer]
+        return Batch(samples, segmentation, class_maps, put(labels, segmentation.prediction), put(small, maps), grids)
 
 
 class Scores:
@@ -155,8 +146,7 @@ class Scores:
         def of_image(row: int, sample: dict) -> Evaluation:
             matrices = {name: counts[row].astype(np.int64) for name, counts in in_order(measured[0]).items()}
             *_, answer = matrices.values()
-            sample["miou"] = class_scores(answer)["miou_present"]
-            score = ImageScore(int(sample["index"]), sample["name"], sample["miou"])
+            score = ImageScore(int(sample["index"]), sample["name"], class_scores(answer)["miou_present"])
             return Evaluation({sample["group"]: matrices}, [score])
 
         sums = {f"loss {name}": np.float64(x).sum(0) for name, x in measured[1].items()}

@@ -1,6 +1,6 @@
 """Evaluates a checkpoint and writes its report, after training or with --mode=evaluate."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from threading import Event
 from typing import NamedTuple
@@ -11,15 +11,16 @@ from ovenet_jax import files, tables
 from ovenet_jax.devices import parallel
 from ovenet_jax.evaluation import report, results, run_page
 from ovenet_jax.evaluation.curves import Curves
-from ovenet_jax.evaluation.evaluator import Evaluator, Observer
-from ovenet_jax.evaluation.inspection import Inspected, Shown, inspect, picture
+from ovenet_jax.evaluation.evaluator import Evaluator
+from ovenet_jax.evaluation.inspection import Inspected, inspect, picture
 from ovenet_jax.evaluation.suspects import Suspects
 from ovenet_jax.run.network import Network
 
 
 class Evaluated(NamedTuple):
-    """A checkpoint and its evaluation. what: split, data, step and settings; target: the report's folder."""
+    """A checkpoint of `folder`, evaluated. what: split, data, step and settings; target: the folder of the report."""
 
+    folder: Path
     evaluator: Evaluator
     network: Network
     what: dict
@@ -31,17 +32,14 @@ def evaluate_checkpoint(
     evaluator: Evaluator, network: Network, folder: Path, interrupted: Event | None = None, anew: bool = True
 ) -> bool:
     """Evaluates a checkpoint as `evaluated` does and writes the report. Returns False if interrupted."""
-    shown = Shown(evaluator)
-    result = evaluated(evaluator, network, folder, interrupted, anew, (shown,))
-    if result is None:
+    if (result := evaluated(evaluator, network, folder, interrupted, anew)) is None:
         return False
     if jax.process_index() == 0:
-        _, _, what, target, evaluation = result
+        *_, what, target, evaluation = result
         config, classes = evaluator.config, evaluator.task.classes
         worst = evaluation.worst(config.eval.worst)
         groups = {"panels": evaluator.shown, "worst": [image.number for image in worst]}
-        missing = set(sum(groups.values(), [])) - shown.kept.keys()
-        inspected = shown.kept | inspected_of(result, missing)
+        inspected = inspected_of(result, sum(groups.values(), []))
         pictures = {i: picture(one, classes) for i, one in inspected.items()}
         panels = {kind: {inspected[i].name: pictures[i] for i in group} for kind, group in groups.items()}
         with files.writing(target, "--workdir"):
@@ -59,17 +57,9 @@ def inspected_of(result: Evaluated, indices: Iterable[int]) -> dict[int, Inspect
 
 
 def evaluated(
-    evaluator: Evaluator,
-    network: Network,
-    folder: Path,
-    interrupted: Event | None = None,
-    anew: bool = True,
-    observers: Sequence[Observer] = (),
+    evaluator: Evaluator, network: Network, folder: Path, interrupted: Event | None = None, anew: bool = True
 ) -> Evaluated | None:
-    """Evaluates a checkpoint of `folder`; None if interrupted.
-
-    anew: False reuses an existing report with the same `what`; observers are then not called.
-    """
+    """Evaluates a checkpoint of `folder`; None if interrupted. anew: False reuses a report with the same `what`."""
     config = evaluator.config
     split, protocol = config.data.eval_split, evaluator.inference.protocol
     what = {"split": split, "step": network.step, "eval": config.eval.to_dict(), "data": evaluator.source.identity}
@@ -79,9 +69,9 @@ def evaluated(
     if not all(parallel.gather(evaluation is not None)):
         images = tables.number_of(len(evaluator.source), "image")
         parallel.say(f"Evaluating step {network.step} of {folder} on {split}: {images}, {protocol}.")
-        observers = Curves(evaluator), Suspects(evaluator), *observers
+        observers = Curves(evaluator), Suspects(evaluator)
         evaluation = evaluator.run(network.params, network.statistics, interrupted, observers)
     if evaluation is None:
         return None
     evaluation = evaluation._replace(made=evaluation.made or report.made_now())  # one date for all files
-    return Evaluated(evaluator, network, what, target, evaluation)
+    return Evaluated(folder, evaluator, network, what, target, evaluation)

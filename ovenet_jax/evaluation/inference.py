@@ -154,7 +154,7 @@ class Inference:
         """At most `rows` images uint8 [h, w, 3] of one batch of `in_batches`; blank images are added."""
         images = [*images, *[np.zeros_like(images[0])] * (self.rows - len(images))]
         canvas = canvas_size(images[0].shape[:2], self.protocol)
-        pixels = self._put(np.stack([on_canvas(image, canvas, 0) for image in images]))
+        pixels = self._put(on_canvases(images, (self.rows, *canvas, 3), 0))
         self.shapes.add(canvas)
         if len(self.shapes) > MOST_SHAPES:  # compiled programs take memory
             self.shapes = {canvas}
@@ -296,7 +296,9 @@ def stacked(taps: list[tuple[Taps, Taps]]) -> tuple[Taps, Taps]:
     return jax.tree.map(lambda *arrays: np.stack(arrays), *taps)
 
 
-def on_canvas(array: np.ndarray, canvas: Sequence[int], value: int) -> np.ndarray:
-    """`array` [h, w, ...] at the top left of a canvas (H, W) of `value`."""
-    missing = [(0, full - side) for full, side in zip(canvas, array.shape, strict=False)]
-    return np.pad(array, [*missing, *[(0, 0)] * (array.ndim - 2)], constant_values=value)
+def on_canvases(arrays: Sequence[np.ndarray], shape: Sequence[int], value: int) -> np.ndarray:
+    """At most B arrays [h, w, ...], each at the top left of a canvas of `value`: uint8 of `shape` [B, H, W, ...]."""
+    filled = np.full(shape, value, np.uint8)
+    for canvas, array in zip(filled, arrays, strict=False):
+        canvas[: array.shape[0], : array.shape[1]] = array
+    return filled

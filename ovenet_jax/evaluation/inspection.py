@@ -1,18 +1,16 @@
 """The network's output for single images of a split: for panels and the seed inspector of a report."""
 
-from collections import deque
-from collections.abc import Container, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from ovenet_jax.data.labels import Labels
-from ovenet_jax.evaluation import inference, results
-from ovenet_jax.evaluation.evaluator import Batch, Evaluator
+from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.evaluation.grid import Grid
+from ovenet_jax.evaluation.inference import Segmentation
 from ovenet_jax.evaluation.panel import panel
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.models.predictions import TITLES, Ranking, in_order, ranking
@@ -42,78 +40,35 @@ class Inspected(NamedTuple):
     score: float | None = None
 
 
-class Shown:
-    """An `Observer` that keeps this process's images that the report shows: those with panels and the worst ones.
-
-    kept: by image number.
-    """
-
-    def __init__(self, evaluator: Evaluator):
-        self._evaluator = evaluator
-        self._explained = deque[tuple[Batch, Any]]()
-        self._worst: list[tuple[float, int]] = []
-        self.kept: dict[int, Inspected] = {}
-
-    def measure(self, batch: Batch) -> None:
-        self._explained.append(_explained(self._evaluator, batch))
-
-    def found(self, samples: list[dict], _: None) -> results.Evaluation:
-        scored = [(sample["miou"], int(sample["index"])) for sample in samples if sample["miou"] is not None]
-        self._worst = sorted([*self._worst, *scored])[: self._evaluator.config.eval.worst]
-        wanted = {*self._evaluator.shown, *(number for _, number in self._worst)}
-        self.kept |= _inspected(self._evaluator, *self._explained.popleft(), wanted)
-        self.kept = {number: one for number, one in self.kept.items() if number in wanted}
-        return results.Evaluation()
-
-
 def inspect(
     evaluator: Evaluator, params: Arrays, statistics: Arrays, scores: Mapping[int, float | None]
 ) -> dict[int, Inspected]:
     """Runs the network on the images of the split with `scores`, on this process only."""
     found: dict[int, Inspected] = {}
     with evaluator.samples(sorted(scores)) as read:
-        scored = (sample | {"miou": scores[sample["index"]]} for sample in read)
-        for batch in evaluator.batches(scored, params, statistics):
-            found |= _inspected(evaluator, *_explained(evaluator, batch), scores)
-    return found
-
-
-def _explained(evaluator: Evaluator, batch: Batch) -> tuple[Batch, Any]:
-    """A batch without its scores, which take memory, and on the devices its class maps and what `_read_off` gives."""
-    explained = batch.class_maps, *_read_off(batch.segmentation, task=evaluator.task)
-    return batch._replace(segmentation=replace(batch.segmentation, scores={})), explained
-
-
-def _inspected(evaluator: Evaluator, batch: Batch, explained: Any, wanted: Container[int]) -> dict[int, Inspected]:
-    """The images of a batch whose numbers are `wanted`."""
-    found = {}
-    rows = [row for row, sample in enumerate(batch.samples) if sample["index"] in wanted]
-    fetched = jax.device_get(explained) if rows else None
-    for row in rows:
-        sample = batch.samples[row]
-        class_maps, rankings, confidence, offset = jax.tree.map(lambda x, row=row: x[row].copy(), fetched)
-        height, width = sample["label"].shape
-        own = np.s_[:, :]
-        if batch.segmentation.logits is not None:
-            own = np.s_[: -(-height // inference.STRIDE), : -(-width // inference.STRIDE)]
-        found[int(sample["index"])] = Inspected(
-            sample["name"],
-            sample["image"],
-            sample["label"],
-            {name: Ranking(*(x[own] for x in ranking)) for name, ranking in in_order(rankings).items()},
-            batch.grids[row],
-            None if offset is None else seeds(offset, evaluator.config.model.offset.grid_align_corners),
-            None if confidence is None else confidence[own],
-            {name: x[:height, :width] for name, x in in_order(class_maps).items()},
-            offset,
-            sample["miou"],
-        )
+        for batch in evaluator.batches(read, params, statistics):
+            outputs = jax.device_get((batch.class_maps, *_read_off(batch.segmentation, task=evaluator.task)))
+            for row, (sample, grid) in enumerate(zip(batch.samples, batch.grids, strict=True)):
+                class_maps, rankings, confidence, offset = jax.tree.map(lambda x, row=row: x[row], outputs)
+                whole, own = (tuple(map(slice, size)) for size in (sample["label"].shape, grid.size))
+                found[int(sample["index"])] = Inspected(
+                    sample["name"],
+                    sample["image"],
+                    sample["label"],
+                    {name: Ranking(*(x[own] for x in ranking)) for name, ranking in in_order(rankings).items()},
+                    grid,
+                    None if offset is None else seeds(offset, evaluator.config.model.offset.grid_align_corners),
+                    None if confidence is None else confidence[own],
+                    {name: x[whole] for name, x in in_order(class_maps).items()},
+                    offset,
+                    scores[sample["index"]],
+                )
     return found
 
 
 @partial(jax.jit, static_argnames="task")
 def _read_off(
-    segmentation: inference.Segmentation, *, task: Task
+    segmentation: Segmentation, *, task: Task
 ) -> tuple[dict[str, Ranking], jax.Array | None, jax.Array | None]:
     """At the network's pixels: the most probable classes, OVeNet's confidence or SegFix's boundary, and offsets."""
     rankings = {

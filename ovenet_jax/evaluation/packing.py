@@ -50,7 +50,7 @@ def packed(views: Sequence[Inspected], most_bytes: int) -> Packed:
             if len(maps) <= share:
                 break
         data[f"maps-{number}"] = maps
-        rows, columns = next(iter(view.rankings.values())).classes.shape[:2]
+        rows, columns = view.grid.size
         described.append(
             {
                 "map_size": [-(-columns // every), -(-rows // every)],

@@ -36,7 +36,7 @@ class Suspects:
 
     def found(self, samples: list[dict], measured: tuple) -> results.Evaluation:
         suspects = []
-        for sample, ((x, y), (dx, dy)), label, belief, seen in zip(samples, *map(list, measured), strict=False):
+        for sample, ((x, y), (dx, dy), _), label, belief, seen in zip(samples, *map(list, measured), strict=False):
             score = softmin(belief[label != IGNORE])
             if score is not None:
                 least = [

@@ -27,11 +27,8 @@ def test_seeds_in_the_networks_pixels():
 @pytest.mark.parametrize(("align_corners", "origin", "spacing"), [(True, (0, 0), (4, 5)), (False, (1, 1.5), (3, 4))])
 def test_where_the_networks_pixels_lie(align_corners, origin, spacing):
     """Four by three pixels over 16 x 9: corners on corners, or each in the middle of its share."""
-    size = (16, 13) if align_corners else (16, 9)
-    assert Grid.over(size, (4, 4) if align_corners else (4, 3), align_corners) == (
-        (origin[0], origin[1]),
-        (spacing[0], spacing[1]),
-    )
+    size, network = ((16, 13), (4, 4)) if align_corners else ((16, 9), (4, 3))
+    assert Grid.over(size, network, align_corners) == (origin, spacing, network)
 
 
 def test_names_stay_text():
