@@ -9,13 +9,14 @@ is missing in the memory.
     make gpu-program GPU_PROGRAM="--config=configs/cityscapes.py:ovenet --config.precision=bfloat16"
 
 makes the environment that this needs, and runs it. --save keeps the program, --program reads one that was kept, and
---beside another next to it. --gpus=8: of one host; the config's batch is that of all of them. --test=1024,2048: the
-network in the test of images of that size, in config.eval.precision, instead of the training step.
+--beside another next to it. --gpus=8: of one host; the config's batch is that of all of them. --test=1024,2048: instead
+of the step, the test of images of that size by config.eval, in all its passes.
 """
 
+import json
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,8 +25,10 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import app, flags
 from jax.experimental import topologies
+from jax.experimental.layout import Format
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
@@ -35,8 +38,7 @@ from benchmarks.hlo import Kernel
 from benchmarks.table import json_file
 from ovenet_jax import files, plan
 from ovenet_jax.devices import parallel
-from ovenet_jax.evaluation.inference import Inference
-from ovenet_jax.evaluation.protocol import Protocol, passes
+from ovenet_jax.evaluation import inference, protocol
 from ovenet_jax.models import layers, parameters
 from ovenet_jax.models.layers import BatchNorm
 from ovenet_jax.models.normalisation import Normalisation
@@ -56,7 +58,16 @@ ATTAINED = {"bandwidth": 4.3 / 4.8, "matrix": 790 / 989, "float32": 50 / 67}  # 
 UNTUNED = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 MESSAGE = 15e-6  # seconds a small message between the GPUs of a host takes, with all that it waits for; assumed
 LAUNCH = 2e-6  # seconds per kernel, assumed
+# Where a kernel is, by the scopes of its path; the first two are functions of a test.
+SCOPES = ("read", "_add", "loss", "optimizer", "measures", "sample", "resize_bilinear")
 LARGE = 1e6  # bytes that a kernel moves; smaller ones take hardly longer than their launch
+
+
+class Compiled(NamedTuple):
+    """A program, and how often it runs."""
+
+    times: int
+    text: str
 
 
 class Row(NamedTuple):
@@ -70,25 +81,33 @@ class Row(NamedTuple):
 
 def main(_: list[str]) -> None:
     config, gpu = CONFIG.value, GPUS[GPU_NAME.value]
-    size = [int(side) for side in TEST.value or config.augment.crop]
+    size = tuple(int(side) for side in TEST.value or config.augment.crop)
     images = config.eval.images_per_device if TEST.value else config.batch_size / COUNT.value
     content: dict[str, Any] = {"jax": jax.__version__, "gpu": gpu._asdict(), "gpus": COUNT.value}
     content |= {"images": images, "size": size, "config": config.to_dict()}
     if PROGRAM.value:
-        program = Path(PROGRAM.value).read_text()
+        programs = read_programs(PROGRAM.value)
     else:
         mesh = described_mesh(gpu, COUNT.value, config.mesh)
-        lowered = lower_test(config, mesh, size) if TEST.value else plan.lower_step(config, mesh)
-        compiled = lowered.compile(UNTUNED)
-        program = compiled.as_text()
-        content["memory"] = memory(compiled)
-        sizes = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in content["memory"].items())
-        print(f"memory [GB]: {sizes}")
+        lowered = lower_test(config, mesh, size) if TEST.value else {"step": (1, plan.lower_step(config, mesh))}
+        options = UNTUNED | {"xla_gpu_deterministic_ops": config.deterministic}
+        compiled = {name: (times, one.compile(options)) for name, (times, one) in lowered.items()}
+        programs = [Compiled(times, one.as_text()) for times, one in compiled.values()]
+        content["memory"] = {name: memory(one) for name, (_, one) in compiled.items()}
+        for name, sizes in content["memory"].items():
+            print(f"memory [GB], {name}: " + ", ".join(f"{key} {size / 1e9:.2f}" for key, size in sizes.items()))
     if SAVE.value:
-        Path(SAVE.value).write_text(program)
-    programs = [program, *([Path(BESIDE.value).read_text()] if BESIDE.value else [])]
-    content["tables"] = show(programs, gpu, images, images * normalised_elements(config, size))
+        files.write_json(Path(SAVE.value), [one._asdict() for one in programs])
+    side_by_side = [programs, *([read_programs(BESIDE.value)] if BESIDE.value else [])]
+    runs = network_runs(config, size) if TEST.value else {size: 1}
+    elements = sum(times * normalised_elements(config, one) for one, times in runs.items())
+    content["tables"] = show(side_by_side, gpu, images, images * elements)
     files.write_json(Path(JSON.value), content)
+
+
+def read_programs(file: str) -> list[Compiled]:
+    """As --save keeps them."""
+    return [Compiled(**one) for one in json.loads(Path(file).read_text())]
 
 
 def described_mesh(gpu: GPU, count: int, sizes: tuple[int, int]) -> Mesh:
@@ -101,23 +120,56 @@ def described_mesh(gpu: GPU, count: int, sizes: tuple[int, int]) -> Mesh:
     return parallel.create_mesh(topology.devices, sizes)
 
 
-def lower_test(config: ConfigDict, mesh: Mesh, size: list[int]) -> jax.stages.Lowered:
-    """The network on the largest pass over images of this size, as the config's test protocol cuts them."""
+def lower_test(config: ConfigDict, mesh: Mesh, size: tuple[int, int]) -> dict[str, tuple[int, jax.stages.Lowered]]:
+    """All programs of the test of images of this size by the config's protocol, and how often each of them runs."""
     graphdef, *arrays = parameters.split(create_model(config.model))
-    inference = Inference(
+    test = inference.Inference(
         graphdef,
-        Protocol.from_config(config.eval),
+        protocol.Protocol.from_config(config.eval),
         align_corners=config.model.align_corners,
         normalisation=Normalisation.from_config(config.model.input),
         mesh=mesh,
+        precision=config.eval.precision,
         images_per_device=config.eval.images_per_device,
     )
-    cut = passes(size, inference.protocol, config.model.align_corners)
-    largest = max((one.size for one in cut), key=lambda size: size[0] * size[1])
-    window = (inference.rows, *largest, 3)
-    image = jax.ShapeDtypeStruct(window, config.eval.precision, sharding=parallel.batch_sharded(mesh))
-    traced = inference.forward.trace(*parallel.replicated_shapes(mesh, arrays), image)
-    return traced.lower(lowering_platforms=("cuda",))
+    params, statistics = parallel.replicated_shapes(mesh, arrays)
+    stored = Format(inference.KERNELS, parallel.replicated(mesh))
+    for name, x in params.items():
+        if x.ndim == 4:
+            params[name] = jax.ShapeDtypeStruct(x.shape, config.eval.precision, sharding=stored)
+
+    def of_images(tree: Any) -> Any:
+        sharding = parallel.batch_sharded(mesh)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((test.rows, *x.shape[1:]), x.dtype, sharding=sharding), tree)
+
+    canvas = protocol.canvas_size(size, test.protocol)
+    image = of_images(jax.ShapeDtypeStruct((1, *canvas, 3), np.uint8))
+    lowered, runs = {}, network_runs(config, size)
+    for one in {one.size: one for one in protocol.passes(size, test.protocol, config.model.align_corners)}.values():
+        read, *write = (of_images(inference.stacked([x])) for x in (one.read, one.write, one.write_parts))
+        window, mirrored = of_images(jax.eval_shape(test.read, image, read))
+        output = of_images(jax.eval_shape(test.forward, params, statistics, window))
+        other = output.scores if test.protocol.flip else None
+        sums = {
+            name: tuple(of_images(jax.ShapeDtypeStruct((1, *canvas, last), np.float32)) for last in (x.shape[-1], 1))
+            for name, x in output.scores.items()
+        }
+        traced = {
+            "read": test.read.trace(image, read),
+            "forward": test.forward.trace(params, statistics, window),
+            "add": test.add.trace(sums, output.scores, other, *write, size=one.size, answer=output.answer),
+        }
+        for name, function in traced.items():
+            times = runs[one.size] // (2 if test.protocol.flip and name != "forward" else 1)
+            program = function.lower(lowering_platforms=("cuda",))
+            lowered[f"{name} {one.size[0]}x{one.size[1]}"] = (times, program)
+    return lowered
+
+
+def network_runs(config: ConfigDict, size: tuple[int, int]) -> Counter[tuple[int, int]]:
+    """How often the network runs on windows of which size in the test of an image."""
+    passes = protocol.passes(size, protocol.Protocol.from_config(config.eval), config.model.align_corners)
+    return Counter(one.size for one in passes for _ in range(1 + config.eval.flip))
 
 
 def memory(compiled: jax.stages.Compiled) -> dict[str, int]:
@@ -131,7 +183,7 @@ def memory(compiled: jax.stages.Compiled) -> dict[str, int]:
     }
 
 
-def normalised_elements(config: ConfigDict, size: list[int]) -> int:
+def normalised_elements(config: ConfigDict, size: tuple[int, int]) -> int:
     """How many numbers BatchNorms normalise of one image of this size."""
     sizes = []
 
@@ -146,9 +198,12 @@ def normalised_elements(config: ConfigDict, size: list[int]) -> int:
     return sum(sizes)
 
 
-def show(programs: list[str], gpu: GPU, images: float, elements: float) -> dict[str, Any]:
-    """Prints all tables, of two programs side by side; their numbers."""
-    kernels = [hlo.kernels(program) for program in programs]
+def show(side_by_side: list[list[Compiled]], gpu: GPU, images: float, elements: float) -> dict[str, Any]:
+    """Prints all tables, of two sets of programs side by side; their numbers."""
+    kernels = [
+        [k._replace(times=one.times * k.times) for one in programs for k in hlo.kernels(one.text)]
+        for programs in side_by_side
+    ]
     alone = partial(seconds, gpu=gpu)
     for of_program in kernels:
         total = added_up(of_program, alone)
@@ -167,7 +222,7 @@ def show(programs: list[str], gpu: GPU, images: float, elements: float) -> dict[
         "what they do": lambda k: k.kind,
         "convolutions": lambda k: f"{k.types} {k.detail}" if k.kind == "convolution" else None,
         "products": lambda k: f"{k.types} {place(k)}" if k.kind == "product" else None,
-        "between GPUs": lambda k: f"{k.kind}, {size_of(k)}" if k.kind in hlo.COLLECTIVES else None,
+        "between GPUs": lambda k: f"{k.kind}, {size_of(k)}, {k.detail}" if k.kind in hlo.COLLECTIVES else None,
     }
     return {title: show_table(title, kernels, key, alone, images) for title, key in tables.items()}
 
@@ -207,8 +262,11 @@ def added_up(kernels: list[Kernel], alone: Callable[[Kernel], float]) -> Row:
 
 def seconds(kernel: Kernel, gpu: GPU) -> float:
     """The least that one launch of it takes; what GPUs send one another is not in it."""
-    narrow = "bf16" in kernel.types or "f16" in kernel.types
-    rate = gpu.matrix * ATTAINED["matrix"] if narrow else gpu.float32 * ATTAINED["float32"]
+    rate = gpu.matrix * ATTAINED["matrix"]
+    if "TF32" in kernel.types and gpu.capability >= [8, 0]:
+        rate /= 2
+    elif "f32,f32" in kernel.types:
+        rate = gpu.float32 * ATTAINED["float32"]
     return max(kernel.bytes / (gpu.bandwidth * ATTAINED["bandwidth"]), kernel.flop / rate) + LAUNCH
 
 
@@ -218,7 +276,7 @@ def place(kernel: Kernel) -> str:
         return "between GPUs"
     if kernel.kind == "convolution":
         return "convolutions"
-    for scope in ("loss", "optimizer", "measures", "sample", "resize_bilinear"):
+    for scope in SCOPES:
         if re.search(rf"\b{scope}\b", kernel.path):
             return f"{scope}, products" if kernel.kind == "product" else scope
     if kernel.kind == "product":

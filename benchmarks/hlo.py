@@ -43,7 +43,8 @@ class Kernel(NamedTuple):
     kind: "convolution", "product", a collective's name, a custom call's target, or what a fusion is called by.
     path: of the JAX operation it comes from, "" where the compiler has not kept it. read, written: bytes of its
     operands, as far as it reads them, and of its results. flop: of convolutions and products. types: of what these
-    multiply and make. detail: a convolution's direction and layouts.
+    multiply and make, with "TF32" where float32 may be rounded to that. detail: a convolution's direction and layouts;
+    "beside others" for a collective that other kernels need not wait for.
     """
 
     name: str
@@ -133,7 +134,9 @@ def _kernel(
         instruction.written,
     )
     if kernel.kind in COLLECTIVES:
-        return kernel._replace(read=0, written=min(kernel.written, kernel.read))  # what each device sends
+        sent = min(kernel.written, kernel.read)  # by each device
+        detail = "beside others" if instruction.opcode.endswith("-start") else "alone"
+        return kernel._replace(read=0, written=sent, detail=detail)
     if instruction.opcode == "fusion":
         return _fusion(computations, instruction, kernel)
     if instruction.opcode != "custom-call":
@@ -145,7 +148,7 @@ def _kernel(
         left, right, result = operands[0], operands[1], instruction.shapes[0]
         contracted = int(instruction.attribute(r'"lhs_contracting_dimensions":\["(\d+)"'))
         flop = 2 * math.prod(result.sizes) * left.sizes[contracted]
-        return kernel._replace(kind="product", flop=flop, types=_types(left, right, result))
+        return kernel._replace(kind="product", flop=flop, types=_types(instruction, left, right, result))
     return kernel._replace(kind=target)
 
 
@@ -163,7 +166,7 @@ def _convolution(instruction: Instruction, operands: list[Shape], target: str, k
     layouts = f"{_layout(left, left_labels)},{_layout(right, right_labels)}->{_layout(result, result_labels)}"
     direction = re.sub(r"^__cudnn\$conv", "", target)
     return kernel._replace(
-        kind="convolution", flop=flop, types=_types(left, right, result), detail=f"{direction} {layouts}"
+        kind="convolution", flop=flop, types=_types(instruction, left, right, result), detail=f"{direction} {layouts}"
     )
 
 
@@ -181,7 +184,7 @@ def _fusion(computations: dict[str, Computation], instruction: Instruction, kern
             flop += 2 * math.prod(product.shapes[0].sizes) * math.prod(left.sizes[axis] for axis in contracted)
         computation, product = products[0]
         sides = [_shapes_of(computation, name)[0] for name in product.operands]
-        return kernel._replace(kind="product", flop=flop, types=_types(*sides, product.shapes[0]))
+        return kernel._replace(kind="product", flop=flop, types=_types(product, *sides, product.shapes[0]))
     for opcode, kind in TELLING.items():
         if opcode in opcodes:
             return kernel._replace(kind=kind)
@@ -233,8 +236,9 @@ def _shapes_of(computation: Computation, name: str) -> list[Shape]:
     return shapes[int(index) : int(index) + 1] if index else shapes
 
 
-def _types(left: Shape, right: Shape, result: Shape) -> str:
-    return f"{left.type},{right.type}->{result.type}"
+def _types(instruction: Instruction, left: Shape, right: Shape, result: Shape) -> str:
+    exact = re.search(r'operand_precision"?[=:][{\["]+highest', instruction.rest, re.IGNORECASE)
+    return f"{left.type},{right.type}->{result.type}{' TF32' * (left.type == 'f32' and not exact)}"
 
 
 def _layout(shape: Shape, labels: str) -> str:

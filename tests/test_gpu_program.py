@@ -25,6 +25,7 @@ CONFIG.update({"precision": "bfloat16", "batch_size": 4})
 CONFIG.augment.crop = (64, 128)
 CONFIG.model.backbone.update({"blocks": 1, "layer1_blocks": 1})
 CONFIG.model.offset.modules = (1,)
+CONFIG.eval.update({"precision": "bfloat16", "base_size": 128, "window": (64, 128), "flip": True})
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,19 @@ def test_the_optimizer_takes_few_kernels(model, kernels):
     vectors = Packing(state, "cuda").pack(state.params)
     assert 0 < launches(kernels, "optimizer") < 3 * len(vectors)
     assert launches(kernels, "unnamed, copies") < 20
+
+
+def test_a_test_takes_kernels_as_they_are():
+    """No pass copies them to another type or order; the image's window and its mirror image are one program."""
+    programs = gpu_program.lower_test(CONFIG, gpu_program.described_mesh(GPUS["h200"], 1, CONFIG.mesh), (64, 128))
+    assert {name: times for name, (times, _) in programs.items()} == {
+        "read 64x128": 1,
+        "forward 64x128": 2,
+        "add 64x128": 1,
+    }
+    kernels = hlo.kernels(programs["forward 64x128"][1].compile(gpu_program.UNTUNED).as_text())
+    assert {k.types for k in kernels if k.kind in ("convolution", "product")} == {"bf16,bf16->bf16"}
+    assert sum(k.kind == "copy" for k in kernels) < 10
 
 
 def test_gpus_tell_one_another_little(norms):

@@ -57,4 +57,12 @@ def test_what_is_launched_and_what_it_moves_and_computes():
     assert found["sum.1"].read == 50 * 4 + result  # half of a vector
     assert found["all-reduce-start.1"].bytes == 8 * 4
     assert found["cublas.1"].flop == 2 * (2 * 2) * 3
-    assert found["cublas.1"].types == "f32,f32->f32"
+    assert found["cublas.1"].types == "f32,f32->f32 TF32"
+    assert found["all-reduce-start.1"].detail == "beside others"
+
+
+def test_factors_that_a_gpu_must_not_round():
+    program = PROGRAM.replace("bf16", "f32")
+    exact = program.replace("custom_call_target", "operand_precision={highest,highest}, custom_call_target")
+    for text, types in ((program, "f32,f32->f32 TF32"), (exact, "f32,f32->f32")):
+        assert {k.types for k in hlo.kernels(text) if k.kind in ("convolution", "product")} == {types}

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.experimental.layout import Format, Layout
 from jax.sharding import Mesh
 
 from ovenet_jax import tables
@@ -20,7 +21,6 @@ from ovenet_jax.devices.parallel import LayOut
 from ovenet_jax.evaluation.protocol import Pass, Protocol, Taps, canvas_size, passes, shapes
 from ovenet_jax.models import contracts, layers, parameters, predictions
 from ovenet_jax.models.normalisation import Normalisation
-from ovenet_jax.models.ovenet import OVeNetOutput
 from ovenet_jax.models.parameters import Arrays
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ STRIDE = 4  # of maps, if no pass covers the whole image
 MOST_SHAPES = 64  # of canvases for which compiled programs are kept
 SAFE = 60.0  # exp of logits within +-SAFE can be summed in float32
 LEAST = float(np.finfo(np.float32).min)
+KERNELS = Layout((3, 0, 1, 2))  # of kernels [k, k, in, out] in a GPU's memory, the last axis adjacent
 
 # A running log-sum-exp per pixel: the sums of exp(logits - m) [..., K], and m [..., 1].
 Sums = tuple[jax.Array, jax.Array]
@@ -74,7 +75,7 @@ class Inference:
     by another XLA program, so equal up to rounding).
 
     A pass takes three jitted functions: `read` cuts it and its mirror image, `forward` runs the network on each, `add`
-    adds its scores.
+    adds its scores. On GPUs `over` first stores kernels as convolutions read them, so that no pass has to copy them.
     """
 
     graphdef: nnx.GraphDef
@@ -109,6 +110,10 @@ class Inference:
         self.pass_sizes: set[tuple[int, int]] = set()  # sizes for which the network is compiled
         self.shapes: set[tuple[int, int]] = set()  # of canvases with compiled programs
         self.read = jax.jit(partial(read, normalisation=self.normalisation, precision=self.precision))
+        self.store = jax.jit(
+            partial(jax.tree.map, lambda kernel: kernel.astype(self.precision)),
+            out_shardings=Format(KERNELS, parallel.replicated(self.mesh)),
+        )
         lay_out = parallel.row_layout(self.mesh)
         self.forward = jax.jit(
             partial(_forward, graphdef=self.graphdef, answer_only=self.answer_only, lay_out=lay_out),
@@ -127,6 +132,8 @@ class Inference:
         """Yields (samples, output for their images) per batch. The arrays may be replicated over all processes. At the
         end, a warning names images where the output is not finite."""
         params, statistics = parallel.to_local(self.mesh, (params, statistics))
+        if self.mesh.devices.flat[0].platform != "cpu":
+            params |= self.store({name: x for name, x in params.items() if x.ndim == 4})
         passed: list[tuple[list[str], jax.Array]] = []
         for batch in self.in_batches(samples):
             segmentation = self(params, statistics, [sample["image"] for sample in batch])
@@ -214,8 +221,7 @@ def _forward(
     scores = output.predictions
     if answer_only:
         scores = {output.answer: scores[output.answer]}
-    trunk = (output.offset, output.confidence) if isinstance(output, OVeNetOutput) else (None, None)
-    outputs = scores, *trunk
+    outputs = scores, getattr(output, "offset", None), getattr(output, "confidence", None)
     finite = jax.tree.map(lambda x: jnp.isfinite(x).all(-1, keepdims=True), outputs)
     scores, offset, confidence = jax.tree.map(lambda x, known: jnp.where(known, x, 0), outputs, finite)
     broken = ~jnp.all(jnp.stack([known.all((1, 2, 3)) for known in jax.tree.leaves(finite)]), axis=0)
@@ -266,14 +272,7 @@ def _exchanged(logits: jax.Array, pairs: tuple[tuple[int, int], ...]) -> jax.Arr
 
 def _interpolate(x: jax.Array, taps: tuple[Taps, Taps]) -> jax.Array:
     """[B, H, W, C] -> [B, h, w, C], each image with its own taps of rows and columns (arrays [B, 2, n])."""
-
-    def along_rows(x: jax.Array, taps: Taps) -> jax.Array:
-        return sum(w[:, None, None] * x[i] for i, w in zip(taps.indices, taps.weights, strict=True))
-
-    def one_image(x: jax.Array, rows: Taps, columns: Taps) -> jax.Array:
-        return along_rows(along_rows(x, rows).swapaxes(0, 1), columns).swapaxes(0, 1)
-
-    return jax.vmap(one_image)(x, *taps)
+    return _interpolate_sums(x, jnp.zeros_like(x[..., :1]), taps)[0]
 
 
 def _interpolate_sums(sums: jax.Array, factor: jax.Array, taps: tuple[Taps, Taps]) -> Sums:
