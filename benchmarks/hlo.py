@@ -16,6 +16,7 @@ COLLECTIVES = {"all-reduce", "all-gather", "reduce-scatter", "collective-permute
 MOVES = {"parameter", "constant", "bitcast", "tuple", "reshape", "transpose", "copy", "convert", "slice"}
 # What a fusion is called by, the first of these that it holds.
 TELLING = {
+    "sort": "sort",
     "scatter": "scatter",
     "gather": "gather",
     "reduce": "reduction",
@@ -187,8 +188,18 @@ def _fusion(computations: dict[str, Computation], instruction: Instruction, kern
         return kernel._replace(kind="product", flop=flop, types=_types(product, *sides, product.shapes[0]))
     for opcode, kind in TELLING.items():
         if opcode in opcodes:
-            return kernel._replace(kind=kind)
+            launches = sum(_launches_of_sort(x) for _, x in inside if x.opcode == "sort") or 1
+            return kernel._replace(kind=kind, times=kernel.times * launches)
     return kernel._replace(kind="copy" if opcodes <= MOVES else "arithmetic")
+
+
+def _launches_of_sort(sort: Instruction) -> int:
+    """XLA sorts bitonically: a launch reads and writes everything to compare numbers of one distance, or all within
+    tiles that fit into a block's shared memory."""
+    size = max(sort.shapes[0].sizes)
+    tile = min(4096, 49152 // sum(shape.bytes // math.prod(shape.sizes) for shape in sort.shapes))
+    farther = max(0, (size - 1).bit_length() - tile.bit_length() + 1)  # steps that double the sorted runs beyond a tile
+    return 1 + farther + farther * (farther + 1) // 2
 
 
 def _inside(computations: dict[str, Computation], called: Computation) -> Iterator[tuple[Computation, Instruction]]:

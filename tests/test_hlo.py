@@ -66,3 +66,25 @@ def test_factors_that_a_gpu_must_not_round():
     exact = program.replace("custom_call_target", "operand_precision={highest,highest}, custom_call_target")
     for text, types in ((program, "f32,f32->f32 TF32"), (exact, "f32,f32->f32")):
         assert {k.types for k in hlo.kernels(text) if k.kind in ("convolution", "product")} == {types}
+
+
+def test_a_sort_takes_a_launch_for_each_distance_beyond_a_tile():
+    """2 ** 14 numbers with two others each, in tiles of 2 ** 12: within tiles, then steps of 1 and of 2 distances, each
+    with what is within tiles."""
+    program = """
+%fused_sort (a: s32[16384], b: f32[16384], c: s32[16384]) -> (s32[16384], f32[16384], s32[16384]) {
+  %a = s32[16384]{0} parameter(0)
+  %b = f32[16384]{0} parameter(1)
+  %c = s32[16384]{0} parameter(2)
+  ROOT %sort = (s32[16384]{0}, f32[16384]{0}, s32[16384]{0}) sort(%a, %b, %c), dimensions={0}, to_apply=%less
+}
+
+ENTRY %main (x: s32[16384], y: f32[16384]) -> (s32[16384], f32[16384], s32[16384]) {
+  %x = s32[16384]{0} parameter(0)
+  %y = f32[16384]{0} parameter(1)
+  ROOT %sorted = (s32[16384]{0}, f32[16384]{0}, s32[16384]{0}) fusion(%x, %y, %x), kind=kLoop, calls=%fused_sort
+}
+"""
+    (kernel,) = hlo.kernels(program)
+    assert (kernel.kind, kernel.times) == ("sort", 1 + (1 + 1) + (2 + 1))
+    assert kernel.read == kernel.written == 3 * 4 * 16384
