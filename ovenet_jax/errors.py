@@ -86,8 +86,8 @@ def cause_of(error: BaseException) -> str:
 
 
 class _Output(io.FileIO):
-    """Where a command prints. What cannot be written there, on a full disk or into a closed pipe or terminal, is lost,
-    which is said once on stderr; the command goes on."""
+    """The stream that a command prints to. What it cannot write (full disk, closed pipe or terminal) is lost, with one
+    warning on stderr; the command continues."""
 
     lost = False
 

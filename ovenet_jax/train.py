@@ -91,7 +91,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
 
 @contextmanager
 def _claimed(folder: Path, config: ConfigDict, trained_on: identity.Identity) -> Iterator[None]:
-    """Locks `folder` for this training in the body of the `with`. Raises UserError where another has it."""
+    """Locks `folder` for this training in the body of the `with`. Raises UserError where another process holds it."""
     with ExitStack() as stack:
         with parallel.all_or_none():
             if jax.process_index() == 0:

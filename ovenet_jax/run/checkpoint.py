@@ -309,7 +309,7 @@ def _tree_handler() -> ocp.PyTreeCheckpointHandler:
 
 
 def _read_by_all(read: Callable[[], Any]) -> Any:
-    """What it returns. Raises UnreadableError in all processes where the files are damaged for one of them."""
+    """The result of `read`. Raises UnreadableError in all processes if the files are damaged for one of them."""
     found, fault = None, ""
     try:
         found = read()

@@ -135,8 +135,8 @@ def _detect(timeout: float) -> Place:
 async def _receive_all(place: Place, own: Digests, timeout: float) -> tuple[dict, Connections]:
     """Process 0: collects the tasks of all processes, and answers with an error message ("" for none) and all tasks.
 
-    Connections that do not send within READ_SECONDS what only another process of this run would send are closed. A
-    process that has ended meanwhile may come again.
+    Connections without a valid message of this run within READ_SECONDS are closed. A process that has ended meanwhile
+    may connect again.
     """
     visitors: list[tuple[int, Digests, asyncio.StreamWriter]] = []
     settled, reading, refusal = asyncio.Event(), asyncio.Semaphore(MOST_UNIDENTIFIED), ""
@@ -219,7 +219,7 @@ async def _read(reader: asyncio.StreamReader, form: files.Form, seconds: float) 
 
 
 def _taken_from(writer: asyncio.StreamWriter) -> socket.socket:
-    """The connection, which outlives the meeting."""
+    """The writer's connection, for use after the exchange."""
     connection = writer.get_extra_info("socket").dup()
     connection.settimeout(READ_SECONDS)
     writer.close()
