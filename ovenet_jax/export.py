@@ -1,4 +1,4 @@
-"""Exports a trained network: as a state dict in its published form, or as a StableHLO program that needs jax alone."""
+"""Exports a trained network: as a state dict in its published form, or as a program for jax alone or for ONNX."""
 
 import time
 from collections.abc import Callable
@@ -28,7 +28,9 @@ from ovenet_jax.supervision.measures import class_scores, confusion_matrix
 from ovenet_jax.supervision.task import Task, task_of
 from ovenet_jax.weights import published_keys, torch_weights
 
-FORMS = {"torch": "network.pth", "safetensors": "network.safetensors", "stablehlo": "network.stablehlo"}
+STATE_DICTS = {"torch": "network.pth", "safetensors": "network.safetensors"}
+FORMS = STATE_DICTS | {"stablehlo": "network.stablehlo", "onnx": "network.onnx"}
+PACKAGES = {"torch": ["torch"], "safetensors": ["safetensors"], "stablehlo": [], "onnx": ["onnx_ir", "onnxruntime"]}
 
 # uint8 RGB images [B, H, W, 3] -> label maps uint8 [B, H, W], and the network's scores float32 [B, H, W, K].
 Program = Callable[[Any], tuple[jax.Array, jax.Array]]
@@ -38,20 +40,23 @@ def export(config: ConfigDict, folder: Path, form: str | None) -> None:
     """Writes the network of the run or import in `folder` to `folder`/export/<form>/network.*, with `export.json`.
 
     torch, safetensors: a state dict with the names of the code base that published the architecture. stablehlo: a
-    `Program` for images of the size config.eval.window, in a single pass without scales or flip. The file is read back,
-    evaluated on config.data.eval_split (a state dict in our network) and compared with the network itself; the folder
-    appears after that.
+    `Program` for images of the size config.eval.window, in a single pass without scales or flip. onnx: the same for any
+    size. The file is read back, evaluated on config.data.eval_split (a state dict in our network, ONNX in onnxruntime)
+    and compared with the network itself; the folder appears after that.
 
     Raises:
       UserError: an unknown form, a form whose package is not installed or whose folder exists; no run, no checkpoint,
-        or that of another model; an architecture that no published code base has names for.
+        or that of another model; an architecture that no published code base has names for, or that ONNX cannot hold.
     """
     if form not in FORMS:
         given = f"--form={form}" if form else "--form is missing"
         raise UserError(f"{given}: it must be one of {', '.join(FORMS)}.")
-    if form != "stablehlo" and find_spec(form) is None:
-        helps = f"`pip install {form}`, or ovenet_jax with its extra [{form}]"
-        raise UserError(f"--form={form} needs the package {form}: {helps}.")
+    for package in PACKAGES[form]:
+        if find_spec(package) is None:
+            helps = f"`pip install {package}`, or ovenet_jax with its extra [{form}]"
+            raise UserError(f"--form={form} needs the package {package}: {helps}.")
+    if form == "onnx" and config.eval.precision != "float32":
+        raise UserError("--form=onnx computes in float32; leave out config.eval.precision, or set it to float32.")
     if jax.process_count() > 1:
         raise UserError("--mode=export is the work of one process; leave out --processes.")
     target = folder / "export" / form
@@ -67,6 +72,8 @@ def export(config: ConfigDict, folder: Path, form: str | None) -> None:
         file = unfinished / FORMS[form]
         if form == "stablehlo":
             theirs = _write_program(ours, size, file)
+        elif form == "onnx":
+            theirs = _write_onnx(ours, file)
         else:
             read = _write_state_dict(params | statistics, config.model, network.step, file)
             theirs = partial(program, {name: read[name] for name in params}, {name: read[name] for name in statistics})
@@ -74,7 +81,7 @@ def export(config: ConfigDict, folder: Path, form: str | None) -> None:
         what = {"form": form, "step": network.step, "image": size, "jax": jax.__version__}
         what |= {"classes": task.classes.names, "colors": task.classes.colors}
         files.write_json(unfinished / "export.json", what | found)
-    names = "" if form == "stablehlo" else f", named as in {published_keys.code_base_of(config.model).title}"
+    names = f", named as in {published_keys.code_base_of(config.model).title}" if form in STATE_DICTS else ""
     print(
         f"mIoU {tables.percent(found['miou'])}, of the network itself {tables.percent(found['network_miou'])}, on "
         f"{config.data.eval_split} at {size[0]}x{size[1]}; {found['milliseconds']:.1f} ms an image; scores differ by "
@@ -105,6 +112,22 @@ def _write_program(program: Program, size: tuple[int, ...], file: Path) -> Progr
     exported = jax.export.export(jax.jit(program), platforms=("cpu", "cuda"))(image)
     file.write_bytes(exported.serialize())
     return jax.jit(jax.export.deserialize(bytearray(file.read_bytes())).call)
+
+
+def _write_onnx(program: Program, file: Path) -> Program:
+    """Writes the program for images of any size to `file`. Returns the file's program in onnxruntime, on CPUs. Raises
+    UserError: it depends on the size of images in a way that ONNX cannot hold."""
+    import onnxruntime
+
+    from ovenet_jax.models.onnx_graph import write_onnx
+
+    try:
+        write_onnx(program, file)
+    except (NotImplementedError, jax.errors.InconclusiveDimensionOperation) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"This network cannot be an ONNX program for images of any size ({reason}).") from error
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return lambda image: session.run(None, {"image": image})
 
 
 def _write_state_dict(arrays: dict[str, Any], model: ConfigDict, step: int, file: Path) -> dict[str, Any]:

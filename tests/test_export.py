@@ -81,6 +81,45 @@ def test_jax_alone_runs_a_program_that_says_what_the_network_says(make_run, tmp_
     assert f"Written, read back and run: {program}" in printed
 
 
+@pytest.mark.parametrize(
+    "variant",
+    [
+        "ovenet_ocr_tiny",
+        "ovenet_base_oc_r_tiny",
+        "segfix_tiny",
+        *(pytest.param(variant, marks=pytest.mark.slow) for variant in ("ovenet_tiny", "isa_r_tiny")),
+    ],
+)
+def test_onnxruntime_says_what_the_network_says_at_sizes_of_any_images(make_run, variant, capsys):
+    runtime = pytest.importorskip("onnxruntime")
+    config, folder = make_run(variant)
+    export.export(config, folder, "onnx")
+    program = folder / "export/onnx/network.onnx"
+    said = json.loads((program.parent / "export.json").read_text())
+    assert said["miou"] == pytest.approx(said["network_miou"], abs=1e-3)
+    assert said["largest_error"] < 1e-4 * max(1, said["largest_score"])
+    assert f"Written, read back and run: {program}.\n" in capsys.readouterr().out
+
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 61, 83, 3), np.uint8)
+    label_map, scores = runtime.InferenceSession(program).run(None, {"image": pixels})
+    output = jax.jit(load_model(folder))(load_normalisation(folder)(pixels))
+    expected = resize_bilinear(output.predictions[output.answer], (61, 83), align_corners=True)
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
+    assert label_map.dtype == np.uint8
+    assert (label_map == task_of(config).class_map(expected)).mean() > 0.999
+
+
+def test_what_onnx_cannot_hold_is_refused(make_run):
+    pytest.importorskip("onnxruntime")
+    config, folder = make_run("pyramid_oc_r_tiny")
+    with pytest.raises(UserError, match="cannot be an ONNX program for images of any size .*comparison"):
+        export.export(config, folder, "onnx")
+    config.eval.precision = "bfloat16"
+    with pytest.raises(UserError, match="--form=onnx computes in float32"):
+        export.export(config, folder, "onnx")
+    assert not (folder / "export/onnx").exists()
+
+
 @pytest.mark.parametrize("form", ["safetensors", "torch"])
 def test_a_state_dict_comes_back_bit_for_bit(make_run, tmp_path, form, request, capsys):
     if form == "torch":
@@ -99,13 +138,16 @@ def test_a_state_dict_comes_back_bit_for_bit(make_run, tmp_path, form, request, 
 
 def test_exports_that_cannot_be_are_refused(make_run, tmp_path, monkeypatch):
     config, folder = make_run("hrnet_tiny")
-    for form, said in ((None, "--form is missing"), ("onnx", "--form=onnx")):
-        with pytest.raises(UserError, match=f"{said}: it must be one of torch, safetensors, stablehlo"):
+    for form, said in ((None, "--form is missing"), ("tflite", "--form=tflite")):
+        with pytest.raises(UserError, match=f"{said}: it must be one of torch, safetensors, stablehlo, onnx"):
             export.export(config, folder, form)
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "safetensors", None)
         with pytest.raises(UserError, match=r"`pip install safetensors`, or ovenet_jax with its extra \[safetensors"):
             export.export(config, folder, "safetensors")
+        patch.setitem(sys.modules, "onnx_ir", None)
+        with pytest.raises(UserError, match=r"`pip install onnx_ir`, or ovenet_jax with its extra \[onnx"):
+            export.export(config, folder, "onnx")
     whole = restore_network(config.model, folder)
     name = min(whole.params)
     broken = whole._replace(params=whole.params | {name: whole.params[name] + np.float32(np.nan)})

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ovenet_jax.models.layers import Conv, ConvNormAct, InitialValues, at_least_float32, chain
+from ovenet_jax.models.layers import Conv, ConvNormAct, InitialValues, at_least_float32, chain, is_symbolic
 
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -28,7 +28,7 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     shape = value.shape
     query, key, value = (x.reshape(shape[0], -1, x.shape[-1]) for x in (query, key, value))
     batch, count, features = query.shape
-    chunks = math.ceil(count / QUERIES)  # of equal size
+    chunks = 1 if is_symbolic(count) else math.ceil(count / QUERIES)  # of equal size
     if chunks <= 1:
         return softmax_attention(query, key, value).reshape(shape)
     queries = jnp.pad(query, ((0, 0), (0, -count % chunks), (0, 0)))

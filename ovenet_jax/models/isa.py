@@ -30,10 +30,10 @@ class InterlacedAttention(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         batch, height, width, channels = x.shape
         p, q = self.block
-        pad_h, pad_w = -height % p, -width % q
+        rows, columns = (height + p - 1) // p, (width + q - 1) // q
+        pad_h, pad_w = rows * p - height, columns * q - width
         top, left = pad_h // 2, pad_w // 2
         x = jnp.pad(x, ((0, 0), (top, pad_h - top), (left, pad_w - left), (0, 0)))
-        rows, columns = x.shape[1] // p, x.shape[2] // q
 
         x = x.reshape(batch, rows, p, columns, q, channels).transpose(0, 2, 4, 1, 3, 5)
         x = self.long_range(x.reshape(batch * p * q, rows, columns, channels))

@@ -53,13 +53,23 @@ class InitialValues:
         return self._rng.uniform(-bound, bound, shape).astype(np.float32)
 
 
+def is_symbolic(*sides: Any) -> bool:
+    """Whether a side of maps is a variable of jax.export: the traced program is for images of any size."""
+    return any(map(jax.export.is_symbolic_dim, sides))
+
+
+def named(name: str, *inputs: jax.Array, shape: tuple[Any, ...], **attributes: Any) -> jax.Array:
+    """An operation of ONNX on a map, as it stands in a program for images of any size; see onnx_graph.py."""
+    return jax.ffi.ffi_call(name, jax.ShapeDtypeStruct(shape, inputs[0].dtype))(*inputs, **attributes)
+
+
 def relu(x: jax.Array) -> jax.Array:
     """max(x, 0) with a gradient of 0 at 0; NaN stays NaN, and lets gradients through. All as PyTorch.
 
     `jnp.where` instead of jax.nn.relu's maximum: on CPUs XLA recomputes the maximum and its inputs for every consumer,
     which about doubles the time of a step (docs/performance.md).
     """
-    return jnp.where(x <= 0, 0, x)
+    return named("Relu", x, shape=x.shape) if is_symbolic(*x.shape[1:]) else jnp.where(x <= 0, 0, x)
 
 
 def keep_layout(x: jax.Array, reach: int = 0, stride: int = 1) -> jax.Array:  # noqa: ARG001
@@ -317,6 +327,9 @@ def resize_bilinear(x: jax.Array, size: tuple[int, ...], *, align_corners: bool)
     columns, are weighted by a constant interpolation matrix. In bfloat16 its weights are multiples of 1 / 256: those
     of a pixel still add up to 1, and positions are off by 1 / 512 of a pixel at most.
     """
+    if is_symbolic(*x.shape[1:3], *size):
+        form = {"mode": "linear", "coordinate_transformation_mode": "align_corners" if align_corners else "half_pixel"}
+        return named("Resize", x, shape=(x.shape[0], *size, x.shape[3]), **form)
     for axis, target in zip((1, 2), size, strict=True):
         if x.shape[axis] != target:
             x = _weighted(x, _interpolation_matrix(x.shape[axis], target, align_corners, x.dtype), axis)

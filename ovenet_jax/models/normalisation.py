@@ -29,5 +29,5 @@ class Normalisation(NamedTuple):
         """RGB values from 0 to 255 [B, H, W, 3] -> float32 of the same shape, in the network's order of channels."""
         image = image.astype(jnp.float32)
         if self.bgr:
-            image = image[..., ::-1]
+            image = jnp.flip(image, -1)
         return (image / self.divisor - jnp.asarray(self.mean)) / jnp.asarray(self.std)

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
+from ovenet_jax.models.layers import is_symbolic, named
+
 
 def pixel_grid(height: int, width: int, dtype=jnp.float32) -> jax.Array:
     """[height, width, 2]: every pixel's own normalised position (x, y)."""
@@ -40,6 +42,10 @@ def sample(
     Source: OVeNet, seed prediction; values and gradients compared with those of PyTorch 2.13.
     """
     height, width = values.shape[1:3]
+    if is_symbolic(height, width):
+        shape = (*positions.shape[:3], values.shape[3])
+        form = {"padding_mode": padding, "align_corners": int(align_corners)}
+        return named("GridSample", values, positions, shape=shape, **form)
     row = _to_pixels(positions[..., 1], height, align_corners)
     column = _to_pixels(positions[..., 0], width, align_corners)
     if padding == "border":
