@@ -26,11 +26,15 @@ from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.network import restore_network
 from ovenet_jax.supervision.measures import class_scores, confusion_matrix
 from ovenet_jax.supervision.task import Task, task_of
-from ovenet_jax.weights import published_keys, torch_weights
+from ovenet_jax.weights import published_keys, published_names, torch_weights
 
-STATE_DICTS = {"torch": "network.pth", "safetensors": "network.safetensors"}
-FORMS = STATE_DICTS | {"stablehlo": "network.stablehlo", "onnx": "network.onnx"}
-PACKAGES = {"torch": ["torch"], "safetensors": ["safetensors"], "stablehlo": [], "onnx": ["onnx_ir", "onnxruntime"]}
+FORMS = {  # the file, and the packages that it takes to write and to run it
+    "torch": ("network.pth", "torch"),
+    "safetensors": ("network.safetensors", "safetensors"),
+    "stablehlo": ("network.stablehlo",),
+    "onnx": ("network.onnx", "onnx", "onnxruntime"),
+}
+STATE_DICTS = ("torch", "safetensors")
 
 # uint8 RGB images [B, H, W, 3] -> label maps uint8 [B, H, W], and the network's scores float32 [B, H, W, K].
 Program = Callable[[Any], tuple[jax.Array, jax.Array]]
@@ -51,7 +55,8 @@ def export(config: ConfigDict, folder: Path, form: str | None) -> None:
     if form not in FORMS:
         given = f"--form={form}" if form else "--form is missing"
         raise UserError(f"{given}: it must be one of {', '.join(FORMS)}.")
-    for package in PACKAGES[form]:
+    name, *packages = FORMS[form]
+    for package in packages:
         if find_spec(package) is None:
             helps = f"`pip install {package}`, or ovenet_jax with its extra [{form}]"
             raise UserError(f"--form={form} needs the package {package}: {helps}.")
@@ -69,24 +74,23 @@ def export(config: ConfigDict, folder: Path, form: str | None) -> None:
     program = _program(network.graphdef, config, task)
     ours, size = partial(program, params, statistics), tuple(config.eval.window)
     with files.new_folder(target, "") as unfinished:
-        file = unfinished / FORMS[form]
-        if form == "stablehlo":
-            theirs = _write_program(ours, size, file)
-        elif form == "onnx":
-            theirs = _write_onnx(ours, file)
-        else:
+        file = unfinished / name
+        if form in STATE_DICTS:
             read = _write_state_dict(params | statistics, config.model, network.step, file)
-            theirs = partial(program, {name: read[name] for name in params}, {name: read[name] for name in statistics})
+            theirs: Program = partial(program, *({key: read[key] for key in part} for part in (params, statistics)))
+        else:
+            write = _write_onnx if form == "onnx" else _write_stablehlo
+            theirs = write(ours, config, file)
         found = _compare(theirs, ours, task, config)
         what = {"form": form, "step": network.step, "image": size, "jax": jax.__version__}
         what |= {"classes": task.classes.names, "colors": task.classes.colors}
         files.write_json(unfinished / "export.json", what | found)
-    names = f", named as in {published_keys.code_base_of(config.model).title}" if form in STATE_DICTS else ""
+    named = f", named as in {published_keys.code_base_of(config.model).title}" if form in STATE_DICTS else ""
     print(
         f"mIoU {tables.percent(found['miou'])}, of the network itself {tables.percent(found['network_miou'])}, on "
         f"{config.data.eval_split} at {size[0]}x{size[1]}; {found['milliseconds']:.1f} ms an image; scores differ by "
         f"{found['largest_error']:.2g} at most, the largest score is {found['largest_score']:.2g}.\n"
-        f"Written, read back and run: {target / FORMS[form]}{names}."
+        f"Written, read back and run: {target / name}{named}."
     )
 
 
@@ -105,28 +109,35 @@ def _program(graphdef: nnx.GraphDef, config: ConfigDict, task: Task) -> Callable
     return program
 
 
-def _write_program(program: Program, size: tuple[int, ...], file: Path) -> Program:
+def _write_stablehlo(program: Program, config: ConfigDict, file: Path) -> Program:
     """Writes the program to `file`. Returns the program that the file holds."""
     (batch,) = jax.export.symbolic_shape("batch")
-    image = jax.ShapeDtypeStruct((batch, *size, 3), jnp.uint8)
+    image = jax.ShapeDtypeStruct((batch, *config.eval.window, 3), jnp.uint8)
     exported = jax.export.export(jax.jit(program), platforms=("cpu", "cuda"))(image)
     file.write_bytes(exported.serialize())
     return jax.jit(jax.export.deserialize(bytearray(file.read_bytes())).call)
 
 
-def _write_onnx(program: Program, file: Path) -> Program:
-    """Writes the program for images of any size to `file`. Returns the file's program in onnxruntime, on CPUs. Raises
-    UserError: it depends on the size of images in a way that ONNX cannot hold."""
+def _write_onnx(program: Program, config: ConfigDict, file: Path) -> Program:
+    """Writes the program for images of any size to `file`, simplified by onnxruntime. Returns the program that the file
+    holds, on CPUs. Raises UserError: ONNX cannot hold it."""
     import onnxruntime
 
-    from ovenet_jax.models.onnx_graph import write_onnx
+    from ovenet_jax.models import onnx_graph
 
     try:
-        write_onnx(program, file)
+        graph = onnx_graph.model_of(program)
     except (NotImplementedError, jax.errors.InconclusiveDimensionOperation) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"This network cannot be an ONNX program for images of any size ({reason}).") from error
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        reason = error if isinstance(error, NotImplementedError) else "what it computes depends on their size"
+        title = published_names.title_of_config(config.model.head)
+        fault = f"A network with {title} cannot be an ONNX program for images of any size ({reason})"
+        raise UserError(f"{fault}; --form=stablehlo exports any network.") from error
+    simplify = onnxruntime.SessionOptions()
+    simplify.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    simplify.optimized_model_filepath = str(file)
+    start = partial(onnxruntime.InferenceSession, providers=["CPUExecutionProvider"])
+    start(graph.SerializeToString(), simplify)
+    session = start(file)
     return lambda image: session.run(None, {"image": image})
 
 

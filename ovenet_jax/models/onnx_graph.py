@@ -2,64 +2,60 @@
 
 It is traced with variables for batch, height and width (`jax.export.symbolic_shape`), and each traced operation becomes
 ONNX's of the same meaning, so a new head needs nothing here. What depends on sizes is computed in the graph. Maps stay
-channels-last: an operation that ONNX has for [B, C, H, W] gets transposes around it, which runtimes remove.
+channels-last: an operation that ONNX has for [B, C, H, W] gets transposes around it, which onnxruntime removes, as it
+computes what is constant.
 """
 
 import ast
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from string import ascii_lowercase
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import onnx_ir
+import onnx
 from jax.extend.core import ClosedJaxpr
-from onnx_ir.passes.common import RemoveUnusedNodesPass
+from jax.interpreters.partial_eval import dce_jaxpr
 
-OPSET, IR_VERSION = 18, 8  # read by runtimes since 2023
 SIDES, SMALLEST = ("batch", "height", "width"), 32  # of images; height and width have at least so many pixels
+HEADER = """<ir_version: 8, opset_import: ["": 18]>
+network (uint8[batch, height, width, 3] image)
+  => (uint8[batch, height, width] label_map, float[batch, height, width, classes] scores) {}"""
 ZERO, ONE = np.array(0), np.array(1)
 
 Equation: TypeAlias = Any  # a JaxprEqn; its types do not say that variables have shapes
-Value: TypeAlias = onnx_ir.Value | np.ndarray  # computed in the graph, or constant
+Value: TypeAlias = str | np.ndarray  # the name of a result in the graph, or a constant
 
 
-def write_onnx(program: Callable, file: Path) -> None:
-    """uint8 RGB "image" [B, H, W, 3], H and W at least SMALLEST -> "label_map" and "scores", the results of `program`.
-
-    Raises NotImplementedError: an operation without a translation.
-    """
+def model_of(program: Callable) -> onnx.ModelProto:
+    """`program` as the ONNX model of HEADER. Raises NotImplementedError: an operation without a translation."""
     shape = jax.export.symbolic_shape(", ".join(SIDES), constraints=[f"{side} >= {SMALLEST}" for side in SIDES[1:]])
     traced = jax.make_jaxpr(program)(jax.ShapeDtypeStruct((*shape, 3), jnp.uint8))
-    image = onnx_ir.val("image", onnx_ir.DataType.UINT8, (*SIDES, 3))
-    graph, outputs = _Graph(image), []
-    for name, result, x in zip(("label_map", "scores"), graph.run(traced, [image]), traced.out_avals, strict=True):
-        outputs.append(onnx_ir.val(name, _type(x.dtype), (*SIDES, *x.shape[3:])))
-        graph.op("Identity", [result], output=outputs[-1])
-    parts: dict[str, Any] = {"nodes": graph.nodes, "initializers": graph.initializers, "opset_imports": {"": OPSET}}
-    model = onnx_ir.Model(onnx_ir.Graph([image], outputs, name="network", **parts), ir_version=IR_VERSION)
-    RemoveUnusedNodesPass()(model)
-    onnx_ir.save(model, file)
+    needed, _ = dce_jaxpr(traced.jaxpr, len(traced.out_avals) * [True], instantiate=True)
+    model = onnx.parser.parse_model(HEADER)
+    graph = _Graph(model.graph)
+    for output, result in zip(model.graph.output, graph.run(traced.replace(jaxpr=needed), ["image"]), strict=True):
+        graph("Identity", result, name=output.name)
+    return model
 
 
-class _Graph(onnx_ir.tape.Tape):
-    """Nodes in their order: `graph.Add(x, y)` adds one and gives its result."""
+class _Graph:
+    """Adds nodes to an ONNX graph."""
 
-    def __init__(self, image: onnx_ir.Value):
-        super().__init__()
-        self._sides = {side: self.Shape(image, start=axis, end=axis + 1) for axis, side in enumerate(SIDES)}
+    def __init__(self, graph: onnx.GraphProto):
+        self._nodes = graph.node
+        self._sides = {side: self("Shape", "image", start=axis, end=axis + 1) for axis, side in enumerate(SIDES)}
 
-    def __getattr__(self, operation: str) -> Any:
-        def held(x: Value | None) -> onnx_ir.Value | None:
-            name = f"constant_{len(self.initializers)}"
-            return self.initializer(onnx_ir.tensor(x), name) if isinstance(x, np.ndarray) else x
-
-        return lambda *inputs, **attributes: self.op(operation, list(map(held, inputs)), attributes)
+    def __call__(self, operation: str, *inputs: Value, name: str = "", **attributes: Any) -> str:
+        """Adds a node with one result. Returns the name of that."""
+        names = [x if isinstance(x, str) else self("Constant", value=onnx.numpy_helper.from_array(x)) for x in inputs]
+        name = name or f"value_{len(self._nodes)}"
+        self._nodes.append(onnx.helper.make_node(operation, names, [name], **attributes))
+        return name
 
     def run(self, traced: ClosedJaxpr, inputs: Sequence[Value]) -> list[Value]:
-        """The results of a traced program."""
+        """Adds a traced program. Returns its results."""
         variables = [*traced.jaxpr.constvars, *traced.jaxpr.invars]
         known: dict[Any, Value] = dict(zip(variables, [*map(np.asarray, traced.consts), *inputs], strict=True))
         for e in traced.jaxpr.eqns:
@@ -69,18 +65,17 @@ class _Graph(onnx_ir.tape.Tape):
                 known |= zip(e.outvars, self.run(e.params["jaxpr"], values), strict=True)
             elif values and fixed and all(isinstance(x, np.ndarray) for x in values):
                 known[e.outvars[0]] = np.asarray(e.primitive.bind(*values, **e.params))
-            elif name in ELEMENTWISE:
-                known[e.outvars[0]] = getattr(self, ELEMENTWISE[name])(*values)
+            elif name in SAME:
+                known[e.outvars[0]] = self(SAME[name], *values)
             elif name in OPERATIONS:
                 known[e.outvars[0]] = OPERATIONS[name](self, e, *values)
             else:
                 raise NotImplementedError(f"the operation {name}")
         return [known[x] for x in traced.jaxpr.outvars]
 
-    def vector(self, sides: Sequence[Any]) -> Value:
+    def vector(self, sides: Sequence[Any]) -> str:
         """int64 [len(sides)], of integers and expressions of SIDES."""
-        parts = [self._side(ast.parse(str(side), mode="eval").body) for side in sides]
-        return np.concatenate(parts) if all(isinstance(x, np.ndarray) for x in parts) else self.Concat(*parts, axis=0)
+        return self("Concat", *(self._side(ast.parse(str(side), mode="eval").body) for side in sides), axis=0)
 
     def _side(self, expression: ast.expr) -> Value:
         """int64 [1], of an expression as jax.export prints it."""
@@ -90,33 +85,32 @@ class _Graph(onnx_ir.tape.Tape):
             case ast.Name(name):
                 return self._sides[name]
             case ast.UnaryOp(ast.USub(), operand):
-                return self.Neg(self._side(operand))
+                return self("Neg", self._side(operand))
             case ast.BinOp(left, operator, right):
                 name, parts = type(operator).__name__, [left, right]
             case ast.Call(ast.Name(name), parts):
                 pass
-        names = {"Mult": "Mul", "floordiv": "Div", "mod": "Mod"}
-        return getattr(self, names.get(name, name))(*map(self._side, parts))
+        return self({"Mult": "Mul", "floordiv": "Div", "mod": "Mod"}.get(name, name), *map(self._side, parts))
 
-    def on_maps(self, operation: str, x: Value, *inputs: Value | None, **attributes: Any) -> Value:
+    def on_maps(self, operation: str, x: Value, *inputs: Value, **attributes: Any) -> str:
         """An operation of ONNX on a map [B, H, W, C]."""
-        result = getattr(self, operation)(self.Transpose(x, perm=(0, 3, 1, 2)), *inputs, **attributes)
-        return self.Transpose(result, perm=(0, 2, 3, 1))
+        result = self(operation, self("Transpose", x, perm=(0, 3, 1, 2)), *inputs, **attributes)
+        return self("Transpose", result, perm=(0, 2, 3, 1))
 
 
 def _conv(graph: _Graph, e: Equation, x: Value, kernel: np.ndarray) -> Value:
     sizes = {"strides": e.params["window_strides"], "dilations": e.params["rhs_dilation"]}
-    return graph.on_maps("Conv", x, kernel.transpose(3, 2, 0, 1), pads=_pads(e.params["padding"]), **sizes)
+    return graph.on_maps("Conv", x, kernel.transpose(3, 2, 0, 1), pads=np.ravel(e.params["padding"], "F"), **sizes)
 
 
 def _max_pool(graph: _Graph, e: Equation, x: Value) -> Value:
     size, strides, padding = (e.params[key][1:3] for key in ("window_dimensions", "window_strides", "padding"))
-    return graph.on_maps("MaxPool", x, kernel_shape=size, strides=strides, pads=_pads(padding))
+    return graph.on_maps("MaxPool", x, kernel_shape=size, strides=strides, pads=np.ravel(padding, "F"))
 
 
 def _named(graph: _Graph, e: Equation, *inputs: Value) -> Value:
     (batch, *size, channels), name = e.outvars[0].aval.shape, e.params["target_name"]
-    sizes = (None, None, graph.vector((batch, channels, *size))) if name == "Resize" else ()
+    sizes = ("", "", graph.vector((batch, channels, *size))) if name == "Resize" else ()
     return graph.on_maps(name, *inputs, *sizes, **dict(e.params["attributes"]))
 
 
@@ -126,16 +120,16 @@ def _broadcast(graph: _Graph, e: Equation, x: Value) -> Value:
         shape[axis] = side
     if isinstance(x, np.ndarray):
         return x.reshape(shape)  # operations broadcast it
-    return graph.Expand(graph.Reshape(x, graph.vector(shape)), graph.vector(e.outvars[0].aval.shape))
+    return graph("Expand", graph("Reshape", x, graph.vector(shape)), graph.vector(e.outvars[0].aval.shape))
 
 
 def _slice(graph: _Graph, e: Equation, x: Value, starts: Value) -> Value:
     dimensions, sizes = e.params["dimension_numbers"], e.params["slice_sizes"]
     if len(e.invars[1].aval.shape) != 1 or dimensions.operand_batching_dims:
         raise NotImplementedError("gather of more than one slice")
-    starts, axes = graph.Cast(starts, to=_type(np.int64)), dimensions.start_index_map
-    ends = graph.Add(starts, graph.vector([sizes[axis] for axis in axes]))
-    return _reshape(graph, e, graph.Slice(x, starts, ends, np.array(axes)))
+    starts, axes = graph("Cast", starts, to=onnx.TensorProto.INT64), dimensions.start_index_map
+    ends = graph("Add", starts, graph.vector([sizes[axis] for axis in axes]))
+    return _reshape(graph, e, graph("Slice", x, starts, ends, np.array(axes)))
 
 
 def _product(graph: _Graph, e: Equation, *inputs: Value) -> Value:
@@ -145,41 +139,33 @@ def _product(graph: _Graph, e: Equation, *inputs: Value) -> Value:
         second[other] = first[axis]
     batch, summed = ([first[axis] for axis in axes[0]] for axes in (shared, contracted))
     result = batch + [x for x in first + second if x not in batch + summed]
-    return graph.Einsum(*inputs, equation=f"{''.join(first)},{''.join(second)}->{''.join(result)}")
+    return graph("Einsum", *inputs, equation=f"{''.join(first)},{''.join(second)}->{''.join(result)}")
 
 
 def _reshape(graph: _Graph, e: Equation, x: Value) -> Value:
-    return graph.Reshape(x, graph.vector(e.outvars[0].aval.shape))
+    return graph("Reshape", x, graph.vector(e.outvars[0].aval.shape))
 
 
 def _cast(graph: _Graph, e: Equation, x: Value) -> Value:
-    return graph.Cast(x, to=_type(e.outvars[0].aval.dtype))
+    return graph("Cast", x, to=onnx.helper.np_dtype_to_tensor_dtype(np.dtype(e.outvars[0].aval.dtype)))
 
 
 def _pad(graph: _Graph, e: Equation, x: Value, value: Value) -> Value:
     low, high, _ = zip(*e.params["padding_config"], strict=True)
-    return graph.Pad(x, graph.vector([*low, *high]), value)
+    return graph("Pad", x, graph.vector([*low, *high]), value)
 
 
 def _stack(graph: _Graph, e: Equation, *parts: Value) -> Value:
     axis = e.params["axis"]
-    return graph.Concat(*(graph.Unsqueeze(x, np.array([axis])) for x in parts), axis=axis)
+    return graph("Concat", *(graph("Unsqueeze", x, np.array([axis])) for x in parts), axis=axis)
 
 
 def _reverse(graph: _Graph, e: Equation, x: Value) -> Value:
-    last, before_first = np.array([-1]), np.array([np.iinfo(np.int64).min])
-    return graph.Slice(x, last, before_first, np.array(e.params["dimensions"]), last)
+    (axis,) = e.params["dimensions"]
+    return graph("Gather", x, np.arange(e.invars[0].aval.shape[axis])[::-1], axis=axis)
 
 
-def _pads(padding: Sequence[tuple[int, int]]) -> list[int]:
-    return [low for low, _ in padding] + [high for _, high in padding]
-
-
-def _type(dtype: Any) -> onnx_ir.DataType:
-    return onnx_ir.DataType.from_numpy(np.dtype(dtype))
-
-
-ELEMENTWISE = {
+SAME = {  # of JAX: in ONNX
     "add": "Add", "mul": "Mul", "div": "Div", "max": "Max", "exp": "Exp", "tanh": "Tanh", "logistic": "Sigmoid",
     "lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual", "stop_gradient": "Identity",
 }  # fmt: skip
@@ -193,17 +179,19 @@ OPERATIONS: dict[str, Callable[..., Value]] = {
     "reshape": _reshape,
     "squeeze": _reshape,
     "convert_element_type": _cast,
-    "transpose": lambda graph, e, x: graph.Transpose(x, perm=e.params["permutation"]),
-    "concatenate": lambda graph, e, *parts: graph.Concat(*parts, axis=e.params["dimension"]),
     "pad": _pad,
     "stack": _stack,
     "rev": _reverse,
-    "reduce_max": lambda graph, e, x: graph.ReduceMax(x, np.array(e.params["axes"]), keepdims=0),
-    "reduce_sum": lambda graph, e, x: graph.ReduceSum(x, np.array(e.params["axes"]), keepdims=0),
-    "argmax": lambda graph, e, x: _cast(graph, e, graph.ArgMax(x, axis=e.params["axes"][0], keepdims=0)),
-    "dim_as_value": lambda graph, e: _cast(graph, e, graph.Squeeze(graph.vector([e.params["dim"]]))),
-    "iota": lambda graph, e: _cast(graph, e, graph.Range(ZERO, graph.Squeeze(graph.vector(e.params["shape"])), ONE)),
-    "select_n": lambda graph, _, which, no, yes: graph.Where(which, yes, no),
+    "transpose": lambda graph, e, x: graph("Transpose", x, perm=e.params["permutation"]),
+    "concatenate": lambda graph, e, *parts: graph("Concat", *parts, axis=e.params["dimension"]),
+    "reduce_max": lambda graph, e, x: graph("ReduceMax", x, np.array(e.params["axes"]), keepdims=0),
+    "reduce_sum": lambda graph, e, x: graph("ReduceSum", x, np.array(e.params["axes"]), keepdims=0),
+    "argmax": lambda graph, e, x: _cast(graph, e, graph("ArgMax", x, axis=e.params["axes"][0], keepdims=0)),
+    "dim_as_value": lambda graph, e: _cast(graph, e, graph("Squeeze", graph.vector([e.params["dim"]]))),
+    "iota": lambda graph, e: _cast(
+        graph, e, graph("Range", ZERO, graph("Squeeze", graph.vector(e.params["shape"])), ONE)
+    ),
+    "select_n": lambda graph, _, which, no, yes: graph("Where", which, yes, no),
     # Runtimes make the addition of a constant a part of the convolution before it.
-    "sub": lambda graph, _, x, y: graph.Add(x, -y) if isinstance(y, np.ndarray) else graph.Sub(x, y),
+    "sub": lambda graph, _, x, y: graph("Add", x, -y) if isinstance(y, np.ndarray) else graph("Sub", x, y),
 }
