@@ -46,7 +46,7 @@ MODE = flags.DEFINE_enum("mode", "train", list(MODES), "One of the modes above."
 SOURCE = flags.DEFINE_string(
     "source", None, "import: FILE or FILE:ENTRY; predict: an image or a folder of them; compare: DIR,DIR,..."
 )
-FORM = flags.DEFINE_string("form", None, "export: torch, safetensors or stablehlo.")
+FORM = flags.DEFINE_string("form", None, "export: torch, safetensors, stablehlo or onnx.")
 OUT = flags.DEFINE_string("out", None, "predict: the new folder; default: WORKDIR/predictions/<name>.")
 DEVICES = flags.DEFINE_string("devices", None, "plan: COUNTxNAME, as 8xh200; default: this machine's GPUs.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default: runs/<config.name>.")

@@ -28,14 +28,6 @@ from ovenet_jax.supervision.measures import class_scores, confusion_matrix
 from ovenet_jax.supervision.task import Task, task_of
 from ovenet_jax.weights import published_keys, published_names, torch_weights
 
-FORMS = {  # the file, and the packages that it takes to write and to run it
-    "torch": ("network.pth", "torch"),
-    "safetensors": ("network.safetensors", "safetensors"),
-    "stablehlo": ("network.stablehlo",),
-    "onnx": ("network.onnx", "onnx", "onnxruntime"),
-}
-STATE_DICTS = ("torch", "safetensors")
-
 # uint8 RGB images [B, H, W, 3] -> label maps uint8 [B, H, W], and the network's scores float32 [B, H, W, K].
 Program = Callable[[Any], tuple[jax.Array, jax.Array]]
 
@@ -55,7 +47,7 @@ def export(config: ConfigDict, folder: Path, form: str | None) -> None:
     if form not in FORMS:
         given = f"--form={form}" if form else "--form is missing"
         raise UserError(f"{given}: it must be one of {', '.join(FORMS)}.")
-    name, *packages = FORMS[form]
+    write, name, *packages = FORMS[form]
     for package in packages:
         if find_spec(package) is None:
             helps = f"`pip install {package}`, or ovenet_jax with its extra [{form}]"
@@ -70,27 +62,19 @@ def export(config: ConfigDict, folder: Path, form: str | None) -> None:
     workdir.note_differences(folder, config)
     task.prepare()
     network = restore_network(config.model, folder, config.eval.checkpoint)
-    params, statistics = jax.device_get((network.params, network.statistics))
-    program = _program(network.graphdef, config, task)
-    ours, size = partial(program, params, statistics), tuple(config.eval.window)
+    ours = partial(_program(network.graphdef, config, task), *jax.device_get((network.params, network.statistics)))
+    size = tuple(config.eval.window)
     with files.new_folder(target, "") as unfinished:
-        file = unfinished / name
-        if form in STATE_DICTS:
-            read = _write_state_dict(params | statistics, config.model, network.step, file)
-            theirs: Program = partial(program, *({key: read[key] for key in part} for part in (params, statistics)))
-        else:
-            write = _write_onnx if form == "onnx" else _write_stablehlo
-            theirs = write(ours, config, file)
-        found = _compare(theirs, ours, task, config)
+        found = _compare(write(ours, network.step, config, unfinished / name), ours, task, config)
         what = {"form": form, "step": network.step, "image": size, "jax": jax.__version__}
         what |= {"classes": task.classes.names, "colors": task.classes.colors}
         files.write_json(unfinished / "export.json", what | found)
-    named = f", named as in {published_keys.code_base_of(config.model).title}" if form in STATE_DICTS else ""
+    names = f", named as in {published_keys.code_base_of(config.model).title}" if write is _write_state_dict else ""
     print(
         f"mIoU {tables.percent(found['miou'])}, of the network itself {tables.percent(found['network_miou'])}, on "
         f"{config.data.eval_split} at {size[0]}x{size[1]}; {found['milliseconds']:.1f} ms an image; scores differ by "
         f"{found['largest_error']:.2g} at most, the largest score is {found['largest_score']:.2g}.\n"
-        f"Written, read back and run: {target / name}{named}."
+        f"Written, read back and run: {target / name}{names}."
     )
 
 
@@ -109,16 +93,16 @@ def _program(graphdef: nnx.GraphDef, config: ConfigDict, task: Task) -> Callable
     return program
 
 
-def _write_stablehlo(program: Program, config: ConfigDict, file: Path) -> Program:
+def _write_stablehlo(ours: Program, _: int, config: ConfigDict, file: Path) -> Program:
     """Writes the program to `file`. Returns the program that the file holds."""
     (batch,) = jax.export.symbolic_shape("batch")
     image = jax.ShapeDtypeStruct((batch, *config.eval.window, 3), jnp.uint8)
-    exported = jax.export.export(jax.jit(program), platforms=("cpu", "cuda"))(image)
+    exported = jax.export.export(jax.jit(ours), platforms=("cpu", "cuda"))(image)
     file.write_bytes(exported.serialize())
     return jax.jit(jax.export.deserialize(bytearray(file.read_bytes())).call)
 
 
-def _write_onnx(program: Program, config: ConfigDict, file: Path) -> Program:
+def _write_onnx(ours: Program, _: int, config: ConfigDict, file: Path) -> Program:
     """Writes the program for images of any size to `file`, simplified by onnxruntime. Returns the program that the file
     holds, on CPUs. Raises UserError: ONNX cannot hold it."""
     import onnxruntime
@@ -126,7 +110,7 @@ def _write_onnx(program: Program, config: ConfigDict, file: Path) -> Program:
     from ovenet_jax.models import onnx_graph
 
     try:
-        graph = onnx_graph.model_of(program)
+        graph = onnx_graph.model_of(ours)
     except (NotImplementedError, jax.errors.InconclusiveDimensionOperation) as error:
         reason = error if isinstance(error, NotImplementedError) else "what it computes depends on their size"
         title = published_names.title_of_config(config.model.head)
@@ -141,10 +125,13 @@ def _write_onnx(program: Program, config: ConfigDict, file: Path) -> Program:
     return lambda image: session.run(None, {"image": image})
 
 
-def _write_state_dict(arrays: dict[str, Any], model: ConfigDict, step: int, file: Path) -> dict[str, Any]:
-    """Writes the state dict to `file`. Returns the arrays read back from it. Raises UserError where any of them has
-    changed."""
-    published = {key: np.array(x, order="C") for key, x in published_keys.state_dict(model, arrays, step).items()}
+def _write_state_dict(ours: partial, step: int, config: ConfigDict, file: Path) -> Program:
+    """Writes the arrays as a state dict to `file`. Returns the network's program with those read back from it. Raises
+    UserError where any of them has changed."""
+    params, statistics = ours.args
+    arrays = params | statistics
+    state_dict = published_keys.state_dict(config.model, arrays, step)
+    published = {key: np.array(x, order="C") for key, x in state_dict.items()}
     if file.suffix == ".pth":
         import torch
 
@@ -158,7 +145,7 @@ def _write_state_dict(arrays: dict[str, Any], model: ConfigDict, step: int, file
     found = torch_weights.fill(arrays, torch_weights.fold_in_place_abn(read), str(file))
     if lost := [name for name, value in arrays.items() if not np.array_equal(found[name], value)]:
         raise UserError(f"{len(lost)} arrays read back from {file} differ from those written; the first: {lost[0]}.")
-    return found
+    return partial(ours.func, *({name: found[name] for name in part} for part in ours.args))
 
 
 @enough_memory(EVALUATION_MEMORY)
@@ -186,3 +173,11 @@ def _compare(theirs: Program, ours: Program, task: Task, config: ConfigDict) -> 
     miou, network_miou = (class_scores(matrix)["miou"] for matrix in matrices)
     found = {"miou": miou, "network_miou": network_miou, "milliseconds": 1000 * float(np.median(seconds))}
     return found | {"largest_error": error, "largest_score": largest}
+
+
+FORMS: dict[str, tuple] = {  # the function that writes it, its file, and the packages that writing and running it take
+    "torch": (_write_state_dict, "network.pth", "torch"),
+    "safetensors": (_write_state_dict, "network.safetensors", "safetensors"),
+    "stablehlo": (_write_stablehlo, "network.stablehlo"),
+    "onnx": (_write_onnx, "network.onnx", "onnx", "onnxruntime"),
+}

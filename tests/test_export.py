@@ -126,7 +126,7 @@ def test_a_state_dict_comes_back_bit_for_bit(make_run, tmp_path, form, request, 
         request.getfixturevalue("torch")
     config, folder = make_run("hrnet_ocr_tiny")
     export.export(config, folder, form)
-    file = folder / "export" / form / export.FORMS[form][0]
+    file = folder / "export" / form / export.FORMS[form][1]
     if form == "torch":
         import_weights(config, file, tmp_path / "back")
         (_, *arrays), (_, *back) = (parameters.split(load_model(at)) for at in (folder, tmp_path / "back"))

@@ -73,7 +73,7 @@ class _Graph:
                 raise NotImplementedError(f"the operation {name}")
         return [known[x] for x in traced.jaxpr.outvars]
 
-    def vector(self, sides: Sequence[Any]) -> str:
+    def sizes(self, sides: Sequence[Any]) -> str:
         """int64 [len(sides)], of integers and expressions of SIDES."""
         return self("Concat", *(self._side(ast.parse(str(side), mode="eval").body) for side in sides), axis=0)
 
@@ -110,7 +110,7 @@ def _max_pool(graph: _Graph, e: Equation, x: Value) -> Value:
 
 def _named(graph: _Graph, e: Equation, *inputs: Value) -> Value:
     (batch, *size, channels), name = e.outvars[0].aval.shape, e.params["target_name"]
-    sizes = ("", "", graph.vector((batch, channels, *size))) if name == "Resize" else ()
+    sizes = ("", "", graph.sizes((batch, channels, *size))) if name == "Resize" else ()
     return graph.on_maps(name, *inputs, *sizes, **dict(e.params["attributes"]))
 
 
@@ -120,7 +120,7 @@ def _broadcast(graph: _Graph, e: Equation, x: Value) -> Value:
         shape[axis] = side
     if isinstance(x, np.ndarray):
         return x.reshape(shape)  # operations broadcast it
-    return graph("Expand", graph("Reshape", x, graph.vector(shape)), graph.vector(e.outvars[0].aval.shape))
+    return graph("Expand", graph("Reshape", x, graph.sizes(shape)), graph.sizes(e.outvars[0].aval.shape))
 
 
 def _slice(graph: _Graph, e: Equation, x: Value, starts: Value) -> Value:
@@ -128,7 +128,7 @@ def _slice(graph: _Graph, e: Equation, x: Value, starts: Value) -> Value:
     if len(e.invars[1].aval.shape) != 1 or dimensions.operand_batching_dims:
         raise NotImplementedError("gather of more than one slice")
     starts, axes = graph("Cast", starts, to=onnx.TensorProto.INT64), dimensions.start_index_map
-    ends = graph("Add", starts, graph.vector([sizes[axis] for axis in axes]))
+    ends = graph("Add", starts, graph.sizes([sizes[axis] for axis in axes]))
     return _reshape(graph, e, graph("Slice", x, starts, ends, np.array(axes)))
 
 
@@ -143,7 +143,7 @@ def _product(graph: _Graph, e: Equation, *inputs: Value) -> Value:
 
 
 def _reshape(graph: _Graph, e: Equation, x: Value) -> Value:
-    return graph("Reshape", x, graph.vector(e.outvars[0].aval.shape))
+    return graph("Reshape", x, graph.sizes(e.outvars[0].aval.shape))
 
 
 def _cast(graph: _Graph, e: Equation, x: Value) -> Value:
@@ -152,12 +152,7 @@ def _cast(graph: _Graph, e: Equation, x: Value) -> Value:
 
 def _pad(graph: _Graph, e: Equation, x: Value, value: Value) -> Value:
     low, high, _ = zip(*e.params["padding_config"], strict=True)
-    return graph("Pad", x, graph.vector([*low, *high]), value)
-
-
-def _stack(graph: _Graph, e: Equation, *parts: Value) -> Value:
-    axis = e.params["axis"]
-    return graph("Concat", *(graph("Unsqueeze", x, np.array([axis])) for x in parts), axis=axis)
+    return graph("Pad", x, graph.sizes([*low, *high]), value)
 
 
 def _reverse(graph: _Graph, e: Equation, x: Value) -> Value:
@@ -180,16 +175,18 @@ OPERATIONS: dict[str, Callable[..., Value]] = {
     "squeeze": _reshape,
     "convert_element_type": _cast,
     "pad": _pad,
-    "stack": _stack,
+    "stack": lambda graph, e, *parts: graph(
+        "Concat", *(graph("Unsqueeze", x, np.array([e.params["axis"]])) for x in parts), axis=e.params["axis"]
+    ),
     "rev": _reverse,
     "transpose": lambda graph, e, x: graph("Transpose", x, perm=e.params["permutation"]),
     "concatenate": lambda graph, e, *parts: graph("Concat", *parts, axis=e.params["dimension"]),
     "reduce_max": lambda graph, e, x: graph("ReduceMax", x, np.array(e.params["axes"]), keepdims=0),
     "reduce_sum": lambda graph, e, x: graph("ReduceSum", x, np.array(e.params["axes"]), keepdims=0),
     "argmax": lambda graph, e, x: _cast(graph, e, graph("ArgMax", x, axis=e.params["axes"][0], keepdims=0)),
-    "dim_as_value": lambda graph, e: _cast(graph, e, graph("Squeeze", graph.vector([e.params["dim"]]))),
+    "dim_as_value": lambda graph, e: _cast(graph, e, graph("Squeeze", graph.sizes([e.params["dim"]]))),
     "iota": lambda graph, e: _cast(
-        graph, e, graph("Range", ZERO, graph("Squeeze", graph.vector(e.params["shape"])), ONE)
+        graph, e, graph("Range", ZERO, graph("Squeeze", graph.sizes(e.params["shape"])), ONE)
     ),
     "select_n": lambda graph, _, which, no, yes: graph("Where", which, yes, no),
     # Runtimes make the addition of a constant a part of the convolution before it.
