@@ -14,6 +14,7 @@ from ovenet_jax.evaluation.inference import Segmentation
 from ovenet_jax.evaluation.panel import panel
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.models.predictions import TITLES, Ranking, in_order, ranking
+from ovenet_jax.segfix.shift import seed_offsets
 from ovenet_jax.supervision.task import Task
 
 RANKS = 3  # classes kept per pixel, the most probable ones
@@ -44,6 +45,7 @@ def inspect(
     evaluator: Evaluator, params: Arrays, statistics: Arrays, scores: Mapping[int, float | None]
 ) -> dict[int, Inspected]:
     """Runs the network on the images of the split with `scores`, on this process only."""
+    align_corners = evaluator.config.model.get("offset", {}).get("grid_align_corners")
     found: dict[int, Inspected] = {}
     with evaluator.samples(sorted(scores)) as read:
         for batch in evaluator.batches(read, params, statistics):
@@ -57,7 +59,7 @@ def inspect(
                     sample["label"],
                     {name: Ranking(*(x[own] for x in ranking)) for name, ranking in in_order(rankings).items()},
                     grid,
-                    None if offset is None else seeds(offset, evaluator.config.model.offset.grid_align_corners),
+                    None if offset is None else seed_offsets(offset, align_corners, whole=False)[..., ::-1],
                     None if confidence is None else confidence[own],
                     {name: x[whole] for name, x in in_order(class_maps).items()},
                     offset,
@@ -91,12 +93,3 @@ def picture(inspected: Inspected, classes: Labels) -> np.ndarray:
     maps = {TITLES[name]: class_map for name, class_map in inspected.class_maps.items()}
     confidence = None if inspected.offset is None else inspected.confidence
     return panel(inspected.image, inspected.label, maps, inspected.offset, confidence, classes)
-
-
-def seeds(offset: np.ndarray, align_corners: bool) -> np.ndarray:
-    """Converts normalised offsets [h, w, 2] to network pixels. align_corners: as in the seed gather."""
-    size = np.array(offset.shape[1::-1])
-    own = np.stack(np.meshgrid(*map(np.arange, size)), axis=-1)
-    position = np.clip(own * (2 / np.maximum(1, size - 1)) - 1 + offset, -1, 1)
-    pixel = (position + 1) / 2 * (size - 1) if align_corners else (position + 1) / 2 * size - 0.5
-    return np.clip(pixel, 0, size - 1) - own

@@ -30,15 +30,16 @@ def shift_by(offset: np.ndarray, scale: float = 1.0, align_corners: bool = True)
     return _shift_between_pixels(offset * np.float32(scale), align_corners)
 
 
-def seed_offsets(offset: np.ndarray, align_corners: bool = True) -> np.ndarray:
-    """OVeNet's offsets [H, W, 2], normalised, x first, as whole offsets (row, column) to the pixel nearest to each
-    seed, int32 [H, W, 2]; seeds beyond the image lie at its edge. `align_corners`: as the network samples its scores.
-    """
+def seed_offsets(offset: np.ndarray, align_corners: bool = True, whole: bool = True) -> np.ndarray:
+    """OVeNet's offsets [H, W, 2], normalised, x first, as offsets (row, column) in pixels to each seed or, `whole`, to
+    the pixel nearest to it, int32; seeds beyond the image lie at its edge. `align_corners`: as the network samples its
+    scores."""
     size = np.array(offset.shape[:2])
     own = np.moveaxis(np.indices(offset.shape[:2]), 0, -1)
-    position = np.clip(own * (2 / (size - 1)) - 1 + offset[..., ::-1], -1, 1)
+    position = np.clip(own * (2 / np.maximum(1, size - 1)) - 1 + offset[..., ::-1], -1, 1)
     pixel = (position + 1) / 2 * (size - 1) if align_corners else (position + 1) / 2 * size - 0.5
-    return (np.rint(np.clip(pixel, 0, size - 1)) - own).astype(np.int32)
+    pixel = np.clip(pixel, 0, size - 1)
+    return (np.rint(pixel) - own).astype(np.int32) if whole else pixel - own
 
 
 def seeds_where_sure(offset: np.ndarray, confidence: np.ndarray, threshold: float = SURE) -> np.ndarray:

@@ -7,21 +7,10 @@ import pytest
 
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.evaluation.grid import Grid
-from ovenet_jax.evaluation.inspection import seeds
 from ovenet_jax.evaluation.packing import STEPS, packed
 from ovenet_jax.evaluation.page import MOST_BYTES
 from ovenet_jax.evaluation.results import ImageScore, Region
 from tests.browser.pages import HOSTILE, made_up, made_up_page, section, table
-
-
-def test_seeds_in_the_networks_pixels():
-    """An offset of 2 is a whole side; what lies beyond the map is at its edge."""
-    offset = np.zeros((3, 5, 2), np.float32)
-    offset[1, 1], offset[0, 4] = (0.5, -1), (1, 1)
-    moved = seeds(offset, align_corners=True)
-    assert moved[1, 1].tolist() == [1, -1]
-    assert moved[0, 4].tolist() == [0, 1]
-    assert not moved[2].any()
 
 
 @pytest.mark.parametrize(("align_corners", "origin", "spacing"), [(True, (0, 0), (4, 5)), (False, (1, 1.5), (3, 4))])

@@ -70,6 +70,18 @@ def test_seed_offsets_lead_to_the_pixels_that_the_network_samples(align_corners)
     assert_array_equal(refined, seeds[0, ..., 0])
 
 
+def test_seeds_in_pixels():
+    """An offset of 2 is a whole side; what lies beyond the map is at its edge, also where it is one pixel wide."""
+    offset = np.zeros((3, 5, 2), np.float32)
+    offset[1, 1], offset[0, 3], offset[0, 4] = (0.5, -1), (0.2, 0.2), (1, 1)
+    moved = seed_offsets(offset, whole=False)
+    assert moved[1, 1].tolist() == [-1, 1]
+    assert moved[0, 3].tolist() == pytest.approx([0.2, 0.4])
+    assert moved[0, 4].tolist() == [1, 0]
+    assert not moved[2].any()
+    assert_array_equal(seed_offsets(offset[:, 1:2])[..., 1], np.zeros((3, 1)))
+
+
 def test_seeds_count_where_they_are_sure():
     confidence = RNG.random(SIZE)
     refined = refined_numbers(LABEL, shift_by(seeds_where_sure(OFFSET, confidence, 0.7)))
