@@ -9,6 +9,7 @@ import numpy as np
 from ovenet_jax.data.labels import IGNORE, Labels
 from ovenet_jax.evaluation.colours import label_colors, offset_colors
 from ovenet_jax.evaluation.drawing import FAINT_INK, GAP, MARGIN, arranged, bordered, shown_names, text
+from ovenet_jax.models.layers import resized
 
 TILES_WIDTH, TILE_MAX_HEIGHT = 1900, 720  # pixels
 ARROW_SPACING = 30
@@ -117,7 +118,7 @@ def _offset_tile(offset: np.ndarray, image_size: tuple[int, int], size: tuple[in
     shift = offset * np.array([(width - 1) / 2, (height - 1) / 2], np.float32)
     length = np.hypot(shift[..., 0], shift[..., 1])
     longest = max(float(np.percentile(length, 99)), 0.01)
-    shown = _resize_map(shift, size)
+    shown = resized(shift, size, align_corners=True)
     picture = offset_colors(shown, longest)
     for y, x in np.ndindex(size[0] // ARROW_SPACING, size[1] // ARROW_SPACING):
         middle = ARROW_SPACING * (np.array([x, y]) + 0.5)
@@ -138,7 +139,7 @@ def _offset_tile(offset: np.ndarray, image_size: tuple[int, int], size: tuple[in
 def _confidence_tile(confidence: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The weight of the seed prediction in the fused one, with its scale as key."""
     colormap = matplotlib.colormaps["viridis"]
-    picture = colormap(_resize_map(confidence, size), bytes=True)[..., :3]
+    picture = colormap(resized(confidence, size, align_corners=True), bytes=True)[..., :3]
     scale = colormap(np.tile(np.linspace(0, 1, size[1]), (20, 1)), bytes=True)[..., :3]
     marks = [text(mark) for mark in ("0: initial", "0.5", "1: seed")]
     space = (size[1] - sum(mark.shape[1] for mark in marks)) // 2
@@ -157,16 +158,5 @@ def _tile_size(image_size: tuple[int, int], columns: int) -> tuple[int, int]:
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 
-# ---- maps ----
-
-
 def _resize_nearest(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(picture, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-
-
-def _resize_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear, corner centres on corner centres, as the networks resize their maps."""
-    height, width = values.shape[:2]
-    x = np.linspace(0, width - 1, size[1], dtype=np.float32)
-    y = np.linspace(0, height - 1, size[0], dtype=np.float32)
-    return cv2.remap(values, *np.meshgrid(x, y), cv2.INTER_LINEAR)

@@ -381,6 +381,15 @@ def interpolation_weights(source: int, target: int, align_corners: bool) -> tupl
     return left, right, position - left
 
 
+def resized(x: np.ndarray, size: tuple[int, ...], align_corners: bool) -> np.ndarray:
+    """`resize_bilinear` of one map [h, w, ...] in numpy, which avoids a compilation for each size."""
+    for axis, target in enumerate(size):
+        left, right, weight = interpolation_weights(x.shape[axis], target, align_corners)
+        weight = weight.astype(np.float32).reshape(-1, *[1] * (x.ndim - 1 - axis))
+        x = x.take(left, axis) * (1 - weight) + x.take(right, axis) * weight
+    return x
+
+
 def _interpolation_matrix(source: int, target: int, align_corners: bool, dtype: jnp.dtype) -> np.ndarray:
     """[target, source] weights; each row holds the one or two non-zero weights of one target pixel."""
     left, right, weight = interpolation_weights(source, target, align_corners)

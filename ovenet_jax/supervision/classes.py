@@ -116,7 +116,7 @@ class Classes:
             excluded = "which config.eval.scales and config.eval.windows exclude"
             raise UserError(f"Offsets need a pass over the whole image, {excluded}; add scale 1.")
         model = self._config.model
-        normalised, sure = (_resized(x, class_map.shape, model.align_corners) for x in (offset, confidence))
+        normalised, sure = (layers.resized(x, class_map.shape, model.align_corners) for x in (offset, confidence))
         return Offsets(seed_offsets(normalised, model.offset.grid_align_corners), sure[..., 0])
 
 
@@ -147,12 +147,3 @@ def check_tested(split: Source, config: ConfigDict) -> None:
     if count != config.model.num_classes:
         fault = f"config.model.num_classes={config.model.num_classes}, but {data.name} has {count} classes"
         raise UserError(f"{fault}; set --config.model.num_classes={count}.")
-
-
-def _resized(x: np.ndarray, size: tuple[int, ...], align_corners: bool) -> np.ndarray:
-    """`resize_bilinear` of one map [h, w, C] in numpy, which avoids a compilation for each size."""
-    for axis, target in enumerate(size):
-        left, right, weight = layers.interpolation_weights(x.shape[axis], target, align_corners)
-        weight = np.expand_dims(weight.astype(np.float32), tuple({0, 1, 2} - {axis}))
-        x = x.take(left, axis) * (1 - weight) + x.take(right, axis) * weight
-    return x

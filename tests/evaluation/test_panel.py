@@ -19,7 +19,7 @@ GREEN, RED = (0, 158, 115), (213, 74, 0)
 @pytest.mark.parametrize("size", [(128, 256), (360, 480), (1024, 2048), (640, 427)])
 def test_a_panel_is_a_sheet_of_readable_width_at_every_image_size(size):
     image, label, predictions = sample(*size)
-    offset, confidence = (np.full((size[0] // 4, size[1] // 4, 2), 0.1), np.full((size[0] // 4, size[1] // 4, 1), 0.5))
+    offset, confidence = (np.full((size[0] // 4, size[1] // 4, 2), 0.1), np.full((size[0] // 4, size[1] // 4), 0.5))
     picture = panel(image, label, predictions, offset, confidence, CLASSES)
     assert picture.dtype == np.uint8
     assert picture.ndim == 3
@@ -141,7 +141,7 @@ def test_a_panel_has_the_tiles_of_the_parts_that_are_given(parts, titles, writte
         label if "label" in parts else None,
         predictions,
         np.zeros((90, 120, 2), np.float32) if "offset" in parts else None,
-        np.zeros((90, 120, 1), np.float32) if "confidence" in parts else None,
+        np.zeros((90, 120), np.float32) if "confidence" in parts else None,
         CLASSES,
     )
     known = {"input", "truth", "prediction", "offsets", "confidence", "changed by fusion", *predictions}
