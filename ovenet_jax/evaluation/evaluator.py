@@ -112,18 +112,14 @@ class Evaluator:
     def batches(self, samples: Iterable[dict], params: Arrays, statistics: Arrays) -> Iterator[Batch]:
         """Samples of the split in batches, with the network's output."""
         for of_batch, segmentation in self.inference.over(samples, params, statistics):
-            yield self._batch(of_batch, segmentation)
-
-    def _batch(self, samples: list[dict], segmentation: Segmentation) -> Batch:
-        def put(labels: list[np.ndarray], scores: jax.Array) -> jax.Array:
-            return jax.device_put(on_canvases(labels, scores.shape[:3], IGNORE), segmentation.prediction.sharding)
-
-        class_maps = _class_maps(segmentation.scores, task=self.task)
-        labels = [sample["label"] for sample in samples]
-        grids = [Grid.of(segmentation, label.shape, self.config.model.align_corners) for label in labels]
-        small = [grid.read(label) for grid, label in zip(grids, labels, strict=True)]
-        maps = segmentation.maps[segmentation.answer]
-        return Batch(samples, segmentation, class_maps, put(labels, segmentation.prediction), put(small, maps), grids)
+            labels = [sample["label"] for sample in of_batch]
+            grids = [Grid.of(segmentation, label.shape, self.config.model.align_corners) for label in labels]
+            small = [grid.read(label) for grid, label in zip(grids, labels, strict=True)]
+            pairs = (labels, segmentation.prediction), (small, segmentation.maps[segmentation.answer])
+            filled = [on_canvases(x, scores.shape[:3], IGNORE) for x, scores in pairs]
+            label, network_label = jax.device_put(filled, segmentation.prediction.sharding)
+            class_maps = _class_maps(segmentation.scores, task=self.task)
+            yield Batch(of_batch, segmentation, class_maps, label, network_label, grids)
 
 
 class Scores:

@@ -2,10 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import compress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 from jax.experimental.layout import Format, Layout
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from ovenet_jax import tables
 from ovenet_jax.data.labels import Labels
@@ -22,9 +23,6 @@ from ovenet_jax.evaluation.protocol import Pass, Protocol, Taps, canvas_size, pa
 from ovenet_jax.models import contracts, layers, parameters, predictions
 from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.parameters import Arrays
-
-if TYPE_CHECKING:
-    from ml_collections import ConfigDict
 
 WAITING = 4  # batches
 STRIDE = 4  # of maps, if no pass covers the whole image
@@ -47,8 +45,7 @@ class Segmentation:
     ("fused" for OVeNet). maps: scores [B, h, w, K] by name of the largest pass over the whole image, at the network's
     resolution; offset, confidence: OVeNet's of that pass. If no pass covers the whole image, maps are means over the
     passes at every STRIDE-th pixel of the canvas, of logits (`logits` True) or probabilities (False); else it is None.
-    Output that is not finite counts as 0: no class is likelier than another, and no seed is used. broken: bool [B], the
-    images where that was so.
+    Output that is not finite counts as 0: all classes are equally likely and no seed is used. broken: such images, [B].
     """
 
     scores: dict[str, jax.Array]
@@ -71,11 +68,10 @@ class Inference:
 
     The network compiles once per window size; the cheap programs that cut windows and add scores compile once per
     canvas and window size. precision: the network's compute type; scores are float32. flip_pairs: classes that are
-    exchanged by mirroring, like left and right arm. answer_only leaves out all predictions but the final one (computed
-    by another XLA program, so equal up to rounding).
+    exchanged by mirroring, like left and right arm. answer_only: only the final prediction, equal up to rounding.
 
-    A pass takes three jitted functions: `read` cuts it and its mirror image, `forward` runs the network on each, `add`
-    adds its scores. On GPUs `over` first stores kernels as convolutions read them, so that no pass has to copy them.
+    A pass takes three jitted functions: `read` cuts and mirrors a window, `forward` is the network, `add` adds scores.
+    On GPUs `over` first stores kernels as convolutions read them, so that no pass has to copy them.
     """
 
     graphdef: nnx.GraphDef
@@ -90,7 +86,7 @@ class Inference:
 
     @classmethod
     def from_config(
-        cls, config: "ConfigDict", graphdef: nnx.GraphDef, classes: Labels, answer_only: bool = False
+        cls, config: ConfigDict, graphdef: nnx.GraphDef, classes: Labels, answer_only: bool = False
     ) -> "Inference":
         """From config.eval, for this process's own devices. Raises UserError: invalid settings."""
         return cls(
@@ -122,15 +118,15 @@ class Inference:
         flip_pairs, exponentiate = tuple(self.flip_pairs), self.protocol.sum == "exp"
         self.add = jax.jit(
             partial(_add, align_corners=self.align_corners, flip_pairs=flip_pairs, exponentiate=exponentiate),
-            static_argnames=("size", "answer"),
+            static_argnames="size",
             donate_argnums=0,
         )
 
     def over(
         self, samples: Iterable[dict], params: Arrays, statistics: Arrays
     ) -> Iterator[tuple[list[dict], Segmentation]]:
-        """Yields (samples, output for their images) per batch. The arrays may be replicated over all processes. At the
-        end, a warning names images where the output is not finite."""
+        """Yields (samples, their output) per batch, at the end warns where output is not finite. The arrays may be
+        replicated over all processes."""
         params, statistics = parallel.to_local(self.mesh, (params, statistics))
         if self.mesh.devices.flat[0].platform != "cpu":
             params |= self.store({name: x for name, x in params.items() if x.ndim == 4})
@@ -144,8 +140,7 @@ class Inference:
             print(f"Warning: the network's output is not finite at pixels of {images}; it counts as 0 there.")
 
     def in_batches(self, samples: Iterable[dict]) -> Iterator[list[dict]]:
-        """Samples whose images can be run together, `rows` at a time, fewer at the end. Buffers at most WAITING * rows
-        samples to group them by shape."""
+        """Batches of `rows` samples with equal `shapes`, fewer at the end. Buffers at most WAITING * rows samples."""
         waiting: dict[tuple, list[dict]] = defaultdict(list)
         for sample in samples:
             alike = shapes(sample["image"].shape[:2], self.protocol, self.align_corners)
@@ -168,35 +163,34 @@ class Inference:
             for function in (self.read, self.forward, self.add):
                 function.clear_cache()  # type: ignore[attr-defined]
         plans = [passes(image.shape[:2], self.protocol, self.align_corners) for image in images]
-        scores: dict[str, Sums] = {}
-        maps, offset, confidence, logits, largest, broken = {}, None, None, None, 0.0, False
+        sums: dict[str, Sums] = {}
+        whole, largest, broken = None, 0.0, False
         for same_pass in zip(*plans, strict=True):
             first: Pass = same_pass[0]
             self.pass_sizes.add(first.size)
-            read, write, write_parts = (
-                self._put(stacked([getattr(p, key) for p in same_pass])) for key in ("read", "write", "write_parts")
-            )
+            read, write, write_parts = self._put(stacked([(p.read, p.write, p.write_parts) for p in same_pass]))
             window, mirrored = self.read(pixels, read)
             output = self.forward(params, statistics, window)
-            other = self.forward(params, statistics, mirrored).scores if self.protocol.flip else None
+            other = self.forward(params, statistics, mirrored).scores if self.protocol.flip else {}
             broken |= output.broken
-            if not scores:
+            if not sums:
                 full = partial(jnp.full, device=parallel.batch_sharded(self.mesh))
-                scores = {
+                sums = {
                     name: (full((self.rows, *canvas, x.shape[-1]), 0.0), full((self.rows, *canvas, 1), LEAST))
                     for name, x in output.scores.items()
                 }
-            scores = self.add(scores, output.scores, other, write, write_parts, size=first.size, answer=output.answer)
+            for name, logits in output.scores.items():
+                taps = write if name == output.answer else write_parts
+                sums[name] = self.add(sums[name], logits, other.get(name), taps, size=first.size)
             if all(p.whole for p in same_pass) and first.scale > largest:
-                maps, offset, confidence = output.scores, output.offset, output.confidence
-                largest = first.scale
-        sums = {name: of_name for name, (of_name, _) in predictions.in_order(scores).items()}
-        if not maps:
-            logits = self.protocol.sum == "logits"
-            maps = {name: x[:, ::STRIDE, ::STRIDE] for name, x in sums.items()}
-            passed = len(self.protocol.scales)
-            maps = {name: x / (passed if logits else x.sum(-1, keepdims=True)) for name, x in maps.items()}
-        return Segmentation(sums, output.answer, maps, offset, confidence, logits, broken)
+                whole, largest = output, first.scale
+        scores = {name: x for name, (x, _) in predictions.in_order(sums).items()}
+        if whole:
+            return replace(whole, scores=scores, maps=whole.scores, broken=broken)
+        of_logits, passed = self.protocol.sum == "logits", len(self.protocol.scales)
+        maps = {name: x[:, ::STRIDE, ::STRIDE] for name, x in scores.items()}
+        maps = {name: x / (passed if of_logits else x.sum(-1, keepdims=True)) for name, x in maps.items()}
+        return Segmentation(scores, output.answer, maps, None, None, of_logits, broken)
 
     def _put(self, tree: Any) -> Any:
         return jax.device_put(tree, parallel.batch_sharded(self.mesh))
@@ -229,35 +223,28 @@ def _forward(
 
 
 def _add(
-    scores: dict[str, Sums],
-    logits: dict[str, jax.Array],
-    mirrored: dict[str, jax.Array] | None,
-    write: tuple[Taps, Taps],
-    write_parts: tuple[Taps, Taps],
+    before: Sums,
+    logits: jax.Array,
+    mirrored: jax.Array | None,
+    taps: tuple[Taps, Taps],
     *,
     size: tuple[int, int],
-    answer: str,
     align_corners: bool,
     flip_pairs: tuple[tuple[int, int], ...],
     exponentiate: bool,
-) -> dict[str, Sums]:
-    """Adds one pass of `size` to `scores`: the logits, averaged with those of the mirrored image, or exp of that."""
-    result = {}
-    for name, values in logits.items():
-        if mirrored is not None:
-            values = values / 2 + _exchanged(mirrored[name][:, :, ::-1], flip_pairs) / 2
-        values = layers.resize_bilinear(values, size, align_corners=align_corners)
-        taps = write if name == answer else write_parts
-        before, factor = scores[name]
-        if not exponentiate:
-            result[name] = before + _interpolate(values, taps), factor
-            continue
-        largest = values.max(-1, keepdims=True)
-        own = largest - jnp.clip(largest, -SAFE, SAFE)
-        sums, own = _interpolate_sums(jnp.exp(values - own), own, taps)
-        common = jnp.maximum(factor, own)
-        result[name] = before * jnp.exp(factor - common) + sums * jnp.exp(own - common), common
-    return result
+) -> Sums:
+    """Adds a pass of `size` to a prediction's sums: logits, averaged with those of the mirror image, or exp of them."""
+    if mirrored is not None:
+        logits = logits / 2 + _exchanged(mirrored[:, :, ::-1], flip_pairs) / 2
+    values = layers.resize_bilinear(logits, size, align_corners=align_corners)
+    total, factor = before
+    if not exponentiate:
+        return total + _interpolate(values, taps), factor
+    largest = values.max(-1, keepdims=True)
+    own = largest - jnp.clip(largest, -SAFE, SAFE)
+    added, own = _interpolate_sums(jnp.exp(values - own), own, taps)
+    common = jnp.maximum(factor, own)
+    return total * jnp.exp(factor - common) + added * jnp.exp(own - common), common
 
 
 def _exchanged(logits: jax.Array, pairs: tuple[tuple[int, int], ...]) -> jax.Array:
@@ -272,7 +259,14 @@ def _exchanged(logits: jax.Array, pairs: tuple[tuple[int, int], ...]) -> jax.Arr
 
 def _interpolate(x: jax.Array, taps: tuple[Taps, Taps]) -> jax.Array:
     """[B, H, W, C] -> [B, h, w, C], each image with its own taps of rows and columns (arrays [B, 2, n])."""
-    return _interpolate_sums(x, jnp.zeros_like(x[..., :1]), taps)[0]
+
+    def along_rows(x: jax.Array, taps: Taps) -> jax.Array:
+        return sum(w[:, None, None] * x[i] for i, w in zip(taps.indices, taps.weights, strict=True))
+
+    def one_image(x: jax.Array, rows: Taps, columns: Taps) -> jax.Array:
+        return along_rows(along_rows(x, rows).swapaxes(0, 1), columns).swapaxes(0, 1)
+
+    return jax.vmap(one_image)(x, *taps)
 
 
 def _interpolate_sums(sums: jax.Array, factor: jax.Array, taps: tuple[Taps, Taps]) -> Sums:
@@ -291,8 +285,9 @@ def _interpolate_sums(sums: jax.Array, factor: jax.Array, taps: tuple[Taps, Taps
     return jax.vmap(one_image)(sums, factor, *taps)
 
 
-def stacked(taps: list[tuple[Taps, Taps]]) -> tuple[Taps, Taps]:
-    return jax.tree.map(lambda *arrays: np.stack(arrays), *taps)
+def stacked(trees: Sequence[Any]) -> Any:
+    """Trees of arrays -> one, whose arrays have a first axis more."""
+    return jax.tree.map(lambda *arrays: np.stack(arrays), *trees)
 
 
 def on_canvases(arrays: Sequence[np.ndarray], shape: Sequence[int], value: int) -> np.ndarray:

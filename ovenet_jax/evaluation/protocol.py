@@ -153,8 +153,7 @@ def _windows(scaled: int, scale: float, protocol: Protocol, axis: int) -> tuple[
 def _passes_of_axis(
     axis: int, side: int, scaled: int, scale: float, protocol: Protocol, align_corners: bool
 ) -> list[tuple[int, Taps, Taps, Taps]]:
-    """An axis of `side` pixels on its canvas, resized to `scaled` pixels and cut into windows: of each its length,
-    `read`, `write` and `write_parts`."""
+    """(length, `read`, `write`, `write_parts`) of each window of an axis of `side` pixels, resized to `scaled` ones."""
     starts, length = _windows(scaled, scale, protocol, axis)
     canvas = canvas_size((side, side), protocol)[axis]
     covered = np.zeros(scaled)
@@ -189,5 +188,4 @@ def _inside(taps: Taps, start: int, length: int, covered: np.ndarray) -> Taps:
 
 def _padded(taps: Taps, length: int) -> Taps:
     """Padded with taps of weight 0."""
-    missing = ((0, 0), (0, length - taps.indices.shape[1]))
-    return Taps(np.pad(taps.indices, missing), np.pad(taps.weights, missing))
+    return Taps(*(np.pad(x, ((0, 0), (0, length - x.shape[1]))) for x in taps))

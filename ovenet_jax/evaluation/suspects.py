@@ -72,13 +72,11 @@ def regions(label: np.ndarray, belief: np.ndarray, seen: np.ndarray) -> list[res
     """
     found = []
     for given in np.setdiff1d(np.unique(label), IGNORE).tolist():
-        count, numbers = cv2.connectedComponents((label == given).astype(np.uint8), connectivity=4)
-        flat = numbers.ravel()
-        pixels = np.bincount(flat, minlength=count)
-        scores = np.bincount(flat, belief.ravel(), count) / np.maximum(1, pixels)
-        for number in 1 + np.flatnonzero(pixels[1:] >= SMALLEST):
-            inside = np.flatnonzero(flat == number)
+        _, numbers = cv2.connectedComponents((label == given).astype(np.uint8), connectivity=4)
+        for number in 1 + np.flatnonzero(np.bincount(numbers.ravel())[1:] >= SMALLEST):
+            inside = np.flatnonzero(numbers == number)
             y, x = divmod(int(inside[len(inside) // 2]), label.shape[1])
             most = int(np.bincount(seen.ravel()[inside]).argmax())
-            found.append(results.Region(given, most, int(pixels[number]), x, y, float(scores[number])))
+            score = float(belief.ravel()[inside].mean(dtype=np.float64))
+            found.append(results.Region(given, most, len(inside), x, y, score))
     return sorted(found, key=lambda region: region.score)
