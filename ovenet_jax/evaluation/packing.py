@@ -9,12 +9,12 @@ import base64
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from ovenet_jax.evaluation.inspection import RANKS, Inspected
+from ovenet_jax.tables import percent
 
 MOST_PIXELS = 2**21  # of a picture, 1024x2048; larger ones are reduced
 # (levels, parts, stride of pixels), from fine to coarse.
@@ -25,28 +25,21 @@ QUALITIES = (90, 80, 65, 45, 25)  # of pictures, WebP
 PICTURE_SHARE = 0.4  # of an image's bytes
 
 
-class Packed(NamedTuple):
-    """described: metadata of an image; data: arrays by name, zlib in base64."""
-
-    described: dict
-    data: dict[str, str]
-
-
-def packed(views: Sequence[Inspected], most_bytes: int) -> Packed:
-    """One image and the outputs of one or more networks in at most about `most_bytes`: "picture", "label" if there is
-    one, and "maps-0", "maps-1" ... of its views."""
+def packed(views: Sequence[Inspected], most_bytes: int) -> tuple[dict, dict[str, str]]:
+    """One image and the outputs of one or more networks in at most about `most_bytes`: metadata, and in base64 its
+    "picture", "label" if there is one, and "maps-0", "maps-1" ... of its views."""
     name, image, label, *_ = views[0]
     height, width = image.shape[:2]
     stride = math.ceil(math.sqrt(height * width / MOST_PIXELS))
     data = {"picture": _picture(image, stride, PICTURE_SHARE * most_bytes)}
     if label is not None:
-        data["label"] = _deflated(label[::stride, ::stride].tobytes())
+        data["label"] = deflated(label[::stride, ::stride].tobytes())
     share = (most_bytes - sum(map(len, data.values()))) // len(views)
     described = []
     for number, view in enumerate(views):
         for levels, parts, coarser in STEPS:
             every = stride * coarser
-            maps = _deflated(b"".join(map(_as_bytes, _planes(view, every, levels, parts))))
+            maps = deflated(b"".join(map(_as_bytes, _planes(view, every, levels, parts))))
             if len(maps) <= share:
                 break
         data[f"maps-{number}"] = maps
@@ -65,8 +58,9 @@ def packed(views: Sequence[Inspected], most_bytes: int) -> Packed:
             }
         )
     size = [-(-width // stride), -(-height // stride)] if label is not None else None
-    known = {"name": name, "size": [width, height], "stride": stride, "label_size": size, "views": described}
-    return Packed(known, data)
+    note = "mIoU " + " / ".join(percent(view.score) for view in views)
+    known = {"name": name, "note": note, "size": [width, height], "stride": stride, "label_size": size}
+    return known | {"views": described}, data
 
 
 def _picture(image: np.ndarray, stride: int, most_bytes: float) -> str:
@@ -116,5 +110,6 @@ def _as_bytes(plane: np.ndarray) -> bytes:
     return unsigned.reshape(-1, 1).view(np.uint8).T.tobytes()
 
 
-def _deflated(data: bytes) -> str:
+def deflated(data: bytes) -> str:
+    """Compressed by zlib, in base64."""
     return base64.b64encode(zlib.compress(data, 6)).decode("ascii")

@@ -1,26 +1,20 @@
 """A report as one HTML file: seed inspector, tables and charts with all their resources; it loads nothing else."""
 
-import base64
-import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from importlib import resources
 from typing import Any
 
 import jinja2
 import matplotlib
 import plotly.offline
-from markupsafe import Markup
 from matplotlib.colors import to_hex
 
-from ovenet_jax import files, tables
+from ovenet_jax import files
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.evaluation import inspection, packing
 from ovenet_jax.models.predictions import TITLES
 
-FILES = resources.files("ovenet_jax.evaluation") / "page"
-SCRIPTS = ("maps.js", "layers.js", "pane.js", "inspector.js", "report.js")  # one program, in this order
 MOST_BYTES = 12_000_000
 FOR_THE_REST = 600_000  # bytes reserved for everything but images and plotly
 
@@ -44,7 +38,6 @@ def html(
     share = (MOST_BYTES - FOR_THE_REST - len(plotly)) // max(1, len(images))
     with ThreadPoolExecutor() as threads:
         all_packed = list(threads.map(lambda views: packing.packed(views, share), images))
-    notes = [" / ".join(tables.percent(view.score) for view in views) for views in images]
     colormap = matplotlib.colormaps["viridis"]
     setup = {
         "names": classes.names,
@@ -52,27 +45,20 @@ def html(
         "runs": list(runs),
         "titles": TITLES,
         "scale": [to_hex(colormap(step)).removeprefix("#") for step in range(256)],
-        "images": [one.described | {"note": f"mIoU {note}"} for one, note in zip(all_packed, notes, strict=True)],
+        "images": [described for described, _ in all_packed],
     }
-    data = {f"{part}-{i}": x for i, one in enumerate(all_packed) for part, x in one.data.items()}
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_read), autoescape=True, undefined=jinja2.StrictUndefined
-    )
+    data = {f"{part}-{i}": x for i, (_, arrays) in enumerate(all_packed) for part, x in arrays.items()}
+    loader = jinja2.PackageLoader("ovenet_jax.evaluation", "page")
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.get_template(template).render(
         **content,
         headline=headline,
         data=data | {"plotly": plotly},
         setup=files.finite(setup),
         charts=files.finite(charts),
-        style=Markup(_read("style.css")),
-        scripts=Markup("".join(map(_read, SCRIPTS))),
     )
 
 
 @lru_cache(maxsize=1)
 def _plotly() -> str:
-    return base64.b64encode(zlib.compress(plotly.offline.get_plotlyjs().encode(), 9)).decode("ascii")
-
-
-def _read(name: str) -> str:
-    return (FILES / name).read_text(encoding="utf-8")
+    return packing.deflated(plotly.offline.get_plotlyjs().encode())

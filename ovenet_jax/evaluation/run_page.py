@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ovenet_jax import described, files
-from ovenet_jax.evaluation.curves import BINS, DISTANCES, calibration_error
+from ovenet_jax.evaluation.curves import DISTANCES, calibration_error
 from ovenet_jax.evaluation.inspection import Inspected
 from ovenet_jax.evaluation.page import html
 from ovenet_jax.evaluation.results import Evaluation
@@ -18,7 +18,6 @@ from ovenet_jax.supervision.measures import MEANS, class_scores
 from ovenet_jax.supervision.task import Task
 
 SHORT = {"main": "IoU", "initial": "S_i", "seed": "S_s", "fused": "S_f", "offset": "IoU"}
-LISTED_IMAGES, LISTED_REGIONS = 200, 60
 CALIBRATED = {
     "probability": "probability of the class",
     "confidence": "confidence F (pixel and seed have the same class)",
@@ -55,11 +54,9 @@ def page(
         scores={SHORT[name]: class_scores(matrix) for name, matrix in matrices.items()},
         pixels=matrices[evaluation.answer].sum(1),
         calibration_errors={title: calibration_error(bins) for title, bins in calibrated.items()},
-        bins=BINS,
         damaged_lines=damaged_lines,
-        suspects=sorted(regions, key=lambda found: found[-1].score)[:LISTED_REGIONS] if evaluation.suspects else None,
+        suspects=sorted(regions, key=lambda found: found[-1].score) if evaluation.suspects else None,
         images=sorted(evaluation.images, key=lambda image: (image.miou is None, image.miou)),
-        listed_images=LISTED_IMAGES,
         changed=changed,
         unchanged=unchanged,
     )
@@ -70,9 +67,8 @@ def _lines(curves: Mapping[str, np.ndarray]) -> list[dict]:
 
 
 def learning_curves(file: Path) -> tuple[dict[str, list[dict]], int]:
-    """Losses ("loss", "eval_loss") and validation scores ("eval_miou") by step from metrics.jsonl, the most important
-    line of each chart last, without the validation losses before training, beside which later ones would look alike;
-    and the number of unreadable lines of the file."""
+    """Losses ("loss", "eval_loss") and scores ("eval_miou") by step from metrics.jsonl, the most important line of each
+    chart last, without the loss before training, beside which later ones look alike; and how many lines are damaged."""
     charts: dict[str, dict[str, dict]] = {}
     damaged = 0
     for line in file.read_bytes().splitlines() if file.exists() else ():

@@ -79,7 +79,6 @@ def made_up_page(
         "damaged_lines": 0,
         "suspects": None,
         "images": [ImageScore(i, image.name, image.score) for i, image in enumerate(images)],
-        "listed_images": 9,
         "changed": [("steps", HOSTILE[0])],
         "unchanged": [("seed", "0")],
     }

@@ -64,19 +64,19 @@ def test_nothing_is_fetched():
 
 def test_noise_is_packed_in_coarser_steps_until_it_fits():
     image = made_up(0, (240, 320), name="noise")
-    fine = packed([image], 10**9)
-    (view,) = fine.described["views"]
+    fine, arrays = packed([image], 10**9)
+    (view,) = fine["views"]
     assert (view["levels"], view["parts"], view["map_stride"]) == STEPS[0]
-    size = len(fine.data["maps-0"])
-    coarse = packed([image], size)
-    assert sum(map(len, coarse.data.values())) <= size
-    assert coarse.described["views"][0]["levels"] < view["levels"]
+    size = len(arrays["maps-0"])
+    coarse, arrays = packed([image], size)
+    assert sum(map(len, arrays.values())) <= size
+    assert coarse["views"][0]["levels"] < view["levels"]
 
 
 def test_a_large_image_is_reduced_and_says_so():
     image = made_up(0, (40, 60), name="large")
     tall = image._replace(image=np.zeros((5000, 2000, 3), np.uint8), label=np.zeros((5000, 2000), np.uint8))
-    entry = packed([tall], 10**6).described
+    entry, _ = packed([tall], 10**6)
     assert (entry["size"], entry["stride"], entry["label_size"]) == ([2000, 5000], 3, [667, 1667])
 
 
