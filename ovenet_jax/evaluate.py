@@ -26,8 +26,10 @@ def evaluate(config: ConfigDict, folder: Path, anew: bool = True) -> None:
         task = task_of(config, classes)
         workdir.note_differences(folder, config)
         task.prepare()
-    if config.eval.get("segfix"):
-        refinement.evaluate_refined(config, folder)
-        return
     network = restore_network(config.model, folder, config.eval.checkpoint)
-    final.evaluate_checkpoint(Evaluator(config, network.graphdef, classes), network, folder, anew=anew)
+    refined = bool(config.eval.get("segfix"))
+    evaluator = Evaluator(config, network.graphdef, classes, answer_only=refined)
+    if refined:
+        refinement.evaluate_refined(evaluator, network, folder)
+    else:
+        final.evaluate_checkpoint(evaluator, network, folder, anew=anew)

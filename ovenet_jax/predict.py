@@ -6,7 +6,6 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-import cv2
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -14,7 +13,7 @@ from tqdm import tqdm
 
 from ovenet_jax import errors, files, tables
 from ovenet_jax.data import image_folder, pipeline
-from ovenet_jax.data.image_files import write_picture
+from ovenet_jax.data.image_files import decode_label, write_picture
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.data.walk import Note, counted, said
 from ovenet_jax.devices import memory, parallel
@@ -22,7 +21,7 @@ from ovenet_jax.evaluation import drawing, panel
 from ovenet_jax.evaluation.predictor import Prediction, Predictor, known_classes
 from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.network import restore_network
-from ovenet_jax.segfix.files import read_offsets, write_offsets
+from ovenet_jax.segfix.files import named, read_offsets, write_offsets
 from ovenet_jax.supervision.task import Task, task_of
 
 # One folder of the output: suffix of its files, write(file, prediction), and check(file, image size), which raises
@@ -141,11 +140,11 @@ def _parts(config: ConfigDict, task: Task, classes: Labels) -> dict[str, Part]:
 
 
 def check_label_map(file: Path, size: tuple[int, ...], allowed: set[int]) -> None:
-    """Reads a label map again. Raises ValueError unless it has one 8-bit channel, the image's size and known ids."""
-    label = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-    if label is None:
-        raise ValueError(f"{file} cannot be read")
-    if label.dtype != np.uint8 or label.shape != size:
-        raise ValueError(f"{file} is {label.dtype} {list(label.shape)}, expected uint8 {list(size)}")
-    if unknown := set(np.unique(label).tolist()) - allowed:
-        raise ValueError(f"{file} holds ids {sorted(unknown)}")
+    """Reads a label map again. Raises ValueError unless it has one 8-bit channel, the image's size and known ids;
+    OSError: the file system refuses."""
+    with named(file):
+        label = decode_label(file.read_bytes())
+        if label.shape != size:
+            raise ValueError(f"{list(label.shape)}, expected {list(size)}")
+        if unknown := set(np.unique(label).tolist()) - allowed:
+            raise ValueError(f"holds ids {sorted(unknown)}")

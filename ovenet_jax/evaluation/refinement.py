@@ -1,8 +1,4 @@
-"""Refines label maps with another network's offsets, and measures the gain on a split.
-
-Offsets come from a SegFix, or from an OVeNet where its confidence is above one half. Only a report is written;
-`python -m ovenet_jax.segfix.refine` refines files.
-"""
+"""Measures what refinement by another network's offsets gains on a split; segfix/refine.py refines files."""
 
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -16,24 +12,21 @@ from ovenet_jax import errors, files, tables
 from ovenet_jax.devices import parallel
 from ovenet_jax.evaluation import predictor, report, results
 from ovenet_jax.evaluation.evaluator import Batch, Evaluator
-from ovenet_jax.run import identity, workdir
-from ovenet_jax.run.network import restore_network
+from ovenet_jax.run import workdir
+from ovenet_jax.run.network import Network
 from ovenet_jax.segfix.refine import SEMANTIC_SCALE
 from ovenet_jax.segfix.scores import COLUMNS, Scores, means, scores_of, summed, table
 from ovenet_jax.segfix.shift import Shift, refined_numbers, seeds_where_sure, shift_by
 from ovenet_jax.supervision.task import task_of
 
 
-def evaluate_refined(config: ConfigDict, folder: Path) -> None:
-    """Scores the class maps of the network in `folder` before and after refinement by a second network, whose workdir
+def evaluate_refined(evaluator: Evaluator, network: Network, folder: Path) -> None:
+    """Scores the class maps of a checkpoint of `folder` before and after refinement by a second network, whose workdir
     is config.eval.segfix (SegFix or OVeNet). Prints the scores of segfix/scores.py and writes them as report.json.
 
-    Raises:
-      UserError: no checkpoint, or one of another model; a network without class maps, or a refiner without offsets.
+    Raises UserError: the workdir of the second network holds none, or one without offsets.
     """
-    network = restore_network(config.model, folder, config.eval.checkpoint)
-    evaluator = Evaluator(config, network.graphdef, identity.classes_of(folder), answer_only=True)
-    refinement = Refinement(config)
+    config, refinement = evaluator.config, Refinement(evaluator.config)
     split, protocol, classes = config.data.eval_split, evaluator.inference.protocol, evaluator.task.classes
     what = {"split": split, "step": network.step, "eval": config.eval.to_dict(), "data": evaluator.source.identity}
     what["refiner"] = refinement.name
@@ -75,13 +68,12 @@ class Refinement:
     def measure(self, batch: Batch) -> tuple[jax.Array, list[Shift]]:
         """The label maps of a batch, and per sample the function that refines its label map."""
         found: dict[int, Shift] = {}
-        numbered = (sample | {"row": row} for row, sample in enumerate(batch.samples))
-        for one, prediction in chain.from_iterable(self._predictor.over(numbered)):
+        for sample, prediction in chain.from_iterable(self._predictor.over(batch.samples)):
             assert (offsets := prediction.offsets)  # a refiner has them
             own, confidence = offsets
             moved = own if confidence is None else seeds_where_sure(own, confidence)
-            found[one["row"]] = shift_by(moved, SEMANTIC_SCALE if confidence is None else 1)
-        return batch.class_maps[batch.segmentation.answer], [found[row] for row in range(len(found))]
+            found[sample["index"]] = shift_by(moved, SEMANTIC_SCALE if confidence is None else 1)
+        return batch.class_maps[batch.segmentation.answer], [found[sample["index"]] for sample in batch.samples]
 
     def found(self, samples: list[dict], measured: tuple[np.ndarray, list[Shift]]) -> results.Evaluation:
         def score(sample: dict, before: np.ndarray, shift: Shift) -> Scores:

@@ -15,6 +15,7 @@ from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import evaluate
 from ovenet_jax.evaluation import refinement
+from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.evaluation.results import Evaluation
 from ovenet_jax.predict import predict
 from ovenet_jax.run import workdir
@@ -129,24 +130,22 @@ def test_what_cannot_refine_is_named(runs, tmp_path):
 def test_a_refiner_that_was_trained_further_has_a_report_of_its_own(runs, tmp_path, monkeypatch):
     config, _ = runs[0]
     label = np.eye(19, dtype=np.uint8)
-    monkeypatch.setattr(refinement, "restore_network", lambda *_: Network(3, None, {}, {}))
     sums = scores.scores_of(label, label, label, 19)._asdict()
-    monkeypatch.setattr(refinement.Evaluator, "run", lambda *_, **__: Evaluation(sums=sums))
+    monkeypatch.setattr(Evaluator, "run", lambda *_, **__: Evaluation(sums=sums))
     names = ["step 5 of segfix", "step 7 of segfix"]
     for name in (*names, names[1]):
         monkeypatch.setattr(refinement, "Refinement", lambda _, name=name: SimpleNamespace(name=name))
-        refinement.evaluate_refined(config, tmp_path)
+        refinement.evaluate_refined(Evaluator(config, None), Network(3, None, {}, {}), tmp_path)
     reports = [json.loads(path.read_text()) for path in tmp_path.glob("evaluation/*/report.json")]
     assert sorted(report["what"]["refiner"] for report in reports) == names
 
 
 def test_where_nothing_is_labelled_refinement_has_no_scores(runs, tmp_path, monkeypatch, capsys):
     label = np.zeros((8, 8), np.uint8)
-    monkeypatch.setattr(refinement, "restore_network", lambda *_: Network(3, None, {}, {}))
     sums = scores.scores_of(np.full_like(label, 255), label, label, 19)._asdict()
-    monkeypatch.setattr(refinement.Evaluator, "run", lambda *_, **__: Evaluation(sums=sums))
+    monkeypatch.setattr(Evaluator, "run", lambda *_, **__: Evaluation(sums=sums))
     monkeypatch.setattr(refinement, "Refinement", lambda _: SimpleNamespace(name="step 5 of segfix"))
-    refinement.evaluate_refined(runs[0][0], tmp_path)
+    refinement.evaluate_refined(Evaluator(runs[0][0], None), Network(3, None, {}, {}), tmp_path)
     (report,) = tmp_path.glob("evaluation/*/report.json")
     for title in scores.MEANS:
         assert json.loads(report.read_text())[title]["IoU"] == {"before": None, "after": None}
