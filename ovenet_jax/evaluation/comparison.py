@@ -30,15 +30,14 @@ def interval(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def numbers(groups: Mapping[str, Sequence[Evaluation]], classes: Labels) -> dict:
-    """IoU per class and mIoU of the final prediction for each group of runs that differ in their random seed. Every
-    group after the first also has its paired differences from the first. Raises UserError if runs were evaluated on
-    other images."""
-    first = next(iter(groups.values()))[0]
+    """IoU per class and mIoU of each group of runs that differ in their random seed, and the paired differences of all
+    later groups from the first. Raises UserError if runs were evaluated on other images."""
+    first = next(iter(groups))
+    names = [image.name for image in groups[first][0].images]
     for title, evaluations in groups.items():
-        for evaluation in evaluations:
-            if [image.name for image in evaluation.images] != [image.name for image in first.images]:
-                fault = f"{title} was evaluated on other images than {next(iter(groups))}"
-                raise UserError(f"{fault}; only runs on the same split can be compared.")
+        if any([image.name for image in one.images] != names for one in evaluations):
+            fault = f"{title} was evaluated on other images than {first}"
+            raise UserError(f"{fault}; only runs on the same split can be compared.")
     result: dict = {"groups": {}, "differences": {}}
     for title, evaluations in groups.items():
         found = [class_scores(evaluation.matrices[evaluation.answer]) for evaluation in evaluations]
@@ -57,16 +56,14 @@ def numbers(groups: Mapping[str, Sequence[Evaluation]], classes: Labels) -> dict
 
 def image_scores(evaluations: Sequence[Evaluation]) -> np.ndarray:
     """Each image's mIoU, averaged over random seeds; nan where nothing is labelled."""
-    values = [[np.nan if image.miou is None else image.miou for image in one.images] for one in evaluations]
-    return np.mean(np.array(values, np.float64), axis=0)
+    return np.mean(np.array([[image.miou for image in one.images] for one in evaluations], np.float64), axis=0)
 
 
 def most_different(groups: Mapping[str, Sequence[Evaluation]], count: int) -> list[int]:
-    """The images on which the groups' scores lie furthest apart."""
+    """The numbers of the images on which the groups' scores lie furthest apart."""
     found = np.array([image_scores(evaluations) for evaluations in groups.values()])
     spread = np.nan_to_num(found.max(0) - found.min(0))
-    indices = [image.number for image in next(iter(groups.values()))[0].images]
-    return [indices[i] for i in np.argsort(-spread, kind="stable")[:count]]
+    return np.argsort(-spread, kind="stable")[:count].tolist()
 
 
 def page(

@@ -22,17 +22,17 @@ class Curves:
     `by_probability` "probability" of the final prediction and "confidence" of OVeNet (if a pass covers the image)."""
 
     def __init__(self, evaluator: Evaluator):
+        align_corners = evaluator.config.model.get("offset", {}).get("grid_align_corners", True)
         self._task = evaluator.task
-        self._align_corners = evaluator.config.model.get("offset", {}).get("grid_align_corners", True)
+        self._by_probability = partial(_by_probability, task=self._task, align_corners=align_corners)
 
     def measure(self, batch: Batch) -> dict[str, jax.Array]:
-        samples, segmentation, class_maps, label, network_label, _ = batch
-        curves: dict[str, jax.Array] = {}
+        curves = self._by_probability(batch.segmentation, batch.network_label)
         if self._task.of_regions:
-            bins = inference.on_canvases([distance_bins(sample["label"]) for sample in samples], label.shape, 0)
-            curves |= {f"distance {name}": _by_distance(x, label, bins) for name, x in class_maps.items()}
-        options = {"task": self._task, "align_corners": self._align_corners}
-        return curves | _by_probability(segmentation, network_label, **options)
+            of_images = [distance_bins(sample["label"]) for sample in batch.samples]
+            bins = inference.on_canvases(of_images, batch.label.shape, 0)
+            curves |= {f"distance {name}": _by_distance(x, batch.label, bins) for name, x in batch.class_maps.items()}
+        return curves
 
     def found(self, _: list[dict], measured: dict[str, np.ndarray]) -> results.Evaluation:
         return results.Evaluation(sums={key: np.float64(x).sum(0) for key, x in measured.items()})

@@ -62,16 +62,13 @@ def shown_names(names: Sequence[str]) -> list[str]:
 def fonts_for(words: str) -> tuple[list[str], set[str]]:
     """(matplotlib's font plus fallback fonts for characters that it lacks, characters that no font has)."""
     own = FontProperties().get_name()
-    found, missing = [own], set(words)
-    for font in sorted(fontManager.ttflist, key=lambda font: (font.name != own, font.name)):
-        if not missing:
-            break
-        if font.name.startswith("Last Resort"):  # draws a box for each character
-            continue
-        here = missing & _characters(font.fname)
-        found += [font.name] if here and font.name != own else []
-        missing -= here
-    return found, missing
+    found, missing = {own: None}, set(words)
+    fonts = (font for font in fontManager.ttflist if not font.name.startswith("Last Resort"))  # draws boxes
+    for font in sorted(fonts, key=lambda font: (font.name != own, font.name)):
+        if here := missing and missing & _characters(font.fname):
+            found[font.name] = None
+            missing -= here
+    return list(found), missing
 
 
 @cache

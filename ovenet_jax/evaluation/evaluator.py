@@ -124,10 +124,9 @@ class Evaluator:
 
 class Scores:
     """An `Observer` of confusion matrices, the score of each image, and `Evaluation.losses`: the cross entropy of each
-    prediction with the label at the network's resolution, a mean weighted by the task's class weights (of
-    config.loss.enet_weights: by the data set that is tested).
+    prediction with the label at the network's resolution, without OHEM, RMI and auxiliary scores.
 
-    It is computed from `Segmentation.maps`, so without OHEM, RMI and auxiliary scores; SegFix's has no weights.
+    It is weighted by the task's class weights, with config.loss.enet_weights those of the tested data; SegFix has none.
     """
 
     def __init__(self, config: ConfigDict, task: Task):
@@ -139,14 +138,14 @@ class Scores:
         return counts, _losses(batch.segmentation, batch.network_label, task=self._task)
 
     def found(self, samples: list[dict], measured: tuple[dict[str, np.ndarray], dict[str, np.ndarray]]) -> Evaluation:
-        def of_image(row: int, sample: dict) -> Evaluation:
-            matrices = {name: counts[row].astype(np.int64) for name, counts in in_order(measured[0]).items()}
+        counts, losses = measured
+        total = Evaluation(sums={f"loss {name}": np.float64(x).sum(0) for name, x in losses.items()})
+        for row, sample in enumerate(samples):
+            matrices = {name: x[row].astype(np.int64) for name, x in in_order(counts).items()}
             *_, answer = matrices.values()
             score = ImageScore(int(sample["index"]), sample["name"], class_scores(answer)["miou_present"])
-            return Evaluation({sample["group"]: matrices}, [score])
-
-        sums = {f"loss {name}": np.float64(x).sum(0) for name, x in measured[1].items()}
-        return reduce(Evaluation.plus, map(of_image, range(len(samples)), samples), Evaluation(sums=sums))
+            total = total.plus(Evaluation({sample["group"]: matrices}, [score]))
+        return total
 
 
 @partial(jax.jit, static_argnames="task")

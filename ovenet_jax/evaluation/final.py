@@ -37,13 +37,13 @@ def evaluate_checkpoint(
     if jax.process_index() == 0:
         *_, what, target, evaluation = result
         config, classes = evaluator.config, evaluator.task.classes
-        worst = evaluation.worst(config.eval.worst)
-        groups = {"panels": evaluator.shown, "worst": [image.number for image in worst]}
+        worst = [image.number for image in evaluation.worst(config.eval.worst)]
+        groups = {"panels": evaluator.shown, "worst": worst}
         inspected = inspected_of(result, sum(groups.values(), []))
         pictures = {i: picture(one, classes) for i, one in inspected.items()}
         panels = {kind: {inspected[i].name: pictures[i] for i in group} for kind, group in groups.items()}
         with files.writing(target, "--workdir"):
-            report.write(evaluation, worst, evaluator.task, what, panels, target)
+            report.write(evaluation, evaluator.task, what, panels, target)
             page = run_page.page(evaluation, list(inspected.values()), evaluator.task, what, config, folder)
             files.write(target / "report.html", page)
     return True

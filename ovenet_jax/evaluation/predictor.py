@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from PIL import ImageOps
 
 from ovenet_jax import errors, files
 from ovenet_jax.data.image_files import encoded, read_any_image
@@ -44,8 +45,7 @@ class Prediction:
     @property
     def offsets(self) -> Offsets | None:
         """`offset`: [H, W, 2], (row, column) in pixels to the pixel whose label is used. `confidence`: float32 [H, W]
-        for OVeNet. None for networks without offsets. Raises UserError: the test protocol has no pass over the whole
-        image."""
+        for OVeNet. None for networks without offsets. Raises UserError: no pass of the protocol covers the image."""
         task = self.predictor.task
         return task.offsets(self.label_map, *self.trunk) if task.gives_offsets else None
 
@@ -100,15 +100,14 @@ class Predictor:
     def over(self, samples: Iterable[dict]) -> Iterator[list[tuple[dict, Prediction]]]:
         """Yields batches of (sample, prediction for its "image")."""
         for batch, segmentation in self.inference.over(samples, self.network.params, self.network.statistics):
-            maps, *trunk = jax.device_get(
-                (self.task.class_map(segmentation.prediction), segmentation.offset, segmentation.confidence)
-            )
-            answers = []
+            class_map = self.task.class_map(segmentation.prediction)
+            outputs = jax.device_get((class_map, segmentation.offset, segmentation.confidence))
+            pairs = []
             for row, sample in enumerate(batch):
+                class_map, *trunk = jax.tree.map(lambda x, row=row: x[row], outputs)
                 height, width = sample["image"].shape[:2]
-                own = [None if x is None else x[row] for x in trunk]
-                answers.append(Prediction(sample["image"], maps[row, :height, :width].copy(), self, own))
-            yield list(zip(batch, answers, strict=True))
+                pairs.append((sample, Prediction(sample["image"], class_map[:height, :width].copy(), self, trunk)))
+            yield pairs
 
 
 def pixels(image: Any, name: str) -> np.ndarray:
@@ -118,8 +117,6 @@ def pixels(image: Any, name: str) -> np.ndarray:
             name = str(image)
             return read_any_image(Path(files.at_home(name)).read_bytes()).array
         if hasattr(image, "getexif"):
-            from PIL import ImageOps
-
             image = ImageOps.exif_transpose(image)
             image = image.convert("RGBA") if image.has_transparency_data else image  # TIFF has no transparent colour
             image.save(file := BytesIO(), "TIFF", compression="raw")

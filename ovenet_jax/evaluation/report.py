@@ -4,7 +4,7 @@ import itertools
 import json
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from ovenet_jax import errors, files, tables
 from ovenet_jax.data.image_files import write_picture
 from ovenet_jax.devices import parallel
 from ovenet_jax.evaluation.confusion import confusion_picture
-from ovenet_jax.evaluation.results import Evaluation, ImageScore
+from ovenet_jax.evaluation.results import Evaluation
 from ovenet_jax.models.predictions import TITLES
 from ovenet_jax.supervision.measures import MEANS, class_scores
 from ovenet_jax.supervision.task import Task
@@ -46,12 +46,7 @@ def _may_hold(folder: Path, what: Mapping) -> bool:
 
 
 def write(
-    evaluation: Evaluation,
-    worst: Sequence[ImageScore],
-    task: Task,
-    what: Mapping,
-    panels: Mapping[str, Mapping[str, np.ndarray]],
-    folder: Path,
+    evaluation: Evaluation, task: Task, what: Mapping, panels: Mapping[str, Mapping[str, np.ndarray]], folder: Path
 ) -> None:
     """Prints the table; writes report.json, confusion.png and one folder for each kind of panels.
 
@@ -62,8 +57,7 @@ def write(
     print(table(matrices, task, losses))
     if evaluation.miou is None:
         print("No pixel is labelled: there is nothing to compare with.")
-    content = {"what": what, "images": len(evaluation.images), "answer": evaluation.answer}
-    content["made"] = evaluation.made
+    content = {"what": what, "images": len(evaluation.images), "answer": evaluation.answer, "made": evaluation.made}
     content |= {name: result | {"loss": losses.get(name)} for name, result in _results(matrices, task).items()}
     if len(evaluation.groups) > 1:
         print(group_table(evaluation.groups))
@@ -71,6 +65,7 @@ def write(
     content["scores"] = evaluation.images
     content["suspects"] = evaluation.suspects
     content["curves"] = {name: curve.tolist() for name, curve in evaluation.sums.items()}
+    worst = evaluation.worst(what["eval"]["worst"])
     content["worst"] = [{"name": image.name, "miou": image.miou} for image in worst]
     if worst:
         print("Lowest mIoU: " + ", ".join(f"{image.name} {tables.percent(image.miou)}" for image in worst[:3]))

@@ -11,8 +11,7 @@ from ovenet_jax.supervision.measures import class_scores
 
 
 class ImageScore(NamedTuple):
-    """mIoU of the final prediction on image `number` of the split, over the classes that occur in it; None if nothing
-    is labelled."""
+    """mIoU of the final prediction over the classes that occur in image `number` of the split; None without labels."""
 
     number: int
     name: str
