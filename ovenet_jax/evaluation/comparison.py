@@ -81,7 +81,7 @@ def page(
         classes,
         views,
         charts,
-        [(title, group["miou"]) for title, group in found["groups"].items()],
+        headline=[(title, group["miou"]) for title, group in found["groups"].items()],
         **found,
         gains={f"difference, {t}": x - base for t, x in zip(list(found["groups"])[1:], others, strict=True)},
         level=LEVEL,

@@ -18,7 +18,6 @@ from ml_collections import ConfigDict
 from ovenet_jax import tables
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.devices import parallel
-from ovenet_jax.devices.parallel import LayOut
 from ovenet_jax.evaluation.protocol import Pass, Protocol, Taps, canvas_size, passes, shapes
 from ovenet_jax.models import contracts, layers, parameters, predictions
 from ovenet_jax.models.normalisation import Normalisation
@@ -110,17 +109,8 @@ class Inference:
             partial(jax.tree.map, lambda kernel: kernel.astype(self.precision)),
             out_shardings=Format(KERNELS, parallel.replicated(self.mesh)),
         )
-        lay_out = parallel.row_layout(self.mesh)
-        self.forward = jax.jit(
-            partial(_forward, graphdef=self.graphdef, answer_only=self.answer_only, lay_out=lay_out),
-            out_shardings=parallel.batch_sharded(self.mesh),
-        )
-        flip_pairs, exponentiate = tuple(self.flip_pairs), self.protocol.sum == "exp"
-        self.add = jax.jit(
-            partial(_add, align_corners=self.align_corners, flip_pairs=flip_pairs, exponentiate=exponentiate),
-            static_argnames="size",
-            donate_argnums=0,
-        )
+        self.forward = jax.jit(self._forward, out_shardings=parallel.batch_sharded(self.mesh))
+        self.add = jax.jit(self._add, static_argnames="size", donate_argnums=0)
 
     def over(
         self, samples: Iterable[dict], params: Arrays, statistics: Arrays
@@ -195,6 +185,42 @@ class Inference:
     def _put(self, tree: Any) -> Any:
         return jax.device_put(tree, parallel.batch_sharded(self.mesh))
 
+    def _forward(self, params: Arrays, statistics: Arrays, image: jax.Array) -> Segmentation:
+        """The network's output for normalised images, at its stride, with its stored BatchNorm statistics."""
+        model = parameters.merge(self.graphdef, params, statistics)
+        model.eval()
+        model.set_attributes(lay_out=parallel.row_layout(self.mesh))
+        output: contracts.Output = model(image)
+        scores = output.predictions
+        if self.answer_only:
+            scores = {output.answer: scores[output.answer]}
+        outputs = scores, getattr(output, "offset", None), getattr(output, "confidence", None)
+        finite = jax.tree.map(lambda x: jnp.isfinite(x).all(-1, keepdims=True), outputs)
+        scores, offset, confidence = jax.tree.map(lambda x, known: jnp.where(known, x, 0), outputs, finite)
+        broken = ~jnp.all(jnp.stack([known.all((1, 2, 3)) for known in jax.tree.leaves(finite)]), axis=0)
+        return Segmentation(scores, output.answer, {}, offset, confidence, broken=broken)
+
+    def _add(
+        self,
+        before: Sums,
+        logits: jax.Array,
+        mirrored: jax.Array | None,
+        taps: tuple[Taps, Taps],
+        size: tuple[int, int],
+    ) -> Sums:
+        """Adds a pass of `size` to a prediction's sums: logits, averaged with the mirror image's, or exp of them."""
+        if mirrored is not None:
+            logits = logits / 2 + _exchanged(mirrored[:, :, ::-1], self.flip_pairs) / 2
+        values = layers.resize_bilinear(logits, size, align_corners=self.align_corners)
+        total, factor = before
+        if self.protocol.sum == "logits":
+            return total + _interpolate(values, taps), factor
+        largest = values.max(-1, keepdims=True)
+        own = largest - jnp.clip(largest, -SAFE, SAFE)
+        added, own = _interpolate_sums(jnp.exp(values - own), own, taps)
+        common = jnp.maximum(factor, own)
+        return total * jnp.exp(factor - common) + added * jnp.exp(own - common), common
+
 
 def read(
     image: jax.Array, taps: tuple[Taps, Taps], *, normalisation: Normalisation, precision: str
@@ -204,50 +230,7 @@ def read(
     return window, window[:, :, ::-1]
 
 
-def _forward(
-    params: Arrays, statistics: Arrays, image: jax.Array, *, graphdef: nnx.GraphDef, answer_only: bool, lay_out: LayOut
-) -> Segmentation:
-    """The network's output for normalised images, at its stride, with its stored BatchNorm statistics."""
-    model = parameters.merge(graphdef, params, statistics)
-    model.eval()
-    model.set_attributes(lay_out=lay_out)
-    output: contracts.Output = model(image)
-    scores = output.predictions
-    if answer_only:
-        scores = {output.answer: scores[output.answer]}
-    outputs = scores, getattr(output, "offset", None), getattr(output, "confidence", None)
-    finite = jax.tree.map(lambda x: jnp.isfinite(x).all(-1, keepdims=True), outputs)
-    scores, offset, confidence = jax.tree.map(lambda x, known: jnp.where(known, x, 0), outputs, finite)
-    broken = ~jnp.all(jnp.stack([known.all((1, 2, 3)) for known in jax.tree.leaves(finite)]), axis=0)
-    return Segmentation(scores, output.answer, {}, offset, confidence, broken=broken)
-
-
-def _add(
-    before: Sums,
-    logits: jax.Array,
-    mirrored: jax.Array | None,
-    taps: tuple[Taps, Taps],
-    *,
-    size: tuple[int, int],
-    align_corners: bool,
-    flip_pairs: tuple[tuple[int, int], ...],
-    exponentiate: bool,
-) -> Sums:
-    """Adds a pass of `size` to a prediction's sums: logits, averaged with those of the mirror image, or exp of them."""
-    if mirrored is not None:
-        logits = logits / 2 + _exchanged(mirrored[:, :, ::-1], flip_pairs) / 2
-    values = layers.resize_bilinear(logits, size, align_corners=align_corners)
-    total, factor = before
-    if not exponentiate:
-        return total + _interpolate(values, taps), factor
-    largest = values.max(-1, keepdims=True)
-    own = largest - jnp.clip(largest, -SAFE, SAFE)
-    added, own = _interpolate_sums(jnp.exp(values - own), own, taps)
-    common = jnp.maximum(factor, own)
-    return total * jnp.exp(factor - common) + added * jnp.exp(own - common), common
-
-
-def _exchanged(logits: jax.Array, pairs: tuple[tuple[int, int], ...]) -> jax.Array:
+def _exchanged(logits: jax.Array, pairs: Sequence[tuple[int, int]]) -> jax.Array:
     """`logits` [..., K] with the two classes of each pair exchanged."""
     if not pairs:
         return logits

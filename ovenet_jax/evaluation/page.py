@@ -12,7 +12,8 @@ from matplotlib.colors import to_hex
 
 from ovenet_jax import files
 from ovenet_jax.data.labels import Labels
-from ovenet_jax.evaluation import inspection, packing
+from ovenet_jax.evaluation import packing
+from ovenet_jax.evaluation.inspection import Inspected
 from ovenet_jax.models.predictions import TITLES
 
 MOST_BYTES = 12_000_000
@@ -20,17 +21,12 @@ FOR_THE_REST = 600_000  # bytes reserved for everything but images and plotly
 
 
 def html(
-    template: str,
-    classes: Labels,
-    runs: Mapping[str, Sequence[inspection.Inspected]],
-    charts: Mapping[str, Any],
-    headline: Sequence[tuple[str, Any]],
-    **content: Any,
+    template: str, classes: Labels, runs: Mapping[str, Sequence[Inspected]], charts: Mapping[str, Any], **content: Any
 ) -> str:
     """The `template` in page/ as one self-contained file, at most about MOST_BYTES.
 
     runs: for each run the same images. charts: data that report.js draws, by name; charts without data are left out.
-    headline: (title, share), see parts.html.j2. content: other variables of the template.
+    content: other variables of the template.
     """
     charts = {name: data for name, data in charts.items() if data}
     plotly = _plotly() if charts else ""
@@ -51,11 +47,7 @@ def html(
     loader = jinja2.PackageLoader("ovenet_jax.evaluation", "page")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.get_template(template).render(
-        **content,
-        headline=headline,
-        data=data | {"plotly": plotly},
-        setup=files.finite(setup),
-        charts=files.finite(charts),
+        **content, data=data | {"plotly": plotly}, setup=files.finite(setup), charts=files.finite(charts)
     )
 
 

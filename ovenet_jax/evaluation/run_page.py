@@ -46,7 +46,7 @@ def page(
         task.classes,
         {folder.name: sorted(inspected, key=lambda one: (one.score is None, one.score))},
         charts,
-        [(title, answer[key]) for key, title in MEANS.items() if key in answer],
+        headline=[(title, answer[key]) for key, title in MEANS.items() if key in answer],
         run=folder.name,
         what=what,
         data_set=config.data.name,
