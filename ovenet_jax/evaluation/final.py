@@ -49,11 +49,10 @@ def evaluate_checkpoint(
     return True
 
 
-def inspected_of(result: Evaluated, indices: Iterable[int]) -> dict[int, Inspected]:
-    """Runs the network on these images of the split, on this process only."""
-    scores, network = {image.number: image.miou for image in result.evaluation.images}, result.network
-    wanted = {index: scores[index] for index in indices}
-    return inspect(result.evaluator, network.params, network.statistics, wanted)
+def inspected_of(result: Evaluated, numbers: Iterable[int]) -> dict[int, Inspected]:
+    """Runs the network on the images of the split with these numbers, on this process only."""
+    found = inspect(result.evaluator, result.network.params, result.network.statistics, numbers)
+    return {number: one._replace(score=result.evaluation.images[number].miou) for number, one in found.items()}
 
 
 def evaluated(

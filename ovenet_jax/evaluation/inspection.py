@@ -1,6 +1,6 @@
 """The network's output for single images of a split: for panels and the seed inspector of a report."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -41,13 +41,11 @@ class Inspected(NamedTuple):
     score: float | None = None
 
 
-def inspect(
-    evaluator: Evaluator, params: Arrays, statistics: Arrays, scores: Mapping[int, float | None]
-) -> dict[int, Inspected]:
-    """Runs the network on the images of the split with `scores`, on this process only."""
+def inspect(evaluator: Evaluator, params: Arrays, statistics: Arrays, numbers: Iterable[int]) -> dict[int, Inspected]:
+    """Runs the network on the images of the split with these numbers, on this process only; without scores."""
     align_corners = evaluator.config.model.get("offset", {}).get("grid_align_corners")
     found: dict[int, Inspected] = {}
-    with evaluator.samples(sorted(scores)) as read:
+    with evaluator.samples(sorted(set(numbers))) as read:
         for batch in evaluator.batches(read, params, statistics):
             outputs = jax.device_get((batch.class_maps, *_read_off(batch.segmentation, task=evaluator.task)))
             for row, (sample, grid) in enumerate(zip(batch.samples, batch.grids, strict=True)):
@@ -63,7 +61,6 @@ def inspect(
                     None if confidence is None else confidence[own],
                     {name: x[whole] for name, x in in_order(class_maps).items()},
                     offset,
-                    scores[sample["index"]],
                 )
     return found
 
@@ -84,7 +81,7 @@ def _read_off(
 
 def panels(evaluator: Evaluator, params: Arrays, statistics: Arrays) -> dict[str, np.ndarray]:
     """The panels of `evaluator.shown`, by image name; on this process only."""
-    found = inspect(evaluator, params, statistics, dict.fromkeys(evaluator.shown))
+    found = inspect(evaluator, params, statistics, evaluator.shown)
     return {one.name: picture(one, evaluator.task.classes) for one in found.values()}
 
 

@@ -155,10 +155,9 @@ def known_classes(config: ConfigDict, task: Task, any_count: bool) -> Labels:
     """The class table of predictions. any_count: numbered classes if the model's number of classes differs."""
     count = config.model.num_classes
     try:
-        classes = task.classes
-        if len(classes.names) == count:
-            return classes
-        fault = f"config.model.num_classes={count}, but {config.data.name} has {len(classes.names)} classes"
+        if len(task.classes.names) == count:
+            return task.classes
+        fault = f"config.model.num_classes={count}, but {config.data.name} has {len(task.classes.names)} classes"
         raise errors.UserError(f"{fault}, which files for its test server need.")
     except errors.UserError as error:  # also where the data set is missing; other images can be predicted without it
         if not any_count:

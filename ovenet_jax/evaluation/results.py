@@ -44,8 +44,8 @@ class Evaluation(NamedTuple):
     """The result of evaluating a split.
 
     groups[group][prediction]: confusion matrix int64 [K, K], the final prediction last; group is ACDC's condition, else
-    "". images: the score of each image. sums, suspects: results of observers; sums are arrays by name that are added
-    when evaluations are merged, like the bins of curves.py. made: date, versions and devices.
+    "". images: the scores in the split's order. sums, suspects: results of observers; sums are arrays by name that are
+    added when evaluations are merged, like the bins of curves.py. made: date, versions and devices.
     """
 
     groups: dict[str, dict[str, np.ndarray]] = {}

@@ -38,8 +38,8 @@ def page(
         "distance": {"ends": DISTANCES, "lines": _lines(distances)} if distances else {},
         "calibration": _lines(calibrated),
     }
-    names = {image.number: image.name for image in evaluation.images}
-    regions = [(names[one.number], one.score, region) for one in evaluation.suspects for region in one.regions]
+    images, suspects = evaluation.images, evaluation.suspects
+    regions = [(images[one.number].name, one.score, region) for one in suspects for region in one.regions]
     changed, unchanged = settings(config, folder)
     return html(
         "run.html.j2",
@@ -55,8 +55,8 @@ def page(
         pixels=matrices[evaluation.answer].sum(1),
         calibration_errors={title: calibration_error(bins) for title, bins in calibrated.items()},
         damaged_lines=damaged_lines,
-        suspects=sorted(regions, key=lambda found: found[-1].score) if evaluation.suspects else None,
-        images=sorted(evaluation.images, key=lambda image: (image.miou is None, image.miou)),
+        suspects=sorted(regions, key=lambda found: found[-1].score) if suspects else None,
+        images=sorted(images, key=lambda image: (image.miou is None, image.miou)),
         changed=changed,
         unchanged=unchanged,
     )
