@@ -9,7 +9,9 @@ World frame, in metres: x to the right from the middle of the street, y up from 
 Colours are RGB, 0 to 255.
 """
 
+import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,17 +19,10 @@ import numpy as np
 SKY, BUILDING, ROAD, PAVEMENT, VEGETATION, POLE, CAR, PERSON = range(8)
 NEAREST = 1.0  # near plane: polygons are clipped at this z
 
-SKIES = (  # zenith, horizon, tint of the light
-    ((86, 142, 206), (206, 222, 236), (1.04, 1.00, 0.94)),
-    ((176, 184, 192), (214, 216, 218), (0.92, 0.94, 0.98)),
-    ((116, 128, 172), (250, 206, 160), (1.08, 0.92, 0.78)),
-    ((148, 158, 172), (196, 204, 214), (0.90, 0.94, 1.00)),
+# Of skies: zenith, horizon, tint of the light.
+SKIES, WALLS, LEAVES, PAINTS, SKINS, (GLASS, DARK, BARK) = map(
+    np.array, json.loads(Path(__file__).with_name("street_colors.json").read_bytes()).values()
 )
-WALLS = ((176, 96, 74), (205, 170, 120), (196, 190, 180), (120, 122, 126), (160, 178, 186), (134, 146, 128))
-LEAVES = ((70, 112, 52), (92, 132, 60), (56, 92, 62), (136, 140, 62), (184, 128, 56))
-PAINTS = ((196, 40, 38), (36, 74, 150), (226, 226, 224), (130, 134, 140), (232, 190, 52), (58, 120, 82), (240, 130, 50))
-SKINS = ((240, 200, 170), (214, 164, 130), (150, 104, 78), (96, 66, 50))
-GLASS, DARK, BARK = np.array(((62, 74, 90), (26, 26, 30), (96, 78, 62)))
 
 # Corners of polygons: the four of a square from x = -1 to 1 and y = 0 to 1, and those of a circle.
 ACROSS, UP = np.array(((-1, 1, 1, -1), (0, 0, 1, 1)))
@@ -57,7 +52,7 @@ class Picture:
         self.focal = width * rng.uniform(0.5, 0.66)
         self.centre = width * rng.uniform(0.4, 0.6), height * rng.uniform(0.40, 0.54)
         self.x, self.y = rng.uniform(-0.8, 2.4), rng.uniform(1.3, 2.7)
-        zenith, self._horizon, self._tint = np.array(SKIES[rng.integers(len(SKIES))])
+        zenith, self._horizon, self._tint = SKIES[rng.integers(len(SKIES))]
         self._haze = rng.uniform(80, 300)  # metres of air that take away 63 % of a colour
         share = np.clip(np.arange(height) / self.centre[1], 0, 1)[:, None, None]
         clouds = cv2.resize(rng.standard_normal((6, 8)), (width, height), interpolation=cv2.INTER_CUBIC)

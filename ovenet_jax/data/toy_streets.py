@@ -1,7 +1,7 @@
 """Toy streets: the built-in data set of small street scenes, drawn when it is prepared."""
 
-from dataclasses import dataclass
 from functools import lru_cache
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -37,19 +37,10 @@ def scene(split: str, index: int, size: tuple[int, int] = SIZE) -> tuple[np.ndar
 _drawn = lru_cache(maxsize=64)(scene)  # both parts are read soon after each other
 
 
-@dataclass(frozen=True)
-class _Drawing:
-    """A file that is drawn when it is read: part 0 of a scene is its image, part 1 its label."""
-
-    split: str
-    index: int
-    size: tuple[int, int]
-    part: int
-
-    def read_bytes(self) -> bytes:
-        return image_files.encoded(_drawn(self.split, self.index, self.size)[self.part])
-
-
 def _sample(split: str, index: int, size: tuple[int, int]) -> prepare.Sample:
-    image, label = (_Drawing(split, index, size, part) for part in (0, 1))
-    return prepare.Sample(f"{split}_{index:04d}", image, label)
+    """Its files are drawn when they are read."""
+
+    def file(part: int) -> SimpleNamespace:
+        return SimpleNamespace(read_bytes=lambda: image_files.encoded(_drawn(split, index, size)[part]))
+
+    return prepare.Sample(f"{split}_{index:04d}", file(0), file(1))
