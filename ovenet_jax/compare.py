@@ -25,10 +25,8 @@ def compare(config: ConfigDict, source: str | None, folder: Path) -> None:
     """Compares the runs in the folders that `source` names, separated by commas, on config.data.eval_split.
 
     Each is evaluated with its own model and the test protocol of config.eval, or an existing report of the same
-    evaluation is read. Writes `folder`/comparison.
-
-    Raises:
-      UserError: fewer than two runs; a folder without a run, or runs with other data, classes or images than the first.
+    evaluation is read. Writes `folder`/comparison. Raises UserError: fewer than two runs; a folder without a run, or
+    runs with other data, classes or images than the first.
     """
     folders = [Path(name.strip()) for name in (source or "").split(",") if name.strip()]
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):

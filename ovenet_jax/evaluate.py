@@ -16,10 +16,8 @@ def evaluate(config: ConfigDict, folder: Path, anew: bool = True) -> None:
     """Restores a checkpoint of the run or import in `folder`, evaluates it, prints the table, saves the report.
 
     anew: False reuses an existing evaluation and only writes the report again. With config.eval.segfix the network is
-    evaluated before and after refinement, see refinement.py.
-
-    Raises:
-      UserError: the folder holds no run or no checkpoint, or one of another model; invalid config.eval.
+    evaluated before and after refinement, see refinement.py. Raises UserError: the folder holds no run or no
+    checkpoint, or one of another model; invalid config.eval.
     """
     with parallel.all_or_none():
         classes = identity.classes_of(folder)

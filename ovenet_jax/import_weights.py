@@ -26,10 +26,8 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path, given:
     The file holds a whole network, or only a backbone (ImageNet weights), which starting_point.py completes. The report
     names the code base that wrote the file, its form of BatchNorm, the origin of every array, and the reason for every
     key that was left out. Input, resizing and activations of heads are set as the file's network was trained, except
-    the keys that the command line sets, `given`.
-
-    Raises:
-      UserError: no file, one that cannot be read or does not fit, or a folder that holds checkpoints.
+    the keys that the command line sets, `given`. Raises UserError: no file, one that cannot be read or does not fit,
+    or a folder that holds checkpoints.
     """
     if source is None:
         raise errors.UserError("--mode=import needs the file to read: --source=FILE.pth.")

@@ -37,9 +37,7 @@ class Checkpoints:
     to the disk. The `keep` latest and the best are kept, older ones are deleted only when a newer one is complete;
     leftovers of interrupted saves are removed. With `read_only` nothing changes, except that damaged checkpoints are
     renamed if no other process holds the run's folder. held: this one holds it. All processes call the same methods.
-
-    Raises:
-      UserError: `folder` does not exist (`read_only`), or cannot be written.
+    Raises UserError: `folder` does not exist (`read_only`), or cannot be written.
     """
 
     def __init__(self, folder: Path, read_only: bool = False, keep: int = 2, held: bool = False):

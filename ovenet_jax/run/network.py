@@ -25,21 +25,14 @@ class Network(NamedTuple):
 
 
 def load_model(folder: str | Path) -> nnx.Module:
-    """The best network of the run or import in `folder`, in evaluation mode.
-
-    Raises:
-      UserError: the folder holds no run, import or checkpoint.
-    """
+    """The best network of the run or import in `folder`, in evaluation mode. Raises UserError: the folder holds no run,
+    import or checkpoint."""
     folder = Path(folder)
     return parameters.merge(*restore_network(workdir.config_of(folder).model, folder)[1:])
 
 
 def load_normalisation(folder: str | Path) -> Normalisation:
-    """The input normalisation of the network in `folder`.
-
-    Raises:
-      UserError: the folder holds neither a run nor an import.
-    """
+    """The input normalisation of the network in `folder`. Raises UserError: the folder holds no run or import."""
     return Normalisation.from_config(workdir.config_of(Path(folder)).model.input)
 
 
