@@ -146,23 +146,22 @@ def lower_test(config: ConfigDict, mesh: Mesh, size: tuple[int, int]) -> dict[st
     image = of_images(jax.ShapeDtypeStruct((1, *canvas, 3), np.uint8))
     lowered, runs = {}, network_runs(config, size)
     for one in {one.size: one for one in protocol.passes(size, test.protocol, config.model.align_corners)}.values():
-        read, *write = (of_images(inference.stacked([x])) for x in (one.read, one.write, one.write_parts))
+        read, write = of_images(inference.stacked([(one.read, one.write)]))
         window, mirrored = of_images(jax.eval_shape(test.read, image, read))
         output = of_images(jax.eval_shape(test.forward, params, statistics, window))
-        other = output.scores if test.protocol.flip else None
-        sums = {
-            name: tuple(of_images(jax.ShapeDtypeStruct((1, *canvas, last), np.float32)) for last in (x.shape[-1], 1))
-            for name, x in output.scores.items()
-        }
+        scores = output.prediction
+        other = scores if test.protocol.flip else None
+        sums = tuple(jax.ShapeDtypeStruct((1, *canvas, last), np.float32) for last in (scores.shape[-1], 1))
         traced = {
             "read": test.read.trace(image, read),
             "forward": test.forward.trace(params, statistics, window),
-            "add": test.add.trace(sums, output.scores, other, *write, size=one.size, answer=output.answer),
+            "add": test.add.trace(of_images(sums), scores, other, write, size=one.size),
         }
+        passed = runs[one.size] // (2 if test.protocol.flip else 1)
+        often = {"read": passed, "forward": runs[one.size], "add": passed * len(output.scores)}
         for name, function in traced.items():
-            times = runs[one.size] // (2 if test.protocol.flip and name != "forward" else 1)
             program = function.lower(lowering_platforms=("cuda",))
-            lowered[f"{name} {one.size[0]}x{one.size[1]}"] = (times, program)
+            lowered[f"{name} {one.size[0]}x{one.size[1]}"] = (often[name], program)
     return lowered
 
 
