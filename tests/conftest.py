@@ -2,6 +2,9 @@
 
 import gc
 import os
+import shutil
+import tempfile
+from functools import partial
 from pathlib import Path
 
 # The processes that tests start inherit these.
@@ -43,6 +46,18 @@ def parsed_flags():
 def torch():
     """PyTorch, which reads .pth files. Who asks for it is marked `torch`, and skipped where it is not installed."""
     return pytest.importorskip("torch", reason="PyTorch is not installed: .pth files cannot be read here")
+
+
+@pytest.fixture(scope="session")
+def in_memory(tmp_path_factory):
+    """in_memory() makes a folder for runs. A checkpoint flushes hundreds of files, which take a disk a while: where Linux
+    has a folder in memory, with 1 GiB to spare, it is there."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK) or shutil.disk_usage(memory).free < 2**30:
+        yield partial(tmp_path_factory.mktemp, "run")
+        return
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield lambda: Path(tempfile.mkdtemp(dir=folder))
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses

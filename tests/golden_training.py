@@ -54,7 +54,7 @@ def criteria(case: Case) -> dict[str, np.ndarray]:
     graphdef, *of_model = parameters.split(load_model(case))
     dtype = jnp.float64 if case.name.startswith("10f") else jnp.float32  # rounding decides one ReLU there
     step = partial(loss_and_gradients, graphdef, loss=_either_loss(case, dtype), dropout_key=jax.random.key(0))
-    step, evaluated = jax.jit(step), jax.jit(_either_loss(case))
+    step, evaluated = jax.jit(step, compiler_options=_options(dtype)), jax.jit(_either_loss(case))
     arrays = {}
     for name, numbers in case.spec["losses"]["criteria_numbers"].items():
         given = case.label(), _mining(numbers)
@@ -119,10 +119,8 @@ def _train(case: Case, dtype) -> dict[str, np.ndarray]:
         lambda x: jnp.asarray(x, dtype if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype),
         init_state(model, optimizer),
     )
-    # Float64 convolutions take two thirds of the time to compile where LLVM optimises them less, and run as fast.
-    options = {"xla_backend_optimization_level": 1} if dtype == jnp.float64 else None
     gradients_of = partial(loss_and_gradients, graphdef, loss=loss, dropout_key=jax.random.key(0))
-    gradients_of = jax.jit(gradients_of, compiler_options=options)
+    gradients_of = jax.jit(gradients_of, compiler_options=_options(dtype))
 
     @jax.jit  # one program, not one per kind of array
     def updated(gradients, opt_state, params):
@@ -149,6 +147,11 @@ def _train(case: Case, dtype) -> dict[str, np.ndarray]:
     arrays |= {f"param3.{k}": torch_layout(x) for k, x in params.items()}
     arrays |= {f"stats3.{k}": x for k, x in statistics.items()}
     return arrays | {"losses": np.asarray(rows), "lrs": np.asarray(rates)}
+
+
+def _options(dtype) -> dict[str, int] | None:
+    """Float64 convolutions take two thirds of the time to compile where LLVM optimises them less, and run as fast."""
+    return {"xla_backend_optimization_level": 1} if dtype == jnp.float64 else None
 
 
 def _either_loss(case: Case, dtype=jnp.float32) -> Callable:

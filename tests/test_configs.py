@@ -297,12 +297,22 @@ def test_the_thesis_ranks_probabilities_by_themselves_and_logits_by_their_softma
     assert_allclose(task_of(config).create_loss()(output, label)["initial"], losses.mean(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("variant", ["ovenet", "hrnet_ocr", "thesis"])
-def test_a_step_of_full_width_cityscapes_traces(variant):
+def test_a_step_of_full_width_cityscapes_traces():
     """Shapes only: compiling it takes a minute (test_full_width_cityscapes_takes_a_step)."""
-    state, measures = jax.eval_shape(*full_width_step(variant))
+    state, measures = jax.eval_shape(*full_width_step("ovenet"))
     assert state.step.shape == ()
     assert "loss_total" in measures
+
+
+@pytest.mark.parametrize("variant", ["hrnet_ocr", "thesis"])
+def test_the_loss_of_other_networks_of_full_width_traces(variant):
+    """In training mode. Derivatives have the shapes of what they are derived by; OVeNet's step above has them, too."""
+    config = cityscapes.get_config(variant)
+    model, loss = create_model(config.model), task_of(config).create_loss()
+    model.train()
+    image, label = np.zeros((2, 64, 128, 3), np.float32), np.zeros((2, 64, 128), np.uint8)
+    terms = jax.eval_shape(lambda: loss(model(image, nnx.Rngs(dropout=0)), label))
+    assert terms["total"].shape == ()
 
 
 @pytest.mark.slow

@@ -39,9 +39,9 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(in_memory):
     """A made-up CamVid; its prepared form and the runs come beside it."""
-    folder = tmp_path_factory.mktemp("main")
+    folder = in_memory()
     write_tree(folder, counts={"train": 8, "val": 3, "test": 1})
     return folder
 

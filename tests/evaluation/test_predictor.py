@@ -111,14 +111,15 @@ def test_threads_may_share_a_network(run, network):
 
 
 def test_few_programs_are_kept(run, monkeypatch):
-    monkeypatch.setattr(inference, "MOST_SHAPES", 2)
+    monkeypatch.setattr(inference, "MOST_SHAPES", 1)
     network = ovenet_jax.load(run)
-    image = trees.image((32, 48))
+    image = trees.image(SIZES["a"])
     first = network.predict(image).label_map
-    for width in (40, 44, 46):
-        assert network.predict(image[:, :width]).label_map.shape == (32, width)
+    kept = set(network.inference.shapes)
+    assert network.predict(trees.image(SIZES["b"])).label_map.shape == SIZES["b"]
+    assert len(network.inference.shapes) == 1 and not kept & network.inference.shapes
     np.testing.assert_array_equal(network.predict(image).label_map, first)
-    assert len(network.inference.shapes) <= 2
+    assert network.inference.shapes == kept
 
 
 @pytest.mark.parametrize(

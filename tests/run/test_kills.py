@@ -63,10 +63,11 @@ def whole_run(folder: Path, **changes) -> tuple[Path, Path, int]:
     return file, folder / "whole", config.steps
 
 
-def test_three_kills(tmp_path):
+def test_three_kills(in_memory):
     """In the first save and in two later ones. The steps are those of test_resume.py, whose program this is."""
-    file, whole, steps = whole_run(tmp_path, steps=8, checkpoint_every=1)
-    folder = tmp_path / "killed"
+    place = in_memory()
+    file, whole, steps = whole_run(place, steps=8, evaluate_every=4, checkpoint_every=1)
+    folder = place / "killed"
     for complete in (0, 2, 1):
         saved = newest_checkpoint(folder)
         training = Training(file, folder)

@@ -46,9 +46,9 @@ def config(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(config, tmp_path_factory):
+def whole(config, in_memory):
     """The folder of an uninterrupted run."""
-    folder = tmp_path_factory.mktemp("whole")
+    folder = in_memory()
     assert train(config, folder)
     return folder
 
@@ -57,11 +57,12 @@ def saved_steps(folder):
     return sorted(int(path.name) for path in (folder / "checkpoints").iterdir())
 
 
-def test_a_run_interrupted_anywhere_ends_as_the_uninterrupted_one(config, whole, tmp_path, monkeypatch, capsys):
+def test_a_run_interrupted_anywhere_ends_as_the_uninterrupted_one(config, whole, in_memory, monkeypatch, capsys):
     """In every evaluation (before the first step, amid, of the last step, for the report) and in the first step; and
     where the machine has no memory for a batch, or no open files left for an evaluation, between two saves."""
     evaluate, collect, evaluations = Evaluator.run, Reporter.collect, itertools.count()
     restore, initial = Checkpoints.restore_latest, []
+    folder = in_memory()
     to_global, batches = parallel.to_global, itertools.count()
 
     def evaluate_and_interrupt(*arguments, **options):
@@ -79,9 +80,9 @@ def test_a_run_interrupted_anywhere_ends_as_the_uninterrupted_one(config, whole,
 
     def start():
         try:
-            return train(config, tmp_path), max(saved_steps(tmp_path))
+            return train(config, folder), max(saved_steps(folder))
         except (MemoryError, OSError) as error:
-            return cause_of(error).partition(";")[0], max(saved_steps(tmp_path))
+            return cause_of(error).partition(";")[0], max(saved_steps(folder))
 
     def collect_and_interrupt(self, step, *arguments):
         collect(self, step, *arguments)
@@ -103,8 +104,8 @@ def test_a_run_interrupted_anywhere_ends_as_the_uninterrupted_one(config, whole,
     assert "Compiling" not in capsys.readouterr().out
     assert starts[:3] == [(False, 0), (False, 1), (False, 3)]
     assert starts[3:] == [faults[0], (False, 6), faults[1], (False, 6), (False, 6), (True, 6)]
-    assert [line["step"] for line in metrics(tmp_path)] == [0, 3, 4, 6, 6]
-    assert_same_end(whole, tmp_path, step=6)
+    assert [line["step"] for line in metrics(folder)] == [0, 3, 4, 6, 6]
+    assert_same_end(whole, folder, step=6)
     on_devices = [x for x in jax.tree.leaves(initial) if isinstance(x, jax.Array)]
     assert on_devices == []  # where there is a saved state, devices hold that alone
 
@@ -165,15 +166,16 @@ def ends(trainings):
     return list(codes), "\n".join(printed)
 
 
-def test_two_processes_stop_at_the_same_step_when_one_is_interrupted_and_two_or_one_go_on(tmp_path):
-    config = tiny_config(tmp_path, steps=8, evaluate_every=4, report_every=3, checkpoint_every=1)
+def test_two_processes_stop_at_the_same_step_when_one_is_interrupted_and_two_or_one_go_on(in_memory):
+    place = in_memory()
+    config = tiny_config(place, steps=8, evaluate_every=4, report_every=3, checkpoint_every=1)
     pipeline.prepare(config.data)
-    file = tmp_path / "config.json"
+    file = place / "config.json"
     file.write_text(json.dumps(config.to_dict()))
-    codes, output = ends(two_processes(file, tmp_path / "whole"))
+    codes, output = ends(two_processes(file, place / "whole"))
     assert codes == [0, 0], output[-3000:]
 
-    folder = tmp_path / "resumed"
+    folder = place / "resumed"
     trainings = two_processes(file, folder)
     while not (folder / "checkpoints" / "2").exists() and all(t.process.is_alive() for t in trainings):
         time.sleep(0.01)
@@ -182,11 +184,11 @@ def test_two_processes_stop_at_the_same_step_when_one_is_interrupted_and_two_or_
     assert codes == [75, 75], output[-3000:]
     stopped = max(saved_steps(folder))
     assert 2 < stopped < 8
-    alone = shutil.copytree(folder, tmp_path / "alone")
+    alone = shutil.copytree(folder, place / "alone")
 
     codes, output = ends(two_processes(file, folder))
     assert codes == [0, 0], output[-3000:]
-    assert_same_end(tmp_path / "whole", folder, step=8)
+    assert_same_end(place / "whole", folder, step=8)
 
     code, output = Training(file, alone).end()
     assert code == 0, output[-3000:]
