@@ -19,6 +19,7 @@ from tests.imagenet import NORMALISATION
 from tests.tiny_step import small_model, tiny_model
 
 PROTOCOL = Protocol(96, (48, 64), "cityscapes", side="long", sum="exp", scales=(1.0, 1.5), flip=True, bucket=32)
+ONCE = PROTOCOL._replace(scales=(1.0,), flip=False)
 SIZES = [(60, 90), (58, 92), (62, 94), (60, 90), (61, 92)]  # of one canvas and one set of passes
 
 
@@ -96,10 +97,11 @@ def test_images_spread_over_devices_give_what_each_gives_alone(images, run, infe
     assert inference(8)[0].pass_sizes == {(64, 96), (48, 64)}
 
 
-def test_rows_spread_over_devices_give_what_one_gives(images, run, inference):
-    """Passes of 64 and 96 rows; the coarsest maps have less than two for each of four devices and stay whole."""
-    alone, together = run(images[:1], hrnet=True), run(images[:1], 4, 4, hrnet=True)
-    assert inference(4, 4, hrnet=True)[0].rows == 1
+@pytest.mark.parametrize("options", [{}, {"protocol": ONCE, "hrnet": True}], ids=["passes", "hrnet"])
+def test_rows_spread_over_devices_give_what_one_gives(images, run, inference, options):
+    """Of all passes; on HRNet the coarsest maps have less than two rows for each of four devices and stay whole."""
+    alone, together = run(images[:1], **options), run(images[:1], 4, 4, **options)
+    assert inference(4, 4, **options)[0].rows == 1
     for name, scores in alone.scores.items():
         np.testing.assert_allclose(together.scores[name], scores, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(together.offset, alone.offset, atol=1e-5)
@@ -107,8 +109,7 @@ def test_rows_spread_over_devices_give_what_one_gives(images, run, inference):
 
 def test_features_of_stride_4_are_never_made_whole(images, programs):
     """On a pass of 64 x 96 pixels. Coarser maps are: to be resized, or where a device would have less than two rows."""
-    once = PROTOCOL._replace(scales=(1.0,), flip=False)
-    _, forward, *_ = programs(images[:1], 4, 4, protocol=once, hrnet=True)
+    _, forward, *_ = programs(images[:1], 4, 4, protocol=ONCE, hrnet=True)
     sizes = {math.prod(shape) for collective in collectives(forward) for shape in collective.shapes}
     assert 5 * 16 * 24 in sizes  # the scores of 5 classes, for the seed gather
     assert max(sizes) < 7 * 16 * 24  # features have 7 channels or more

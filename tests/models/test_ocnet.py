@@ -126,13 +126,14 @@ def test_interlaced_attention_is_long_range_among_phases_then_short_range_in_blo
     (p, q), missing = block, [-side % b for side, b in zip(size, block, strict=True)]
     top, left = missing[0] // 2, missing[1] // 2
     padded = np.pad(x, ((0, 0), (top, missing[0] - top), (left, missing[1] - left), (0, 0)))
+    long_range, short_range = nnx.jit(module.long_range), nnx.jit(module.short_range)
     for y in range(p):
         for column in range(q):
-            padded[:, y::p, column::q] = module.long_range(padded[:, y::p, column::q])
+            padded[:, y::p, column::q] = long_range(padded[:, y::p, column::q])
     for y in range(0, padded.shape[1], p):
         for column in range(0, padded.shape[2], q):
             cut = (slice(None), slice(y, y + p), slice(column, column + q))
-            padded[cut] = module.short_range(padded[cut])
+            padded[cut] = short_range(padded[cut])
     expected = padded[:, top : top + size[0], left : left + size[1]]
     assert_allclose(nnx.jit(module)(x), expected, atol=1e-5)
 

@@ -1,5 +1,7 @@
 """SegFix as a network: what its scores mean, its loss and its measures. test_goldens.py has the published numbers."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,7 +64,7 @@ def test_rare_classes_weigh_more_and_directions_count_where_a_boundary_is_predic
     output = SegFixOutput(
         jnp.asarray(log(np.stack([1 - is_near, is_near], -1)))[None, None], jnp.asarray(log(scores))[None, None]
     )
-    terms = segfix_loss(output, jnp.asarray(boundary), jnp.asarray(direction), align_corners=True)
+    terms = jax.jit(partial(segfix_loss, align_corners=True))(output, boundary, direction)
 
     weights = np.array([0.4, 0.4, 0.4, 0.6, 0.6])  # 3 and 2 of 5
     of_boundary = -log(np.where(boundary[0, 0] == 1, is_near, 1 - is_near))[:5]
