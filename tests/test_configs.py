@@ -290,11 +290,11 @@ def test_the_thesis_ranks_probabilities_by_themselves_and_logits_by_their_softma
     label = jnp.zeros((2, 1, 1), int)
 
     losses = -jax.nn.log_softmax(scores.main)[:, 0, 0, 0]
-    assert_allclose(task_of(config).create_loss()(output, label)["initial"], losses[0], rtol=1e-6)
+    assert_allclose(jax.jit(task_of(config).create_loss())(output, label)["initial"], losses[0], rtol=1e-6)
     config.loss.ohem.softmax_again = True
-    assert_allclose(task_of(config).create_loss()(output, label)["initial"], losses.mean(), rtol=1e-6)
+    assert_allclose(jax.jit(task_of(config).create_loss())(output, label)["initial"], losses.mean(), rtol=1e-6)
     config.loss.ohem.softmax_again, config.model.offset.logits = False, True
-    assert_allclose(task_of(config).create_loss()(output, label)["initial"], losses.mean(), rtol=1e-6)
+    assert_allclose(jax.jit(task_of(config).create_loss())(output, label)["initial"], losses.mean(), rtol=1e-6)
 
 
 def test_a_step_of_full_width_cityscapes_traces():

@@ -1,6 +1,7 @@
 """Where a network is right, its seeds and its ceilings: worked label maps, and a tiny run."""
 
 import json
+from functools import partial
 from unittest import mock
 
 import jax
@@ -16,6 +17,7 @@ from ovenet_jax.models import parameters, zoo
 from ovenet_jax.segfix.files import Offsets
 from ovenet_jax.supervision.losses import ovenet_loss
 from tests.camvid_tree import write_tree
+from tests.tiny_step import small_model
 from tests.untrained import save_untrained, tiny
 
 VOID = IGNORE
@@ -118,9 +120,10 @@ def test_a_run_is_examined_as_it_is_evaluated(run):
     np.testing.assert_allclose(found["seeds"]["pixels"]["class"], np.sum(found["pixels"]["class"], axis=0))
 
 
-def test_the_control_has_a_second_head_instead_of_offsets(tiny_model):
+def test_the_control_has_a_second_head_instead_of_offsets():
+    model = small_model()
     with mock.patch.object(zoo, "OVeNet", SecondHead):
-        network = zoo.create_model(tiny_model)
+        network = zoo.create_model(model)
     image = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype(np.float32)
     output = jax.jit(network)(image)
     confidence = np.asarray(output.confidence)
@@ -129,18 +132,18 @@ def test_the_control_has_a_second_head_instead_of_offsets(tiny_model):
         output.fused.main, (1 - confidence) * output.initial.main + confidence * output.seed.main, rtol=1e-5
     )
     label = np.zeros((1, 32, 32), np.uint8)
-    losses = ovenet_loss(
-        output,
-        label,
+    loss = partial(
+        ovenet_loss,
         aux_weight=0.4,
         confidence_weight=0.0,
         include_ignored=True,
         grid_align_corners=True,
         align_corners=True,
     )
+    losses = jax.jit(loss)(output, label)
     expected = 0.5 * losses["initial"] + 0.5 * losses["seed"] + losses["fused"]
     assert losses["total"] == pytest.approx(expected) and np.isfinite(losses["total"])
-    arrays, plain = (parameters.split(n)[1] for n in (network, zoo.create_model(tiny_model)))
+    arrays, plain = (parameters.split(n)[1] for n in (network, zoo.create_model(model)))
     assert arrays.keys() == plain.keys()  # so that a base is taken over and frozen alike
     for name, array in plain.items():
         if not name.startswith("offset_head"):

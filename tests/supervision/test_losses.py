@@ -16,8 +16,9 @@ OPTIONS = ("class_weights", "align_corners")
 cross_entropy = jax.jit(losses.cross_entropy, static_argnames=OPTIONS)
 ohem_cross_entropy = jax.jit(losses.ohem_cross_entropy, static_argnames=("ohem", *OPTIONS))
 segmentation_loss = partial(
-    jax.jit(losses.segmentation_loss, static_argnames=("ohem", *OPTIONS)), aux_weight=0.4, align_corners=True
+    jax.jit(losses.segmentation_loss, static_argnames=("ohem", "rmi", *OPTIONS)), aux_weight=0.4, align_corners=True
 )
+rmi_loss = partial(jax.jit(losses.rmi_loss, static_argnames="align_corners"), align_corners=True)
 confidence_loss = partial(
     jax.jit(losses.confidence_loss, static_argnames=("grid_align_corners", "include_ignored")),
     grid_align_corners=True,
@@ -67,10 +68,10 @@ def test_region_mutual_information_is_that_of_the_published_formula(certainty):
     label = rng.integers(0, 3, (2, 5, 7)).repeat(7, 1).repeat(6, 2).astype(np.uint8)
     logits = rng.normal(size=(*label.shape, 3)) + certainty * np.eye(3)[label]
     label[:, 3:9, 10:20] = IGNORE
-    ours = jax.value_and_grad(partial(losses.rmi_loss, label=jnp.asarray(label), align_corners=True))
-    value, gradient = jax.jit(ours)(jnp.asarray(logits, jnp.float32))
+    value, gradient = jax.value_and_grad(partial(rmi_loss, label=jnp.asarray(label)))(jnp.asarray(logits, jnp.float32))
     with jax.enable_x64(True):
-        expected, slopes = jax.value_and_grad(rmi_as_published)(jnp.asarray(logits), label)
+        published = jax.jit(jax.value_and_grad(partial(rmi_as_published, label=label)))
+        expected, slopes = published(jnp.asarray(logits))
     assert_allclose(value, expected, rtol=1e-5)
     assert_allclose(gradient, slopes, atol=1e-5 * np.abs(slopes).max())
 
@@ -79,13 +80,11 @@ def test_region_mutual_information_where_nothing_varies():
     """Covariances are 0, so each determinant is that of 0.001 times the identity."""
     logits, label = jnp.zeros((2, 12, 15, 4)), jnp.ones((2, 12, 15), jnp.uint8)
     entropy, rmi = 4 * np.log(2) * 360 / 361, 4 * 0.5 * np.log(1e-3)
-    loss = losses.segmentation_loss(Logits(None, logits), label, aux_weight=0.4, align_corners=True, rmi=True)
+    loss = segmentation_loss(Logits(None, logits), label, rmi=True)
     assert_allclose(loss, (entropy + rmi) / 2, rtol=1e-5)
-    halves = [
-        losses.rmi_loss(logits[i:][:1], label[i:][:1], align_corners=True, batch_labels=label[:, None]) for i in (0, 1)
-    ]
+    halves = [rmi_loss(logits[i:][:1], label[i:][:1], batch_labels=label[:, None]) for i in (0, 1)]
     assert_allclose(np.mean(halves), loss, rtol=1e-5)  # micro-batches
-    with_aux = losses.segmentation_loss(Logits(logits, logits), label, aux_weight=0.4, align_corners=True, rmi=True)
+    with_aux = segmentation_loss(Logits(logits, logits), label, rmi=True)
     assert_allclose(with_aux - loss, 0.4 * np.log(4), rtol=1e-5)
 
 

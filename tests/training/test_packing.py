@@ -103,7 +103,7 @@ def test_a_step_on_vectors_is_the_step_on_arrays(platform):
 
     after, measures = step(None)(before, **batch(2, 32, 32))
     packed, measures_packed = step(packing)(packing.pack(before), **batch(2, 32, 32))
-    unpacked = packing.unpack(packed)
+    unpacked = packing.unpack(jax.device_get(packed))
     assert jax.tree.structure(unpacked) == jax.tree.structure(after)
     jax.tree.map(partial(assert_allclose, rtol=1e-5, atol=1e-6), unpacked, after)
     jax.tree.map(partial(assert_allclose, rtol=1e-5), measures_packed, measures)

@@ -85,8 +85,8 @@ def test_the_optimizer_holds_nothing_of_a_frozen_base(frozen):
 def test_a_frozen_base_computes_as_in_evaluation(frozen):
     _, measures, model_config = frozen
     image, label = batch(2).values()
-    evaluate = jax.jit(create_model(model_config))
-    terms = task_of(config(model_config)).create_loss()(evaluate(NORMALISATION(jnp.asarray(image))), label)
+    model, loss = create_model(model_config), task_of(config(model_config)).create_loss()
+    terms = jax.jit(lambda image: loss(model(NORMALISATION(image)), label))(image)
     assert_allclose(measures[0]["loss_initial"], terms["initial"], rtol=1e-6)
     assert measures[1]["loss_initial"] == measures[0]["loss_initial"]
     assert measures[1]["loss_fused"] != measures[0]["loss_fused"]
@@ -264,8 +264,8 @@ def test_micro_batches_update_the_running_statistics_in_turn(on_eight_devices):
 
 
 def test_averages_follow_parameters_and_statistics(on_eight_devices):
-    before, after = on_eight_devices["before"], on_eight_devices["after"]
-    assert after.evaluated is after.ema
+    before, after = jax.device_get((on_eight_devices["before"], on_eight_devices["after"]))
+    assert on_eight_devices["after"].evaluated is on_eight_devices["after"].ema
     started = before.params, before.statistics
     for old, new, average in zip(started, (after.params, after.statistics), after.ema, strict=True):
         for name in old:  # at the first step a tenth of the old is kept
