@@ -17,7 +17,7 @@ from ovenet_jax.models import parameters, zoo
 from ovenet_jax.segfix.files import Offsets
 from ovenet_jax.supervision.losses import ovenet_loss
 from tests.camvid_tree import write_tree
-from tests.tiny_step import small_model
+from tests.tiny_step import small_resnet
 from tests.untrained import save_untrained, tiny
 
 VOID = IGNORE
@@ -120,10 +120,10 @@ def test_a_run_is_examined_as_it_is_evaluated(run):
     np.testing.assert_allclose(found["seeds"]["pixels"]["class"], np.sum(found["pixels"]["class"], axis=0))
 
 
-def test_the_control_has_a_second_head_instead_of_offsets():
-    model = small_model()
+def test_the_control_has_a_second_head_instead_of_offsets(tiny_model):
+    tiny_model.backbone = small_resnet()
     with mock.patch.object(zoo, "OVeNet", SecondHead):
-        network = zoo.create_model(model)
+        network = zoo.create_model(tiny_model)
     image = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype(np.float32)
     output = jax.jit(network)(image)
     confidence = np.asarray(output.confidence)
@@ -143,7 +143,7 @@ def test_the_control_has_a_second_head_instead_of_offsets():
     losses = jax.jit(loss)(output, label)
     expected = 0.5 * losses["initial"] + 0.5 * losses["seed"] + losses["fused"]
     assert losses["total"] == pytest.approx(expected) and np.isfinite(losses["total"])
-    arrays, plain = (parameters.split(n)[1] for n in (network, zoo.create_model(model)))
+    arrays, plain = (parameters.split(n)[1] for n in (network, zoo.create_model(tiny_model)))
     assert arrays.keys() == plain.keys()  # so that a base is taken over and frozen alike
     for name, array in plain.items():
         if not name.startswith("offset_head"):
