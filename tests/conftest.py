@@ -50,7 +50,7 @@ def torch():
 
 @pytest.fixture(scope="session")
 def in_memory(tmp_path_factory):
-    """in_memory() makes a folder for runs. A checkpoint flushes hundreds of files, which take a disk a while: where Linux
+    """Makes a folder for runs. A checkpoint flushes hundreds of files, which takes a disk a while: where Linux
     has a folder in memory, with 1 GiB to spare, it is there."""
     memory = Path("/dev/shm")
     if not os.access(memory, os.W_OK) or shutil.disk_usage(memory).free < 2**30:
