@@ -25,17 +25,12 @@ def boundary_scores(label: np.ndarray, predicted: np.ndarray, num_classes: int) 
     scores = np.full((len(WIDTHS), num_classes), np.nan)
     occur = np.bincount(label.ravel(), minlength=256) + np.bincount(predicted.ravel(), minlength=256)
     for class_id in np.flatnonzero(occur[:num_classes]).tolist():
-        box = _box(label, predicted, class_id)
+        x, y, columns, rows = cv2.boundingRect(((label == class_id) | (predicted == class_id)).view(np.uint8))
+        box = np.s_[max(y - 1, 0) : y + rows + 1, max(x - 1, 0) : x + columns + 1]  # and one pixel around it
         true, found = (_outline(part[box] == class_id) for part in (label, predicted))
         if true.any() or found.any():
             scores[:, class_id] = [_f_score(true, found, width) for width in WIDTHS]
     return scores
-
-
-def _box(label: np.ndarray, predicted: np.ndarray, class_id: int) -> tuple[slice, slice]:
-    """The bounding box of a class in both maps, plus one pixel."""
-    x, y, width, height = cv2.boundingRect(((label == class_id) | (predicted == class_id)).view(np.uint8))
-    return slice(max(y - 1, 0), y + height + 1), slice(max(x - 1, 0), x + width + 1)
 
 
 def _outline(mask: np.ndarray) -> np.ndarray:

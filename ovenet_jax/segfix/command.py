@@ -12,16 +12,15 @@ from typing import Any, NoReturn
 import cv2
 from tqdm import tqdm
 
-from ovenet_jax import errors, files
+from ovenet_jax import errors, files, tables
 from ovenet_jax.data.encodings import LABEL_IDS, TRAIN_IDS
-from ovenet_jax.errors import EXIT_DONE, EXIT_INCOMPLETE, UserError, listed
 
 CORES = os.cpu_count() or 1
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; --help lists all arguments.")
+        raise errors.UserError(f"{message}; --help lists all arguments.")
 
 
 def parser(module: str, description: str) -> argparse.ArgumentParser:
@@ -61,12 +60,9 @@ def run(
 
     def faults_told() -> int:
         cv2.setNumThreads(1)  # there are as many workers as the user wants cores at work
-        faults = command(parser.parse_args(arguments))
-        if not faults:
-            return EXIT_DONE
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        print(f"{count}, left out:{listed(faults)}", file=sys.stderr)
-        return EXIT_INCOMPLETE
+        if faults := command(parser.parse_args(arguments)):
+            print(f"{tables.number_of(len(faults), 'fault')}, left out:{errors.listed(faults)}", file=sys.stderr)
+        return errors.EXIT_INCOMPLETE if faults else errors.EXIT_DONE
 
     return errors.run(faults_told)
 

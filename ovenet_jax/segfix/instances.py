@@ -6,14 +6,14 @@ masks hold 0 and 255. The list of an image without instances is empty.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
 from ovenet_jax import errors, files
-from ovenet_jax.data.image_files import read_label, write_picture
+from ovenet_jax.data.image_files import read_label
 from ovenet_jax.segfix.files import named
 
 LIST_END = "_pred"
@@ -42,13 +42,6 @@ def read_mask(path: Path) -> np.ndarray:
     """A mask, bool [H, W]. Raises ValueError: not a mask; OSError: it cannot be read."""
     with named(path):
         return read_label(path.read_bytes()).array > 0
-
-
-def write_instances(file: Path, masks: Mapping[str, np.ndarray], folder: Path) -> None:
-    """Writes these masks, bool [H, W], into `folder`, and then a copy of their list `file`."""
-    for path, mask in masks.items():
-        write_picture(folder / path, 255 * mask.astype(np.uint8))
-    files.write(folder / file.name, file.read_bytes())
 
 
 def check_ids(file: Path, label_ids: Iterable[int]) -> None:

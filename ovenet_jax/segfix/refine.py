@@ -47,14 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def refine(given: Namespace) -> list[str]:
-    """Writes what is under --labels, refined, into the new folder --out; with --truth prints scores.
-
-    Returns:
-      one sentence for each label map, or list of instances, that is left out, or not scored.
-
-    Raises UserError: no labels or offsets; --out exists or cannot be written; --truth without --dataset, or of
-    instances without Cityscapes' classes or evaluation.
-    """
+    """Writes what is under --labels, refined, into the new folder --out; with --truth prints scores. Returns a sentence
+    for each label map, or list of instances, that is left out or not scored. Raises UserError: no labels or offsets;
+    --out exists or cannot be written; --truth without --dataset, or without Cityscapes' evaluation of instances."""
     faults: list[str] = []
     (_refine_instances if given.instances else _refine_label_maps)(given, faults)
     return faults
@@ -147,7 +142,10 @@ def _refine_instances(given: Namespace, faults: list[str]) -> None:
             shift = _shift(given, offset_of(name), size)
             masks = {path: refined_mask(mask, shift) for path, mask in masks.items()}
         with files.writing(given.out, "--out"):
-            instances.write_instances(file, masks, folder / file.parent.relative_to(given.labels))
+            beside = folder / file.parent.relative_to(given.labels)
+            for path, mask in masks.items():
+                image_files.write_picture(beside / path, 255 * mask.astype(np.uint8))
+            files.write(beside / file.name, file.read_bytes())
         return name
 
     def score(name: str) -> tuple[Path, Path]:
