@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ovenet_jax.data import imagenet
+from ovenet_jax.segfix.directions import COUNTS
 
 Flat = Mapping[str, Any]  # the values of a config by their dotted keys
 
@@ -65,6 +66,7 @@ MESH = Values(
 SIZE = each(whole(1), "height, width")
 BRANCHES = each(each(whole(1)), optional=True)
 STAGES = each(each(whole(1)), "stage 2, 3, 4", optional=True)
+ACTIVATION = one_of("relu", "leaky_relu", "none")
 PRECISIONS = ("float32", "bfloat16")
 PRECISION = one_of(*PRECISIONS)
 RANGE = Values(
@@ -195,11 +197,11 @@ KEYS = {
     ),
     "model.backbone.widths": Key(PART, each(whole(1), "layer 1, 2, 3, 4"), "inner channels of a ResNet's bottlenecks"),
     "model.backbone.stem": Key(PART, each(whole(1)), "channels of a ResNet's convolutions before layer 1"),
-    "model.backbone.output_stride": Key(PART, whole(1), "8 or 16: stride of a ResNet's last layers, kept by dilation"),
+    "model.backbone.output_stride": Key(PART, one_of(8, 16), "stride of a ResNet's last layers, kept by dilation"),
     "model.backbone.multi_grid": Key(PART, each(whole(1)), "factors of the dilation of each block of layer 4"),
     "model.backbone.half_dilation": Key(PART, FLAG, "half dilation in the block whose stride was removed (openseg)"),
     "model.head.name": Key(OWN, TEXT, "head: one of HEADS in ovenet_jax/models/zoo.py, or 'segfix'"),
-    "model.head.activation": Key(PART, TEXT, "'relu', 'leaky_relu' (slope 0.01, as in-place ABN) or 'none'"),
+    "model.head.activation": Key(PART, ACTIVATION, "activation; 'leaky_relu' has the slope 0.01, as in-place ABN"),
     "model.head.dropout": Key(PART, BELOW_1, "dropout rate of channels before the last convolution"),
     "model.head.bias": Key(PART, FLAG, "biases in the convolutions of attention and fusion"),
     "model.head.output_bias": Key(PART, FLAG, "a bias in the last convolution"),
@@ -222,12 +224,12 @@ KEYS = {
             "bias": Key(PART, FLAG, "a bias in its first convolution"),
             "output_bias": Key(PART, FLAG, "a bias in its last convolution"),
             "dropout": Key(PART, BELOW_1, "dropout rate of channels before its last convolution"),
-            "activation": Key(PART, TEXT, "as model.head.activation"),
+            "activation": Key(PART, ACTIVATION, "as model.head.activation"),
             "in_head": Key(PART, FLAG, "PyTorch's default initial kernels; False: the backbone's"),
         }.items()
     },
     # OVeNet on top of a baseline.
-    "model.offset.branch": Key(PART, whole(1), "first stage of the offset trunk (2, 3 or 4)", "EXTRA.OFFSET_BRANCH"),
+    "model.offset.branch": Key(PART, one_of(2, 3, 4), "first stage of the offset trunk", "EXTRA.OFFSET_BRANCH"),
     "model.offset.modules": Key(PART, each(whole(1)), "modules (ResNet: blocks) of its stages", "STAGE4_2.NUM_MODULES"),
     "model.offset.blocks": Key(
         (), BRANCHES, "residual blocks per branch, by stage; (): the backbone's", "STAGE4_2.NUM_BLOCKS", HRNET_OFFSETS
@@ -368,3 +370,35 @@ def faults_between(values: Flat) -> Iterator[str]:
             )
     if SEGFIX.holds(values) and values.get("eval.sum", "logits") != "logits":
         yield f"config.eval.sum is {values['eval.sum']!r}; for SegFix it must be 'logits', because scores are added."
+    weights, classes = values.get("loss.class_weights"), values.get("model.num_classes")
+    if CLASSES.holds(values) and weights and classes and len(weights) != classes:
+        fault = f"has {len(weights)} entries for config.model.num_classes={classes}"
+        yield f"config.loss.class_weights {fault}; give one weight per class, or () for none."
+    if SEGFIX.holds(values) and classes not in (None, *(1 + count for count in COUNTS)):
+        wanted = f"1 + its number of directions: {', '.join(str(1 + count) for count in COUNTS)}"
+        yield f"config.model.num_classes is {classes}; for SegFix it must be {wanted}."
+    yield from _faults_of_stages(values)
+
+
+def _faults_of_stages(values: Flat) -> Iterator[str]:
+    """The same for stages (ResNet: layers) of backbone and offset trunk."""
+    first = values.get("model.offset.branch", 4)
+    for key in ("modules", "blocks", "widths"):
+        of_stages = values.get(f"model.offset.{key}")
+        if of_stages and len(of_stages) != 5 - first:
+            yield f"config.model.offset.{key} is {of_stages}; with branch={first} it must be one for each stage to 4."
+    if HRNET.holds(values):
+        more = values["model.backbone.name"] == "hrnet2x"
+        for key, start in (("backbone.stage_", 2), ("offset.", first)):
+            for what in ("blocks", "widths"):
+                for stage, branches in enumerate(values.get(f"model.{key}{what}", ()), start):
+                    if len(branches) != stage + more:
+                        yield f"config.model.{key}{what}: stage {stage} has {stage + more} branches, got {branches}."
+    elif isinstance(blocks := values.get("model.backbone.blocks"), tuple | list):
+        if len(factors := values.get("model.backbone.multi_grid", ())) not in (0, blocks[3]):
+            wanted = f"one factor for each of the {blocks[3]} blocks of layer 4"
+            yield f"config.model.backbone.multi_grid is {factors}; it must be {wanted}."
+        for copied, count in zip(values.get("model.offset.modules", ()), blocks[first - 1 :], strict=False):
+            if copied > count:
+                fault = f"a layer of {count} blocks cannot give a copy of {copied}"
+                yield f"config.model.offset.modules: {fault}; choose 1 to {count}."

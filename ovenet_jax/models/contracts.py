@@ -58,8 +58,6 @@ class Backbone(Protocol):
         """A second copy of stages `branch` (2, 3 or 4) to 4: output of stage branch - 1 -> outputs of copied stages.
 
         modules: number of modules (ResNet: blocks) of each copied stage.
-
-        Raises ValueError: an invalid number of modules.
         """
 
 

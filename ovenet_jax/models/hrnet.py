@@ -130,9 +130,6 @@ class Trunk(nnx.Module):
         self.numbers = tuple(range(5 - len(stages), 5))
         self.rematerialise = False
         for number, stage in zip(self.numbers, stages, strict=True):
-            if {len(stage.widths), len(stage.blocks)} != {len(in_widths) + 1}:
-                given = f"widths {stage.widths} and blocks {stage.blocks}"
-                raise ValueError(f"stage {number} has {len(in_widths) + 1} branches, got {given}")
             changed = stage.in_widths or stage.widths
             setattr(self, f"transition{number - 1}", _transition(in_widths, changed, init))
             module = partial(ExchangeModule, stage=stage, align_corners=align_corners, init=init)

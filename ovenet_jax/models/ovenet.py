@@ -94,10 +94,6 @@ class OVeNet(nnx.Module):
         self.backbone = backbone
         self.head = head
         own = {key: value for key, value in (("blocks", blocks), ("widths", widths)) if value}
-        for key, value in {"modules": modules, **own}.items():
-            if branch not in (2, 3, 4) or len(value) != 5 - branch:
-                wanted = f"branch must be 2, 3 or 4 and {key} must have one entry per stage from branch to 4"
-                raise ValueError(f"{wanted}; got {branch} and {value}")
         self.offset_trunk = backbone.offset_trunk(branch, modules, init=init, **own)
         features = sum(widths[-1]) if widths else backbone.width
         self.offset_head = OffsetHead(features, threshold, in_head=default_init, init=init)

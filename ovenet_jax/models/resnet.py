@@ -32,14 +32,7 @@ def dilated_layers(
     Each removed stride doubles the dilation of the 3x3 convolutions from there on; those of layer 4 are also multiplied
     by `multi_grid`, a factor per block. `half_dilation`: the first block of a layer without its stride has half the
     dilation (openseg), else the whole (OCNet's first release).
-
-    Raises ValueError: another output stride, or not one factor for each block of layer 4.
     """
-    if output_stride not in (8, 16):
-        raise ValueError(f"output_stride is {output_stride}; it must be 8 or 16")
-    if len(multi_grid) != blocks[3]:
-        wanted = f"one factor for each of the {blocks[3]} blocks of layer 4"
-        raise ValueError(f"multi_grid is {tuple(multi_grid)}; it needs {wanted}")
     layers, total, dilation = [], 4, 1
     factors = [*((1,) * count for count in blocks[:3]), multi_grid]
     for width, stride, own_factors in zip(widths, (1, 2, 2, 2), factors, strict=True):
@@ -108,12 +101,8 @@ class ResNet(nnx.Module):
 
     def offset_trunk(self, branch: int, modules: Sequence[int], *, init: InitialValues) -> Layers:
         """Copies the first `modules` blocks of each layer."""
-        copies = []
-        for layer, count in zip(self.layers[branch - 1 :], modules, strict=True):
-            blocks = len(layer.dilations)
-            if not 1 <= count <= blocks:
-                raise ValueError(f"a layer of {blocks} blocks cannot give a copy of {count}; choose 1 to {blocks}")
-            copies.append(layer._replace(dilations=layer.dilations[:count]))
+        copied = zip(self.layers[branch - 1 :], modules, strict=True)
+        copies = [layer._replace(dilations=layer.dilations[:count]) for layer, count in copied]
         return Layers(4 * self.layers[branch - 2].width, copies, init=init)
 
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 from flax import nnx
+from ml_collections import ConfigDict
 
 from ovenet_jax import described, errors
 from ovenet_jax.models import contracts, ocnet
@@ -17,10 +18,6 @@ from ovenet_jax.models.ocr import OCR
 from ovenet_jax.models.ovenet import OVeNet, Segmentor
 from ovenet_jax.models.resnet import ResNet, dilated_layers
 from ovenet_jax.models.segfix import SegFix
-from ovenet_jax.segfix.directions import COUNTS
-
-if TYPE_CHECKING:
-    from ml_collections import ConfigDict
 
 HEADS: dict[str, type] = {
     "fcn": FCN,
@@ -38,13 +35,12 @@ FIXED: dict[str, dict[str, Any]] = {  # what tells heads of one class apart
 ACTIVATIONS = {"relu": relu, "leaky_relu": jax.nn.leaky_relu, "none": nnx.identity}  # leaky: 0.01
 
 
-def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
+def create_model(model: ConfigDict, seed: int = 0) -> nnx.Module:
     """`config.model` -> OVeNet where it has an `offset` part, or SegFix, else the baseline of its backbone and head.
 
     In evaluation mode; `model.train()` turns on batch statistics and dropout.
 
-    Raises UserError: an unknown backbone or head, missing or unused keys, an invalid value, offset branch or number of
-    SegFix classes.
+    Raises UserError: an unknown backbone or head, missing or unused keys, or an invalid value.
     """
     described.check(model, "model.")
     init = InitialValues(seed, he=model.backbone.he_init)
@@ -57,7 +53,7 @@ def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
     else:
         given |= {"head": _create_head(model, backbone, init)}
         if has_offsets(model):
-            network = _create_checked("offset", OVeNet, **_options("offset", model.offset, OVeNet.__init__, **given))
+            network = OVeNet(**_options("offset", model.offset, OVeNet.__init__, **given))
         else:
             network = Segmentor(backbone, given["head"])
     network.set_attributes(BatchNorm, momentum=model.norm_momentum)
@@ -65,30 +61,25 @@ def create_model(model: "ConfigDict", seed: int = 0) -> nnx.Module:
     return network
 
 
-def is_segfix(model: "ConfigDict") -> bool:
+def is_segfix(model: ConfigDict) -> bool:
     """Whether `config.model` is a SegFix."""
     return model.head.name == "segfix"
 
 
-def has_offsets(model: "ConfigDict") -> bool:
+def has_offsets(model: ConfigDict) -> bool:
     """Whether `config.model` is an OVeNet."""
     return "offset" in model
 
 
-def directions_of(model: "ConfigDict") -> int:
-    """The number of directions of the SegFix `config.model`, num_classes - 1: class 0 is no offset.
-    Raises UserError: a number of classes that SegFix does not support."""
-    directions = model.num_classes - 1
-    if directions not in COUNTS:
-        wanted = f"1 + its number of directions: {', '.join(str(1 + count) for count in COUNTS)}"
-        raise errors.UserError(f"config.model.num_classes is {model.num_classes}; for SegFix it must be {wanted}.")
-    return directions
+def directions_of(model: ConfigDict) -> int:
+    """The number of directions of the SegFix `config.model`: class 0 is no offset."""
+    return model.num_classes - 1
 
 
-def _create_backbone(model: "ConfigDict", init: InitialValues) -> contracts.Backbone:
+def _create_backbone(model: ConfigDict, init: InitialValues) -> contracts.Backbone:
     create = _named("backbone.name", model.backbone.name, BACKBONES)
     given = {"name": model.backbone.name, "align_corners": model.align_corners, "init": init}
-    return _create_checked("backbone", create, **_options("backbone", model.backbone, create, **given))
+    return create(**_options("backbone", model.backbone, create, **given))
 
 
 def _create_hrnet(
@@ -143,7 +134,7 @@ BACKBONES: dict[str, Callable[..., contracts.Backbone]] = {
 }
 
 
-def _create_head(model: "ConfigDict", backbone: contracts.Backbone, init: InitialValues) -> contracts.Head:
+def _create_head(model: ConfigDict, backbone: contracts.Backbone, init: InitialValues) -> contracts.Head:
     kind = _named("head.name", model.head.name, HEADS)
     given = {"num_classes": model.num_classes, "align_corners": model.align_corners, "init": init}
     given |= FIXED.get(model.head.name, {})
@@ -156,18 +147,9 @@ def _create_head(model: "ConfigDict", backbone: contracts.Backbone, init: Initia
     return kind(**options)
 
 
-def _create_checked(key: str, create: Callable, *given: Any, **options: Any) -> Any:
-    """The result of `create`, whose ValueErrors become UserErrors about config.model.<key>."""
-    try:
-        return create(*given, **options)
-    except ValueError as error:
-        raise errors.UserError(f"config.model.{key}: {error}.") from error
-
-
-def _options(key: str, settings: "ConfigDict", create: Callable, **fixed: Any) -> dict[str, Any]:
+def _options(key: str, settings: ConfigDict, create: Callable, **fixed: Any) -> dict[str, Any]:
     """The keyword arguments of `create`: those of `fixed` that it accepts, and the entries of config.model.<key>, with
-    lists (of a config read from JSON) as tuples. Raises UserError: missing or unused entries, invalid integers or an
-    unknown activation."""
+    lists (of a config read from JSON) as tuples. Raises UserError: missing or unused entries."""
     accepted = {name: x for name, x in signature(create).parameters.items() if name != "self"}
     needed = {name for name, x in accepted.items() if x.default is x.empty} - fixed.keys()
     present = set(settings) - {"name", "he_init"}  # these two are read elsewhere
@@ -180,7 +162,7 @@ def _options(key: str, settings: "ConfigDict", create: Callable, **fixed: Any) -
         raise errors.UserError(f"config.model.{key}{name} {' and '.join(faults)}; {helps}.")
     options = {name: described.with_tuples(settings[name]) for name in settings if name in accepted}
     if "activation" in options:
-        options["activation"] = _named(f"{key}.activation", settings.activation, ACTIVATIONS)
+        options["activation"] = ACTIVATIONS[settings.activation]
     return options | {name: value for name, value in fixed.items() if name in accepted}
 
 

@@ -162,9 +162,9 @@ NAMES = "choose a whole network by the config's variant instead, --config=config
         ("ocr", {"name": "isa"}, rf"head \(name 'isa'\) lacks factors and does not use bias; {NAMES}"),
         ("base_oc", {"name": "fcn"}, r"head \(name 'fcn'\) lacks classifier and does not use activation, .*, half"),
         ("fcn", {"name": "ocr"}, r"head \(name 'ocr'\) lacks activation, .* and does not use classifier"),
-        ("isa", {"activation": "gelu"}, "head.activation is 'gelu'; known: 'relu', 'leaky_relu', 'none'"),
-        ("isa", {"aux": {"activation": "gelu"}}, "head.aux.activation is 'gelu'; known: 'relu'"),
-        ("fcn", {"classifier": {"activation": "gelu"}}, "head.classifier.activation is 'gelu'; known: 'relu'"),
+        ("isa", {"activation": "gelu"}, "head.activation is 'gelu'; it must be one of 'relu', 'leaky_relu', 'none'"),
+        ("isa", {"aux": {"activation": "gelu"}}, "head.aux.activation is 'gelu'; it must be one"),
+        ("fcn", {"classifier": {"activation": "gelu"}}, "head.classifier.activation is 'gelu'; it must be"),
         *(
             ("isa", {"factors": factors}, f"head.factors is {re.escape(str(factors))}; it must be one or more, each .h")
             for factors in [((8, 0),), (8, 8), (), 8, ((8.0, 8),)]

@@ -133,9 +133,9 @@ def test_an_offset_trunk_with_blocks_and_widths_of_its_own(tiny_model):
 @pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [
-        ("offset", {"blocks": ((1, 1, 1),)}, "config.model.offset: stage 4 has 4 branches, got widths .* and blocks"),
-        ("offset", {"widths": ((4,) * 4, (4,) * 4)}, "config.model.offset: .*widths must have one entry per stage"),
-        ("backbone", {"stage_widths": ((4,), (4,), (4,))}, "config.model.backbone: stage 2 has 2 branches, got widths"),
+        ("offset", {"blocks": ((1, 1, 1),)}, r"offset.blocks: stage 4 has 4 branches, got \(1, 1, 1\)"),
+        ("offset", {"widths": ((4,) * 4, (4,) * 4)}, r"offset.widths is .*; with branch=4 it must be one"),
+        ("backbone", {"stage_widths": ((4,), (4,), (4,))}, r"stage_widths: stage 2 has 2 branches, got \(4,\)"),
     ],
 )
 def test_stages_with_other_numbers_of_branches_are_refused(tiny_model, key, value, sentence):
@@ -217,8 +217,8 @@ def test_region_features_are_means_under_the_soft_regions():
             {"backbone": {"modules": (1, 1)}},
             r"config.model.backbone.modules is \(1, 1\); it must be \(stage 2, 3, 4\), each a whole number",
         ),
-        ({"offset": {"branch": 5}}, "config.model.offset: branch must be 2, 3 or 4"),
-        ({"offset": {"modules": (1, 1)}}, "modules must have one entry per stage from branch to 4; got 4 and"),
+        ({"offset": {"branch": 5}}, "config.model.offset.branch is 5; it must be one of 2, 3, 4"),
+        ({"offset": {"modules": (1, 1)}}, r"modules is \(1, 1\); with branch=4 it must be one for each stage to 4"),
     ],
 )
 def test_a_model_that_cannot_be_is_named(tiny_model, change, sentence):
