@@ -10,9 +10,11 @@
 folder=${1:-runs/gpu_day}
 python=${PYTHON:-.venv/bin/python}
 step="--width=48 --crop 512 1024 --precision=bfloat16 --repeats=10"
+test="--width=48 --height=1024 --precision=bfloat16 --images=8 --rows=1"
 small=8 large=32
 if [ -n "${TINY:-}" ]; then
     step="--small --width=4 --crop 32 64 --precision=bfloat16 --repeats=2"
+    test="--small --width=4 --height=32 --precision=bfloat16 --images=3 --rows=1"
     small=1 large=2
 fi
 mkdir -p "$folder"
@@ -38,6 +40,7 @@ part 240 batch_small train_step $step --batch=$small --no-torch --json="$folder/
 part 90 torch torch_ovenet $step --batch=$small
 part 150 batch_large train_step $step --batch=$large --no-torch --json="$folder/batch_large.json"
 part 60 profile costs $step --batch=$small --rows=40 --json="$folder/profile.json"
+part 60 test inference $test --json="$folder/test.json"
 part 60 twice repeatability $step --batch=$small --json="$folder/twice.json"
 part 150 torch_compiled torch_ovenet $step --batch=$small --compile
 
@@ -57,6 +60,9 @@ for name in ("torch", "torch_compiled"):
     if lines and lines[-1].startswith("{"):
         row = json.loads(lines[-1])
         print(f"{name:28s}{1000 * row['seconds']:10.1f} {'':9s} {row['gigabytes'] or float('nan'):12.2f}")
+if (folder / "test.json").exists():
+    (row,) = json.loads((folder / "test.json").read_text())["rows"]
+    print(f"\nA test of a whole image: {1000 * row['later [s]']:.1f} ms, the first in {row['first [s]']:.0f} s")
 if (folder / "twice.json").exists():
     (row,) = json.loads((folder / "twice.json").read_text())["rows"]
     print(f"\nThe step twice: {row['differ']} of {row['parameters']} parameters differ, by at most {row['by at most']:.1e}")

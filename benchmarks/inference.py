@@ -54,21 +54,29 @@ def main() -> None:
         )
         jax.clear_caches()
         inference = Inference(
-            graphdef, protocol, align_corners=True, normalisation=networks.NORMALISATION, mesh=mesh, answer_only=True
+            graphdef,
+            protocol,
+            align_corners=True,
+            normalisation=networks.NORMALISATION,
+            mesh=mesh,
+            precision=arguments.precision,
+            answer_only=True,
         )
-        seconds = []
-        for image in images(arguments.images, height, varying):
-            start = time.perf_counter()
-            jax.block_until_ready(inference(*arrays, [image]).prediction)
-            seconds.append(time.perf_counter() - start)
-        runs = len(passes(image.shape[:2], protocol, True)) * (1 + flip)
-        table.row(title, runs, len(inference.pass_sizes), seconds[0], statistics.median(seconds[1:]))
+        samples = [{"image": image} for image in images(arguments.images, height, varying)]
+        ends = [time.perf_counter()]
+        for _, segmentation in inference.over(samples, *arrays):
+            jax.block_until_ready(segmentation.prediction)
+            ends.append(time.perf_counter())
+        first, *later = np.diff(ends)
+        runs = len(passes((height, 2 * height), protocol, True)) * (1 + flip)
+        table.row(title, runs, len(inference.pass_sizes), first, statistics.median(later))
 
 
 def parse() -> argparse.Namespace:
     arguments = parser("inference", "Time per image of the test protocols on one device.")
     networks.add_arguments(arguments)
     arguments.add_argument("--height", type=int, default=256, help="of images and test windows; width: twice that")
+    arguments.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the network")
     arguments.add_argument("--images", type=int, default=6, help="per row, 2 at least")
     arguments.add_argument("--rows", type=int, default=len(ROWS), help="only the first ones")
     return arguments.parse_args()
