@@ -22,11 +22,9 @@ LEVEL = 0.95
 
 def interval(values: Sequence[float]) -> dict[str, float | None]:
     """{"mean", "margin"}: the interval is mean plus or minus margin, which is None for a single value."""
-    found = np.asarray(values, np.float64)
-    if len(found) < 2:
-        return {"mean": float(found.mean()) if len(found) else None, "margin": None}
-    margin = stats.t.ppf((1 + LEVEL) / 2, len(found) - 1) * stats.sem(found)
-    return {"mean": float(found.mean()), "margin": float(margin)}
+    count = len(values)
+    margin = stats.t.ppf((1 + LEVEL) / 2, count - 1) * stats.sem(values) if count > 1 else None
+    return {"mean": np.mean(values, dtype=np.float64) if count else None, "margin": margin}
 
 
 def numbers(groups: Mapping[str, Sequence[Evaluation]], classes: Labels) -> dict:

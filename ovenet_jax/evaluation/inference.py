@@ -244,12 +244,10 @@ def _interpolate(x: jax.Array, taps: tuple[Taps, Taps]) -> jax.Array:
     """[B, H, W, C] -> [B, h, w, C], each image with its own taps of rows and columns (arrays [B, 2, n])."""
 
     def along_rows(x: jax.Array, taps: Taps) -> jax.Array:
-        return sum(w[:, None, None] * x[i] for i, w in zip(taps.indices, taps.weights, strict=True))
+        first, second = (w[:, None, None] * x[i] for i, w in zip(taps.indices, taps.weights, strict=True))
+        return (first + second).swapaxes(0, 1)
 
-    def one_image(x: jax.Array, rows: Taps, columns: Taps) -> jax.Array:
-        return along_rows(along_rows(x, rows).swapaxes(0, 1), columns).swapaxes(0, 1)
-
-    return jax.vmap(one_image)(x, *taps)
+    return jax.vmap(lambda x, rows, columns: along_rows(along_rows(x, rows), columns))(x, *taps)
 
 
 def _interpolate_sums(sums: jax.Array, factor: jax.Array, taps: tuple[Taps, Taps]) -> Sums:
@@ -259,13 +257,11 @@ def _interpolate_sums(sums: jax.Array, factor: jax.Array, taps: tuple[Taps, Taps
         factors = jnp.where(taps.weights[..., None, None] > 0, factor[taps.indices], LEAST)
         largest = factors.max(0)
         weights = taps.weights[..., None, None] * jnp.exp(factors - largest)
-        x = sum(w * x[i] for i, w in zip(taps.indices, weights, strict=True))
-        return x.swapaxes(0, 1), largest.swapaxes(0, 1)
+        first, second = (w * x[i] for i, w in zip(taps.indices, weights, strict=True))
+        return (first + second).swapaxes(0, 1), largest.swapaxes(0, 1)
 
-    def one_image(x: jax.Array, factor: jax.Array, rows: Taps, columns: Taps) -> Sums:
-        return along_rows(*along_rows(x, factor, rows), columns)
-
-    return jax.vmap(one_image)(sums, factor, *taps)
+    along_both = jax.vmap(lambda x, factor, rows, columns: along_rows(*along_rows(x, factor, rows), columns))
+    return along_both(sums, factor, *taps)
 
 
 def stacked(trees: Sequence[Any]) -> Any:
