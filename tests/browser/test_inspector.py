@@ -104,10 +104,8 @@ def numbers(text: str) -> list[float]:
 
 def index_of(image, x: float, y: float) -> tuple[int, int]:
     """The network's pixel (row, column) nearest to a position of the image; the later one of two."""
-    rows, columns = next(iter(image.rankings.values())).classes.shape[:2]
-    column, row = (
-        int(np.floor((value - origin) / step + 0.5)) for value, origin, step in zip((x, y), *image.grid, strict=True)
-    )
+    origin, spacing, (rows, columns) = image.grid
+    column, row = np.floor((np.array((x, y)) - origin) / spacing + 0.5).astype(int).tolist()
     return min(max(row, 0), rows - 1), min(max(column, 0), columns - 1)
 
 
