@@ -54,6 +54,7 @@ def each(of: Values, names: str = "", *, optional: bool = False) -> Values:
 
 
 TEXT = Values("text", lambda x: isinstance(x, str))
+NAMES = each(Values("text", lambda x: isinstance(x, str)), optional=True)
 FLAG = Values("True or False", lambda x: isinstance(x, bool))
 ANY, POSITIVE = number("of any size", math.isfinite), number("above 0", lambda x: x > 0)
 AT_LEAST_0 = number("of at least 0", lambda x: x >= 0)
@@ -116,6 +117,7 @@ OHEM_PROBABILITIES = When(
 FILES = When("with a data set other than toy_streets", lambda v: v.get("data.name") != "toy_streets")
 NO_RANGE = When("without augment.scale_range", lambda v: not v.get("augment.scale_range"))
 BRIGHTNESS = When("with augment.brightness", lambda v: bool(v.get("augment.brightness")))
+NAMED = When("where classes.yaml names channels", lambda v: bool(v.get("model.input.channels")))
 SGD = When("with optimizer.name='sgd'", lambda v: v.get("optimizer.name", "sgd") == "sgd")
 SKIP = When("with non_finite.policy='skip'", lambda v: v.get("non_finite.policy") == "skip")
 ONE_SIDE = When(
@@ -167,10 +169,13 @@ KEYS = {
     "model.align_corners": Key(True, FLAG, "align_corners of every resize in the network", "MODEL.ALIGN_CORNERS"),
     "model.norm_momentum": Key(0.1, SHARE, "momentum of BatchNorm's statistics, in PyTorch's sense", "BN_MOMENTUM"),
     # Its input: (pixel / divisor - mean) / std per channel.
+    "model.input.channels": Key(
+        (), NAMES, "the names of classes.yaml; mean and std are then measured; (): RGB or BGR", when=NAMED
+    ),
     "model.input.bgr": Key(False, FLAG, "input channels, mean and std are in the order blue, green, red; False: RGB"),
     "model.input.divisor": Key(255.0, POSITIVE, "the input is (pixel / divisor - mean) / std"),
-    "model.input.mean": Key(imagenet.MEAN, each(ANY, "first, second, third"), "channel means, after the division"),
-    "model.input.std": Key(imagenet.STD, each(POSITIVE, "first, second, third"), "channel stds, after the division"),
+    "model.input.mean": Key(imagenet.MEAN, each(ANY), "channel means, after the division"),
+    "model.input.std": Key(imagenet.STD, each(POSITIVE), "channel stds, after the division"),
     "model.backbone.name": Key(OWN, TEXT, "backbone: one of BACKBONES in ovenet_jax/models/zoo.py"),
     "model.backbone.he_init": Key(PART, FLAG, "initial kernels N(0, 2 / fan_in); False: N(0, 0.001^2)"),
     "model.backbone.width": Key(PART, whole(1), "channels of HRNet's first branch, doubled per branch", "MODEL.EXTRA"),
@@ -361,6 +366,10 @@ def faults_between(values: Flat) -> Iterator[str]:
             f"OHEM ranks pixels in groups of config.loss.ohem.group={group} images, which config.batch_size="
             f"{batch_size} must be a multiple of."
         )
+    channels = values.get("model.input.channels", ())
+    for key in ("model.input.mean", "model.input.std"):
+        if len(values.get(key, ())) not in (0, count := len(channels) or 3):
+            yield f"config.{key} has {len(values[key])} numbers; it must have one for each of {count} channels."
     base_size = values.get("eval.base_size", 0)
     for scale in values.get("eval.scales", ()):
         if base_size and not SMALLEST <= base_size * scale <= LARGEST:

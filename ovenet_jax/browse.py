@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from ovenet_jax import files
 from ovenet_jax.data import image_files, pipeline
-from ovenet_jax.evaluation.colours import overlay
+from ovenet_jax.evaluation.colours import in_colors, overlay
 from ovenet_jax.evaluation.panel import panel
 from ovenet_jax.supervision.task import task_of
 
@@ -31,6 +31,7 @@ def browse(config: ConfigDict, folder: Path) -> None:
     samples = zip(batch["image"], batch["label"], strict=True)
     with files.writing(target, "--workdir"):
         for i, (image, label) in enumerate(samples):
+            image = in_colors(image, source.classes.channels)
             shown = panel(image, label, {}, offset=None, confidence=None, classes=source.classes)
             image_files.write_picture(target / f"{i}.png", shown)
             factor = max(1, round(OVERLAY_WIDTH / image.shape[1]))

@@ -20,7 +20,7 @@ from ovenet_jax.data import pipeline
 from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import layers, parameters
-from ovenet_jax.models.normalisation import Normalisation
+from ovenet_jax.models.normalisation import Normalisation, images_of
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.network import restore_network
@@ -28,7 +28,8 @@ from ovenet_jax.supervision.measures import class_scores, confusion_matrix
 from ovenet_jax.supervision.task import Task, task_of
 from ovenet_jax.weights import published_keys, published_names, torch_weights
 
-# uint8 RGB images [B, H, W, 3] -> label maps uint8 [B, H, W], and the network's scores float32 [B, H, W, K].
+# uint8 RGB images [B, H, W, 3], or uint16 [B, H, W, C] of named channels -> label maps uint8 [B, H, W], and the
+# network's scores float32 [B, H, W, K].
 Program = Callable[[Any], tuple[jax.Array, jax.Array]]
 
 
@@ -38,11 +39,9 @@ def export(config: ConfigDict, folder: Path, form: str | None) -> None:
     torch, safetensors: a state dict with the names of the code base that published the architecture. stablehlo: a
     `Program` for images of the size config.eval.window, in a single pass without scales or flip. onnx: the same for any
     size. The file is read back, evaluated on config.data.eval_split (a state dict in our network, ONNX in onnxruntime)
-    and compared with the network itself; the folder appears after that.
-
-    Raises:
-      UserError: an unknown form, a form whose package is not installed or whose folder exists; no run, no checkpoint,
-        or that of another model; an architecture that no published code base has names for, or that ONNX cannot hold.
+    and compared with the network itself; the folder appears after that. Raises UserError: an unknown form, a form
+    whose package is not installed or whose folder exists; no run, no checkpoint, or that of another model; an
+    architecture that no published code base has names for, or that ONNX cannot hold.
     """
     if form not in FORMS:
         given = f"--form={form}" if form else "--form is missing"
@@ -67,7 +66,7 @@ def export(config: ConfigDict, folder: Path, form: str | None) -> None:
     with files.new_folder(target, "") as unfinished:
         found = _compare(write(ours, network.step, config, unfinished / name), ours, task, config)
         what = {"form": form, "step": network.step, "image": size, "jax": jax.__version__}
-        what |= {"classes": task.classes.names, "colors": task.classes.colors}
+        what |= {"classes": task.classes.names, "colors": task.classes.colors, "input": config.model.input.to_dict()}
         files.write_json(unfinished / "export.json", what | found)
     names = f", named as in {published_keys.code_base_of(config.model).title}" if write is _write_state_dict else ""
     print(
@@ -96,7 +95,7 @@ def _program(graphdef: nnx.GraphDef, config: ConfigDict, task: Task) -> Callable
 def _write_stablehlo(ours: Program, _: int, config: ConfigDict, file: Path) -> Program:
     """Writes the program to `file`. Returns the program that the file holds."""
     (batch,) = jax.export.symbolic_shape("batch")
-    image = jax.ShapeDtypeStruct((batch, *config.eval.window, 3), jnp.uint8)
+    image = images_of(config.model.input, batch, *config.eval.window)
     exported = jax.export.export(jax.jit(ours), platforms=("cpu", "cuda"))(image)
     file.write_bytes(exported.serialize())
     return jax.jit(jax.export.deserialize(bytearray(file.read_bytes())).call)
@@ -105,6 +104,8 @@ def _write_stablehlo(ours: Program, _: int, config: ConfigDict, file: Path) -> P
 def _write_onnx(ours: Program, _: int, config: ConfigDict, file: Path) -> Program:
     """Writes the program for images of any size to `file`, simplified by onnxruntime. Returns the program that the file
     holds, on CPUs. Raises UserError: ONNX cannot hold it."""
+    if config.model.input.get("channels"):
+        raise UserError("--form=onnx takes RGB images; --form=stablehlo exports a network of named channels.")
     import onnxruntime
 
     from ovenet_jax.models import onnx_graph
@@ -154,7 +155,8 @@ def _compare(theirs: Program, ours: Program, task: Task, config: ConfigDict) -> 
     the largest difference of their scores, and the largest absolute score."""
     source, size, count = task.open_evaluation(), tuple(config.eval.window), config.model.num_classes
     matrices, seconds, error, largest = np.zeros((2, count, count), np.int64), [], 0.0, 0.0
-    jax.block_until_ready(theirs(np.zeros((1, *size, 3), np.uint8)))  # compiles
+    blank = images_of(config.model.input, 1, *size)
+    jax.block_until_ready(theirs(np.zeros(blank.shape, blank.dtype)))  # compiles
     reading = {"short_side": config.eval.short_side, "workers": config.data.workers}
     with pipeline.samples(source, range(len(source)), **reading) as samples:
         for sample in tqdm(samples, "running it", len(source), unit=" images", mininterval=1, leave=False):

@@ -104,7 +104,7 @@ def memory(config: ConfigDict, rematerialise: bool) -> tuple[float, float]:
             return jax.vjp(total, trained)[1]
 
         size = (images, *config.augment.crop)
-        image = jax.ShapeDtypeStruct((*size, 3), config.precision)
+        image = jax.ShapeDtypeStruct((*size, len(config.model.input.mean)), config.precision)
         arrays = jax.eval_shape(pull_back, without(params, frozen), image, jax.ShapeDtypeStruct(size, np.uint8))
         return TEMPORARY * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(arrays))
 

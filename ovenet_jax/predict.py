@@ -22,6 +22,7 @@ from ovenet_jax.evaluation.predictor import Prediction, Predictor, known_classes
 from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.network import restore_network
 from ovenet_jax.segfix.files import named, read_offsets, write_offsets
+from ovenet_jax.supervision.classes import check_channels
 from ovenet_jax.supervision.task import Task, task_of
 
 # One folder of the output: suffix of its files, write(file, prediction), and check(file, image size), which raises
@@ -38,11 +39,9 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
     writes offsets (.png, or .mat by config.predict.form) instead of label maps. The folder appears when everything is
     written and checked.
 
-    Returns whether every image could be read; the others are named and skipped.
-
-    Raises:
-      UserError: no images, predictions that exist already, no checkpoint, or one of another model; invalid config.eval;
-        a folder that cannot be written.
+    Returns whether every image could be read; the others are named and skipped. Raises UserError: no images,
+    predictions that exist already, no checkpoint, or one of another model; invalid config.eval; a folder that cannot be
+    written.
     """
     if config.eval.get("segfix"):
         helps = "leave it out, and refine the written files with python -m ovenet_jax.segfix.refine"
@@ -55,10 +54,12 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
             pipeline.prepare(config.data)
             name = config.data.test_split
             images: pipeline.Samples = pipeline.open_split(config.data, name)
-            if learned and (others := identity.differences(learned, pipeline.classes(config.data))):
+            check_channels(there := pipeline.classes(config.data), config)
+            if learned and (others := identity.differences(learned, there)):
                 parallel.say(f"Note: {others[0]}; label maps use the run's classes and ids.")
         else:
-            images, name = image_folder.ImageFolder(source), source.stem if source.is_file() else source.resolve().name
+            images, name = image_folder.ImageFolder(source, config.model.input.get("channels", ())), source.stem
+            name = name if source.is_file() else source.resolve().name
             for line in images.left_out:
                 parallel.say(f"Note: {line}")
         target = out or folder / "predictions" / name

@@ -37,17 +37,17 @@ def train(config: ConfigDict, folder: Path) -> bool:
 
     A new run starts from the networks that `config.init` names, if any.
 
-    Returns whether all is done: False after one of interruption.SIGNALS, with the state saved.
-
-    Raises:
-      UserError: invalid config, data or folder; a loss that is not finite; too little memory.
+    Returns whether all is done: False after one of interruption.SIGNALS, with the state saved. Raises UserError:
+    invalid config, data or folder; a loss that is not finite; too little memory.
     """
     with parallel.all_or_none():
         task, classes = task_of(config), pipeline.classes(config.data)
-        workdir.check(folder, config)
+        if not classes.channels:  # of named ones the input is measured first
+            workdir.check(folder, config)
         identity.check(folder, identity.Identity(classes))
         mesh = _checked_mesh(config, task)
-        inventory.check_training(task.prepare(), config.data.train_split)
+        inventory.check_training(found := task.prepare(), config.data.train_split)
+        config.model.input.update(inventory.measured_input(found, config))
 
     model = zoo.create_model(config.model, config.seed)
     frozen = frozen_parts(config)

@@ -58,7 +58,7 @@ WRONG = {
     "augment.brightness_share": [(-1.0, "config.augment.brightness_share is -1.0; it must be a number from 0 to 1.")],
     "augment.scale_range": [((2.0, 0.5), "scale_range is (2.0, 0.5); it must be (least, most), both numbers")],
     "augment.short_side": [(-3, "config.augment.short_side is -3")],
-    "model.input.mean": [((1.0, 2.0), "it must be (first, second, third), each a number of any size.")],
+    "model.input.mean": [((1.0, 2.0), "it must have one for each of 3 channels.")],
     "model.input.std": [((1.0, 0.0, 1.0), "each a number above 0.")],
     "model.input.divisor": [(0.0, "config.model.input.divisor is 0.0; it must be a number above 0.")],
     "non_finite.policy": [("ignore", "config.non_finite.policy is 'ignore'; it must be one of 'stop', 'skip'.")],

@@ -301,7 +301,7 @@ def of_something_else(_):
 BAD_INPUT = {
     "extra keys": (
         lambda model: whole(model) | {"ema.decay": np.ones(1)},
-        r"\(1 problems\).*\n  ema.decay has no target$",
+        r"\(1 problem\).*\n  ema.decay has no target$",
     ),
     "another class count": (
         of_other_classes,

@@ -74,16 +74,22 @@ class RandomScaleCrop:
 
 @dataclass(frozen=True)
 class RandomBrightness:
-    """In this `share` of the samples add one integer from -shift to shift to all channels, clipped to 0 to 255."""
+    """In this `share` of the samples add one integer from -shift to shift to all channels, clipped to 0 to 255; of
+    named channels, uint16, to those of the numbers `colors`."""
 
     shift: int
     share: float
+    colors: tuple[int, ...] = ()
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         if rng.random() < 1 - self.share:
             return sample
         shift = int(rng.integers(-self.shift, self.shift, endpoint=True))
-        return sample | {"image": cv2.LUT(sample["image"], _table(shift=shift))}
+        image = sample["image"]
+        if image.dtype == np.uint8:
+            return sample | {"image": cv2.LUT(image, _table(shift=shift))}
+        shifts = np.isin(np.arange(image.shape[2]), self.colors) * shift
+        return sample | {"image": (image + shifts).clip(0, 2**16 - 1).astype(np.uint16)}
 
 
 @dataclass(frozen=True)
@@ -179,7 +185,8 @@ def resized_window(
     top, left = np.maximum(offset.astype(int), 0)
     bottom, right = np.minimum(((stop - 0.5) * ratio - 0.5).astype(int) + 2, source)
     # On four channels warpAffine takes half the time that it takes on three.
-    read = cv2.cvtColor(image[top:bottom, left:right], cv2.COLOR_RGB2RGBA)
+    rgb, read = image.shape[2] == 3, image[top:bottom, left:right]
+    read = cv2.cvtColor(read, cv2.COLOR_RGB2RGBA) if rgb else read
     matrix = np.array([[ratio[1], 0, offset[1] - left], [0, ratio[0], offset[0] - top]])
     height, width = (int(side) for side in stop - start)
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -189,20 +196,20 @@ def resized_window(
         for *ends, step, side in zip(start, stop, ratio, source, strict=True)
     )
     seen = label[rows[0] : rows[-1] + 1].take(rows - rows[0], axis=0).take(columns, axis=1)
-    return {"image": cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB), "label": seen}
+    return {"image": cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB) if rgb else warped, "label": seen}
 
 
 def pad(
     sample: Sample, size: tuple[int, int], color: tuple[int, int, int] = (0, 0, 0), place: tuple[int, int] = (0, 0)
 ) -> Sample:
-    """Pad to at least (H, W), the image with an RGB colour, the label with IGNORE; `place` (rows, columns): how
-    much of the padding goes above and to the left."""
+    """Pad to at least (H, W), the image with an RGB colour (0 where channels are not three), the label with IGNORE;
+    `place` (rows, columns): how much of the padding goes above and to the left."""
     height, width = sample["image"].shape[:2]
     rows, columns = max(size[0] - height, 0), max(size[1] - width, 0)
     if not rows and not columns:
         return sample
     top, left = place
-    fill: dict[str, Sequence[int] | int] = {"image": color, "label": IGNORE}
+    fill: dict[str, Sequence[int] | int] = {"image": color if sample["image"].shape[2] == 3 else 0, "label": IGNORE}
     return sample | {
         key: cv2.copyMakeBorder(sample[key], top, rows - top, left, columns - left, cv2.BORDER_CONSTANT, value=value)
         for key, value in fill.items()

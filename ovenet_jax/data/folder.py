@@ -8,6 +8,7 @@ classes.yaml   classes: [{name: road, color: [128, 64, 128], ids: [7, 8]}, ...]
                image_end: _img                what follows on the common part of the names of images, and of labels
                label_end: _gt
                ignored_colors: [[0, 0, 0]]    labels hold colours, of which these belong to no class
+               channels: [red, green, nir]    of images other than RGB, which may also be .tif, or .npy [H, W, C]
 
 Splits are the subfolders images/train, images/val and images/test, or train/image and train/label, val/image etc., or
 the list files train.lst, val.lst and test.lst beside classes.yaml (see lists.py), or train.txt, val.txt and test.txt

@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from ovenet_jax import files
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+CHANNEL_SUFFIXES = (*IMAGE_SUFFIXES, ".tif", ".tiff", ".npy")  # of images whose channels are named
 PREDICTED_SUFFIXES = (*IMAGE_SUFFIXES, ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 MAX_PIXELS = 10**8  # of an image, which is decoded within 1 GB; more is taken for a decompression bomb
 PILLOW_PIXELS = MAX_PIXELS // 2  # the same for Pillow, which needs more memory per pixel
@@ -46,7 +47,7 @@ CMYK_IMAGE = "CMYK images, whose colours are converted without their profile"
 TRANSPARENT_IMAGE = "images with transparent pixels, taken in front of white"
 SEVERAL_IMAGES = "files of several images, of which the first is taken"
 
-EXIF_ORIENTATION, TIFF_BITS = 0x0112, 258  # tags
+EXIF_ORIENTATION, TIFF_BITS, TIFF_CHANNELS = 0x0112, 258, 277  # tags
 
 
 class Read(NamedTuple):
@@ -131,16 +132,18 @@ def _png_chunks(data: bytes) -> Iterator[bytes]:
         at += 12 + length
 
 
-def read_image(data: bytes) -> Read:
-    """A file of any origin -> uint8 RGB [H, W, 3]. Raises ValueError: it does not decode; LossyError: not without
-    loss."""
+def read_image(data: bytes, channels: Sequence[str] = ()) -> Read:
+    """A file of any origin -> uint8 RGB [H, W, 3], or what `read_channels` reads. Raises ValueError: it does not
+    decode; LossyError: not without loss."""
+    if channels:
+        return read_channels(data, channels)
     header = read_header(data)
     if header.depth > 8:
-        raise LossyError(f"{header.depth} bits per channel; save it with 8")
+        raise LossyError(f"{header.depth} bits per channel; save it with 8, or name its channels in classes.yaml")
     if header.channels == 4 and not header.alpha:
         raise LossyError("CMYK, which has no exact RGB; save it as RGB")
     if header.alpha and _by_pillow(data, "RGBA")[..., 3].min() < 255:
-        raise LossyError("transparent pixels; save it without an alpha channel")
+        raise LossyError("transparent pixels; save it without an alpha channel, or name its channels in classes.yaml")
     array, orientation = decode_image(data), 1
     if b"Exif" in data or b"eXIf" in data:
         orientation = _orientation(data, array)
@@ -188,12 +191,12 @@ def oriented_like(label: Read, image: Read) -> Read:
     return Read(array, encoded(array), "; ".join(filter(None, (label.note, TURNED_LABEL))))
 
 
-def read_any_image(data: bytes) -> Read:
+def read_any_image(data: bytes, channels: Sequence[str] = ()) -> Read:
     """Like `read_image`, but also accepts other formats and lossy conversions; for prediction only. Raises ValueError:
     it does not decode."""
-    if data.startswith((PNG, JPEG)):
+    if channels or data.startswith((PNG, JPEG)):
         with suppress(LossyError):
-            return read_image(data)
+            return read_image(data, channels)
     try:
         with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as picture:
             if picture.width * picture.height > PILLOW_PIXELS:
@@ -228,6 +231,37 @@ def _in_rgb(picture: Image.Image, deep: bool) -> tuple[np.ndarray, list[str]]:
             notes.append(TRANSPARENT_IMAGE)
             picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return np.array(picture.convert("RGB")), notes
+
+
+def read_channels(data: bytes, names: Sequence[str]) -> Read:
+    """A .npy, or a PNG, JPEG or TIFF of three or four channels -> uint16 [H, W, C], C channels called `names`, as data
+    a .npy. Raises ValueError: it does not decode, or has other channels."""
+    if not data.startswith(b"\x93NUMPY"):
+        np.save(file := io.BytesIO(), _as_stored(data))
+        data = file.getvalue()
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except Exception as error:  # whatever a damaged file makes NumPy raise
+        raise ValueError("does not load as an array of numbers") from error
+    if array.dtype not in (np.uint8, np.uint16) or array.shape[2:] != (len(names),) or not array.size:
+        wanted = f"uint8 or uint16 [height, width, {len(names)}], the channels {', '.join(names)}"
+        raise ValueError(f"{array.dtype} {list(array.shape)}; classes.yaml names {wanted}")
+    return Read(array.astype(np.uint16), data)
+
+
+def _as_stored(data: bytes) -> np.ndarray:
+    """The channels of a PNG, JPEG or TIFF, red, green and blue first: uint8 or uint16 [H, W, 3 or 4]."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF")) as picture:
+            tags = getattr(picture, "tag_v2", {})  # of TIFF
+            count = tags[TIFF_CHANNELS] if tags else read_header(data).channels
+            upright, pixels = picture.getexif().get(EXIF_ORIENTATION, 1) == 1, picture.width * picture.height
+        if not upright or count not in (3, 4) or pixels > PILLOW_PIXELS:
+            raise ValueError(f"{count} channels, {pixels} pixels")
+        array = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED))
+        return array[..., [2, 1, 0, 3][:count]]
+    except Exception as error:  # whatever a damaged file makes the libraries raise
+        raise ValueError("no upright PNG, JPEG or TIFF of 3 or 4 channels; save it as .npy, (H, W, C)") from error
 
 
 def read_label(data: bytes) -> Read:

@@ -26,11 +26,19 @@ def form_of(splits: Iterable[str], unlabelled: Collection[str]) -> files.Form:
 
 
 class Counted(NamedTuple):
-    """A sample: its size (H, W), pixels per label id, int64 [256], None without label, and a digest of its files."""
+    """A sample: its size (H, W), pixels per label id, int64 [256], None without label, a digest of its files, and
+    `moments` of an image of named channels."""
 
     size: tuple[int, int]
     pixels: np.ndarray | None
     digest: str
+    moments: np.ndarray | None = None
+
+
+def moments_of(image: np.ndarray) -> np.ndarray:
+    """The number of values of each channel of [H, W, C], their sum, and that of their squares: float64 [3, C]."""
+    squares = np.einsum("ijc,ijc->c", image, image, dtype=np.float64, casting="unsafe")
+    return np.stack([np.full(len(squares), image[..., 0].size), image.sum((0, 1), np.float64), squares])
 
 
 def as_json(
@@ -55,6 +63,8 @@ def _split(labels: Labels, official: int | None, samples: Sequence[Counted]) -> 
         found["pixels"] = of_class
         found["ignored_pixels"] = int(pixels.sum()) - sum(of_class)
         found["odd"] = _odd(labels, np.flatnonzero(pixels), of_class, found["ignored_pixels"])
+    if moments := [sample.moments for sample in samples if sample.moments is not None]:
+        found["moments"] = np.sum(moments, axis=0).tolist()
     return found
 
 
@@ -113,9 +123,25 @@ def as_text(inventory: dict) -> str:
 def pixels_of_classes(inventory: dict, split: str) -> dict[str, int]:
     """The pixels of each class, by its name, in a split ("train", "train[:90%]+val") whose parts count as wholes; {} if
     it has no labels."""
-    splits = inventory["splits"]
-    counts = [splits[n]["pixels"] for n in re.findall(r"[a-z]\w*", split) if "pixels" in splits.get(n, {})]
+    counts = _of_parts(inventory, split, "pixels")
     return dict(zip(inventory["classes"], np.sum(counts, axis=0).tolist(), strict=True)) if counts else {}
+
+
+def measured_input(inventory: dict, config: Any) -> dict[str, Any]:
+    """config.model.input for images of named channels: their names, and mean and standard deviation of their values in
+    config.data.train_split, whose parts count as wholes; {} for other images."""
+    if not inventory["channels"]:
+        return {}
+    count, total, squares = np.sum(_of_parts(inventory, config.data.train_split, "moments"), axis=0)
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))  # also of a channel that is the same everywhere
+    mean, std = (tuple((x / config.model.input.divisor).tolist()) for x in (mean, std))
+    return {"channels": inventory["channels"], "bgr": False, "mean": mean, "std": std}
+
+
+def _of_parts(inventory: dict, split: str, key: str) -> list:
+    splits = inventory["splits"]
+    return [splits[n][key] for n in re.findall(r"[a-z]\w*", split) if key in splits.get(n, {})]
 
 
 def check_training(inventory: dict, split: str) -> None:

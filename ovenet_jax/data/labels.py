@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 IGNORE = 255
-KEYS = ("classes", "ignored", "ignored_colors", "void", "flip", "source", "image_end", "label_end")  # of a class table
+KEYS = ("classes", "ignored", "ignored_colors", "void", "flip", "source", "image_end", "label_end", "channels")
+COLORS = ("red", "green", "blue")  # the channels of usual images
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Labels:
     files use for it. ignored_ids: label ids that belong to no class; they become IGNORE and never count.
     void_id: the label id that IGNORE becomes where label maps are written. flip_pairs: pairs of train ids that are
     swapped when the image is mirrored, such as left and right arm. ignored_colors: where files hold colours instead of
-    ids, those that belong to no class.
+    ids, those that belong to no class. channels: the names of the channels of images; () for usual ones.
     """
 
     names: tuple[str, ...]
@@ -32,6 +33,7 @@ class Labels:
     void_id: int = IGNORE
     flip_pairs: tuple[tuple[int, int], ...] = ()
     ignored_colors: tuple[tuple[int, int, int], ...] | None = None
+    channels: tuple[str, ...] = ()
 
     def train_ids(self) -> np.ndarray:
         """Lookup table, uint8 [256]: label id -> train id, IGNORE for every id that belongs to no class."""
@@ -77,7 +79,7 @@ def described(content: object) -> Labels:
     classes: [{name, color: [red, green, blue], ids: [label id, ...]}, ...]. Optional are ignored: label ids that belong
     to no class; ignored_colors: where labels are colours, those of no class; void: the label id of ignored pixels in
     written maps (by default the highest free one); flip: pairs of names that are swapped when an image is mirrored;
-    source: a text. Raises ValueError for any other.
+    source: a text; channels: names of those of images. Raises ValueError for any other.
     """
     content = content if isinstance(content, dict) else {}
     rows = content.get("classes")
@@ -106,7 +108,11 @@ def described(content: object) -> Labels:
         raise ValueError(f"ignored_colors: expected a list of colours, got {without!r}")
     ignored_colors = None if without is None else tuple(_color(color, "ignored_colors") for color in without)
     all_ids, all_colors = [*itertools.chain(*ids), *ignored], () if ignored_colors is None else colors + ignored_colors
-    for what, values in (("name", names), ("id", all_ids), ("color", all_colors), ("flipped class", mirrored)):
+    channels = content.get("channels", [])
+    if not isinstance(channels, list) or len(channels) == 1 or not all(isinstance(name, str) for name in channels):
+        raise ValueError(f"channels: expected a list of two names or more, got {channels!r}")
+    once = {"name": names, "id": all_ids, "color": all_colors, "flipped class": mirrored, "channel": channels}
+    for what, values in once.items():
         if twice := [value for value, count in Counter(values).items() if count > 1]:
             raise ValueError(f"the {what} {twice[0]} is there twice")
     if any(not of_class for of_class in ids):
@@ -120,7 +126,7 @@ def described(content: object) -> Labels:
     if len(names) == 1:
         raise ValueError(f"{names[0]} is the only class; the background is a class, too: describe both")
     flip_pairs = tuple((names.index(a), names.index(b)) for a, b in flip)
-    return Labels(names, colors, ids, ignored, void, flip_pairs, ignored_colors)
+    return Labels(names, colors, ids, ignored, void, flip_pairs, ignored_colors, tuple(channels))
 
 
 def _color(values: object, what: str) -> tuple[int, int, int]:

@@ -46,7 +46,7 @@ def read_array(data: bytes, name: str, shape: tuple[int, ...] | None = None) -> 
 
 
 def _tag(data: bytes, at: int) -> tuple[int, int, int]:
-    """Type of the element at `at`, start and end of its content."""
+    """Type of the element at `at`, a multiple of 8 bytes, start and end of its content."""
     kind, size = struct.unpack_from("<II", data, at)
     start = at + 8
     if kind >> 16:  # the short form: up to four bytes, behind type and size in two bytes each
@@ -64,9 +64,9 @@ def _matrix(kind: int, content: bytes, name: str, shape: tuple[int, ...] | None)
         raise IndexError(f"an element of type {kind}")
     _, start, end = _tag(content, 0)
     (flags,) = struct.unpack_from("<I", content, start)
-    _, start, end = _tag(content, _padded(end))
+    _, start, end = _tag(content, end + -end % 8)
     its_shape = struct.unpack_from(f"<{(end - start) // 4}i", content, start)
-    _, start, end = _tag(content, _padded(end))
+    _, start, end = _tag(content, end + -end % 8)
     found = content[start:end].decode("ascii")
     if found != name:
         return found, None
@@ -76,15 +76,10 @@ def _matrix(kind: int, content: bytes, name: str, shape: tuple[int, ...] | None)
     if not (its_shape == shape if shape else is_matrix):
         expected = list(shape) if shape else f"rows and columns, and no more than {MAX_COUNT} numbers"
         raise ValueError(f"its field {name!r} has the size {list(its_shape)}; expected {expected}")
-    kind, start, end = _tag(content, _padded(end))
+    kind, start, end = _tag(content, end + -end % 8)
     dtype, count = np.dtype(TYPES[kind]), math.prod(its_shape)
     if end - start != count * dtype.itemsize:
         raise IndexError(f"{end - start} bytes for {count} numbers of {dtype.itemsize}")
     if end > len(content) or (inflater and not inflater.eof):
         raise IndexError("its data have another length")
     return found, np.frombuffer(content, dtype, count, start).reshape(its_shape, order="F")
-
-
-def _padded(at: int) -> int:
-    """Where the next element starts: at a multiple of 8 bytes."""
-    return -(-at // 8) * 8

@@ -29,7 +29,7 @@ from ml_collections import ConfigDict
 from ovenet_jax import errors, files
 from ovenet_jax.data import augment, folder, image_folder, layouts, storage, toy_streets, trees, worker
 from ovenet_jax.data.inventory import digest_of
-from ovenet_jax.data.labels import TOY_STREETS, Labels
+from ovenet_jax.data.labels import COLORS, TOY_STREETS, Labels
 from ovenet_jax.data.prepare import Builder, Sample, read_inventory, write_records
 
 Batch = dict[str, np.ndarray]
@@ -128,7 +128,8 @@ class Source:
         return len(self.records)
 
     def __getitem__(self, index: int) -> dict:
-        """{'image': uint8 RGB [H, W, 3], 'label': uint8 train ids [H, W], 'name': str, 'group': str}.
+        """{'image': uint8 RGB [H, W, 3], 'label': uint8 train ids [H, W], 'name': str, 'group': str}. An image of named
+        channels is uint16 [H, W, C].
 
         No 'label' unless the source has_labels. group: ACDC's condition, '' elsewhere. Arrays may be read-only. Raises
         UserError: the record is damaged.
@@ -177,8 +178,11 @@ def augmentations(settings: ConfigDict, classes: Labels) -> list[augment.Act]:
     flip = [augment.RandomFlip(classes.flip_pairs)] if settings.flip else []
     acts: list[augment.Act] = [crop]
     if settings.brightness:
-        acts.append(augment.RandomBrightness(settings.brightness, settings.brightness_share))
+        colors = tuple(classes.channels.index(color) for color in COLORS if color in classes.channels)
+        acts.append(augment.RandomBrightness(settings.brightness, settings.brightness_share, colors))
     if settings.photometric_distortion:
+        if classes.channels:
+            raise errors.UserError("config.augment.photometric_distortion is of RGB; for named channels unset it.")
         acts.append(augment.PhotometricDistortion())
     return [*flip, *acts] if settings.resize else [*acts, *flip]
 
@@ -213,7 +217,8 @@ def train_batches(
         raise errors.UserError(f"{fault}; choose a multiple of that.")
     read = source.rows if acts and isinstance(acts[0], augment.RandomScaleCrop) else source.__getitem__
     indices = grain.MapDataset.source(range(len(source)))
-    dataset = _in_random_order(indices.map(read).map(_image_and_label), seed)
+    images_and_labels = indices.map(read).map(lambda sample: {key: sample[key] for key in ("image", "label")})
+    dataset = _in_random_order(images_and_labels, seed)
     for act in acts:
         dataset = dataset.random_map(act)
     # it is endless, so nothing is dropped; without drop_remainder its length overflows for rows = 1
@@ -256,6 +261,8 @@ def _builder(data: ConfigDict) -> Builder:
         tree = _tree(data)
         asked = re.findall(r"[a-z]\w*", " ".join(data.get(f"{use}_split", "") for use in ("train", "eval", "test")))
         data_set = trees.find(tree, Path(data.root), Path(data.lists) if data.lists else None, asked)
+    if data_set.labels.channels and data.storage == "decoded":
+        raise errors.UserError("config.data.storage='decoded' holds RGB; for named channels it must be 'compressed'.")
     return Builder(data_set, Path(data.prepared), data.storage)
 
 
@@ -266,10 +273,6 @@ def _tree(data: ConfigDict) -> layouts.Tree:
         known = ", ".join([toy_streets.NAME, *layouts.TREES, folder.NAME])
         raise errors.UserError(f"config.data.name = {data.name!r} is unknown; choose one of {known}.")
     return layouts.TREES[data.name]
-
-
-def _image_and_label(sample: dict) -> Batch:
-    return {"image": sample["image"], "label": sample["label"]}
 
 
 @contextlib.contextmanager

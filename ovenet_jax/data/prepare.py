@@ -83,7 +83,7 @@ class Builder(tfds.core.ShardBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         """What a record holds in all our data sets: what its storage form says, and the sample's name and group."""
         text = {"name": tfds.features.Text(), "group": tfds.features.Text()}
-        features = tfds.features.FeaturesDict(storage.features(self.form) | text)
+        features = tfds.features.FeaturesDict(storage.features(self.form, self.data_set.labels) | text)
         return _LocalInfo(builder=self, features=features, disable_shuffling=True)
 
     def _download_and_prepare(self, dl_manager, download_config=None) -> None:
@@ -150,7 +150,7 @@ def _check(sample: Sample, labels: Labels) -> _Checked:
     faults: list[str] = []
     ids_of = partial(encodings.read_ids, encoding=sample.encoding, labels=labels)
     content = hashlib.sha256(repr((sample.name, sample.group)).encode())
-    image = _read(sample.image, read_image, faults, content)
+    image = _read(sample.image, partial(read_image, channels=labels.channels), faults, content)
     label = _read(sample.label, ids_of, faults, content) if sample.label else None
     if image and label:
         label = oriented_like(label, image)
@@ -159,7 +159,8 @@ def _check(sample: Sample, labels: Labels) -> _Checked:
             faults.append(f"{sample.label}: {label_w}x{label_h} pixels, but {Path(str(sample.image)).name} has {w}x{h}")
     pixels = np.bincount(label.array.ravel(), minlength=256) if label else None
     size = image.array.shape[:2] if image else (0, 0)
-    return _Checked(image, label, faults, inventory.Counted(size, pixels, content.hexdigest()))
+    moments = inventory.moments_of(image.array) if image and labels.channels else None
+    return _Checked(image, label, faults, inventory.Counted(size, pixels, content.hexdigest(), moments))
 
 
 def _read(file: Any, read: Callable[[bytes], Read], faults: list[str], content: Any) -> Read | None:
@@ -175,11 +176,11 @@ def _read(file: Any, read: Callable[[bytes], Read], faults: list[str], content: 
     return None
 
 
-def aligned_label(sample: Sample, read: Callable[[bytes], Read]) -> Read:
+def aligned_label(sample: Sample, read: Callable[[bytes], Read], labels: Labels) -> Read:
     """The label of a sample, as `read` reads it, turned as its image is. Raises OSError, ValueError: a file cannot be
     read."""
-    assert sample.label
-    return oriented_like(read(sample.label.read_bytes()), read_image(sample.image.read_bytes()))
+    image = read_image(sample.image.read_bytes(), labels.channels)
+    return oriented_like(read(sample.label.read_bytes()), image)
 
 
 def ahead(function: Callable, items: Sequence) -> Iterator:
@@ -200,7 +201,8 @@ def write_records(builder: Builder) -> dict:
     once(folder, builder.prepared, builder.name, lambda: _write_records(builder, folder))
     report, data_set = read_inventory(builder), builder.data_set
     notes = report["notes"] + walk.counted(data_set.left_out)
-    return report | {"folder": str(folder), "classes": list(data_set.labels.names), "notes": notes}
+    now = {"classes": list(data_set.labels.names), "channels": data_set.labels.channels}
+    return report | now | {"folder": str(folder), "notes": notes}
 
 
 def read_inventory(builder: Builder) -> dict:

@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 import xxhash
 
 from ovenet_jax import errors
-from ovenet_jax.data.image_files import Read, decode_image, decode_label
+from ovenet_jax.data.image_files import Read, decode_image, decode_label, read_channels
 from ovenet_jax.data.labels import Labels
 
 FORMS = ("compressed", "decoded")
@@ -28,7 +28,7 @@ BLOCK = 32  # rows with one checksum, the 64 bits of XXH3
 CHECKSUMS = {"image": "image_checksums", "label": "label_checksums"}  # records of older versions have none
 
 
-def features(form: str) -> dict[str, tfds.features.FeatureConnector]:
+def features(form: str, classes: Labels) -> dict[str, tfds.features.FeatureConnector]:
     """The features of a record for image and label. Compressed labels keep the label ids of the data set, and are empty
     in unlabelled splits, because TFDS needs the same features in all splits.
     """
@@ -36,7 +36,7 @@ def features(form: str) -> dict[str, tfds.features.FeatureConnector]:
         numbers = {key: tfds.features.Scalar(np.int64) for key in ("start", "height", "width")}
         return numbers | {key: tfds.features.Text() for key in CHECKSUMS.values()}
     return {
-        "image": tfds.features.Image(shape=(None, None, 3)),
+        "image": tfds.features.Text() if classes.channels else tfds.features.Image(shape=(None, None, 3)),
         "label": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
     }
 
@@ -97,12 +97,14 @@ def damaged(sample: str, folder: Path, fault: object) -> errors.UserError:
 
 
 def read(record: dict, name: str, folder: Path, classes: Labels, has_label: bool) -> dict[str, np.ndarray | Rows]:
-    """Image, uint8 RGB [H, W, 3], and label, uint8 train ids [H, W], if it has one, of the sample `name`, whose record
-    is of either form. Decoded ones are `Rows`, or, in records of older versions, unchecked read-only views. Raises
-    OSError, ValueError: decoding failed, or the file is missing or too short."""
+    """Image, uint8 RGB [H, W, 3] (of named channels: uint16 [H, W, C]), and label, uint8 train ids [H, W], if it has
+    one, of the sample `name`, whose record is of either form. Decoded ones are `Rows`, or, in records of older
+    versions, unchecked read-only views. Raises OSError, ValueError: decoding failed, or the file is missing or too
+    short."""
     if "start" not in record:
         label = {"label": cv2.LUT(decode_label(record["label"]), classes.train_ids())} if has_label else {}
-        return {"image": decode_image(record["image"]), **label}
+        data, channels = record["image"], classes.channels
+        return {"image": read_channels(data, channels).array if channels else decode_image(data), **label}
     start, height, width = (int(record[key]) for key in ("start", "height", "width"))
     count = (4 if has_label else 3) * height * width
     pixels = np.asarray(np.memmap(folder / PIXELS, np.uint8, "r", start, shape=count))

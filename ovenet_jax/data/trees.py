@@ -44,16 +44,16 @@ def find(tree: Tree, root: Path, listed: Path | None = None, asked: Collection[s
     stats = [(str(path.relative_to(root)), *_size_and_time(path)) for sample in every for path in _paths(sample)]
     counts = {split: len(samples) for split, samples in splits.items()}
     encodings = sorted({sample.encoding for sample in every if sample.label} - {LABEL_IDS})
-    meanings = [(name, sorted(ENCODINGS[name].ids(tree.labels).items())) for name in encodings]
+    labels, meanings = tree.labels, [(name, sorted(ENCODINGS[name].ids(tree.labels).items())) for name in encodings]
     return DataSet(
         name=tree.name,
         source=str(root),
-        labels=tree.labels,
+        labels=labels,
         splits=splits,
         unlabelled=frozenset(split for split, samples in splits.items() if not any(x.label for x in samples)),
         official=layout.official,
         faults=faults,
-        digest=digest(tree.labels.ids, tree.labels.ignored_ids, counts, stats, faults, *meanings),
+        digest=digest(labels.ids, labels.ignored_ids, counts, stats, faults, *meanings, *labels.channels),
         bytes_needed=cache(partial(_bytes_needed, every)),
         left_out=left_out,
     )
@@ -130,7 +130,8 @@ def _pair(pair: Folders, root: Path, tree: Tree) -> _Found:
     folders = [root / folder for folder in (pair.images, pair.labels) if folder]
     if missing := [f"{folder}: no such folder" for folder in folders if not folder.is_dir()]:
         return [], missing, []
-    images, left_out = walk(folders[0], image_files.IMAGE_SUFFIXES, pair.image_end)
+    suffixes = image_files.CHANNEL_SUFFIXES if tree.labels.channels else image_files.IMAGE_SUFFIXES
+    images, left_out = walk(folders[0], suffixes, pair.image_end)
     label_of, others = _labels(folders[1], pair.label_ends) if pair.labels else ({}, [])
     left_out += others
     if not (images or pair.labels):

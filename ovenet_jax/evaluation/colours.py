@@ -1,9 +1,11 @@
 """Labels and offsets as colours: RGB, uint8 [H, W, 3]."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
-from ovenet_jax.data.labels import IGNORE, Labels
+from ovenet_jax.data.labels import COLORS, IGNORE, Labels
 
 
 def label_colors(label: np.ndarray, classes: Labels) -> np.ndarray:
@@ -31,6 +33,16 @@ def offset_colors(offset: np.ndarray, max_length: float) -> np.ndarray:
     saturation = np.clip(np.hypot(x, y) / max_length, 0, 1)
     hsv = np.stack([hue, saturation, np.ones_like(hue)], axis=-1).astype(np.float32)
     return np.rint(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * 255).astype(np.uint8)
+
+
+def in_colors(image: np.ndarray, channels: Sequence[str]) -> np.ndarray:
+    """An image, uint8 RGB, or uint16 [H, W, C] of named channels, for people: uint8 [H, W, 3]. Of named channels red,
+    green and blue are shown, else the first three, or of two the first as grey; values above 255 are scaled to it."""
+    if image.dtype == np.uint8:
+        return image
+    named = [channels.index(color) for color in COLORS if color in channels]
+    shown = image[..., named if len(named) == 3 else [0, 1, 2] if len(channels) > 2 else [0, 0, 0]]
+    return np.minimum(shown * (255 / max(255, np.percentile(shown, 99))), 255).astype(np.uint8)
 
 
 def overlay(image: np.ndarray, class_map: np.ndarray, classes: Labels) -> np.ndarray:

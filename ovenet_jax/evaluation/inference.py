@@ -146,7 +146,7 @@ class Inference:
         """At most `rows` images uint8 [h, w, 3] of one batch of `in_batches`; blank images are added."""
         images = [*images, *[np.zeros_like(images[0])] * (self.rows - len(images))]
         canvas = canvas_size(images[0].shape[:2], self.protocol)
-        pixels = self._put(on_canvases(images, (self.rows, *canvas, 3), 0))
+        pixels = self._put(on_canvases(images, (self.rows, *canvas, images[0].shape[2]), 0))
         self.shapes.add(canvas)
         if len(self.shapes) > MOST_SHAPES:  # compiled programs take memory
             self.shapes = {canvas}
@@ -270,8 +270,8 @@ def stacked(trees: Sequence[Any]) -> Any:
 
 
 def on_canvases(arrays: Sequence[np.ndarray], shape: Sequence[int], value: int) -> np.ndarray:
-    """At most B arrays [h, w, ...], each at the top left of a canvas of `value`: uint8 of `shape` [B, H, W, ...]."""
-    filled = np.full(shape, value, np.uint8)
+    """At most B arrays [h, w, ...], each at the top left of a canvas of `value`: of `shape` [B, H, W, ...]."""
+    filled = np.full(shape, value, arrays[0].dtype)
     for canvas, array in zip(filled, arrays, strict=False):
         canvas[: array.shape[0], : array.shape[1]] = array
     return filled

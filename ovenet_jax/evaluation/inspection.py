@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ovenet_jax.data.labels import Labels
+from ovenet_jax.evaluation.colours import in_colors
 from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.evaluation.grid import Grid
 from ovenet_jax.evaluation.inference import Segmentation
@@ -53,7 +54,7 @@ def inspect(evaluator: Evaluator, params: Arrays, statistics: Arrays, numbers: I
                 whole, own = (tuple(map(slice, size)) for size in (sample["label"].shape, grid.size))
                 found[int(sample["index"])] = Inspected(
                     sample["name"],
-                    sample["image"],
+                    in_colors(sample["image"], evaluator.config.model.input.get("channels", ())),
                     sample["label"],
                     {name: Ranking(*(x[own] for x in ranking)) for name, ranking in in_order(rankings).items()},
                     grid,

@@ -1,6 +1,6 @@
 """A trained network as a function from images to predictions, with the test protocol of its run."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -17,7 +17,7 @@ from ovenet_jax import errors, files
 from ovenet_jax.data.image_files import encoded, read_any_image
 from ovenet_jax.data.labels import Labels, numbered
 from ovenet_jax.devices import environment, memory, parallel
-from ovenet_jax.evaluation.colours import overlay
+from ovenet_jax.evaluation.colours import in_colors, overlay
 from ovenet_jax.evaluation.inference import Inference
 from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.network import Network, restore_network
@@ -29,7 +29,8 @@ from ovenet_jax.supervision.task import Task, task_of
 class Prediction:
     """The prediction for one image.
 
-    image: uint8 RGB [H, W, 3]. label_map: uint8 [H, W], the index of each pixel's class (SegFix: of its offset).
+    image: uint8 RGB [H, W, 3], or of named channels uint16 [H, W, C]. label_map: uint8 [H, W], the index of each
+    pixel's class (SegFix: of its offset).
     """
 
     image: np.ndarray
@@ -58,7 +59,7 @@ class Prediction:
 
     def overlay(self) -> np.ndarray:
         """The image blended with the colours of its classes, uint8 RGB [H, W, 3]."""
-        return overlay(self.image, self.label_map, self.classes)
+        return overlay(in_colors(self.image, self.predictor.channels), self.label_map, self.classes)
 
     def __repr__(self) -> str:
         height, width = self.label_map.shape
@@ -73,6 +74,7 @@ class Predictor:
 
     def __init__(self, config: ConfigDict, network: Network, task: Task, classes: Labels):
         self.network, self.task, self.classes, self._config = network, task, classes, config
+        self.channels = tuple(config.model.input.get("channels", ()))
         self.inference = Inference.from_config(config, network.graphdef, classes, answer_only=True)
 
     @cached_property
@@ -83,16 +85,15 @@ class Predictor:
     def predict(self, images: Any) -> Any:
         """An image -> its `Prediction`; a list of images of any sizes -> a list. Results equal those of --mode=predict.
 
-        An image is a path, a PIL image, or an array, uint8 RGB [H, W, 3] or grey [H, W]. The first image of a new size
-        triggers a compilation; config.eval.bucket of the run reduces the number of sizes.
-
-        Raises:
-          UserError: the input cannot be read as an image, or too little memory.
+        An image is a path, a PIL image, or an array, uint8 RGB [H, W, 3] or grey [H, W]; of named `channels` it is a
+        path, or an array, uint8 or uint16 [H, W, C]. The first image of a new size triggers a compilation;
+        config.eval.bucket of the run reduces the number of sizes. Raises UserError: the input cannot be read as an
+        image, or too little memory.
         """
         alone = not isinstance(images, list | tuple)
         given = [images] if alone else images
         names = ["The image" if alone else f"images[{i}]" for i in range(len(given))]
-        samples = ({"name": name, "image": pixels(x, name)} for x, name in zip(given, names, strict=True))
+        samples = ({"name": n, "image": pixels(x, n, self.channels)} for x, n in zip(given, names, strict=True))
         with memory.enough_memory(memory.EVALUATION_MEMORY):
             found = {sample["name"]: one for batch in self.over(samples) for sample, one in batch}
         return found[names[0]] if alone else [found[name] for name in names]
@@ -110,12 +111,16 @@ class Predictor:
             yield pairs
 
 
-def pixels(image: Any, name: str) -> np.ndarray:
-    """Any image that `Predictor.predict` takes -> uint8 RGB [H, W, 3]. `name` is used in errors."""
+def pixels(image: Any, name: str, channels: Sequence[str] = ()) -> np.ndarray:
+    """Any image that `Predictor.predict` takes -> uint8 RGB [H, W, 3], or uint16 [H, W, C] of these `channels`. `name`
+    is used in errors."""
     try:
         if isinstance(image, str | PathLike):
             name = str(image)
-            return read_any_image(Path(files.at_home(name)).read_bytes()).array
+            return read_any_image(Path(files.at_home(name)).read_bytes(), channels).array
+        if channels:
+            np.save(file := BytesIO(), np.asarray(image), allow_pickle=False)
+            return read_any_image(file.getvalue(), channels).array
         if hasattr(image, "getexif"):
             image = ImageOps.exif_transpose(image)
             image = image.convert("RGBA") if image.has_transparency_data else image  # TIFF has no transparent colour
@@ -132,11 +137,8 @@ def pixels(image: Any, name: str) -> np.ndarray:
 
 
 def load(folder: str | Path, checkpoint: str = "best") -> Predictor:
-    """The "best" or "latest" network of the run or import in `folder`, to run on this process's devices.
-
-    Raises:
-      UserError: the folder holds no run, import or checkpoint.
-    """
+    """The "best" or "latest" network of the run or import in `folder`, to run on this process's devices. Raises
+    UserError: the folder holds no run, import or checkpoint."""
     environment.convolve_by_eigen()  # as main.py does, so that results are bit-identical
     folder = Path(files.at_home(str(folder)))
     config = workdir.config_of(folder)

@@ -180,9 +180,10 @@ class HRNet(nnx.Module):
         layer1: tuple[int, int] | None,
         stem_width: int,
         align_corners: bool,
+        channels: int = 3,
         init: InitialValues,
     ):
-        self.conv1 = ConvNormAct(3, stem_width, 3, stride=2, init=init)
+        self.conv1 = ConvNormAct(channels, stem_width, 3, stride=2, init=init)
         widths = [stem_width]
         if layer1 is not None:
             blocks, width = layer1

@@ -78,8 +78,8 @@ class ResNet(nnx.Module):
     Published: ResNet-101 has 3, 4, 23, 3 blocks of widths 64 to 512, ResNet-50 6 instead of 23.
     """
 
-    def __init__(self, layers: Sequence[Layer], *, stem: Sequence[int], init: InitialValues):
-        self.conv1 = ConvNormAct(3, stem[0], 7 if len(stem) == 1 else 3, stride=2, init=init)
+    def __init__(self, layers: Sequence[Layer], *, stem: Sequence[int], channels: int = 3, init: InitialValues):
+        self.conv1 = ConvNormAct(channels, stem[0], 7 if len(stem) == 1 else 3, stride=2, init=init)
         for number, (width, following) in enumerate(pairwise(stem), start=2):
             setattr(self, f"conv{number}", ConvNormAct(width, following, 3, init=init))
         self.stem = tuple(f"conv{number}" for number in range(1, len(stem) + 1))

@@ -79,6 +79,7 @@ def directions_of(model: ConfigDict) -> int:
 def _create_backbone(model: ConfigDict, init: InitialValues) -> contracts.Backbone:
     create = _named("backbone.name", model.backbone.name, BACKBONES)
     given = {"name": model.backbone.name, "align_corners": model.align_corners, "init": init}
+    given |= {"channels": len(model.input.mean)}
     return create(**_options("backbone", model.backbone, create, **given))
 
 
@@ -92,6 +93,7 @@ def _create_hrnet(
     layer1_width: int,
     stem_width: int,
     align_corners: bool,
+    channels: int,
     init: InitialValues,
     stage_blocks: Branches = (),
     stage_widths: Branches = (),
@@ -109,6 +111,7 @@ def _create_hrnet(
         layer1=None if twice else (layer1_blocks, layer1_width),
         stem_width=stem_width,
         align_corners=align_corners,
+        channels=channels,
         init=init,
     )
 
@@ -121,10 +124,11 @@ def _create_resnet(
     output_stride: int,
     multi_grid: Sequence[int],
     half_dilation: bool,
+    channels: int,
     init: InitialValues,
 ) -> ResNet:
     dilated: dict[str, Any] = {"output_stride": output_stride, "multi_grid": multi_grid, "half_dilation": half_dilation}
-    return ResNet(dilated_layers(blocks, widths, **dilated), stem=stem, init=init)
+    return ResNet(dilated_layers(blocks, widths, **dilated), stem=stem, channels=channels, init=init)
 
 
 BACKBONES: dict[str, Callable[..., contracts.Backbone]] = {

@@ -84,11 +84,14 @@ def held(workdir: Path) -> Iterator[None]:
 
 
 def note_differences(workdir: Path, config: ConfigDict, keys: tuple[str, ...] = ("model.", "data.")) -> None:
-    """Prints where the config's values under these keys differ from those of the training. Raises UserError: no run
-    in the folder, or one of another data set if "data." is among the keys."""
+    """Prints where the config's values under these keys differ from those of the training, but takes over a measured
+    input. Raises UserError: no run in the folder, or one of another data set if "data." is among the keys."""
     from ovenet_jax.devices import parallel  # imports jax, which main.py sets up after it has read a run's config
 
-    for key, there, here in differences(config_of(workdir), config, FREE):
+    saved = config_of(workdir)
+    if saved.model.input.get("channels") and "model." in keys:
+        config.model.input = saved.model.input
+    for key, there, here in differences(saved, config, FREE):
         if not key.startswith(keys):
             continue
         if key == "data.name":

@@ -44,7 +44,7 @@ def prepare_samples(samples: Sequence[prepare.Sample], classes: Labels, regions:
 
 def _of_classes(sample: prepare.Sample, classes: Labels, *how: Any) -> GroundTruth:
     ids_of = partial(encodings.read_ids, encoding=sample.encoding, labels=classes)
-    ids = prepare.aligned_label(sample, ids_of).array
+    ids = prepare.aligned_label(sample, ids_of, classes).array
     return ground_truth.of_classes(cv2.LUT(ids, classes.train_ids()), *how)
 
 
@@ -54,7 +54,7 @@ def _of_instances(sample: prepare.Sample, classes: Labels, *how: Any) -> GroundT
     beside = path.with_name(path.name.replace("TrainIds", "Ids").replace("labelIds", "instanceIds"))
     if beside == path or not beside.exists():
         raise ValueError("there is no instance map beside it, as Cityscapes has them")
-    ids = prepare.aligned_label(sample._replace(label=beside), label_maps.read_instances).array
+    ids = prepare.aligned_label(sample._replace(label=beside), label_maps.read_instances, classes).array
     return ground_truth.of_instances(ids, sum(classes.ids, ()), *how)
 
 
@@ -64,6 +64,7 @@ REGIONS = {"classes": _of_classes, "instances": _of_instances}
 def with_boundaries(source: pipeline.Source, truth: Path, classes: Labels, *how: int) -> pipeline.Source:
     """The split with SegFix's classes as labels, from the folder `truth` of ground truth files. classes: those of
     segfix/labels.py, for training or for testing. how: its numbers of directions and near."""
+    classes = replace(classes, channels=source.classes.channels)
     relabel = partial(_label, truth=truth, classes=classes, how=how)
     return replace(source, classes=classes, stored=source.classes, relabel=relabel)
 

@@ -134,9 +134,18 @@ def _renumbered(sample: dict, table: np.ndarray) -> np.ndarray:
     return cv2.LUT(sample["label"], table)
 
 
+def check_channels(classes: Labels, config: ConfigDict) -> None:
+    """Raises UserError where images have other channels than those that the network takes."""
+    ours, theirs = (", ".join(x) or "RGB" for x in (config.model.input.get("channels", ()), classes.channels))
+    if ours != theirs:
+        fault = f"The network takes the channels {ours}, but images of {config.data.name} have {theirs}"
+        raise UserError(f"{fault}; name the same in classes.yaml, in that order.")
+
+
 def check_tested(split: Source, config: ConfigDict) -> None:
-    """Raises UserError if the network cannot be tested on the split: no labels, or another number of classes."""
+    """Raises UserError if the network cannot be tested on the split: no labels, other channels or number of classes."""
     data, count = config.data, len(split.classes.names)
+    check_channels(split.classes, config)
     if not split.has_labels:
         helps = "use --mode=predict, or another --config.data.eval_split"
         raise UserError(f"Split {data.eval_split!r} of {data.name} has no labels; {helps}.")

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from ovenet_jax.devices import parallel
 from ovenet_jax.models import parameters
-from ovenet_jax.models.normalisation import Normalisation
+from ovenet_jax.models.normalisation import Normalisation, images_of
 from ovenet_jax.run.state import TrainState, init_state
 from ovenet_jax.supervision.task import Task
 from ovenet_jax.training import optimizer as optimizers
@@ -93,8 +93,9 @@ def prepare_step(config: ConfigDict, task: Task, model: nnx.Module, mesh: Mesh, 
     jitted = jax.jit(watched_step, out_shardings=parallel.replicated(mesh), donate_argnums=0)
     packed = parallel.replicated_shapes(mesh, jax.eval_shape(packing.pack, state))
     size = (config.batch_size, *config.augment.crop)
-    images = partial(jax.ShapeDtypeStruct, dtype=np.uint8, sharding=parallel.rows_sharded(mesh))
-    return PreparedStep(jitted, state, packing, (packed, images((*size, 3)), images(size)))
+    sharded = {"sharding": parallel.rows_sharded(mesh)}
+    image, label = images_of(config.model.input, *size, **sharded), jax.ShapeDtypeStruct(size, np.uint8, **sharded)
+    return PreparedStep(jitted, state, packing, (packed, image, label))
 
 
 def compile_step(step_function: Any, *arguments: Any) -> jax.stages.Compiled:

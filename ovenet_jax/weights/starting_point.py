@@ -2,7 +2,8 @@
 
 As published (MODEL.PRETRAINED, and for frozen training two files):
 
-- backbone: from `base`.
+- backbone: from `base`. The first convolution by the names of channels: the kernels of others are the mean of all, and
+  all are scaled so that their expected sum stays, as timm scales those it repeats (`adapt_input_conv`).
 - head: from `base`, if it has the same head and that is trained. A plain head (HRNet's `last_layer`) initialises the
   auxiliary head of another head, if the widths agree (OCR in HRNet's own form). The last layers are copied class by
   class, by name, if the classes of both are known; otherwise only if the number of classes is equal.
@@ -21,7 +22,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from ovenet_jax import errors, files
+from ovenet_jax import errors, files, tables
+from ovenet_jax.data.labels import COLORS
 from ovenet_jax.devices import parallel
 from ovenet_jax.models import parameters
 from ovenet_jax.run import identity, network, workdir
@@ -34,6 +36,7 @@ Arrays = Mapping[str, Any]  # numpy or jax arrays by name
 Offers = dict[str, tuple[Any, str]]  # name -> an array and its origin
 
 INITIALISED = "initialised"
+FIRST = "backbone.conv1.conv.kernel"  # [h, w, C, features]
 OFFSET_PARTS = ("offset_trunk.", "offset_head.")
 HEAD_PARTS = ("head.", "boundary_head.", "direction_head.")
 # Keys that a training should share with the imported weights it starts from: input, resizing, activations.
@@ -64,8 +67,8 @@ def start_from(
     checkpoint, or with a network that does not fit; untrained arrays in `frozen` parts."""
     graphdef, params, statistics = parameters.split(model)
     init = config.init
-    base = _restore("base", init.base)
-    trunk = _restore("trunk", init.trunk) if init.get("trunk") else None
+    base = _restore("base", init.base, config)
+    trunk = _restore("trunk", init.trunk, config) if init.get("trunk") else None
     arrays, origins = take_over(params | statistics, config.model.head, base, trunk, classes)
     parallel.say(summary(origins))
     workdir.note_differences(Path(init.base), config, FED)
@@ -76,9 +79,9 @@ def start_from(
     return parameters.merge(graphdef, {n: arrays[n] for n in params}, {n: arrays[n] for n in statistics})
 
 
-def _restore(role: str, folder: str) -> Source:
+def _restore(role: str, folder: str, config: "ConfigDict") -> Source:
     try:
-        head = workdir.config_of(Path(folder)).model.head
+        settings = workdir.config_of(Path(folder)).model
         _, params, statistics = parameters.split(network.load_model(folder))
     except errors.UserError as error:
         raise errors.UserError(f"config.init.{role}: {error}") from error
@@ -89,7 +92,14 @@ def _restore(role: str, folder: str) -> Source:
     untrained = frozenset(name for name, origin in origins.items() if origin.startswith(INITIALISED))
     known = identity.read(Path(folder))
     classes = known.classes.names if known else ()
-    return Source(folder, jax.device_get(params | statistics), head, untrained, classes)
+    arrays = jax.device_get(params | statistics)
+    inputs = config.model.input, settings.input
+    ours, theirs = (tuple(x.get("channels", ())) or COLORS[:: -1 if x.bgr else 1] for x in inputs)
+    if ours != theirs:
+        kernel = arrays[FIRST]
+        chosen = [kernel[:, :, theirs.index(x)] if x in theirs else kernel.mean(2) for x in ours]
+        arrays[FIRST] = np.stack(chosen, 2) * np.float32(len(theirs) / len(ours))
+    return Source(folder, arrays, settings.head, untrained, classes)
 
 
 def take_over(
@@ -139,7 +149,8 @@ def take_over(
         else:
             problems.append(f"{name} has shape {array.shape} in {title} and {fresh[name].shape} in the model")
     if problems:
-        fault = f"{titles} cannot be a starting point of the configured model ({len(problems)} problems)"
+        count = tables.number_of(len(problems), "problem")
+        fault = f"{titles} cannot be a starting point of the configured model ({count})"
         raise errors.UserError(f"{fault}; compare the model part of the configs:{errors.listed(sorted(problems))}")
     return arrays, origins
 

@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from ovenet_jax.errors import UserError, listed
+from ovenet_jax.tables import number_of
 from ovenet_jax.weights import pth_file
 from ovenet_jax.weights.published_names import PREFIX, recognise, why_ignored
 
@@ -83,7 +84,7 @@ def fill(
             problems.append(f"{key} holds numbers that are not finite")
     problems += [f"nothing fills {name} {expected[name].shape}" for name in missing]
     if problems:
-        fault = f"{source} does not fit the configured model ({len(problems)} problems)"
+        fault = f"{source} does not fit the configured model ({number_of(len(problems), 'problem')})"
         raise UserError(f"{fault}; check the model part of the config against the checkpoint:{listed(problems)}")
     return arrays
 
