@@ -72,13 +72,12 @@ def criteria(case: Case) -> dict[str, np.ndarray]:
 def segfix_losses(case: Case) -> dict[str, np.ndarray]:
     """SegFix's terms for the maps that the case gives, of the ground truth it gives; and their gradients."""
     truth = GroundTruth(case.io["depth"], case.io["dir_deg"])
-    label = training_label(truth, case.io["seg_label"] < 0, directions=8)[None]
-    boundary, direction = boundary_and_direction(jnp.asarray(label, jnp.int32), directions=8)
+    label = jnp.asarray(training_label(truth, case.io["seg_label"] < 0, directions=8)[None], jnp.int32)
 
     @jax.jit
     @partial(jax.value_and_grad, has_aux=True)
     def loss(output):
-        terms = segfix_loss(output, boundary, direction, align_corners=True)
+        terms = segfix_loss(output, label, align_corners=True)
         return terms["total"], terms
 
     (total, terms), gradients = loss(SegFixOutput(case.image("pred_mask"), case.image("pred_dir")))
@@ -88,7 +87,7 @@ def segfix_losses(case: Case) -> dict[str, np.ndarray]:
         "loss_dir": terms["direction"],
         "grad_mask": channels_first(gradients.boundary),
         "grad_dir": channels_first(gradients.direction),
-        "mask_class_weights": rarity(boundary, 2),
+        "mask_class_weights": rarity(boundary_and_direction(label, directions=8)[0], 2),
     }
 
 

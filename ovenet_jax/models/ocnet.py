@@ -103,10 +103,8 @@ class PyramidOC(nnx.Module):
 
     def __call__(self, features: contracts.Features, rngs: nnx.Rngs | None = None) -> contracts.Logits:
         pixels = self.pixels(features.main)
-        contexts = [
-            attention(pixels, lambda *maps, size=size: attend_in_blocks(*maps, size=size))
-            for attention, size in zip(self.attentions, self.sizes, strict=True)
-        ]
+        pairs = zip(self.attentions, self.sizes, strict=True)
+        contexts = [attention(pixels, partial(attend_in_blocks, size=size)) for attention, size in pairs]
         fused = self.fusion(jnp.concatenate([self.widening(pixels), *contexts], axis=-1))
         main = self.classifier(self.dropout(fused, rngs=rngs))
         return contracts.Logits(aux=self.aux(features.aux, rngs), main=main)

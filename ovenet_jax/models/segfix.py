@@ -57,8 +57,7 @@ class SegFix(nnx.Module):
         self, backbone: Backbone, *, hidden_features: int, directions: int, activation: Activation, init: InitialValues
     ):
         options: dict[str, Any] = {"kernel_size": 1, "bias": False, "output_bias": False, "dropout": 0.0}
-        options |= {"activation": activation, "in_head": True, "init": init}
-        options |= {"hidden_features": hidden_features}
+        options |= {"hidden_features": hidden_features, "activation": activation, "in_head": True, "init": init}
         head: Callable[[int], PixelClassifier] = partial(PixelClassifier, backbone.width, **options)
         self.backbone = backbone
         self.boundary_head = head(2)

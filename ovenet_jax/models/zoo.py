@@ -48,14 +48,13 @@ def create_model(model: ConfigDict, seed: int = 0) -> nnx.Module:
     given: dict[str, Any] = {"backbone": backbone, "init": init}
     network: nnx.Module
     if is_segfix(model):
-        given |= {"directions": directions_of(model)}
+        given["directions"] = directions_of(model)
         network = SegFix(**_options("head", model.head, SegFix.__init__, **given))
+    elif has_offsets(model):
+        given["head"] = _create_head(model, backbone, init)
+        network = OVeNet(**_options("offset", model.offset, OVeNet.__init__, **given))
     else:
-        given |= {"head": _create_head(model, backbone, init)}
-        if has_offsets(model):
-            network = OVeNet(**_options("offset", model.offset, OVeNet.__init__, **given))
-        else:
-            network = Segmentor(backbone, given["head"])
+        network = Segmentor(backbone, _create_head(model, backbone, init))
     network.set_attributes(BatchNorm, momentum=model.norm_momentum)
     network.eval()
     return network

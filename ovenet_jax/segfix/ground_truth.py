@@ -56,8 +56,7 @@ def distance_and_gradient(
     """Distance to the border of the own region, [H, W], and its gradient (row, column), [H, W, 2], both float32.
 
     regions: int32 [H, W], NO_REGION where there is none. A region that fills the image has no border: its distance is
-    MAX_DISTANCE and its gradient 0. Gradients are responses of `gradient_kernels` to this region's distances, 0
-    beyond it.
+    MAX_DISTANCE and its gradient 0. Gradients are by `gradient_kernels`, with distance 0 outside of the region.
     """
     distance = np.zeros(regions.shape, np.float32)
     gradient = np.zeros((*regions.shape, 2), np.float32)

@@ -52,14 +52,14 @@ def check_ids(file: Path, label_ids: Iterable[int]) -> None:
 
 
 def average_precision(lists: Sequence[Path], truth: Sequence[Path], root: Path) -> tuple[float, float]:
-    """AP, and AP at 50 % overlap, of lists under `root` against their instance maps, by Cityscapes' own evaluation."""
+    """AP, and AP at 50 % overlap, by Cityscapes' own evaluation. lists: relative to the folder `root`. truth: their
+    instance maps."""
     evaluation, instances2dict = official_evaluation()
     options = evaluation.args
     top = root.resolve()
     options.predictionPath, options.quiet = str(top), True
     evaluation.setInstanceLabels(options)
-    predicted = [str(top / path.relative_to(root)) for path in lists]
-    true = [str(path.resolve()) for path in truth]
+    predicted, true = [str(top / path) for path in lists], [str(path.resolve()) for path in truth]
     matches = evaluation.matchGtWithPreds(predicted, true, instances2dict(true), options)
     averages = evaluation.computeAverages(evaluation.evaluateMatches(matches, options), options)
     return averages["allAp"], averages["allAp50%"]

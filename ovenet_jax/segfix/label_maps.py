@@ -22,10 +22,8 @@ KINDS = (".png", ".mat", ".txt")  # of files that may share a folder and are not
 
 
 class Meaning(NamedTuple):
-    """How label maps encode classes: by `ids` of `classes`; without these only IGNORE, no class, has a meaning.
-
-    ends: of the file names of a data set's images, labels and instance maps.
-    """
+    """How label maps encode classes: as LABEL_IDS or TRAIN_IDS (`ids`) of `classes`. Without classes they hold plain
+    numbers, and IGNORE is no class. ends: of the file names of a data set's images, labels and instance maps."""
 
     classes: Labels | None = None
     ids: str = LABEL_IDS
@@ -84,10 +82,8 @@ def read_instances(data: bytes) -> image_files.Read:
 def files_by_name(folder: Path, suffixes: Sequence[str], ends: Sequence[str] = (), only: str = "") -> dict[str, Path]:
     """The files under `folder` by their samples' names: path in the folder, without suffix and all of `ends`.
 
-    If some end in `only`, the others beside them are ignored: Cityscapes' label maps lie among other PNGs. Files of
-    another kind are counted and named.
-
-    Raises UserError: no such folder, no such file in it, or two of the same name.
+    If some end in `only`, the others are ignored: Cityscapes' label maps lie among other PNGs. Files of another kind
+    are counted and named. Raises UserError: no such folder, no such file in it, or two of the same name.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder.")
@@ -109,8 +105,8 @@ def files_by_name(folder: Path, suffixes: Sequence[str], ends: Sequence[str] = (
 
 
 def partners(files: Mapping[str, Path], others: Mapping[str, Path], what: str) -> Callable[[str], Path]:
-    """A function from the name of one of `files` to the one of `others` with that name, also if only one of both lies
-    in a subfolder. It raises ValueError if none or several match."""
+    """A function from a name in `files` to the file of that name in `others`; one of both may lie in a subfolder. It
+    raises ValueError if none or several match. what: the `others`, for messages."""
     own = Counter(PurePath(name).name for name in files)
     alike = defaultdict(list)
     for key in others:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ovenet_jax.data.labels import IGNORE, Labels
-from ovenet_jax.segfix.directions import direction_classes, offset_table, stored_angle
+from ovenet_jax.segfix.directions import angle_of, direction_classes, offset_table, stored_angle
 
 if TYPE_CHECKING:  # ground truth needs OpenCV, losses and metrics do not
     from ovenet_jax.segfix.ground_truth import GroundTruth
@@ -68,7 +68,7 @@ def _names(directions: int) -> tuple[str, ...]:
 
 def _colors(directions: int, saturation: float) -> tuple[tuple[int, int, int], ...]:
     """The hue is the direction's, as in the pictures of OVeNet's offsets: right red, down yellow-green, left cyan."""
-    angles = np.degrees(np.arctan2(*np.moveaxis(offset_table(directions).astype(float), -1, 0)))
+    angles = angle_of(offset_table(directions).astype(float))
     colors = [colorsys.hsv_to_rgb(angle % 360 / 360, saturation, 1.0) for angle in angles]
     return tuple((round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in colors)
 

@@ -155,12 +155,11 @@ def _refine_instances(given: Namespace, faults: list[str]) -> None:
             _check_size(true_file, true.shape, instances.read_mask(file.parent / path).shape)
         instances.check_ids(true_file, [i if i < 1000 else i // 1000 for i in np.unique(true).tolist()])
         instances.check_ids(file, label_ids.values())
-        return file, true_file
+        return file.relative_to(given.labels), true_file
 
     scored = dict(_refine_each(given, list_of, "lists", write, score, faults))
     for title, root in (("before", given.labels), ("after", given.out)) if scored else ():
-        lists = [root / file.relative_to(given.labels) for file in scored]
-        precision, at_half = instances.average_precision(lists, list(scored.values()), root)
+        precision, at_half = instances.average_precision(list(scored), list(scored.values()), root)
         print(f"AP {title}: {tables.percent(precision)} %, at 50 % overlap {tables.percent(at_half)} %")
 
 

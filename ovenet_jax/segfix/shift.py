@@ -43,10 +43,8 @@ def seed_offsets(offset: np.ndarray, align_corners: bool = True, whole: bool = T
 
 
 def seeds_where_sure(offset: np.ndarray, confidence: np.ndarray, threshold: float = SURE) -> np.ndarray:
-    """Seed offsets [H, W, 2] where their confidence [H, W] is above `threshold`, and (0, 0) elsewhere.
-
-    Sampling labels by them is OVeNet's fusion with a confidence of 1 or 0: the seed's label there, else their own.
-    """
+    """Seed offsets [H, W, 2] where their confidence [H, W] is above `threshold`, else (0, 0): to shift labels by
+    them is OVeNet's fusion with confidences of 1 and 0."""
     return np.where(confidence[..., None] > threshold, offset, 0)
 
 
@@ -59,8 +57,9 @@ def refined_numbers(label: np.ndarray, shift: Shift) -> np.ndarray:
 def refined_ids(ids: np.ndarray, numbers: np.ndarray, shift: Shift) -> np.ndarray:
     """Label ids, uint8 [H, W], after `shift`. numbers: lookup table uint8 [256] from ids to train ids.
 
-    A pixel whose train id does not change keeps its id. Every other pixel takes the id at the end of its shift or,
-    between pixels, an id of the rounded mean of their train ids; its own if the map has none or one of them is void.
+    A pixel whose train id does not change keeps its id. Otherwise it takes the id of the pixel that its offset leads
+    to. Between pixels it takes an id of the rounded mean of their train ids, but keeps its own if the map has no such
+    id or one of these pixels is void.
     """
     own, shifted = numbers[ids], shift(ids)
     if shifted.dtype == np.uint8:

@@ -1,6 +1,6 @@
 """The task of SegFix: where boundaries are, and in which direction the interior lies."""
 
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ovenet_jax.data.pipeline import Source
 from ovenet_jax.models.segfix import SegFixOutput, offset_classes, offset_probabilities
 from ovenet_jax.models.zoo import directions_of
 from ovenet_jax.segfix.files import Offsets
-from ovenet_jax.segfix.labels import boundary_and_direction, evaluation_classes, offset_of_class, training_classes
+from ovenet_jax.segfix.labels import evaluation_classes, offset_of_class, training_classes
 from ovenet_jax.segfix.samples import prepare_samples, with_boundaries
 from ovenet_jax.supervision.classes import check_tested
 from ovenet_jax.supervision.losses import Loss, segfix_loss
@@ -66,13 +66,7 @@ class Boundaries:
 
     def create_loss(self) -> Loss:
         """The loss of SegFix, which weights classes by their rarity in the batch."""
-        align_corners = self._config.model.align_corners
-
-        def loss(output: SegFixOutput, label: jax.Array, **_: Any) -> dict[str, jax.Array]:
-            truth = boundary_and_direction(label, output.direction.shape[-1])
-            return segfix_loss(output, *truth, align_corners=align_corners)
-
-        return loss
+        return partial(segfix_loss, align_corners=self._config.model.align_corners)
 
     def measure(self, output: SegFixOutput, label: jax.Array, _: jax.Array) -> dict[str, jax.Array]:
         return offset_measures(output, label, align_corners=self._config.model.align_corners)

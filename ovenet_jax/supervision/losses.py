@@ -19,6 +19,7 @@ from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.models import contracts, layers, sampling
 from ovenet_jax.models.ovenet import OVeNetOutput
 from ovenet_jax.models.segfix import SegFixOutput
+from ovenet_jax.segfix.labels import boundary_and_direction
 
 # (output, label, batch_labels=None) -> terms, of which "total" is minimised
 Loss = Callable[..., dict[str, jax.Array]]
@@ -91,10 +92,10 @@ def rmi_loss(
 ) -> jax.Array:
     """Half the binary cross entropy, summed over classes, plus half the lower bound of region mutual information.
 
-    The latter: half the log determinant of the covariance of labels given probabilities, in 3x3 regions of both
-    max-pooled by 3, / 9; averaged over images, summed over classes. The published code inverts covariances in float64.
-    Here it is the covariance of what a regression leaves: the same number, precise in float32. `batch_labels`: see
-    cross_entropy.
+    The bound is log det(C) / 18, averaged over images and summed over classes. Labels and probabilities are max-pooled
+    by 3; C is the covariance of 3x3 regions of labels, given those of probabilities. The published code inverts
+    covariances in float64; here C is that of a regression's residuals, the same but precise in float32. `batch_labels`:
+    see cross_entropy.
 
     Source: Zhao et al., "Region Mutual Information Loss for Semantic Segmentation", NeurIPS 2019, in openseg's form
     (`H_48_D_4_RMI.json`).
@@ -213,23 +214,21 @@ def enet_weights(pixels: Sequence[int]) -> tuple[float, ...]:
     return tuple((1 / np.log(1.02 + shares)).tolist())
 
 
-def segfix_loss(
-    output: SegFixOutput, boundary: jax.Array, direction: jax.Array, *, align_corners: bool
-) -> dict[str, jax.Array]:
-    """SegFix's terms and their sum. Source: openseg's SegFix loss.
+def segfix_loss(output: SegFixOutput, label: jax.Array, *, align_corners: bool, **_: Any) -> dict[str, jax.Array]:
+    """SegFix's terms and their sum for a label of segfix/labels.py's training classes. Source: openseg's SegFix loss.
 
-    boundary (1 near one, 0 in the interior) and direction are labels. Both terms are cross entropies, with class
-    weights of 1 minus the class's share in the batch; the direction's counts only pixels predicted as boundary.
-    Returns scalars: boundary, direction, total.
+    Both terms are cross entropies, with class weights of 1 minus the class's share in the batch; the direction's counts
+    only pixels predicted as boundary. Returns scalars: boundary, direction, total.
     """
+    boundary, direction = boundary_and_direction(label, output.direction.shape[-1])
     resize = partial(layers.resize_bilinear, size=boundary.shape[1:3], align_corners=align_corners)
     predicted = jax.nn.softmax(resize(output.boundary), axis=-1)[..., 1] > 0.5
     direction = jnp.where(predicted & (boundary != IGNORE), direction, IGNORE)
     terms = {}
-    for name, label in (("boundary", boundary), ("direction", direction)):
+    for name, part in (("boundary", boundary), ("direction", direction)):
         scores = getattr(output, name)
-        weights = rarity(label, scores.shape[-1])
-        terms[name] = cross_entropy(scores, label, class_weights=weights, align_corners=align_corners)
+        weights = rarity(part, scores.shape[-1])
+        terms[name] = cross_entropy(scores, part, class_weights=weights, align_corners=align_corners)
     return {**terms, "total": terms["boundary"] + terms["direction"]}
 
 

@@ -23,10 +23,9 @@ def warmup(steps: int) -> optax.Schedule:
 
 def from_config(config: Any) -> tuple[optax.Schedule, optax.GradientTransformation]:
     """The schedule of config.optimizer over config.steps (a ConfigDict), and the optimizer that follows it."""
-    settings = config.optimizer
-    schedule = poly_schedule(settings.rate, config.steps, settings.power)
-    keys = ("momentum", "weight_decay", "head_rate_multiplier", "warmup_steps", "name", "clip_norm", "nesterov")
-    return schedule, create_optimizer(schedule, **{key: settings[key] for key in keys if key in settings})
+    settings = config.optimizer.to_dict()
+    schedule = poly_schedule(settings.pop("rate"), config.steps, settings.pop("power"))
+    return schedule, create_optimizer(schedule, **settings)
 
 
 def create_optimizer(
