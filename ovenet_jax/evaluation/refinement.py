@@ -14,9 +14,8 @@ from ovenet_jax.evaluation import predictor, report, results
 from ovenet_jax.evaluation.evaluator import Batch, Evaluator
 from ovenet_jax.run import workdir
 from ovenet_jax.run.network import Network
-from ovenet_jax.segfix.refine import SEMANTIC_SCALE
 from ovenet_jax.segfix.scores import COLUMNS, Scores, means, scores_of, summed, table
-from ovenet_jax.segfix.shift import Shift, refined_numbers, seeds_where_sure, shift_by
+from ovenet_jax.segfix.shift import Shift, refined_numbers, shift_of
 from ovenet_jax.supervision.task import task_of
 
 
@@ -70,9 +69,7 @@ class Refinement:
         found: dict[int, Shift] = {}
         for sample, prediction in chain.from_iterable(self._predictor.over(batch.samples)):
             assert (offsets := prediction.offsets)  # a refiner has them
-            own, confidence = offsets
-            moved = own if confidence is None else seeds_where_sure(own, confidence)
-            found[sample["index"]] = shift_by(moved, SEMANTIC_SCALE if confidence is None else 1)
+            found[sample["index"]] = shift_of(offsets)
         return batch.class_maps[batch.segmentation.answer], [found[sample["index"]] for sample in batch.samples]
 
     def found(self, samples: list[dict], measured: tuple[np.ndarray, list[Shift]]) -> results.Evaluation:

@@ -27,9 +27,7 @@ from ovenet_jax.segfix import command, instances
 from ovenet_jax.segfix.files import OFFSET_SUFFIXES, read_offsets
 from ovenet_jax.segfix.label_maps import files_by_name, meaning_of, partners, read_instance_ids
 from ovenet_jax.segfix.scores import Scores, scores_of, summed, table
-from ovenet_jax.segfix.shift import SURE, Shift, refined_ids, refined_mask, seeds_where_sure, shift_by
-
-SEMANTIC_SCALE, INSTANCE_SCALE = 2.0, 1.0  # published
+from ovenet_jax.segfix.shift import INSTANCE_SCALE, SEMANTIC_SCALE, SURE, Shift, refined_ids, refined_mask, shift_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,12 +73,8 @@ def _refine_each(
 
 def _shift(given: Namespace, file: Path, size: tuple[int, int]) -> Shift:
     """What the offsets of a file do to maps of `size` (H, W)."""
-    offset, confidence = read_offsets(file, size)
-    if confidence is not None:
-        sure = seeds_where_sure(offset, confidence, given.threshold)
-        return shift_by(sure, align_corners=not given.outer_edges)
-    scale = INSTANCE_SCALE if given.instances else SEMANTIC_SCALE
-    return shift_by(offset, scale if given.scale is None else given.scale, not given.outer_edges)
+    scale = (INSTANCE_SCALE if given.instances else SEMANTIC_SCALE) if given.scale is None else given.scale
+    return shift_of(read_offsets(file, size), scale, given.threshold, not given.outer_edges)
 
 
 def _check_size(file: Path, found: tuple[int, ...], expected: tuple[int, ...]) -> None:

@@ -15,9 +15,22 @@ import numpy as np
 from scipy import ndimage
 
 from ovenet_jax.data.labels import IGNORE
+from ovenet_jax.segfix.files import Offsets
 
+SEMANTIC_SCALE, INSTANCE_SCALE = 2.0, 1.0  # of boundary offsets, for label maps and for instances; published
 SURE = 0.5  # seeds whose confidence is above it count
 Shift = Callable[[np.ndarray], np.ndarray]
+
+
+def shift_of(
+    offsets: Offsets, scale: float = SEMANTIC_SCALE, threshold: float = SURE, align_corners: bool = True
+) -> Shift:
+    """The shift by offsets: those of boundaries times `scale`, or those to seeds where their confidence is above
+    `threshold`, which is OVeNet's fusion with confidences of 1 and 0."""
+    offset, confidence = offsets
+    if confidence is None:
+        return shift_by(offset, scale, align_corners)
+    return shift_by(np.where(confidence[..., None] > threshold, offset, 0), align_corners=align_corners)
 
 
 def shift_by(offset: np.ndarray, scale: float = 1.0, align_corners: bool = True) -> Shift:
@@ -40,12 +53,6 @@ def seed_offsets(offset: np.ndarray, align_corners: bool = True, whole: bool = T
     pixel = (position + 1) / 2 * (size - 1) if align_corners else (position + 1) / 2 * size - 0.5
     pixel = np.clip(pixel, 0, size - 1)
     return (np.rint(pixel) - own).astype(np.int32) if whole else pixel - own
-
-
-def seeds_where_sure(offset: np.ndarray, confidence: np.ndarray, threshold: float = SURE) -> np.ndarray:
-    """Seed offsets [H, W, 2] where their confidence [H, W] is above `threshold`, else (0, 0): to shift labels by
-    them is OVeNet's fusion with confidences of 1 and 0."""
-    return np.where(confidence[..., None] > threshold, offset, 0)
 
 
 def refined_numbers(label: np.ndarray, shift: Shift) -> np.ndarray:

@@ -14,7 +14,7 @@ from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.models.sampling import sample, seed_positions
 from ovenet_jax.segfix import refine
 from ovenet_jax.segfix.files import Offsets, write_offsets
-from ovenet_jax.segfix.shift import refined_ids, refined_mask, refined_numbers, seed_offsets, seeds_where_sure, shift_by
+from ovenet_jax.segfix.shift import refined_ids, refined_mask, refined_numbers, seed_offsets, shift_by, shift_of
 
 SIZE = (18, 26)
 RNG = np.random.default_rng(0)
@@ -84,7 +84,7 @@ def test_seeds_in_pixels():
 
 def test_seeds_count_where_they_are_sure():
     confidence = RNG.random(SIZE)
-    refined = refined_numbers(LABEL, shift_by(seeds_where_sure(OFFSET, confidence, 0.7)))
+    refined = refined_numbers(LABEL, shift_of(Offsets(OFFSET, confidence), 2, 0.7))
     assert_array_equal(refined, np.where(confidence > 0.7, sampled(LABEL, OFFSET), LABEL))
 
 
