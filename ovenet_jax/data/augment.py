@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ovenet_jax.data import imagenet, sizes
+from ovenet_jax.data import imagenet
 from ovenet_jax.data.labels import IGNORE
 
 Sample = dict[str, np.ndarray]
@@ -64,8 +64,8 @@ class RandomScaleCrop:
             scale = rng.uniform(*self.scale_range)
         else:
             scale = 0.5 + rng.integers(self.scale_factor, endpoint=True) / 10
-        first = self.resize or (sizes.scaled_size(size, self.short_side, min) if self.short_side else size)
-        height, width = sizes.scaled_size(first, (self.base_size or max(first)) * scale)
+        first = self.resize or (scaled_size(size, self.short_side, min) if self.short_side else size)
+        height, width = scaled_size(first, (self.base_size or max(first)) * scale)
         if self.aspect_range:
             stretch = math.sqrt(rng.uniform(*self.aspect_range))
             height, width = max(1, int(height / stretch + 0.5)), max(1, int(width * stretch + 0.5))
@@ -220,5 +220,21 @@ def pad(
 def resize_short_side(sample: Sample, short_side: int, multiple: int = 8) -> Sample:
     """Published preparation of images for validation: the shorter side becomes short_side, the other in proportion,
     rounded; then both are padded to a multiple of `multiple`, with MEAN_COLOR."""
-    size = sizes.scaled_size(sample["image"].shape[:2], short_side, min)
-    return pad(resize(sample, size), sizes.padded_size(size, multiple), imagenet.MEAN_COLOR)
+    size = scaled_size(sample["image"].shape[:2], short_side, min)
+    return pad(resize(sample, size), padded_size(size, multiple), imagenet.MEAN_COLOR)
+
+
+# ---- sizes, with the rounding of the published code ----
+
+
+def scaled_size(size: tuple[int, int], side: float, which: Callable[[tuple[int, int]], int] = max) -> tuple[int, int]:
+    """(H, W) with the longer side, or the shorter one (`which` is min), resized to `side`, rounded, and the other in
+    proportion, rounded, at least 1."""
+    height, width = (max(1, int(length * int(side + 0.5) / which(size) + 0.5)) for length in size)
+    return height, width
+
+
+def padded_size(size: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """(H, W), each at least as large and a multiple of `multiple`."""
+    height, width = size
+    return -(-height // multiple) * multiple, -(-width // multiple) * multiple

@@ -46,7 +46,8 @@ def as_json(
 ) -> dict:
     """The inventory of a data set's samples by split. official: number of samples per split as published."""
     found = {split: _split(labels, official.get(split), samples) for split, samples in splits.items()}
-    return {"name": name, "classes": labels.names, "splits": found, "notes": counted(notes)}
+    content = {"name": name, "classes": labels.names, "splits": found, "notes": counted(notes)}
+    return content | ({"channels": labels.channels} if labels.channels else {})
 
 
 def _split(labels: Labels, official: int | None, samples: Sequence[Counted]) -> dict:
@@ -130,13 +131,13 @@ def pixels_of_classes(inventory: dict, split: str) -> dict[str, int]:
 def measured_input(inventory: dict, config: Any) -> dict[str, Any]:
     """config.model.input for images of named channels: their names, and mean and standard deviation of their values in
     config.data.train_split, whose parts count as wholes; {} for other images."""
-    if not inventory["channels"]:
+    if "channels" not in inventory:
         return {}
     count, total, squares = np.sum(_of_parts(inventory, config.data.train_split, "moments"), axis=0)
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))  # also of a channel that is the same everywhere
     mean, std = (tuple((x / config.model.input.divisor).tolist()) for x in (mean, std))
-    return {"channels": inventory["channels"], "bgr": False, "mean": mean, "std": std}
+    return {"channels": tuple(inventory["channels"]), "bgr": False, "mean": mean, "std": std}
 
 
 def _of_parts(inventory: dict, split: str, key: str) -> list:

@@ -201,8 +201,7 @@ def write_records(builder: Builder) -> dict:
     once(folder, builder.prepared, builder.name, lambda: _write_records(builder, folder))
     report, data_set = read_inventory(builder), builder.data_set
     notes = report["notes"] + walk.counted(data_set.left_out)
-    now = {"classes": list(data_set.labels.names), "channels": data_set.labels.channels}
-    return report | now | {"folder": str(folder), "notes": notes}
+    return report | {"folder": str(folder), "classes": list(data_set.labels.names), "notes": notes}
 
 
 def read_inventory(builder: Builder) -> dict:

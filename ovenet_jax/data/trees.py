@@ -147,14 +147,13 @@ def _pair(pair: Folders, root: Path, tree: Tree) -> _Found:
         key = path.relative_to(folders[0]).with_suffix("").as_posix().removesuffix(pair.image_end)
         if image_of.setdefault(key, path) != path:
             faults.append(f"{path}: a second image beside {image_of[key].name}")
-    keys, no_image = sorted(image_of), f"no image {pair.images}"
+    asked = dict(sorted((image_of | label_of).items()))  # for each sample, by the file that asks for its image
     if pair.keys:
         left_out, (lines, odd) = [], lists.read_lines(root / pair.keys)
-        keys = [columns[0] for columns in lines.values()]
-        faults += odd + [f"{root / pair.keys}: {no_image}/{key}{pair.image_end}" for key in keys if key not in image_of]
-    elif pair.labels:
-        faults += [f"{label_of[key]}: {no_image}/{key}{pair.image_end}" for key in label_of.keys() - image_of]
-    keys = [key for key in keys if key in image_of]
+        asked, faults = {columns[0]: root / pair.keys for columns in lines.values()}, faults + odd
+    absent = [key for key in asked if key not in image_of]
+    faults += [f"{asked[key]}: no image {pair.images}/{key}{pair.image_end}" for key in absent]
+    keys = [key for key in asked if key in image_of]
     if pair.labels:
         label = " or ".join(pair.label_ends)
         faults += [f"{image_of[key]}: no label {pair.labels}/{key}{label}" for key in keys if key not in label_of]

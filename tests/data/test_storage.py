@@ -170,7 +170,7 @@ def test_decoded_pixels_of_earlier_versions_are_read(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         number = {"image_checksum": tfds.features.Scalar(np.int64)}
-        patch.setattr(storage, "features", lambda form: without(features(form)) | number)
+        patch.setattr(storage, "features", lambda *given: without(features(*given)) | number)
         patch.setattr(storage, "writing", writing)
         opened(data, "decoded", "train")
     source = pipeline.open_split(data, "train")
