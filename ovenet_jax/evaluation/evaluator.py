@@ -70,6 +70,7 @@ class Evaluator:
         self.source = self.task.open_evaluation()
         self.inference = Inference.from_config(config, graphdef, self.task.classes, answer_only)
         self._scores = Scores(config, self.task)
+        self._class_maps = jax.jit(partial(jax.tree.map, self.task.class_map))
         spread = np.linspace(0, len(self.source) - 1, config.eval.panels, dtype=int)
         self.shown = sorted(set(spread.tolist()))  # the images with panels
 
@@ -118,7 +119,7 @@ class Evaluator:
             pairs = (labels, segmentation.prediction), (small, segmentation.maps[segmentation.answer])
             filled = [on_canvases(x, scores.shape[:3], IGNORE) for x, scores in pairs]
             label, network_label = jax.device_put(filled, segmentation.prediction.sharding)
-            class_maps = _class_maps(segmentation.scores, task=self.task)
+            class_maps = self._class_maps(segmentation.scores)
             yield Batch(of_batch, segmentation, class_maps, label, network_label, grids)
 
 
@@ -146,11 +147,6 @@ class Scores:
             score = ImageScore(int(sample["index"]), sample["name"], class_scores(answer)["miou_present"])
             total = total.plus(Evaluation({sample["group"]: matrices}, [score]))
         return total
-
-
-@partial(jax.jit, static_argnames="task")
-def _class_maps(scores: dict[str, jax.Array], *, task: Task) -> dict[str, jax.Array]:
-    return {name: task.class_map(x) for name, x in scores.items()}
 
 
 @partial(jax.jit, static_argnames="task")
