@@ -12,7 +12,7 @@ from tests.camvid_tree import write_tree
 def test_the_first_samples_of_training_become_pictures(tmp_path, capsys):
     config = camvid.get_config("ovenet_tiny")
     config.data.update(write_tree(tmp_path, {"train": 4, "val": 1, "test": 1}))
-    config.augment.base_size, config.augment.crop, config.batch_size = 32, (20, 28), 3
+    config.augment.base_size, config.augment.crop = 32, (20, 28)
     browse(config, tmp_path / "run")
     pictures = {path.name: path for path in (tmp_path / "run/browse").iterdir()}
     assert pictures.keys() == {f"{i}{kind}.png" for i in range(8) for kind in ("", "_overlay")}
