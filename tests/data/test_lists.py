@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ovenet_jax.data import pipeline
+from ovenet_jax.data.inventory import pixels_of_classes
 from ovenet_jax.errors import UserError
 from tests import trees
 from tests.camvid_tree import write_tree
@@ -159,5 +160,7 @@ def test_the_val_list_of_coco_stuff_is_its_split_test(tmp_path):
     for split, i in (("train", 0), ("val", 4)):
         name = f"COCO_train2014_{i:012d}"
         write(data, split, f"images/{name}.jpg annotations/{name}.png\n")
-    pipeline.prepare(data)
+    report = pipeline.prepare(data)
     assert names(data, "test") == names(data, "val") == ["COCO_train2014_000000000004"]
+    train, val, both = (sum(pixels_of_classes(report, split).values()) for split in ("train", "val", "train+val"))
+    assert both == train + val > train > 0
