@@ -23,7 +23,7 @@ def warmup(steps: int) -> optax.Schedule:
 
 def from_config(config: Any) -> tuple[optax.Schedule, optax.GradientTransformation]:
     """The schedule of config.optimizer over config.steps (a ConfigDict), and the optimizer that follows it."""
-    settings = config.optimizer.to_dict()
+    settings = {key: config.optimizer[key] for key in config.optimizer}
     schedule = poly_schedule(settings.pop("rate"), config.steps, settings.pop("power"))
     return schedule, create_optimizer(schedule, **settings)
 
