@@ -37,7 +37,7 @@ def number(wanted: str, fits: Callable[[float], bool]) -> Values:
 
 
 def one_of(*choices: str | int) -> Values:
-    return Values(f"one of {', '.join(map(repr, choices))}", lambda x: x in choices)
+    return Values(f"one of {', '.join(map(repr, choices))}", lambda x: x in choices and type(x) in map(type, choices))
 
 
 def each(of: Values, names: str = "", *, optional: bool = False) -> Values:
@@ -54,7 +54,7 @@ def each(of: Values, names: str = "", *, optional: bool = False) -> Values:
 
 
 TEXT = Values("text", lambda x: isinstance(x, str))
-NAMES = each(Values("text", lambda x: isinstance(x, str)), optional=True)
+NAMES = each(TEXT, optional=True)
 FLAG = Values("True or False", lambda x: isinstance(x, bool))
 ANY, POSITIVE = number("of any size", math.isfinite), number("above 0", lambda x: x > 0)
 AT_LEAST_0 = number("of at least 0", lambda x: x >= 0)
@@ -379,12 +379,9 @@ def faults_between(values: Flat) -> Iterator[str]:
             )
     if SEGFIX.holds(values) and values.get("eval.sum", "logits") != "logits":
         yield f"config.eval.sum is {values['eval.sum']!r}; for SegFix it must be 'logits', because scores are added."
-    weights, classes = values.get("loss.class_weights"), values.get("model.num_classes")
-    if CLASSES.holds(values) and weights and classes and len(weights) != classes:
-        fault = f"has {len(weights)} entries for config.model.num_classes={classes}"
-        yield f"config.loss.class_weights {fault}; give one weight per class, or () for none."
-    if SEGFIX.holds(values) and classes not in (None, *(1 + count for count in COUNTS)):
-        wanted = f"1 + its number of directions: {', '.join(str(1 + count) for count in COUNTS)}"
+    classes, numbers = values.get("model.num_classes"), [1 + count for count in COUNTS]
+    if SEGFIX.holds(values) and classes not in numbers:
+        wanted = f"1 + its number of directions: {', '.join(map(str, numbers))}"
         yield f"config.model.num_classes is {classes}; for SegFix it must be {wanted}."
     yield from _faults_of_stages(values)
 
@@ -395,7 +392,8 @@ def _faults_of_stages(values: Flat) -> Iterator[str]:
     for key in ("modules", "blocks", "widths"):
         of_stages = values.get(f"model.offset.{key}")
         if of_stages and len(of_stages) != 5 - first:
-            yield f"config.model.offset.{key} is {of_stages}; with branch={first} it must be one for each stage to 4."
+            wanted = f"it must have one entry for each stage from branch={first} to 4"
+            yield f"config.model.offset.{key} is {of_stages}; {wanted}."
     if HRNET.holds(values):
         more = values["model.backbone.name"] == "hrnet2x"
         for key, start in (("backbone.stage_", 2), ("offset.", first)):
@@ -406,7 +404,7 @@ def _faults_of_stages(values: Flat) -> Iterator[str]:
     elif isinstance(blocks := values.get("model.backbone.blocks"), tuple | list):
         if len(factors := values.get("model.backbone.multi_grid", ())) not in (0, blocks[3]):
             wanted = f"one factor for each of the {blocks[3]} blocks of layer 4"
-            yield f"config.model.backbone.multi_grid is {factors}; it must be {wanted}."
+            yield f"config.model.backbone.multi_grid is {factors}; it must have {wanted}."
         for copied, count in zip(values.get("model.offset.modules", ()), blocks[first - 1 :], strict=False):
             if copied > count:
                 fault = f"a layer of {count} blocks cannot give a copy of {copied}"

@@ -61,6 +61,7 @@ WRONG = {
     "model.input.mean": [((1.0, 2.0), "it must have one for each of 3 channels.")],
     "model.input.std": [((1.0, 0.0, 1.0), "each a number above 0.")],
     "model.input.divisor": [(0.0, "config.model.input.divisor is 0.0; it must be a number above 0.")],
+    "model.offset.branch": [(4.0, "config.model.offset.branch is 4.0; it must be one of 2, 3, 4.")],
     "non_finite.policy": [("ignore", "config.non_finite.policy is 'ignore'; it must be one of 'stop', 'skip'.")],
     "eval.precision": [("half", "config.eval.precision is 'half'")],
     "eval.scales": [
@@ -94,6 +95,8 @@ def test_a_value_that_cannot_be_is_named_with_what_was_expected(key, value, sent
     [
         ("ovenet", {"augment.short_side": 9, "augment.resize": (9, 9)}, "has both short_side and resize"),
         ("hrnet", {"loss.ohem.on": True, "batch_size": 9}, "loss.ohem.group=2 images, which config.batch_size=9 must"),
+        ("segfix", {"model.num_classes": 6}, "is 6; for SegFix it must be 1 + its number of directions: 5, 9"),
+        ("segfix", {"model.num_classes": None}, "config.model.num_classes is None; for SegFix it must be"),
         ("segfix", {"eval.sum": "exp"}, "config.eval.sum is 'exp'; for SegFix it must be 'logits'"),
         ("hrnet", {"model.head.name": "segfix"}, "config.data.regions is missing; it must be one of 'classes'"),
     ],

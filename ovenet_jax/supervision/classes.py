@@ -63,11 +63,15 @@ class Classes:
 
     @cached_property
     def class_weights(self) -> tuple[float, ...]:
-        """The weight of each class in the loss; () for none."""
+        """The weight of each class in the loss; () for none. Raises UserError: another number of weights."""
+        weights, count = tuple(self._config.loss.get("class_weights", ())), self._config.model.num_classes
+        if weights and len(weights) != count:
+            fault = f"has {len(weights)} entries for config.model.num_classes={count}"
+            raise UserError(f"config.loss.class_weights {fault}; give one weight per class, or () for none.")
         if self._config.loss.get("enet_weights"):
             pixels = inventory.pixels_of_classes(self.prepare(), self._config.data.train_split)
             return losses.enet_weights([pixels.get(name, 0) for name in self.classes.names]) if pixels else ()
-        return tuple(self._config.loss.get("class_weights", ()))
+        return weights
 
     def create_loss(self) -> losses.Loss:
         """The loss of `config.loss` for outputs of `config.model`. Raises UserError: invalid settings of the loss."""

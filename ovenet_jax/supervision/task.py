@@ -17,8 +17,8 @@ def task_of(config: ConfigDict, classes: Labels | None = None) -> Task:
     classes: those that the network has learned, if they may differ from the data set's. If config.model.num_classes is
     None, it is set to their number. Raises UserError: an invalid config.
     """
+    described.check(config)
     task = Boundaries(config) if is_segfix(config.model) else Classes(config, classes)
     if config.model.num_classes is None:
         config.model.num_classes = len(task.classes.names)
-    described.check(config)
     return task

@@ -134,7 +134,7 @@ def test_an_offset_trunk_with_blocks_and_widths_of_its_own(tiny_model):
     ("key", "value", "sentence"),
     [
         ("offset", {"blocks": ((1, 1, 1),)}, r"offset.blocks: stage 4 has 4 branches, got \(1, 1, 1\)"),
-        ("offset", {"widths": ((4,) * 4, (4,) * 4)}, r"offset.widths is .*; with branch=4 it must be one"),
+        ("offset", {"widths": ((4,) * 4, (4,) * 4)}, r"offset.widths is .*; it must have one entry"),
         ("backbone", {"stage_widths": ((4,), (4,), (4,))}, r"stage_widths: stage 2 has 2 branches, got \(4,\)"),
     ],
 )
@@ -218,7 +218,7 @@ def test_region_features_are_means_under_the_soft_regions():
             r"config.model.backbone.modules is \(1, 1\); it must be \(stage 2, 3, 4\), each a whole number",
         ),
         ({"offset": {"branch": 5}}, "config.model.offset.branch is 5; it must be one of 2, 3, 4"),
-        ({"offset": {"modules": (1, 1)}}, r"modules is \(1, 1\); with branch=4 it must be one for each stage to 4"),
+        ({"offset": {"modules": (1, 1)}}, r"modules is \(1, 1\); it must have one entry for each stage from branch=4"),
     ],
 )
 def test_a_model_that_cannot_be_is_named(tiny_model, change, sentence):
