@@ -74,8 +74,8 @@ class RandomScaleCrop:
 
 @dataclass(frozen=True)
 class RandomBrightness:
-    """In this `share` of the samples add one integer from -shift to shift to all channels, clipped to 0 to 255; of
-    named channels, uint16, to those of the numbers `colors`."""
+    """In this `share` of the samples add one integer from -shift to shift to all channels, clipped to 0 to 255.
+    colors: of named channels, uint16, the indices of those to change."""
 
     shift: int
     share: float

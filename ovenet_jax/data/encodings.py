@@ -20,9 +20,8 @@ CONTEXT_459 = Path(__file__).parent / "context_459.json"  # numbers of the 59 cl
 
 
 class Encoding(NamedTuple):
-    """name: for messages. ids: label ids by the values that files may hold, for a class table. read: a file's bytes ->
-    these values, unsigned integers [H, W]; `data` is empty unless the file is a label PNG. Raises ValueError: it cannot
-    be read."""
+    """name: for messages. ids: class table -> {value in a file: label id}. read: a file's bytes -> its values, unsigned
+    integers [H, W], with `Read.data` empty unless the file is a label PNG. Raises ValueError: it cannot be read."""
 
     name: str
     ids: Callable[[Labels], Mapping[int, int]]

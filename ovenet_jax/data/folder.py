@@ -5,7 +5,7 @@ labels/**      PNGs of the same names in the same subfolders: one channel of lab
 classes.yaml   classes: [{name: road, color: [128, 64, 128], ids: [7, 8]}, ...]
                ignored: [0, 255]              label ids that belong to no class; may be left out, as all below
                flip: [[left arm, right arm]]  classes that are swapped when an image is mirrored
-               image_end: _img                what follows on the common part of the names of images, and of labels
+               image_end: _img                ends of the file names of images and of labels, which differ
                label_end: _gt
                ignored_colors: [[0, 0, 0]]    labels hold colours, of which these belong to no class
                channels: [red, green, nir]    of images other than RGB, which may also be .tif, or .npy [H, W, C]

@@ -51,7 +51,7 @@ EXIF_ORIENTATION, TIFF_BITS, TIFF_CHANNELS = 0x0112, 258, 277  # tags
 
 
 class Read(NamedTuple):
-    """array: pixels, or label ids. data: the file as `decode_image` or `decode_label` takes it. note: a message for
+    """array: pixels, or label ids. data: a file for `decode_image` or `decode_label`. note: a message for
     the user, or "". orientation: the EXIF orientation, 1 to 8, by which the stored pixels were turned."""
 
     array: np.ndarray
@@ -103,7 +103,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 def _png_header(data: bytes) -> Header:
     kinds = list(_png_chunks(data))
-    if kinds[0] != b"IHDR" or kinds.count(b"IHDR") != 1 or b"IDAT" not in kinds:  # a decoder would look behind the end
+    if kinds[0] != b"IHDR" or kinds.count(b"IHDR") != 1 or b"IDAT" not in kinds:  # decoders would search behind IEND
         raise KeyError("no header, or two, or no pixels")
     width, height, depth, color = struct.unpack_from(">II2B", data, 16)
     alpha = color in WITH_ALPHA or b"tRNS" in kinds
@@ -163,7 +163,7 @@ def _orientation(data: bytes, image: np.ndarray) -> int:
         np.frombuffer(data, np.uint8), flags=cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     )
     exif = Image.Exif()
-    with suppress(Exception):  # whatever damaged EXIF makes Pillow raise: upright, or refused below
+    with suppress(Exception):  # damaged EXIF counts as upright; if OpenCV turns the image, it is refused below
         exif.load(contents[list(kinds).index(cv2.IMAGE_METADATA_EXIF)].tobytes())
     found = exif.get(EXIF_ORIENTATION)
     orientation = found if isinstance(found, int) and found in range(1, 9) else 1
@@ -234,8 +234,8 @@ def _in_rgb(picture: Image.Image, deep: bool) -> tuple[np.ndarray, list[str]]:
 
 
 def read_channels(data: bytes, names: Sequence[str]) -> Read:
-    """A .npy, or a PNG, JPEG or TIFF of three or four channels -> uint16 [H, W, C], C channels called `names`, as data
-    a .npy. Raises ValueError: it does not decode, or has other channels."""
+    """A .npy, or a PNG, JPEG or TIFF of three or four channels -> uint16 [H, W, C] with C = len(names), and
+    `data` as .npy. Raises ValueError: it does not decode, or has another number of channels."""
     if not data.startswith(b"\x93NUMPY"):
         np.save(file := io.BytesIO(), _as_stored(data))
         data = file.getvalue()

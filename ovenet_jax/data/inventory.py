@@ -19,7 +19,7 @@ SPLIT: dict[str, files.Form] = {
 
 
 def form_of(splits: Iterable[str], unlabelled: Collection[str]) -> files.Form:
-    """The form of an inventory of these splits as JSON. Those of older versions lack the `digest` of each split."""
+    """The JSON schema of an inventory of these splits. Those written by older versions lack `digest` in each split."""
     labelled = {**SPLIT, "pixels": [int], "ignored_pixels": int}
     of_split = {split: SPLIT if split in unlabelled else labelled for split in splits}
     return {"name": str, "splits": of_split, "notes": [{"note": str, "files": int, "first": str}]}
@@ -88,7 +88,7 @@ def _odd(labels: Labels, ids: np.ndarray, pixels: Sequence[int], ignored: int) -
 
 
 def digest_of(parts: Iterable[str]) -> str:
-    """A hash of digests in their order, as of the samples of a split."""
+    """A hash of digests, in their order: of the samples of a split, for example."""
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
@@ -122,7 +122,7 @@ def as_text(inventory: dict) -> str:
 
 
 def pixels_of_classes(inventory: dict, split: str) -> dict[str, int]:
-    """The pixels of each class, by its name, in a split ("train", "train[:90%]+val") whose parts count as wholes; {} if
+    """The pixels of each class, by its name, in a split ("train", "train[:90%]+val"; slices are ignored); {} if
     it has no labels."""
     counts = _of_parts(inventory, split, "pixels")
     return dict(zip(inventory["classes"], np.sum(counts, axis=0).tolist(), strict=True)) if counts else {}
@@ -130,7 +130,7 @@ def pixels_of_classes(inventory: dict, split: str) -> dict[str, int]:
 
 def measured_input(inventory: dict, config: Any) -> dict[str, Any]:
     """config.model.input for images of named channels: their names, and mean and standard deviation of their values in
-    config.data.train_split, whose parts count as wholes; {} for other images."""
+    config.data.train_split (slices are ignored); {} for other images."""
     if "channels" not in inventory:
         return {}
     count, total, squares = np.sum(_of_parts(inventory, config.data.train_split, "moments"), axis=0)

@@ -79,7 +79,7 @@ def described(content: object) -> Labels:
     classes: [{name, color: [red, green, blue], ids: [label id, ...]}, ...]. Optional are ignored: label ids that belong
     to no class; ignored_colors: where labels are colours, those of no class; void: the label id of ignored pixels in
     written maps (by default the highest free one); flip: pairs of names that are swapped when an image is mirrored;
-    source: a text; channels: names of those of images. Raises ValueError for any other.
+    source: a text; channels: names of the channels of images. Raises ValueError: another form.
     """
     content = content if isinstance(content, dict) else {}
     rows = content.get("classes")

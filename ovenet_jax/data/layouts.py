@@ -1,4 +1,4 @@
-"""How the files of a data set are arranged under its root: of the official ones, what layouts.json says."""
+"""How the files of a data set are arranged under its root; layouts.json describes the official data sets."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +12,8 @@ from ovenet_jax.data.lists import SPLITS
 
 
 class Folders(NamedTuple):
-    """Two folders under the root whose files, also in subfolders, belong together: <key><image_end>.jpg or .png, and
-    <key> with one of `label_ends`. Each of these stands for an encoding; of several labels, the first counts.
+    """Two folders under the root whose files, also in subfolders, belong together by key: <key><image_end>.jpg or .png,
+    and <key><label_end>. label_ends: label_end -> encoding; if several of these labels exist, the first counts.
 
     labels: "" if there are only images. keys: a text file with a key per line, which chooses and orders; the other
     files of both folders are not read. group: stored with each sample.
@@ -32,8 +32,8 @@ OPENSEG = {"images": "{split}/image", "labels": "{split}/label"}
 
 
 def each(content: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Folders]]:
-    """The folders of splits, given by their names with spaces between. In paths, {split} stands for one of these names,
-    and {group} for one of `groups`, of which each has its pair of folders."""
+    """The folders of each split. content: split names, separated by spaces -> Folders as JSON. In paths, {split}
+    stands for one of these names and {group} for one of `groups`; each group has its own pair of folders."""
 
     def pairs(split: str, groups: Sequence[str] = ("",), **parts: Any) -> list[Folders]:
         paths = [key for key in Folders._fields[:3] if key in parts]
@@ -57,9 +57,9 @@ class Layout(NamedTuple):
 class Tree(NamedTuple):
     """A data set and its layouts, the usual one first.
 
-    root_is: description of the root for error messages. others: what another root is, by a file or folder in it. lists:
-    a folder of list files that come with it. listed_in: folders of images and labels, below which paths in its list
-    files begin. sample_name: from an image's path under the root; names must be unique.
+    root_is: description of the root for error messages. others: a file or folder -> what a root that holds it
+    is instead. lists: a folder of list files that come with it. listed_in: folders of images and labels to which paths
+    in list files may be relative. sample_name: from an image's path under the root; names must be unique.
     """
 
     name: str

@@ -2,7 +2,7 @@
 
 A list file is named after its split, train.lst, val.lst or test.lst, as HRNet publishes them: a line names an image and
 its label, relative to the root and separated by white space; test.lst may name only images. Further columns are not
-read. LIP's lists are called trainList.txt, valList.txt or testvalList.txt, and their paths may begin below two folders.
+read. LIP's lists are called trainList.txt, valList.txt or testvalList.txt, with paths that may be relative to folders.
 Lines may end as on Windows, since no path can hold a carriage return. A path that is absolute, climbs up by `..` or
 leads out of the root by a link is reported as a fault, and so is every other malformed line.
 """
@@ -27,8 +27,8 @@ def list_files(lists: Path) -> dict[str, Path]:
 def read_list(
     file: Path, root: Path, folders: Sequence[str] = ("", "")
 ) -> tuple[list[tuple[Path, Path | None]], list[str]]:
-    """(image, label or None) of each valid line, and one sentence for each fault. folders: those of images and labels
-    under the root, below which paths begin that do not lead from the root to a file; "" for none."""
+    """(image, label or None) of each valid line, and one sentence for each fault. folders: of images and labels under
+    the root, to which paths are relative that lead to no file from the root; "" for none."""
     lines, faults = read_lines(file)
     images_alone = file.stem in ("test", "testList") and all(len(columns) == 1 for columns in lines.values())
     pairs: list[tuple[Path, Path | None]] = []
@@ -47,7 +47,7 @@ def read_list(
 
 
 def read_lines(file: Path) -> tuple[dict[int, list[str]], list[str]]:
-    """The words of each line by its number, without lines that repeat an earlier first word; and all faults."""
+    """Line number -> words, for lines whose first word is new; and a sentence for each fault."""
     try:
         text = file.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -20,11 +20,11 @@ TYPES = {
 NUMERIC = range(6, 16)  # classes of arrays: double, single, and integers of 8 to 64 bits
 COMPLEX_OR_LOGICAL = 0x0A00  # flags of arrays
 HEAD = 1024  # upper bound of the bytes before an array's numbers: their kind, size and name
-MAX_COUNT = 2**24  # of the numbers of a matrix whose size is not known before
+MAX_COUNT = 2**24  # largest number of elements if the shape is not known beforehand
 
 
 def read_array(data: bytes, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """The array `name` of a file's bytes, of its own type. shape: the one it must have; None: that of a matrix. Raises
+    """The array `name` in a file's bytes, with its own dtype. shape: the expected one; None: any matrix. Raises
     ValueError: the file has no such array of real numbers, or is damaged."""
     if data[124:128] != LITTLE_ENDIAN:
         raise ValueError("no MATLAB file of version 5 (.mat of versions 5 to 7, not 7.3)")

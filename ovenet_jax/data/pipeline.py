@@ -71,7 +71,7 @@ def open_split(data: ConfigDict, split: str) -> "Source":
     if not prepared.exists():
         raise errors.UserError(f"{data.name} is not prepared in {prepared}; call prepare first.")
     if builder.data_set.official and "val" not in builder.data_set.official:
-        split = re.sub(r"\bval\b", "test", split)  # of COCO-Stuff, see trees.py
+        split = re.sub(r"\bval\b", "test", split)  # COCO-Stuff 10k has no val, see trees.py
     names = re.findall(r"[a-z]\w*", split)  # also of "train[:90%]+val"
     if not names or not builder.data_set.splits.keys() >= set(names):
         choices = ", ".join(builder.data_set.splits)
@@ -113,7 +113,7 @@ class Source:
     """Random access to the samples of a split, in the order of their files. Can be pickled.
 
     identity: name of the data set, split, number of images, and a digest of them, their labels and the class table.
-    stored: class table of the records, if it differs from `classes`; relabel(sample) then gives the label in these.
+    stored: class table of the records, if it is not `classes`; relabel(sample) then gives the label in `classes`.
     """
 
     records: Sequence[dict]
@@ -137,7 +137,7 @@ class Source:
         return {key: x[:] if isinstance(x, storage.Rows) else x for key, x in self.rows(index).items()}
 
     def rows(self, index: int) -> dict:
-        """The same, but decoded image and label are `storage.Rows`, which check what is cut out of them."""
+        """As `self[index]`, but decoded image and label are `storage.Rows`, which are checked when they are sliced."""
         name = f"record {index}"
         try:
             record = self.records[index]

@@ -71,7 +71,7 @@ class Builder(tfds.core.ShardBasedBuilder):
 
     name = "data_set"
     VERSION = tfds.core.Version("1.0.0")
-    url_infos = None  # nothing to download; TFDS would look for a list of it
+    url_infos = None  # no downloads; TFDS would search for a list of their URLs
 
     def __init__(self, data_set: DataSet, prepared: Path, form: str):
         self.name = data_set.name
@@ -284,5 +284,5 @@ def _refusal(faults: Sequence[str], source: str, file: Path) -> str:
 
 
 def digest(*parts: object) -> str:
-    """A short hash of the parts and FORMAT, which names the folder; what has another is prepared anew."""
+    """A short hash of the parts and FORMAT, in the name of the records' folder; a new hash means preparing anew."""
     return hashlib.sha256(repr((FORMAT, *parts)).encode()).hexdigest()[:12]

@@ -69,9 +69,8 @@ def _checksums(array: np.ndarray) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """An array [H, ...] of decoded pixels of a sample. `rows[top:bottom, ...]` is a read-only view of these rows, after
-    their blocks are compared with their checksums: no change, exchange or loss of bytes there goes unnoticed (but for
-    one in 2^64). Raises UserError where they differ."""
+    """An array [H, ...] of decoded pixels of a sample. `rows[top:bottom, ...]` is a read-only view of these rows;
+    the blocks they are in are first compared with their 64-bit checksums. Raises UserError where they differ."""
 
     array: np.ndarray
     checksums: Sequence[str]

@@ -13,7 +13,7 @@ SEED = 2022
 SIZE = (128, 256)
 COUNTS = {"train": 400, "val": 80}
 DRAWING = 6  # to be raised with every change of what render_scene draws
-BYTES = 30_000  # of both files of a scene, about
+BYTES = 30_000  # approximate size of both files of a scene
 
 
 def data_set(size: tuple[int, int] = SIZE, counts: dict[str, int] = COUNTS) -> prepare.DataSet:

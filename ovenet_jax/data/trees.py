@@ -16,8 +16,8 @@ _Found = tuple[list[Sample], list[str], list[Note]]  # one sentence for each fau
 
 
 def find(tree: Tree, root: Path, listed: Path | None = None, asked: Collection[str] = ()) -> DataSet:
-    """The samples under `root`, by the list files in the folder `listed` if that is given; splits are then those with
-    a list file. asked: splits that are read, too, if the data set has them. Raises UserError: no such root, nothing of
+    """The samples under `root`. listed: a folder of list files, which then define splits and samples. asked: further
+    splits to read, if the data set has them. Raises UserError: no such root, nothing of
     the data set in it, or no list file in `listed`; other problems are collected in DataSet.faults."""
     layout, listed = _layout(tree, root), listed or tree.lists
     if listed is None:
@@ -30,7 +30,7 @@ def find(tree: Tree, root: Path, listed: Path | None = None, asked: Collection[s
     else:
         found = {split: _listed(file, root, tree, layout) for split, file in lists.list_files(listed).items()}
         if layout.official and "val" not in layout.official and "val" in found and "test" not in found:
-            found["test"] = found.pop("val")  # as HRNet calls COCO-Stuff's
+            found["test"] = found.pop("val")  # HRNet's list calls COCO-Stuff's test split val
     left_out = [note for *_, notes in found.values() for note in notes]
     splits = {split: samples for split, (samples, faults, _) in found.items() if samples or faults}
     every = list(chain(*splits.values()))

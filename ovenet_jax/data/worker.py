@@ -24,7 +24,7 @@ if __name__ == "__mp_main__":
     sys.modules["jax"] = None  # type: ignore[assignment]  # grain then uses tree functions of its own ...
     logging.set_verbosity(logging.ERROR)  # ... and would warn of that
     cv2.setNumThreads(1)  # the number of workers already sets the number of busy cores
-    # interruption.SIGNALS, often sent to all processes; but the last step of the main one still wants its batch.
+    # interruption.SIGNALS are often sent to all processes, but the main one still needs a batch for its last step.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_exit_with, args=[os.getppid()], daemon=True).start()

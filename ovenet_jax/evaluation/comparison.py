@@ -67,8 +67,8 @@ def most_different(groups: Mapping[str, Sequence[Evaluation]], count: int) -> li
 def page(
     found: Mapping, views: Mapping[str, list[Inspected]], logs: Mapping[str, list[Path]], classes: Labels, split: str
 ) -> str:
-    """The page of `numbers`. views: per group the same inspected images; logs: the metrics.jsonl of its runs, of each
-    of which the total loss and the final mIoU are shown."""
+    """The page of `numbers`. views: the same inspected images for each group. logs: group -> metrics.jsonl of its runs;
+    their total loss and final mIoU are shown."""
     charts: dict[str, list[dict]] = {}
     for title, group in logs.items():
         for chart, lines in (item for file in group for item in learning_curves(file)[0].items()):

@@ -18,8 +18,8 @@ BINS = 20  # of probabilities
 
 
 class Curves:
-    """An `Observer` that counts pixels in bins: "distance <prediction>" by `by_distance` (not for SegFix), and by
-    `by_probability` "probability" of the final prediction and "confidence" of OVeNet (if a pass covers the image)."""
+    """An `Observer` that counts pixels in bins: "distance <prediction>", see `by_distance` (not for SegFix);
+    "probability" of the final prediction and OVeNet's "confidence" (if a pass covers the image), `by_probability`."""
 
     def __init__(self, evaluator: Evaluator):
         align_corners = evaluator.config.model.get("offset", {}).get("grid_align_corners", True)

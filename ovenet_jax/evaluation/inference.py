@@ -43,7 +43,7 @@ class Segmentation:
     exceed +-SAFE, all sums of a pixel are scaled by one factor to stay finite. answer: the name of the final prediction
     ("fused" for OVeNet). maps: scores [B, h, w, K] by name of the largest pass over the whole image, at the network's
     resolution; offset, confidence: OVeNet's of that pass. If no pass covers the whole image, maps are means over the
-    passes at every STRIDE-th pixel of the canvas, of logits (`logits` True) or probabilities (False); else it is None.
+    passes at every STRIDE-th pixel of the canvas, of logits (`logits` True) or probabilities (False; else None).
     Output that is not finite counts as 0: all classes are equally likely and no seed is used. broken: such images, [B].
     """
 

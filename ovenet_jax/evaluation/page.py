@@ -25,7 +25,7 @@ def html(
 ) -> str:
     """The `template` in page/ as one self-contained file, at most about MOST_BYTES.
 
-    runs: for each run the same images. charts: data that report.js draws, by name; charts without data are left out.
+    runs: run -> images, the same for all. charts: data that report.js draws, by name; charts without data are left out.
     content: other variables of the template.
     """
     charts = {name: data for name, data in charts.items() if data}

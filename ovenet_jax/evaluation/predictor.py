@@ -123,7 +123,7 @@ def pixels(image: Any, name: str, channels: Sequence[str] = ()) -> np.ndarray:
             return read_any_image(file.getvalue(), channels).array
         if hasattr(image, "getexif"):
             image = ImageOps.exif_transpose(image)
-            image = image.convert("RGBA") if image.has_transparency_data else image  # TIFF has no transparent colour
+            image = image.convert("RGBA") if image.has_transparency_data else image  # TIFF holds no transparent colour
             image.save(file := BytesIO(), "TIFF", compression="raw")
             return read_any_image(file.getvalue()).array
     except (OSError, ValueError) as error:
@@ -160,7 +160,7 @@ def known_classes(config: ConfigDict, task: Task, any_count: bool) -> Labels:
         if len(task.classes.names) == count:
             return task.classes
         fault = f"config.model.num_classes={count}, but {config.data.name} has {len(task.classes.names)} classes"
-        raise errors.UserError(f"{fault}, which files for its test server need.")
+        raise errors.UserError(f"{fault}; label maps for its test server need those.")
     except errors.UserError as error:  # also where the data set is missing; other images can be predicted without it
         if not any_count:
             raise

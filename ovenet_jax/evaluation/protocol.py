@@ -29,7 +29,7 @@ class Protocol(NamedTuple):
     scale 1.
     sum: what the passes add up, "exp" of the logits, or the "logits" (openseg, SegFix).
     bucket: the other side is rounded to a multiple of bucket (1: not at all), to limit the number of compiled shapes:
-    with side "long" to 2 * base_size * scale / bucket for each scale up to 1. Full-size windows are unaffected. Images
+    with side "long" at most 2 * base_size * scale / bucket per scale up to 1. Full-size windows are unaffected. Images
     lie on canvases whose sides are multiples of CANVAS_BUCKETS buckets.
     keep_shape: False makes every image a square of base_size * scale, as published for LIP.
     parts_align_corners: align_corners of the last resize of S_i and S_s; None: as for S_f. The published visualisation

@@ -85,7 +85,7 @@ def read(folder: Path) -> Evaluation | None:
         return None
     try:
         content = files.parse_json(file.read_bytes(), {"what": dict})
-        return _as_evaluation(content) if "answer" in content else None  # earlier versions wrote none
+        return _as_evaluation(content) if "answer" in content else None  # not in reports of earlier versions
     except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
         parallel.say(f"Warning: {file} is damaged ({error!r}); it will be replaced.")
         return None

@@ -67,8 +67,8 @@ def _lines(curves: Mapping[str, np.ndarray]) -> list[dict]:
 
 
 def learning_curves(file: Path) -> tuple[dict[str, list[dict]], int]:
-    """Losses ("loss", "eval_loss") and scores ("eval_miou") by step from metrics.jsonl, the most important line of each
-    chart last, without the loss before training, beside which later ones look alike; and how many lines are damaged."""
+    """Chart ("loss", "eval_loss", "eval_miou") -> curves over steps, the most important last; and the number of damaged
+    lines in metrics.jsonl. The validation loss before training is left out: it would flatten the chart."""
     charts: dict[str, dict[str, dict]] = {}
     damaged = 0
     for line in file.read_bytes().splitlines() if file.exists() else ():
@@ -89,7 +89,7 @@ def learning_curves(file: Path) -> tuple[dict[str, list[dict]], int]:
 
 
 def settings(config: ConfigDict, folder: Path) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """(key, text) where the config differs from its default or from that of the training; and of all other keys."""
+    """(key, text) of keys that differ from their default or from the training's config; and of all other keys."""
     saved = workdir.read_config(folder) or config
     default = described.published(config.name) or saved
     changed = [

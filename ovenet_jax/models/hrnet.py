@@ -22,7 +22,7 @@ class Stage(NamedTuple):
     """`modules`: number of exchange modules. `blocks`, `widths`: residual blocks and channels of each branch.
 
     Blocks are BasicBlocks, or with `bottlenecks` Bottlenecks with a quarter of the branch's channels inside.
-    `in_widths`: channels after the transition, if they are not `widths`: the first blocks change them.
+    `in_widths`: channels after the transition; (): `widths`. Else the first blocks change them to `widths`.
     """
 
     modules: int
@@ -69,7 +69,7 @@ class Bottleneck(nnx.Module):
 
 
 def residual(blocks: Sequence[BasicBlock | Bottleneck], maps: Sequence[jax.Array]) -> list[jax.Array]:
-    """Each map through its own block: `block(x)`, with their BatchNorms together."""
+    """`block(x)` for each block and its map; parallel BatchNorms share an all-reduce, see `together`."""
     projections = [[] if block.downsample is None else [block.downsample] for block in blocks]
     shortcuts = in_step(projections, maps, together)
     inner = in_step([block.layers() for block in blocks], maps, together)
@@ -168,9 +168,9 @@ class HRNet(nnx.Module):
     `stages`: stages 2, 3 and 4. Published W48: widths 48, 96, 192, 384; modules 1, 4, 3; 4 blocks.
     With the attribute `rematerialise` only the inputs of layer1's blocks are stored for the backward pass.
 
-    `layer1` None: the double-resolution network of SegFix, "hrnet2x", with a stem to stride 2 and `stages` 1 to 4 of
-    one branch more each. Published 2x20: bottlenecks of 128 and 256 channels, then widths 20 to 320; modules 1, 1, 4,
-    3; 4 blocks.
+    `layer1` None: the double-resolution network of SegFix, "hrnet2x", with a stem to stride 2 and `stages` 1 to 4,
+    each of one branch more. Published 2x20: bottlenecks of 128 and 256 channels, then widths 20 to 320; modules 1, 1,
+    4, 3; 4 blocks.
     """
 
     def __init__(
@@ -222,8 +222,8 @@ class HRNet(nnx.Module):
     def offset_trunk(
         self, branch: int, modules: Sequence[int], *, blocks: Branches = (), widths: Branches = (), init: InitialValues
     ) -> Trunk:
-        """`blocks`, `widths`: per branch, for each stage; (): the backbone's. As published, transitions lead to the
-        backbone's widths, and the first block of a branch, with a 1x1 convolution beside it, to its own."""
+        """`blocks`, `widths`: per branch, for each stage; (): the backbone's. As published, transitions keep the
+        backbone's widths; the first block of each branch, with a 1x1 convolution as shortcut, changes to its own."""
         copied = self.stages[branch - 5 :]
         blocks, widths = blocks or [x.blocks for x in copied], widths or [x.widths for x in copied]
         own = zip(copied, modules, blocks, widths, strict=True)

@@ -18,8 +18,9 @@ from ovenet_jax.models.attention import SelfAttention
 class InterlacedAttention(nnx.Module):
     """[B, H, W, C] -> context [B, H, W, C]. `block` (P, Q): the map is cut in blocks of P x Q pixels.
 
-    First the pixels at the same place of all blocks attend to each other (long range), then those of one block (short
-    range). Other sizes are padded with zeros, which take part. `options`: further arguments of SelfAttention.
+    First pixels at the same position in all blocks attend to each other (long range), then those of one block (short
+    range). Maps that do not divide into blocks are padded with zeros, which take part in the attention. `options`:
+    further arguments of SelfAttention.
     """
 
     def __init__(self, features: int, *, block: tuple[int, int], **options: Any):

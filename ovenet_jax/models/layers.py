@@ -153,7 +153,7 @@ class BatchNorm(nnx.Module):
 
 
 def normalise(norms: Sequence[BatchNorm], maps: Sequence[jax.Array]) -> Arrays:
-    """Each map by its own BatchNorm, as `norm(x)`; their sums are taken together, as `_sums` says."""
+    """`norm(x)` for each BatchNorm and its map; all share one all-reduce of their sums, see `_sums`."""
     scales, biases, means, variances = (
         tuple(getattr(norm, name).get_value() for norm in norms) for name in ("scale", "bias", "mean", "var")
     )
@@ -272,7 +272,7 @@ class ConvNormAct(nnx.Module):
 
 
 def together(layers: Sequence[ConvNormAct], maps: Sequence[jax.Array]) -> list[jax.Array]:
-    """Each map by its own layer, as `layer(x)`; between GPUs the sums of all their BatchNorms are one message."""
+    """`layer(x)` for each layer and its map; on several GPUs their BatchNorms share one all-reduce."""
     convolved = [layer.conv(x) for layer, x in zip(layers, maps, strict=True)]
     normalised = normalise([layer.norm for layer in layers], convolved)
     return [layer.activation(x) if layer.activation else x for layer, x in zip(layers, normalised, strict=True)]
@@ -305,7 +305,7 @@ def in_step(
     maps: Sequence[jax.Array],
     apply: Callable[[list[Layer], list[jax.Array]], Sequence[jax.Array]],
 ) -> list[jax.Array]:
-    """Each map through its own path of layers; those at the same place of all paths by `apply(layers, maps)`."""
+    """Each map through its own path of layers; the i-th layers of all paths are applied by `apply(layers, maps)`."""
     maps = list(maps)
     for place in range(max(map(len, paths))):
         at = [i for i, path in enumerate(paths) if place < len(path)]

@@ -53,7 +53,7 @@ class ObjectAttention(nnx.Module):
 class OCR(nnx.Module):
     """Features -> Logits(aux: the soft object regions, main: classes from features and context).
 
-    ASP-OCR has `dilations`: a pyramid of the raw features stands beside the context then, in place of the pixels.
+    With `dilations` (ASP-OCR) the context is fused with an atrous pyramid of the features, instead of with the pixels.
     """
 
     def __init__(

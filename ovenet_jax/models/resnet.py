@@ -30,8 +30,8 @@ def dilated_layers(
     """The four layers of a ResNet whose last ones keep the resolution of `output_stride` (8 or 16).
 
     Each removed stride doubles the dilation of the 3x3 convolutions from there on; those of layer 4 are also multiplied
-    by `multi_grid`, a factor per block. `half_dilation`: the first block of a layer without its stride has half the
-    dilation (openseg), else the whole (OCNet's first release).
+    by `multi_grid`, a factor per block. `half_dilation`: True halves the dilation of the first block of a layer whose
+    stride is removed (openseg), False does not (OCNet's first release).
     """
     layers, total, dilation = [], 4, 1
     factors = [*((1,) * count for count in blocks[:3]), multi_grid]
@@ -108,4 +108,4 @@ class ResNet(nnx.Module):
 
 def max_pool_ceil(x: jax.Array) -> jax.Array:
     """3x3 max pooling of stride 2 with padding 1, PyTorch's ceil mode: a last window may reach over the padded edge."""
-    return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 2), (1, 2)))  # an odd side leaves the second 2 unread
+    return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 2), (1, 2)))  # odd sides leave the last one unread

@@ -56,10 +56,10 @@ def run(
     arguments: Sequence[str] | None,
     command: Callable[[argparse.Namespace], Sequence[str]],
 ) -> int:
-    """Runs a command that returns its faults, with these arguments; prints the faults and returns the exit code."""
+    """Parses `arguments`, runs `command`, prints the faults that it returns, and returns the exit code."""
 
     def faults_told() -> int:
-        cv2.setNumThreads(1)  # there are as many workers as the user wants cores at work
+        cv2.setNumThreads(1)  # --workers sets the number of busy cores
         if faults := command(parser.parse_args(arguments)):
             print(f"{tables.number_of(len(faults), 'fault')}, left out:{errors.listed(faults)}", file=sys.stderr)
         return errors.EXIT_INCOMPLETE if faults else errors.EXIT_DONE
@@ -70,8 +70,8 @@ def run(
 def each(
     work: Callable[[Any], Any], items: Sequence, workers: int, title: str, faults: list[str], end: str = ""
 ) -> Iterator[Any]:
-    """work(item) of all items in their order, by `workers` threads, since the work releases the GIL. Where it raises
-    OSError or ValueError, that sentence with this `end` is added to `faults` instead."""
+    """work(item) of all items in their order, by `workers` threads, since the work releases the GIL. If it raises
+    OSError or ValueError, the error's sentence plus `end` is added to `faults` instead."""
 
     def attempt(item: Any) -> tuple[Any, Exception | None]:
         try:

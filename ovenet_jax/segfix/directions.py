@@ -37,7 +37,7 @@ def stored_angle(direction: np.ndarray) -> np.ndarray:
 def direction_classes(angle: np.ndarray, count: int = 8) -> np.ndarray:
     """The class of each angle [...], int32, 0 to count - 1: that with the nearest angle.
 
-    Ties go counterclockwise. With 4 classes each is a quadrant, including its first angle.
+    Halfway between two classes the counterclockwise one counts. With 4 classes each is a quadrant with its first angle.
     """
     turned = (angle + 180) / (360 / count)
     if count == 4:

@@ -29,14 +29,14 @@ from ovenet_jax.segfix import ground_truth
 
 OFFSET_SUFFIXES = (".png", ".mat")
 MAX_OFFSET = 2**15  # pixels
-PNG_PARAMETERS = (cv2.IMWRITE_PNG_COMPRESSION, 6)  # OpenCV's default is faster, for twice the size and more
+PNG_PARAMETERS = (cv2.IMWRITE_PNG_COMPRESSION, 6)  # OpenCV's default is faster, but files are more than twice as large
 
 
 class Offsets(NamedTuple):
     """offset: in pixels, (row, column), [H, W, 2]: integers, or float32 where a .mat holds fractions.
 
     confidence: None for boundary offsets, which are 0 where nothing is refined and may be scaled. For seed offsets,
-    which point to one pixel: how surely that belongs to the same object, float32 [H, W], 0 to 1.
+    which point to one pixel: the confidence that both belong to the same object, float32 [H, W], 0 to 1.
     """
 
     offset: np.ndarray
@@ -44,8 +44,8 @@ class Offsets(NamedTuple):
 
 
 def write_offsets(path: Path, offsets: Offsets) -> None:
-    """Writes whole offsets as .png, those of boundaries also as .mat. Raises ValueError: this form cannot
-    hold them; OSError: the file system refuses."""
+    """Writes integer offsets, by the suffix of `path`: .png, or .mat for those of boundaries. Raises ValueError: this
+    form cannot hold them; OSError: the file system refuses."""
     offset, confidence = offsets
     is_mat = path.suffix == ".mat"
     if is_mat and confidence is not None:

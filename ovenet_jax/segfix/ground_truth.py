@@ -1,6 +1,6 @@
 """Distance of every pixel to the border of its region, and the direction away from it: SegFix's ground truth.
 
-A region is the pixels of one class, or of one instance. What lies beyond the image is no border.
+A region is the pixels of one class, or of one instance. The edge of the image is no border.
 
 Source: the ground truth generators of SegFix's code, for classes and for instances.
 """
@@ -31,7 +31,7 @@ class GroundTruth(NamedTuple):
 
 
 def of_classes(label: np.ndarray, metric: str = "euclidean", filter_size: int = 5) -> GroundTruth:
-    """Of train ids, uint8 [H, W]: each class with at least MIN_PIXELS is a region, ignored pixels are none."""
+    """Ground truth of train ids, uint8 [H, W]; regions are classes with at least MIN_PIXELS, not ignored pixels."""
     large = np.bincount(label.ravel(), minlength=256) >= MIN_PIXELS
     large[IGNORE] = False
     regions = np.where(large[label], label.astype(np.int32), NO_REGION)
@@ -41,7 +41,7 @@ def of_classes(label: np.ndarray, metric: str = "euclidean", filter_size: int = 
 def of_instances(
     ids: np.ndarray, class_ids: Collection[int], metric: str = "euclidean", filter_size: int = 5
 ) -> GroundTruth:
-    """Of instance ids as Cityscapes has them, [H, W]: label ids, or for counted objects label id * 1000 + number.
+    """Ground truth of Cityscapes' instance ids, [H, W]: label ids, or for counted objects label id * 1000 + number.
 
     Each id is a region; label ids that are not in class_ids make one region together.
     """

@@ -18,12 +18,12 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.files import at_home
 from ovenet_jax.segfix.files import named
 
-KINDS = (".png", ".mat", ".txt")  # of files that may share a folder and are not reported
+KINDS = (".png", ".mat", ".txt")  # suffixes of files that may be in the same folder and are not reported
 
 
 class Meaning(NamedTuple):
     """How label maps encode classes: as LABEL_IDS or TRAIN_IDS (`ids`) of `classes`. Without classes they hold plain
-    numbers, and IGNORE is no class. ends: of the file names of a data set's images, labels and instance maps."""
+    numbers, and IGNORE is no class. ends: ends of the file names of images, labels and instance maps."""
 
     classes: Labels | None = None
     ids: str = LABEL_IDS
@@ -80,10 +80,10 @@ def read_instances(data: bytes) -> image_files.Read:
 
 
 def files_by_name(folder: Path, suffixes: Sequence[str], ends: Sequence[str] = (), only: str = "") -> dict[str, Path]:
-    """The files under `folder` by their samples' names: path in the folder, without suffix and all of `ends`.
+    """Sample name -> file under `folder`; the name is the path in the folder without suffix and `ends`.
 
-    If some end in `only`, the others are ignored: Cityscapes' label maps lie among other PNGs. Files of another kind
-    are counted and named. Raises UserError: no such folder, no such file in it, or two of the same name.
+    If the names of some end in `only`, others are ignored: Cityscapes has label maps beside other PNGs. Files with
+    other suffixes are counted and named. Raises UserError: no such folder, no such file in it, or two of the same name.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder.")
@@ -119,8 +119,8 @@ def partners(files: Mapping[str, Path], others: Mapping[str, Path], what: str) -
         if not (found := [key for key in alike[bare] if bare in (name, key)]):
             raise ValueError(f"{files[name]}: there is no {what} {name}")
         if own[bare] > 1 or len(found) > 1:
-            fault = f"where {len(found)} of them and {own[bare]} to be refined are called {bare}"
-            raise ValueError(f"{files[name]}: its {what} is ambiguous, {fault}; put both into the same subfolders")
+            fault = f"named {bare}: {len(found)} of them, {own[bare]} to refine"
+            raise ValueError(f"{files[name]}: its {what} is ambiguous ({fault}); put both into the same subfolders")
         return others[found[0]]
 
     return partner

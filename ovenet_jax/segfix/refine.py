@@ -5,9 +5,9 @@ Each pixel takes the label that its offset, in the offset file of the same name,
 the folder holds instance predictions as Cityscapes takes them. With --truth, scores before and after are printed. Files
 that cannot be refined or scored are named and left out.
 
-A pixel whose label does not move keeps its id, also one of no class. Without --dataset, labels are only numbers; 255 is
-no class. With a --scale that is not whole, labels are interpolated and rounded, as published, which can give other
-classes of the map.
+A pixel whose label does not change keeps its id, also an id of no class. Without --dataset, labels are only numbers;
+255 is no class. With a --scale that is not whole, labels are interpolated and rounded, as published: a pixel between
+two classes can then get a third one of the map.
 """
 
 import sys

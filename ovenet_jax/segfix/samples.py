@@ -63,7 +63,7 @@ REGIONS = {"classes": _of_classes, "instances": _of_instances}
 
 def with_boundaries(source: pipeline.Source, truth: Path, classes: Labels, *how: int) -> pipeline.Source:
     """The split with SegFix's classes as labels, from the folder `truth` of ground truth files. classes: those of
-    segfix/labels.py, for training or for testing. how: its numbers of directions and near."""
+    segfix/labels.py, for training or for testing. how: `directions` and `near` of labels.py."""
     classes = replace(classes, channels=source.classes.channels)
     relabel = partial(_label, truth=truth, classes=classes, how=how)
     return replace(source, classes=classes, stored=source.classes, relabel=relabel)

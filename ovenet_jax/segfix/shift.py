@@ -4,8 +4,8 @@ A map is sampled bilinearly at position + offset, clipped to the image. Ids are 
 thresholded at 0.5. With whole offsets that is the value of one pixel, and only the pixels that move are processed.
 
 Source: the refinement scripts of SegFix's code. They normalise positions so that -1 and 1 are the centres of the outer
-pixels, as PyTorch's `grid_sample` did by default then. `align_corners` False reproduces newer versions, which take them
-for the outer edges: it mixes labels all over the image.
+pixels, as PyTorch's `grid_sample` did by default then. `align_corners` False reproduces runs on newer versions, where
+they are the outer edges: then labels are interpolated, and mixed, all over the image.
 """
 
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def seed_offsets(offset: np.ndarray, align_corners: bool = True, whole: bool = T
 
 
 def refined_numbers(label: np.ndarray, shift: Shift) -> np.ndarray:
-    """Train ids, uint8 [H, W], after `shift`. Between pixels, other classes may come out."""
+    """Train ids, uint8 [H, W], after `shift`. Interpolation between two classes may give a third."""
     shifted = shift(label)
     return shifted if shifted.dtype == np.uint8 else np.rint(shifted).astype(np.uint8)
 
@@ -88,7 +88,7 @@ def refined_mask(mask: np.ndarray, shift: Shift) -> np.ndarray:
 def _shift_by_pixels(offset: np.ndarray, scale: int) -> Shift:
     height, width = offset.shape[:2]
     rows, columns = (offset[..., axis] for axis in (0, 1))
-    # As they lie in memory: MATLAB's order, or that of all else.
+    # In memory order: that of MATLAB's arrays, or C.
     order: Literal["C", "F"] = "F" if rows.flags.f_contiguous else "C"
     rows, columns = rows.ravel(order), columns.ravel(order)
     moved = np.flatnonzero((rows | columns) != 0)

@@ -61,7 +61,7 @@ class Boundaries:
     def _truth(self, records: Path) -> Path:
         data = self._config.data
         how = data.metric, data.filter_size
-        end = "" if how == ("euclidean", 5) else f"_{data.metric}_{data.filter_size}"  # "": of earlier versions too
+        end = "" if how == ("euclidean", 5) else f"_{data.metric}_{data.filter_size}"  # "": as earlier versions
         return records / f"boundaries_of_{data.regions}{end}"
 
     def create_loss(self) -> Loss:

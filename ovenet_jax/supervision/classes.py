@@ -53,8 +53,8 @@ class Classes:
         return pipeline.open_split(self._config.data, self._config.data.train_split)
 
     def open_evaluation(self) -> Source:
-        """The split to test on, whose labels are of `classes`. Raises UserError: as `pipeline.open_split`; a split
-        without labels, or with other classes than the model's."""
+        """The split to test on, with labels as train ids of `classes`. Raises UserError: as `pipeline.open_split`; a
+        split without labels, or with other classes than the model's."""
         split = pipeline.open_split(self._config.data, self._config.data.eval_split)
         if self._learned and self._learned.names != split.classes.names:
             split = _numbered_as(self._learned, split)

@@ -1,7 +1,7 @@
 """The published losses as pure functions of arrays.
 
 Labels are [B, H, W] integers with `IGNORE` where nothing is known; logits [B, h, w, K] are resized to the label's
-size first. The mean over zero pixels is 0. (There the published code gives NaN; the thesis code then drops the term of
+size first. The mean over zero pixels is 0. (In the published code it is NaN; the thesis code then drops the term of
 S_s, with the same effect.)
 """
 
@@ -81,7 +81,7 @@ def ohem_cross_entropy(
 
 
 def ohem_bound(probability: jax.Array, valid: jax.Array, ohem: Ohem) -> tuple[jax.Array, jax.Array]:
-    """The true class's probability at rank `keep` of the valid pixels, and the bound strictly above hard pixels."""
+    """The true class's probability at rank `keep` of the valid pixels, and the bound below which pixels are hard."""
     ranked = jnp.sort(jnp.where(valid, probability, jnp.inf), axis=None)
     at_keep = ranked[jnp.clip(valid.sum() - 1, 0, jnp.maximum(ohem.keep, 1))]
     return at_keep, jnp.maximum(at_keep, ohem.threshold)
@@ -141,7 +141,7 @@ def segmentation_loss(
     """L(S) = aux_weight * L(aux) + L(main); with `rmi`, L(main) is rmi_loss. Source: the criteria of HRNet-OCR, OVeNet
     and openseg.
 
-    `batch_labels`: see cross_entropy; the other means are over equally many pixels or groups in every micro-batch.
+    `batch_labels`: see cross_entropy; the other means have the same number of terms in every micro-batch.
     """
     options: dict[str, Any] = {"class_weights": class_weights, "align_corners": align_corners}
     if rmi:
@@ -246,7 +246,7 @@ def pixel_losses(
     Without `softmax` the scores are probabilities, which cross entropy still takes as logits, as published.
     """
     logits = layers.resize_bilinear(layers.at_least_float32(logits), label.shape[1:3], align_corners=align_corners)
-    # A sum of zeros and the class's own score: a gather's gradient would be a scatter.
+    # The true class's score as a masked sum, because the gradient of a gather would be a scatter.
     own_class = jnp.arange(logits.shape[-1]) == _target(label)[..., None]
     own = jnp.sum(jnp.where(own_class, logits, 0), axis=-1)
     top = jax.lax.stop_gradient(logits.max(-1))

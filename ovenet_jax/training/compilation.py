@@ -58,8 +58,8 @@ def counting() -> Iterator[Compilations]:
 
 
 class PreparedStep(NamedTuple):
-    """A jitted training step, whose packed state is donated; the state it begins with, and how that is packed; shapes
-    and shardings of its arguments."""
+    """function: the jitted training step, which donates its packed state. state: the initial one, unpacked. packing: of
+    the state. arguments: shapes and shardings of the function's arguments."""
 
     function: Any
     state: TrainState

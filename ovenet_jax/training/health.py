@@ -105,8 +105,8 @@ class Pace:
 
 @contextmanager
 def watchdog(patience: float = 300.0) -> Iterator[Callable[[str], None]]:
-    """Yields a function to be told what the run waits for next ("" for what may take long). Within the `with`, warns
-    whenever it has not been called for `patience` seconds."""
+    """Yields a function to call with what the run waits for next ("": something that may take long). Within the `with`,
+    warns whenever it has not been called for `patience` seconds."""
     told: SimpleQueue[str | None] = SimpleQueue()
 
     def watch() -> None:

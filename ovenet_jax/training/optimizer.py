@@ -40,11 +40,11 @@ def create_optimizer(
     nesterov: bool = False,
 ) -> optax.GradientTransformation:
     """SGD, with Nesterov's momentum if asked; the decay is added to the gradient of every parameter, BatchNorm's and
-    biases too. Or `name` "adamw": AdamW with `momentum` as its first beta, whose decay is that of its paper.
+    biases too. Or `name` "adamw": AdamW with `momentum` as its first beta and decoupled decay.
 
     `head_rate_multiplier` scales the rate of the HEADS (published `NONBACKBONE_MULT`; 10 for PASCAL-Context in
     openseg). `warmup_steps`: steps in which the rate of all other parts grows to its full value (openseg); 0: none.
-    `clip_norm`: the largest global norm of gradients, which are scaled down to it; 0: any.
+    `clip_norm`: gradients are scaled down to this global norm; 0: never.
     """
 
     def masked(transformation: optax.GradientTransformation, heads: bool) -> optax.GradientTransformation:

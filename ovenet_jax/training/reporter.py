@@ -65,7 +65,7 @@ class Reporter:
         self._add = jax.jit(add, out_shardings=jax.tree.map(lambda x: x.sharding, empty))
 
     def begin(self, step: int, collected: clu.metrics.Collection, evaluated: bool) -> None:
-        """Continues after `step` with the averages `collected`; `evaluated`: whether that step's evaluation ended."""
+        """Continues after `step` with the averages `collected`; `evaluated`: whether that step's evaluation is done."""
         self.collected = collected
         self._restart_clock(step)
         if jax.process_index() == 0:

@@ -276,9 +276,9 @@ def test_two_files_of_one_sample_are_refused(folder, capsys):
 @pytest.mark.parametrize(
     ("labels", "offsets", "refined", "counts"),
     [
-        (["x"], ["a/x", "b/x"], [], "2 of them and 1 to be refined"),
-        (["a/x", "b/x"], ["x"], [], "1 of them and 2 to be refined"),
-        (["a/x", "b/x"], ["a/x", "x"], ["a/x"], "1 of them and 2 to be refined"),
+        (["x"], ["a/x", "b/x"], [], "2 of them, 1 to refine"),
+        (["a/x", "b/x"], ["x"], [], "1 of them, 2 to refine"),
+        (["a/x", "b/x"], ["a/x", "x"], ["a/x"], "1 of them, 2 to refine"),
     ],
 )
 def test_files_of_one_name_in_several_folders_are_not_mixed_up(tmp_path, capsys, labels, offsets, refined, counts):
@@ -288,7 +288,7 @@ def test_files_of_one_name_in_several_folders_are_not_mixed_up(tmp_path, capsys,
         write_offsets(tmp_path / f"offsets/{name}.mat", Offsets(OFFSET))
     assert run(tmp_path) == 1
     told = capsys.readouterr()
-    assert f"its offset file is ambiguous, where {counts} are called x" in told.err
+    assert f"its offset file is ambiguous (named x: {counts})" in told.err
     found = [file.relative_to(tmp_path / "out").as_posix() for file in tmp_path.glob("out/*/*")]
     assert found == [f"{name}.png" for name in refined]
 
