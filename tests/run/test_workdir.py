@@ -32,6 +32,13 @@ def begin(folder, settings):
     (folder / "checkpoints" / "1").mkdir(parents=True)
 
 
+def test_an_import_of_other_classes_than_its_config_has_weights_for_is_read(tmp_path):
+    settings = config()
+    settings.model.num_classes = 21  # given to --mode=import, which needs no weights of classes
+    workdir.claim(tmp_path, settings)
+    assert workdir.config_of(tmp_path).model.num_classes == 21
+
+
 def test_a_folder_is_claimed_and_open_to_the_same_config(tmp_path):
     begin(tmp_path / "run", config())
     workdir.check(tmp_path / "run", config())
