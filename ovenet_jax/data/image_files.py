@@ -51,8 +51,8 @@ EXIF_ORIENTATION, TIFF_BITS, TIFF_CHANNELS = 0x0112, 258, 277  # tags
 
 
 class Read(NamedTuple):
-    """array: pixels, or label ids. data: a file for `decode_image` or `decode_label`. note: a message for
-    the user, or "". orientation: the EXIF orientation, 1 to 8, by which the stored pixels were turned."""
+    """array: pixels, or label ids. data: a file for `decode_image` or `decode_label`. note: a message for the
+    user, or "". orientation: the EXIF orientation, 1 to 8, by which the stored pixels were turned."""
 
     array: np.ndarray
     data: bytes

@@ -36,7 +36,7 @@ class Counted(NamedTuple):
 
 
 def moments_of(image: np.ndarray) -> np.ndarray:
-    """The number of values of each channel of [H, W, C], their sum, and that of their squares: float64 [3, C]."""
+    """Number, sum and sum of squares of the values of each channel, [H, W, C] -> float64 [3, C]."""
     squares = np.einsum("ijc,ijc->c", image, image, dtype=np.float64, casting="unsafe")
     return np.stack([np.full(len(squares), image[..., 0].size), image.sum((0, 1), np.float64), squares])
 
@@ -141,7 +141,7 @@ def measured_input(inventory: dict, config: Any) -> dict[str, Any]:
 
 
 def _of_parts(inventory: dict, split: str, key: str) -> list:
-    splits = {"val": inventory["splits"].get("test", {}), **inventory["splits"]}  # of COCO-Stuff, see trees.py
+    splits = {"val": inventory["splits"].get("test", {}), **inventory["splits"]}  # COCO-Stuff 10k has no val, see trees.py
     return [splits[n][key] for n in re.findall(r"[a-z]\w*", split) if key in splits.get(n, {})]
 
 

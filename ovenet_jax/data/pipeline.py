@@ -297,7 +297,7 @@ def _running(dataset: grain.MapDataset, workers: int) -> Iterator[Iterator[dict]
     try:
         if workers:
             with _light_main_module():  # the first element of each worker shows that it has started
-                first = iter(list(itertools.islice(iterator, workers)))  # which lets go of them at its end
+                first = iter(list(itertools.islice(iterator, workers)))  # a list's iterator frees it at its end
             yield map(_copied, itertools.chain(first, iterator))
         else:
             yield iterator

@@ -17,8 +17,8 @@ _Found = tuple[list[Sample], list[str], list[Note]]  # one sentence for each fau
 
 def find(tree: Tree, root: Path, listed: Path | None = None, asked: Collection[str] = ()) -> DataSet:
     """The samples under `root`. listed: a folder of list files, which then define splits and samples. asked: further
-    splits to read, if the data set has them. Raises UserError: no such root, nothing of
-    the data set in it, or no list file in `listed`; other problems are collected in DataSet.faults."""
+    splits to read, if the data set has them. Raises UserError: no such root, nothing of the data set in it, or no list
+    file in `listed`; other problems are collected in DataSet.faults."""
     layout, listed = _layout(tree, root), listed or tree.lists
     if listed is None:
         folders = {split: pairs for split, pairs in layout.splits.items() if split in (*lists.SPLITS, *asked)}
@@ -101,7 +101,7 @@ def _paths(sample: Sample) -> list[Path]:
 def _size_and_time(file: Path) -> tuple[int, int]:
     try:
         stat = file.stat()
-    except OSError:  # a fault once it is read
+    except OSError:  # reading it will report the fault
         return 0, 0
     return stat.st_size, stat.st_mtime_ns
 

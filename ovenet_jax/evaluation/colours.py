@@ -36,8 +36,8 @@ def offset_colors(offset: np.ndarray, max_length: float) -> np.ndarray:
 
 
 def in_colors(image: np.ndarray, channels: Sequence[str]) -> np.ndarray:
-    """An image, uint8 RGB, or uint16 [H, W, C] of named channels, for people: uint8 [H, W, 3]. Of named channels red,
-    green and blue are shown, else the first three, or of two the first as grey; values above 255 are scaled to it."""
+    """An image, uint8 RGB, or uint16 [H, W, C] of named channels, to look at: uint8 [H, W, 3]. Of named channels red,
+    green and blue are shown, else the first three, or of two the first as grey; large values are scaled down to 255."""
     if image.dtype == np.uint8:
         return image
     named = [channels.index(color) for color in COLORS if color in channels]

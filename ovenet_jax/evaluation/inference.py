@@ -265,7 +265,7 @@ def _interpolate_sums(sums: jax.Array, factor: jax.Array, taps: tuple[Taps, Taps
 
 
 def stacked(trees: Sequence[Any]) -> Any:
-    """Trees of arrays -> one, whose arrays have a first axis more."""
+    """Trees of arrays -> one tree, whose arrays have a new first axis."""
     return jax.tree.map(lambda *arrays: np.stack(arrays), *trees)
 
 

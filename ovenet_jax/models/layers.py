@@ -59,7 +59,7 @@ def is_symbolic(*sides: Any) -> bool:
 
 
 def named(name: str, *inputs: jax.Array, shape: tuple[Any, ...], **attributes: Any) -> jax.Array:
-    """An operation of ONNX on a map, as it stands in a program for images of any size; see onnx_graph.py."""
+    """The ONNX operation `name` on maps, in programs for images of any size; onnx_graph.py translates it."""
     return jax.ffi.ffi_call(name, jax.ShapeDtypeStruct(shape, inputs[0].dtype))(*inputs, **attributes)
 
 
