@@ -141,7 +141,7 @@ def measured_input(inventory: dict, config: Any) -> dict[str, Any]:
 
 
 def _of_parts(inventory: dict, split: str, key: str) -> list:
-    splits = {"val": inventory["splits"].get("test", {}), **inventory["splits"]}  # COCO-Stuff 10k has no val, see trees.py
+    splits = {"val": inventory["splits"].get("test", {}), **inventory["splits"]}  # COCO-Stuff without val: trees.py
     return [splits[n][key] for n in re.findall(r"[a-z]\w*", split) if key in splits.get(n, {})]
 
 
