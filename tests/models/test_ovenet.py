@@ -54,6 +54,12 @@ def run(model, x, **arrays):
     return jax.jit(lambda p, s, x: parameters.merge(graphdef, p, s)(x))(params, statistics, x)
 
 
+def shapes(model, x):
+    """Of the model's maps, in the form of its output."""
+    graphdef, *arrays = parameters.split(model)
+    return jax.eval_shape(lambda *arrays: parameters.merge(graphdef, *arrays)(x), *arrays)
+
+
 def with_offset_head(model, x, kernel, bias):
     name = "offset_head.classifier.output."
     return run(model, x, **{f"{name}kernel": kernel, f"{name}bias": bias})
@@ -97,7 +103,7 @@ def test_without_logits_the_initial_main_map_is_a_probability(small):
 @pytest.mark.parametrize(("branch", "modules"), [(4, (2,)), (3, (1, 1)), (2, (1, 1, 2))])
 def test_the_offset_trunk_may_leave_before_any_stage(tiny_model, branch, modules):
     tiny_model.offset.update({"branch": branch, "modules": modules})
-    output = run(create_model(tiny_model), image(33, 50))  # odd sizes, too
+    output = shapes(create_model(tiny_model), image(33, 50))  # odd sizes, too
     assert output.offset.shape == (2, 9, 13, 2)
     assert output.fused.main.shape == (2, 9, 13, 5)
     assert output.confidence.shape == (2, 9, 13, 1)
@@ -146,7 +152,7 @@ def test_stages_with_other_numbers_of_branches_are_refused(tiny_model, key, valu
 
 
 def test_the_thesis_has_one_map_of_each_kind(thesis_model):
-    output = run(create_model(thesis_model), image())
+    output = shapes(create_model(thesis_model), image())
     assert [logits.aux for logits in output[:3]] == [None] * 3
     assert [logits.main.shape for logits in output[:3]] == [(2, 16, 24, 5)] * 3
     assert output.offset.shape == (2, 16, 24, 2)

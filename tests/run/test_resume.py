@@ -69,7 +69,7 @@ def test_a_run_interrupted_anywhere_ends_as_the_uninterrupted_one(config, whole,
         number = next(evaluations)
         if number == 5:
             raise OSError(errno.EMFILE, "Too many open files")
-        if number % 2 == 0:
+        if number in (0, 2, 4, 7):
             interrupt()
         return evaluate(*arguments, **options)
 
@@ -98,12 +98,12 @@ def test_a_run_interrupted_anywhere_ends_as_the_uninterrupted_one(config, whole,
     monkeypatch.setattr(Checkpoints, "restore_latest", restore_and_remember)
     monkeypatch.setattr(Reporter, "collect", collect_and_interrupt)
     faults = [("the machine's memory is used up", 5), ("too many files are open", 6)]
-    starts = [start() for _ in range(8)]
-    assert capsys.readouterr().out.count("Compiling the training step") == 8
+    starts = [start() for _ in range(7)]
+    assert capsys.readouterr().out.count("Compiling the training step") == 7
     starts.append(start())  # which has nothing left but the report
     assert "Compiling" not in capsys.readouterr().out
     assert starts[:3] == [(False, 0), (False, 1), (False, 3)]
-    assert starts[3:] == [faults[0], (False, 6), faults[1], (False, 6), (False, 6), (True, 6)]
+    assert starts[3:] == [faults[0], (False, 6), faults[1], (False, 6), (True, 6)]
     assert [line["step"] for line in metrics(folder)] == [0, 3, 4, 6, 6]
     assert_same_end(whole, folder, step=6)
     on_devices = [x for x in jax.tree.leaves(initial) if isinstance(x, jax.Array)]
