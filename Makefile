@@ -9,7 +9,8 @@
 # make clean   removes the environment and what tools left
 PYTHON ?= python3
 VENV ?= .venv
-WORKERS ?= 2
+# One more than two cores: tests wait for disks, and for processes that they start.
+WORKERS ?= 3
 RUN := $(VENV)/bin/python
 
 # Where a GPU is only described JAX's plugin is enough, without CUDA's libraries. What XLA makes of a step differs from

@@ -28,12 +28,13 @@ jax.config.update("jax_num_cpu_devices", 8)
 gc.set_threshold(50_000)  # tracing makes many objects, which Python would look through again and again
 gc.freeze()
 
-# Those that take over 20 s from an empty cache: handed out first, lest one of the processes ends long after the other.
-LONG_FILES = {
-    *("test_benchmarks", "test_data_sets", "test_demo", "test_evaluate", "test_goldens", "test_inference"),
-    *("test_kills", "test_main", "test_openseg", "test_ovenet", "test_packing", "test_parallel", "test_precision"),
-    *("test_predictor", "test_resume", "test_starting_point", "test_step", "test_train"),
-}
+# Those that take over 20 s from an empty cache, the longest first: handed out in this order before all others, lest one
+# of the processes ends long after the others.
+LONG_FILES = [
+    *("test_goldens", "test_resume", "test_parallel", "test_main", "test_openseg", "test_data_sets", "test_demo"),
+    *("test_step", "test_benchmarks", "test_kills", "test_evaluate", "test_train", "test_inference"),
+    *("test_starting_point", "test_packing", "test_extending", "test_configs", "test_precision", "test_predictor"),
+]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -65,7 +66,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "torch" in item.fixturenames:
             item.add_marker("torch")
-    items.sort(key=lambda item: item.path.stem not in LONG_FILES)
+    order = {stem: number for number, stem in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.fixture

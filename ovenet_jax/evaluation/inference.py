@@ -13,7 +13,6 @@ import numpy as np
 from flax import nnx
 from jax.experimental.layout import Format, Layout
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from ovenet_jax import tables
 from ovenet_jax.data.labels import Labels
@@ -85,7 +84,7 @@ class Inference:
 
     @classmethod
     def from_config(
-        cls, config: ConfigDict, graphdef: nnx.GraphDef, classes: Labels, answer_only: bool = False
+        cls, config: Any, graphdef: nnx.GraphDef, classes: Labels, answer_only: bool = False
     ) -> "Inference":
         """From config.eval, for this process's own devices. Raises UserError: invalid settings."""
         return cls(
