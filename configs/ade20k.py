@@ -39,7 +39,7 @@ def get_config(variant: str = "ovenet"):
     if variant == "hrnet":
         config.augment.scale_factor = 11
 
-    # ovenet: 2 on each of 4 GPUs; its file's name says 16
+    # ovenet: published with 2 on each of 4 GPUs; the file's name says 16
     config.batch_size = 8 if "offset" in config.model else 16
     config.steps = 120 * (IMAGES // config.batch_size)  # TRAIN.END_EPOCH
     config.optimizer.rate = 0.02

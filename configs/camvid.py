@@ -6,7 +6,7 @@ others use HRNet-W18 on a GPU.
 
 from ovenet_jax.configs import common, openseg, segfix
 
-# Of the classes in order, sky to bicyclist: 1 / sqrt(share of the labelled pixels of the train split), mean 1 over
+# Class weights, sky to bicyclist: 1 / sqrt(share of the labelled pixels of the train split), mean 1 over
 # the pixels.
 CLASS_WEIGHTS = (0.88, 0.75, 3.63, 0.64, 1.7, 1.15, 3.32, 3.39, 1.49, 4.5, 6.66)
 

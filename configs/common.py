@@ -63,7 +63,7 @@ def classifier(hidden_features: int = 0, kernel_size: int = 1, **options) -> Con
 
 
 def ocr(mid_features: int = 512) -> ConfigDict:
-    """MODEL.OCR.MID_CHANNELS, KEY_CHANNELS; dropout is a literal in the published network."""
+    """The OCR head: MODEL.OCR.MID_CHANNELS, KEY_CHANNELS; the dropout rate is a literal in the published network."""
     return ConfigDict(
         {
             "name": "ocr",
@@ -104,7 +104,7 @@ def published_networks(*variants: str) -> Networks:
 
 
 def small_networks() -> Networks:
-    """OVeNet and its baselines with HRNet-W18, and with `_tiny` small enough for a CPU."""
+    """OVeNet and its baselines with HRNet-W18; the `_tiny` variants are small enough for a CPU."""
     w18, tiny = hrnet(18), tiny_hrnet()
     return {
         "ovenet": (w18, ocr(), True),
@@ -117,7 +117,7 @@ def small_networks() -> Networks:
 
 
 def choose_model(config: ConfigDict, variant: str, variants: Networks) -> None:
-    """Sets backbone and head, and offsets where the third entry is True, of one of `variants`."""
+    """Sets the model to variants[variant]: backbone, head, and offsets if the third entry is True."""
     config.model.backbone, config.model.head, offsets = variants[variant]
     if offsets:
         add_offsets(config)

@@ -21,7 +21,7 @@ SMALLEST, LARGEST = 4, 32768  # sides of tested images and windows: HRNet's stri
 
 
 class Values(NamedTuple):
-    """`wanted` completes "it must be". kind: the type of the values besides None, if None is valid."""
+    """`wanted` completes "it must be". kind: if None is valid, the type of the other values."""
 
     wanted: str
     include: Callable[[Any], bool]
@@ -41,7 +41,7 @@ def one_of(*choices: str | int) -> Values:
 
 
 def each(of: Values, names: str = "", *, optional: bool = False) -> Values:
-    """A tuple with one value for each of the comma-separated `names` ("": one or more). optional: or ()."""
+    """A tuple with one value for each of the comma-separated `names` ("": one or more). optional: () is valid, too."""
     count = len(names.split(", ")) if names else None
     wanted = f"({names}), each {of.wanted}" if names else f"one or more, each {of.wanted}"
 
@@ -111,7 +111,7 @@ NO_WEIGHTS = When(
 OHEM = When("with loss.ohem.on", lambda v: CLASSES.holds(v) and bool(v.get("loss.ohem.on")))
 OHEM_AUX = When("with loss.ohem.on and an auxiliary classifier", lambda v: OHEM.holds(v) and AUX.holds(v))
 OHEM_PROBABILITIES = When(
-    "with loss.ohem.on, in networks with offsets and without model.offset.logits",
+    "with loss.ohem.on, in networks with offsets and model.offset.logits=False",
     lambda v: OHEM.holds(v) and OFFSETS.holds(v) and not v.get("model.offset.logits"),
 )
 FILES = When("with a data set other than toy_streets", lambda v: v.get("data.name") != "toy_streets")
@@ -128,12 +128,12 @@ ONE_SIDE = When(
 
 # ---- the keys ----
 
-# Instead of a default. OWN: every config sets the key. PART: the key belongs to a part of the network, which needs it.
+# Markers in place of a default. OWN: every config sets the key. PART: the part of the network that has the key sets it.
 OWN, PART = object(), object()
 
 
 class Key(NamedTuple):
-    """The description of a key. source: of its default, and of values that configs of published systems set."""
+    """The description of a key. source: where the default and the values in published configs come from."""
 
     default: Any
     values: Values
@@ -216,7 +216,7 @@ KEYS = {
     "model.head.value_features": Key(PART, whole(1), "channels of values"),
     "model.head.branch_features": Key(PART, whole(1), "channels of each branch of the atrous pyramid"),
     "model.head.dilations": Key(PART, each(whole(1), "first, second, third"), "dilations in the atrous pyramid"),
-    "model.head.sizes": Key(PART, each(whole(1)), "number of blocks along both sides of the map, for each attention"),
+    "model.head.sizes": Key(PART, each(whole(1)), "n x n blocks of the map, a number n for each attention"),
     "model.head.factors": Key(PART, each(SIZE), "block size of each attention, in pixels of the map"),
     "model.head.half": Key(PART, FLAG, "attention on the 2x2 max-pooled map, in 1/16 of the memory"),
     "model.head.first_release": Key(PART, FLAG, "OCNet's first release: queries and keys share one layer"),
@@ -246,7 +246,7 @@ KEYS = {
         0.2, POSITIVE, "largest offset in x and y, in half image sides", "EXTRA.OFFSET_THRESHOLD", OFFSETS
     ),
     "model.offset.refinement": Key(
-        0, whole(0), "iterations of offset += offset at the seed", "ITERATIVE_REFINEMENT", OFFSETS
+        0, whole(0), "iterative refinement: steps of offset += offset at the seed", "ITERATIVE_REFINEMENT", OFFSETS
     ),
     "model.offset.logits": Key(True, FLAG, "fuses logits; False: probabilities", "EXTRA.LOGITS", OFFSETS),
     "model.offset.grid_align_corners": Key(True, FLAG, "samples as PyTorch 1.1; False: as newer ones", when=OFFSETS),
@@ -260,7 +260,7 @@ KEYS = {
     ),
     "loss.rmi": Key(False, FLAG, "region mutual information in the main loss", "fs_aux_rmi_loss", NO_OHEM),
     "loss.ohem.on": Key(False, FLAG, "online hard example mining in the main loss", "LOSS.USE_OHEM", CLASSES),
-    "loss.ohem.threshold": Key(0.9, SHARE, "hard: true-class probability below it", "LOSS.OHEMTHRES", OHEM),
+    "loss.ohem.threshold": Key(0.9, SHARE, "pixels of lower true-class probability are hard", "LOSS.OHEMTHRES", OHEM),
     "loss.ohem.keep": Key(131072, whole(0), "minimum number of hard pixels", "LOSS.OHEMKEEP", OHEM),
     "loss.ohem.group": Key(2, whole(1), "number of images ranked together", "those of one GPU", OHEM),
     "loss.ohem.softmax_again": Key(True, FLAG, "applies softmax even to probabilities", when=OHEM_PROBABILITIES),
@@ -331,14 +331,14 @@ KEYS = {
     "eval.window": Key(OWN, each(whole(SMALLEST), "height, width"), "size of windows and exports", "TEST.IMAGE_SIZE"),
     "eval.side": Key("long", one_of("long", "short"), "the side that eval.base_size refers to", when=ONE_SIDE),
     "eval.sum": Key("exp", one_of("exp", "logits"), "passes are summed as exp(logits) ('exp') or as logits ('logits')"),
-    "eval.bucket": Key(1, whole(1), "rounds the other side to a multiple of it, to compile fewer shapes; 1: off"),
+    "eval.bucket": Key(1, whole(1), "rounds sides other than eval.side to a multiple, to compile fewer shapes; 1: off"),
     "eval.keep_shape": Key(True, FLAG, "keeps the aspect ratio of resized images; False: resizes to squares (LIP)"),
     "eval.parts_align_corners": Key(
         None, or_none(FLAG, bool), "for resizing S_i, S_s; None: the model's", when=OFFSETS
     ),
     "eval.images_per_device": Key(OWN, whole(1), "images per device in a pass; more are faster for small images"),
     "eval.segfix": Key("", TEXT, "workdir of a network that refines class maps in --mode=evaluate", when=CLASSES),
-    "eval.panels": Key(8, whole(0), "number of panels of evenly spaced images"),
+    "eval.panels": Key(8, whole(0), "number of images with panels, evenly spaced in the split"),
     "eval.worst": Key(8, whole(0), "number of panels of the images with the lowest mIoU, in the final report"),
     "predict.ids": Key("label_ids", one_of("label_ids", "train_ids"), "ids in predicted label maps", when=CLASSES),
     "predict.offsets": Key(False, FLAG, "also writes offsets and confidence, for segfix.refine", when=OFFSETS),

@@ -172,7 +172,7 @@ def resize(sample: Sample, size: tuple[int, int]) -> Sample:
 def resized_window(
     sample: Sample, size: tuple[int, int], corner: np.ndarray | tuple[int, int], window: tuple[int, int]
 ) -> Sample:
-    """Image and label of the `window` (H, W) at `corner` (y, x) of the sample resized to `size`, cut off at its ends.
+    """Image and label of the `window` (H, W) at `corner` (y, x) of the sample resized to `size`, clipped to it.
 
     Equals a crop of `resize(sample, size)` (the image within one grey level), but reads and resamples only the pixels
     of the window.
@@ -203,7 +203,7 @@ def pad(
     sample: Sample, size: tuple[int, int], color: tuple[int, int, int] = (0, 0, 0), place: tuple[int, int] = (0, 0)
 ) -> Sample:
     """Pad to at least (H, W), the image with an RGB colour (0 where channels are not three), the label with IGNORE;
-    `place` (rows, columns): how much of the padding goes above and to the left."""
+    `place`: rows of padding above, columns to the left."""
     height, width = sample["image"].shape[:2]
     rows, columns = max(size[0] - height, 0), max(size[1] - width, 0)
     if not rows and not columns:

@@ -34,7 +34,7 @@ LOOK_ALIKES = ("training", "validation", "valid", "dev", "eval", "testing")  # c
 
 
 def tree(root: Path) -> Tree:
-    """The tree of the data set in `root`. Raises UserError: no sound classes.yaml in it."""
+    """The tree of the data set in `root`. Raises UserError: no valid classes.yaml in it."""
     classes, ends = _read(root / CLASSES)
     return Tree(
         name=NAME,
@@ -64,7 +64,7 @@ def _splits(root: Path, ends: dict[str, Any]) -> Splits:
 
 
 def read_classes(file: Path) -> Labels:
-    """The classes that a classes.yaml describes. Raises UserError: it cannot be read, or does not describe any."""
+    """The classes that a classes.yaml describes. Raises UserError: it cannot be read, or does not describe classes."""
     return _read(file)[0]
 
 

@@ -21,7 +21,7 @@ from ovenet_jax import files
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 CHANNEL_SUFFIXES = (*IMAGE_SUFFIXES, ".tif", ".tiff", ".npy")  # of images whose channels are named
 PREDICTED_SUFFIXES = (*IMAGE_SUFFIXES, ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-MAX_PIXELS = 10**8  # of an image, which is decoded within 1 GB; more is taken for a decompression bomb
+MAX_PIXELS = 10**8  # of an image, which is decoded within 1 GB; larger ones are rejected as decompression bombs
 PILLOW_PIXELS = MAX_PIXELS // 2  # the same for Pillow, which needs more memory per pixel
 PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
@@ -265,7 +265,7 @@ def _as_stored(data: bytes) -> np.ndarray:
 
 
 def read_label(data: bytes) -> Read:
-    """A file of any origin -> uint8 label ids [H, W]. Raises ValueError: it does not decode, or holds something else
+    """A file of any origin -> uint8 label ids [H, W]. Raises ValueError: it does not decode, or holds anything other
     than one channel of ids from 0 to 255."""
     header = read_header(data)
     if not data.startswith(PNG):
@@ -283,7 +283,7 @@ def read_label(data: bytes) -> Read:
         note, values = DEEP_LABEL, _decode(data, cv2.IMREAD_UNCHANGED)
         if values.max() > 255:
             raise ValueError(f"label value {values.max()}; ids end at 255")
-    else:  # OpenCV spreads the values over 0 to 255
+    else:  # OpenCV would rescale the values to 0 to 255
         note, values = SHALLOW_LABEL, _decode(data, cv2.IMREAD_UNCHANGED) // (255 // (2**header.depth - 1))
     label = values.astype(np.uint8)
     return Read(label, encoded(label), "; ".join(filter(None, (note, several))))

@@ -3,8 +3,8 @@
 A list file is named after its split, train.lst, val.lst or test.lst, as HRNet publishes them: a line names an image and
 its label, relative to the root and separated by white space; test.lst may name only images. Further columns are not
 read. LIP's lists are called trainList.txt, valList.txt or testvalList.txt, with paths that may be relative to folders.
-Lines may end as on Windows, since no path can hold a carriage return. A path that is absolute, climbs up by `..` or
-leads out of the root by a link is reported as a fault, and so is every other malformed line.
+Windows line ends are accepted. A path that is absolute, climbs up by `..` or leads out of the root by a link is
+reported as a fault, and so is every other malformed line.
 """
 
 from collections.abc import Sequence

@@ -88,7 +88,7 @@ def open_split(data: ConfigDict, split: str) -> "Source":
     labels = builder.data_set.labels
     content = [inventory["splits"].get(name, {}).get("digest", "") for name in names]
     of_masks = [] if labels.ignored_colors is None else [labels.colors]
-    content.append(repr(sorted(zip(labels.names, labels.ids, *of_masks, strict=True))))  # the class table in any order
+    content.append(repr(sorted(zip(labels.names, labels.ids, *of_masks, strict=True))))  # whatever the order of classes
     identity = {"name": data.name, "split": split, "images": len(records), "digest": digest_of(content)}
     return Source(records, labels, prepared, has_labels, identity)
 
@@ -221,7 +221,7 @@ def train_batches(
     dataset = _in_random_order(images_and_labels, seed)
     for act in acts:
         dataset = dataset.random_map(act)
-    # it is endless, so nothing is dropped; without drop_remainder its length overflows for rows = 1
+    # the data set is infinite, so nothing is dropped; without drop_remainder its length overflows for rows = 1
     dataset = dataset.batch(rows, drop_remainder=True)
     return _running(dataset[first_step * process_count + process_index :: process_count], workers)
 

@@ -32,7 +32,7 @@ from ovenet_jax.data.labels import Labels
 
 SHARD_BYTES = 2**26  # of the source files
 REPORT = "report.json"  # beside the records: the inventory
-FORMAT = 3  # increased whenever what a record holds changes such that it must be prepared anew
+FORMAT = 3  # to be increased with every change of the record format
 
 
 class Sample(NamedTuple):
@@ -51,7 +51,7 @@ class DataSet(NamedTuple):
 
     source: where it is, for people. digest: hash of everything the records depend on. bytes_needed: disk space by
     storage form, computed when called. unlabelled: the splits without labels. official: number of samples per split as
-    published. faults: one sentence for each that is known before files are read. left_out: notes about other files.
+    published. faults: a sentence for each fault known before files are read. left_out: notes about other files.
     """
 
     name: str
@@ -218,7 +218,7 @@ def read_inventory(builder: Builder) -> dict:
         checked = ahead(partial(_check, labels=data_set.labels), data_set.splits[split])
         report["splits"][split]["digest"] = inventory.digest_of(found.counted.digest for found in checked)
     if without:
-        with contextlib.suppress(OSError):  # a read-only folder: computed every time
+        with contextlib.suppress(OSError):  # a read-only folder: computed again each time
             files.write_json(file, report)
     return report
 

@@ -34,7 +34,7 @@ def scene(split: str, index: int, size: tuple[int, int] = SIZE) -> tuple[np.ndar
     return street_scene.render_scene(np.random.default_rng([SEED, list(COUNTS).index(split), index]), size)
 
 
-_drawn = lru_cache(maxsize=64)(scene)  # both parts are read soon after each other
+_drawn = lru_cache(maxsize=64)(scene)  # image and label are read soon after each other
 
 
 def _sample(split: str, index: int, size: tuple[int, int]) -> prepare.Sample:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ovenet_jax.errors import UserError
 
-Note = tuple[str, str]  # a message about files of one kind, and one of them
+Note = tuple[str, str]  # a message about files of one kind, and an example
 
 
 def walk(folder: Path, suffixes: Sequence[str], end: str = "") -> tuple[list[Path], list[Note]]:

@@ -59,7 +59,7 @@ def row_layout(mesh: Mesh) -> LayOut:
 
     Maps are sharded over 'rows' if every device gets the same number of rows, at least two after the layer's stride,
     and needs rows of its neighbours only; otherwise they are replicated over 'rows'. XLA's partitioner (jax 0.10.2)
-    silently computes wrong gradients for convolutions from or to maps with less than two rows per device.
+    silently computes wrong gradients for convolutions from or to maps with fewer than two rows per device.
     """
     if (rows := mesh.shape["rows"]) == 1:
         return keep_layout
@@ -73,7 +73,7 @@ def row_layout(mesh: Mesh) -> LayOut:
 
 
 def replicate(mesh: Mesh, tree: Any) -> Any:
-    """Arrays that every process holds alike -> the same, replicated over the mesh."""
+    """Replicates arrays, which are equal in all processes, over the mesh."""
     make = partial(jax.make_array_from_callback, sharding=replicated(mesh))
     return jax.tree.map(lambda x: make(x.shape, data_callback=x.__getitem__), jax.tree.map(np.asarray, tree))
 

@@ -11,7 +11,7 @@ from flax import nnx
 
 from ovenet_jax.models.layers import InitialValues
 
-Stages = Sequence[Any]  # the maps after stages 1 to 4: one [B, h, w, C] each, or in HRNet one for each branch
+Stages = Sequence[Any]  # after each of stages 1 to 4: a map [B, h, w, C], or in HRNet a list of one per branch
 
 
 class Features(NamedTuple):

@@ -160,7 +160,7 @@ class ASPOC(nnx.Module):
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1, 2))
         self.classifier = conv(mid_features, num_classes, 1)
         self.align_corners = align_corners
-        # After the attention: only BatchNorm and activation in openseg.
+        # After the attention openseg has only BatchNorm and activation, no convolution.
         self.context_conv = conv(branch_features, branch_features, 1) if first_release else None
         self.context_norm = layers.BatchNorm(branch_features)
         self.activation = activation

@@ -64,7 +64,7 @@ class OffsetHead(nnx.Module):
 
 
 class OVeNet(nnx.Module):
-    """A base segmentor, an offset trunk that leaves its backbone before stage `branch`, and their fusion.
+    """A base segmentor, an offset trunk that branches off before stage `branch`, and their fusion.
 
     Published with HRNet and OCR. HRNet's plain head makes it the network of the preceding thesis.
     `modules`: number of exchange modules (ResNet: blocks) for each stage (ResNet: layer) of the offset trunk.

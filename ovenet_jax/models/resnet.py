@@ -17,7 +17,7 @@ from ovenet_jax.models.layers import ConvNormAct, InitialValues, chain
 
 
 class Layer(NamedTuple):
-    """Bottlenecks of `width` (4 * width channels out), one per entry of `dilations`; `stride` is the first one's."""
+    """Bottlenecks of `width` (4 * width channels out), one per entry of `dilations`; `stride` is that of the first."""
 
     width: int
     stride: int

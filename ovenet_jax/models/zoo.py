@@ -28,7 +28,7 @@ HEADS: dict[str, type] = {
     "asp_oc": ocnet.ASPOC,
     "isa": ISA,
 }
-FIXED: dict[str, dict[str, Any]] = {  # what tells heads of one class apart
+FIXED: dict[str, dict[str, Any]] = {  # fixed arguments of heads that share a class
     "ocr": {"dilations": (), "output_bias": True},
     "asp_ocr": {"bias": True},
 }

@@ -70,7 +70,7 @@ def run(
 def each(
     work: Callable[[Any], Any], items: Sequence, workers: int, title: str, faults: list[str], end: str = ""
 ) -> Iterator[Any]:
-    """work(item) of all items in their order, by `workers` threads, since the work releases the GIL. If it raises
+    """Yields work(item) in order, computed by `workers` threads, since work releases the GIL. If it raises
     OSError or ValueError, the error's sentence plus `end` is added to `faults` instead."""
 
     def attempt(item: Any) -> tuple[Any, Exception | None]:

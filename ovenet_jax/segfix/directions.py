@@ -30,7 +30,7 @@ def angle_of(vectors: np.ndarray) -> np.ndarray:
 
 
 def stored_angle(direction: np.ndarray) -> np.ndarray:
-    """The angle, even degrees, that a ground truth file holds as a byte from 0 to 180: float32 [...]."""
+    """The angle, in even degrees, of a byte from 0 to 180 in a ground truth file: float32 [...]."""
     return direction.astype(np.float32) * 2 - 180
 
 

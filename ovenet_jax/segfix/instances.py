@@ -20,7 +20,7 @@ LIST_END = "_pred"
 
 
 def read_list(file: Path) -> dict[str, int]:
-    """The label ids of the masks in a list, by their paths. Raises ValueError: a line is not as it should be; OSError:
+    """The label ids of the masks in a list, by their paths. Raises ValueError: a malformed line; OSError:
     the list cannot be read."""
     label_ids = {}
     with named(file):

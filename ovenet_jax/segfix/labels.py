@@ -19,7 +19,7 @@ NO_OFFSET_COLOR = (255, 255, 255)
 
 
 def training_classes(directions: int) -> Labels:
-    """Classes 0 to 2D - 1, interior before boundary; opposite directions change places in a mirror."""
+    """Classes 0 to 2D - 1, interior before boundary; mirroring swaps opposite directions."""
     return Labels(
         names=tuple(f"{where} {name}" for where in ("inside", "near") for name in _names(directions)),
         colors=(*_colors(directions, saturation=0.2), *_colors(directions, saturation=1.0)),

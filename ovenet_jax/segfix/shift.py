@@ -1,4 +1,4 @@
-"""Maps read where offsets point to: the label of a pixel at a boundary is taken from inside of its object.
+"""Samples maps where offsets point to: the label of a pixel at a boundary is taken from inside of its object.
 
 A map is sampled bilinearly at position + offset, clipped to the image. Ids are rounded (half to even), masks
 thresholded at 0.5. With whole offsets that is the value of one pixel, and only the pixels that move are processed.

@@ -64,7 +64,7 @@ def cross_entropy(
 def ohem_cross_entropy(
     logits: jax.Array, label: jax.Array, ohem: Ohem, *, class_weights: ClassWeights = None, align_corners: bool
 ) -> jax.Array:
-    """Mean (by count) of the class-weighted losses of the hard pixels, averaged over the groups of images. Raises
+    """Unweighted mean, over hard pixels, of the class-weighted losses, averaged over the groups of images. Raises
     ValueError: the batch size is not a multiple of the group size."""
     loss, _, probability = pixel_losses(logits, label, class_weights, align_corners, softmax=ohem.softmax)
     groups, rest = divmod(label.shape[0], ohem.group)
@@ -217,7 +217,7 @@ def enet_weights(pixels: Sequence[int]) -> tuple[float, ...]:
 def segfix_loss(output: SegFixOutput, label: jax.Array, *, align_corners: bool, **_: Any) -> dict[str, jax.Array]:
     """SegFix's terms and their sum for a label of segfix/labels.py's training classes. Source: openseg's SegFix loss.
 
-    Both terms are cross entropies, with class weights of 1 minus the class's share in the batch; the direction's counts
+    Both terms are cross entropies, with class weights of 1 minus the class's share in the batch; the direction's covers
     only pixels predicted as boundary. Returns scalars: boundary, direction, total.
     """
     boundary, direction = boundary_and_direction(label, output.direction.shape[-1])
@@ -243,7 +243,7 @@ def pixel_losses(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Per pixel [B, H, W]: weighted cross entropy, class weight (both 0 where ignored), true class's probability.
 
-    Without `softmax` the scores are probabilities, which cross entropy still takes as logits, as published.
+    `softmax` False: the scores are probabilities; as published, cross entropy treats them as logits all the same.
     """
     logits = layers.resize_bilinear(layers.at_least_float32(logits), label.shape[1:3], align_corners=align_corners)
     # The true class's score as a masked sum, because the gradient of a gather would be a scatter.

@@ -21,7 +21,7 @@ from ovenet_jax.run.summaries import JsonLines
 
 Step = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
-SLOW_FACTOR, STEPS_OF_MEDIAN = 5, 20  # a slow step takes so many times the median, of at least so many steps
+SLOW_FACTOR, STEPS_OF_MEDIAN = 5, 20  # slow: above such a multiple of the median, which takes so many steps
 
 
 def watched(step_function: Step, policy: str) -> Step:

@@ -16,7 +16,7 @@ ARRAYS_PER_VECTOR = 128  # XLA concatenates more in two passes
 class Packing:
     """Arrays by name <-> vectors by part of the network and kind: "backbone.scale.0", "backbone.scale.1", ...
 
-    The name of a vector begins with the part of the network, as those of its arrays do.
+    Like names of arrays, those of vectors begin with the part of the network.
 
     Kernels [k, k, in, out] of convolutions are stored with `out` first, as GPUs read them, so that they and their
     gradients need no transposition. On CPUs, where vectors only take longer to compile, each array is its own vector.
@@ -43,7 +43,7 @@ class Packing:
         return jax.tree.map(self._unpacked, tree, is_leaf=lambda x: isinstance(x, dict))
 
     def by_name(self, mesh: Mesh, packed: Any) -> Any:
-        """The inverse of `pack`, copied by way of the host: safe from donation, and nothing has to be compiled."""
+        """The inverse of `pack`, copied via the host: safe from donation, and without compilation."""
         return parallel.replicate(mesh, self.unpack(jax.tree.map(np.array, jax.device_get(packed))))
 
     def _packed(self, arrays: Any) -> Any:

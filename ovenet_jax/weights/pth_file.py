@@ -1,6 +1,6 @@
 """Reads the arrays in a `.pth` file, which anyone may have made, without PyTorch and without running code from it.
 
-PyTorch's loader for weights (weights_only) accepts files that end the process or take any amount of memory. Here only
+PyTorch's loader for weights (weights_only) accepts files that crash the process or take any amount of memory. Here only
 the globals in KNOWN are resolved, to our own functions; every other one becomes a placeholder, `Foreign`. No array is
 larger than the file.
 
@@ -144,10 +144,10 @@ class _Unpickler(pickle._Unpickler):
 
 def read(path: Path) -> Any:
     """The content of the file, with numpy arrays for its tensors (bfloat16: of ml_dtypes) down to the second level of
-    its dicts, and `Foreign` for other objects. Raises any Exception where the file is damaged."""
+    its dicts, and `Foreign` for other objects. A damaged file may raise any Exception."""
     data = path.read_bytes()
     content, bytes_of = _read_zip(data) if data.startswith(b"PK") else _read_pickles(data)
-    left = 4 * len(data)  # bytes of all arrays together: some may share a storage
+    left = 4 * len(data)  # total bytes of arrays, which may share a storage
 
     def resolved(value: Any, depth: int) -> Any:
         nonlocal left

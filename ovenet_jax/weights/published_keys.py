@@ -49,7 +49,7 @@ def published_key(name: str, model: "ConfigDict") -> str:
     if key is None:
         fault = f"No published network has {title} on the backbone {model.backbone.name!r}, so {name} has no key"
         raise UserError(f"{fault}; --form=stablehlo exports any network.")
-    if name.startswith(published_names.BELOW):  # a new branch is a sequence in a sequence
+    if name.startswith(published_names.BELOW):  # nn.Sequential in nn.Sequential for a new branch
         first_branch = int(model.backbone.name == "hrnet2x")  # the branch that transition 0 adds
         added = "|".join(rf"{i}(?:_2)?\.{i + first_branch}" for i in range(4))
         return re.sub(rf"\b(transition(?:{added}))\.", r"\1.0.", key)

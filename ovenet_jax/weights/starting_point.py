@@ -48,7 +48,7 @@ PER_CLASS = re.compile(r"^(head\.(classifier|aux)|direction_head)\.(output\.)?(k
 class Source(NamedTuple):
     """A trained network's arrays by name.
 
-    title: its name in messages. head: of its config.model. untrained: its arrays that were never trained. classes:
+    title: its name in messages. head: its config.model.head. untrained: its arrays that were never trained. classes:
     their names, if known.
     """
 

@@ -53,7 +53,7 @@ def matched(names: Iterable[str], keys: Iterable[str]) -> dict[str, str]:
 def fill(
     expected: Mapping[str, np.ndarray | jax.Array], state_dict: Mapping[str, np.ndarray], source: str
 ) -> dict[str, np.ndarray]:
-    """For each of our arrays in `expected`, the published one of that name, in its layout and type.
+    """The published array for each of our arrays in `expected`, in its layout and type.
 
     A module stored under two names fills one set of arrays; biases that the code base lacks become 0.
 
@@ -122,7 +122,7 @@ def _state_dict(content: Any, path: Path, entry: str) -> dict[str, np.ndarray]:
     dicts = {str(name): x for name, x in content.items() if isinstance(x, dict)} | {"": content}
     arrays = {name: {str(k): x for k, x in part.items() if isinstance(x, np.ndarray)} for name, part in dicts.items()}
     found = {name: part for name, part in arrays.items() if part}
-    # Other dicts with arrays may stand beside a network's: random states, or a scale of gradients.
+    # Checkpoints may hold other dicts with arrays: random states, or the scale of gradients.
     found = {name: part for name, part in found.items() if any(x.ndim == 4 for x in part.values())} or found
     found = {name: part for whole in found.items() for name, part in _networks(*whole).items()}
     if (entry and entry not in found) or (not entry and len(found) > 1):
