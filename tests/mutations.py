@@ -131,7 +131,7 @@ PARSERS = {
     "label": Parser(PNGS, lambda file: read_label(file.read_bytes()).array.ndim == 2),
     "any": Parser([*PNGS, *JPEGS, *OTHERS], lambda file: is_image(read_any_image(file.read_bytes()).array)),
     "pth": Parser([checkpoint(True), checkpoint(False)], lambda file: is_state(read_file(file)), UserError),
-    "yaml": Parser([CLASSES], lambda file: isinstance(read_classes(file), Labels), UserError),
+    "yaml": Parser([CLASSES], lambda file: isinstance(read_classes(file)[0], Labels), UserError),
     "list": Parser([b"images/a.png labels/a.png\n", b"images/b.png\tlabels/b.png 3\r\n"], lambda file: bool(
         read_list(file, file.parent)
     )),

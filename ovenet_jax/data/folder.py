@@ -35,7 +35,7 @@ LOOK_ALIKES = ("training", "validation", "valid", "dev", "eval", "testing")  # c
 
 def tree(root: Path) -> Tree:
     """The tree of the data set in `root`. Raises UserError: no valid classes.yaml in it."""
-    classes, ends = _read(root / CLASSES)
+    classes, ends = read_classes(root / CLASSES)
     return Tree(
         name=NAME,
         labels=classes,
@@ -63,13 +63,9 @@ def _splits(root: Path, ends: dict[str, Any]) -> Splits:
     return found or each({named: whole | {"keys": "{split}.txt"}} if named else {"train": whole})
 
 
-def read_classes(file: Path) -> Labels:
-    """The classes that a classes.yaml describes. Raises UserError: it cannot be read, or does not describe classes."""
-    return _read(file)[0]
-
-
-def _read(file: Path) -> tuple[Labels, dict[str, Any]]:
-    """The classes, and the parts of Folders that are in a classes.yaml."""
+def read_classes(file: Path) -> tuple[Labels, dict[str, Any]]:
+    """The classes and the parts of Folders that a classes.yaml describes. Raises UserError: it cannot be read, or does
+    not describe classes."""
     try:
         text = file.read_bytes()
     except OSError as error:

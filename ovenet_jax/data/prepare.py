@@ -114,14 +114,14 @@ class Builder(tfds.core.ShardBasedBuilder):
         """Key and record of each sample; stops after the first fault, but checks all files."""
         checked = ahead(partial(_check, labels=self.data_set.labels), samples)
         bar = tqdm(checked, f"preparing {self.name} {split}", len(samples), unit=" samples", mininterval=1)
-        for i, (sample, found) in enumerate(zip(samples, bar, strict=True)):
-            self._faults += found.faults
+        for i, (sample, (image, label, faults, counted)) in enumerate(zip(samples, bar, strict=True)):
+            self._faults += faults
             if self._faults:
                 continue
-            self._counted[split].append(found.counted)
-            read = (sample.image, found.image), (sample.label, found.label)
+            self._counted[split].append(counted)
+            read = (sample.image, image), (sample.label, label)
             self._notes += [(r.note, str(file)) for file, r in read if r and r.note]
-            yield i, self._write(found.image, found.label) | {"name": sample.name, "group": sample.group}
+            yield i, self._write(image, label) | {"name": sample.name, "group": sample.group}
 
 
 class _LocalInfo(tfds.core.DatasetInfo):
@@ -137,16 +137,8 @@ class _LocalInfo(tfds.core.DatasetInfo):
 # ---- one sample ----
 
 
-class _Checked(NamedTuple):
-    """faults: one sentence for each."""
-
-    image: Read | None
-    label: Read | None
-    faults: list[str]
-    counted: inventory.Counted
-
-
-def _check(sample: Sample, labels: Labels) -> _Checked:
+def _check(sample: Sample, labels: Labels) -> tuple[Read | None, Read | None, list[str], inventory.Counted]:
+    """Its image and label, a sentence for each fault, and what the inventory counts."""
     faults: list[str] = []
     ids_of = partial(encodings.read_ids, encoding=sample.encoding, labels=labels)
     content = hashlib.sha256(repr((sample.name, sample.group)).encode())
@@ -160,7 +152,7 @@ def _check(sample: Sample, labels: Labels) -> _Checked:
     pixels = np.bincount(label.array.ravel(), minlength=256) if label else None
     size = image.array.shape[:2] if image else (0, 0)
     moments = inventory.moments_of(image.array) if image and labels.channels else None
-    return _Checked(image, label, faults, inventory.Counted(size, pixels, content.hexdigest(), moments))
+    return image, label, faults, inventory.Counted(size, pixels, content.hexdigest(), moments)
 
 
 def _read(file: Any, read: Callable[[bytes], Read], faults: list[str], content: Any) -> Read | None:
@@ -216,7 +208,7 @@ def read_inventory(builder: Builder) -> dict:
     without = [split for split, found in report["splits"].items() if not isinstance(found.get("digest"), str)]
     for split in without:
         checked = ahead(partial(_check, labels=data_set.labels), data_set.splits[split])
-        report["splits"][split]["digest"] = inventory.digest_of(found.counted.digest for found in checked)
+        report["splits"][split]["digest"] = inventory.digest_of(counted.digest for *_, counted in checked)
     if without:
         with contextlib.suppress(OSError):  # a read-only folder: computed again each time
             files.write_json(file, report)

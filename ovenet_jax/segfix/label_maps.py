@@ -57,7 +57,7 @@ def meaning_of(data_set: str | None, ids: str) -> Meaning:
     if data_set is None:
         return Meaning()
     if data_set.endswith(".yaml"):
-        return Meaning(folder.read_classes(Path(at_home(data_set))), ids)
+        return Meaning(folder.read_classes(Path(at_home(data_set)))[0], ids)
     if data_set not in TREES:
         raise UserError(f"--dataset={data_set} is unknown; choose one of {', '.join(TREES)}, or give a classes.yaml.")
     tree = TREES[data_set]

@@ -243,9 +243,11 @@ def test_a_class_file_that_says_something_else_is_refused(tmp_path, text, senten
 def test_classes_of_left_and_right_and_the_void_id_can_be_given(tmp_path):
     file, left = tmp_path / "classes.yaml", "{name: left, color: [3, 2, 1], ids: [8]}"
     file.write_text(f"classes: [{ROAD}, {left}, {left.replace('left', 'right').replace('8', '9')}]")
-    assert (read_classes(file).void_id, read_classes(file).flip_pairs) == (255, ())
+    classes, _ = read_classes(file)
+    assert (classes.void_id, classes.flip_pairs) == (255, ())
     file.write_text(file.read_text() + "\nvoid: 0\nflip: [[left, right]]")
-    assert (read_classes(file).void_id, read_classes(file).flip_pairs) == (0, ((1, 2),))
+    classes, _ = read_classes(file)
+    assert (classes.void_id, classes.flip_pairs) == (0, ((1, 2),))
 
 
 def test_a_missing_class_file_is_named(tmp_path):
