@@ -162,7 +162,7 @@ def test_a_model_of_other_classes_writes_their_numbers(tmp_path, pictures, capsy
     [
         (np.full((4, 6), 200, np.uint8), r"a\.png: holds ids \[200\]"),
         (np.zeros((4, 5), np.uint8), r"a\.png: \[4, 5\], expected \[4, 6\]"),
-        (np.zeros((4, 6), np.uint16), r"a\.png: expected a label with one 8-bit channel, got 1 of uint16"),
+        (np.zeros((4, 6), np.uint16), r"a\.png: expected one 8-bit channel, got 1 of uint16"),
     ],
 )
 def test_a_label_map_that_is_not_as_it_should_be_is_named(tmp_path, damage, fault):

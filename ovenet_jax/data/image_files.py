@@ -311,7 +311,7 @@ def decode_label(data: bytes, bits: int = 8) -> np.ndarray:
     label = _decode(data, cv2.IMREAD_UNCHANGED)
     if label.ndim != 2 or label.dtype != f"uint{bits}":
         channels = 1 if label.ndim == 2 else label.shape[2]
-        raise ValueError(f"expected a label with one {bits}-bit channel, got {channels} of {label.dtype}")
+        raise ValueError(f"expected one {bits}-bit channel, got {channels} of {label.dtype}")
     return label
 
 

@@ -43,7 +43,7 @@ class Segmentation:
     ("fused" for OVeNet). maps: scores [B, h, w, K] by name of the largest pass over the whole image, at the network's
     resolution; offset, confidence: OVeNet's of that pass. If no pass covers the whole image, maps are means over the
     passes at every STRIDE-th pixel of the canvas, of logits (`logits` True) or probabilities (False; else None).
-    Output that is not finite counts as 0: all classes are equally likely and no seed is used. broken: such images, [B].
+    Output that is not finite counts as 0: classes are equally likely, no seed is used. broken: bool [B], such images.
     """
 
     scores: dict[str, jax.Array]

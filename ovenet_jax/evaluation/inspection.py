@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ovenet_jax.data.labels import Labels
+from ovenet_jax.devices import memory
 from ovenet_jax.evaluation.colours import in_colors
 from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.evaluation.grid import Grid
@@ -42,6 +43,7 @@ class Inspected(NamedTuple):
     score: float | None = None
 
 
+@memory.enough_memory(memory.EVALUATION_MEMORY)
 def inspect(evaluator: Evaluator, params: Arrays, statistics: Arrays, numbers: Iterable[int]) -> dict[int, Inspected]:
     """Runs the network on the images of the split with these numbers, on this process only; without scores."""
     align_corners = evaluator.config.model.get("offset", {}).get("grid_align_corners")

@@ -1,5 +1,8 @@
 """What every evaluation measures."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +10,10 @@ import pytest
 
 from configs import camvid
 from ovenet_jax.data.labels import IGNORE
+from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation.evaluator import Batch, Scores
 from ovenet_jax.evaluation.inference import Segmentation
+from ovenet_jax.evaluation.inspection import inspect
 from ovenet_jax.evaluation.results import Evaluation
 from ovenet_jax.supervision.task import task_of
 
@@ -33,3 +38,12 @@ def test_the_loss_is_the_weighted_mean_over_the_labelled_pixels_of_all_images(lo
     expected = -(np.log(0.5) + 3 * np.log(0.8) + np.log(0.1) + np.log(0.4)) / (1 + 3 + 1 + 1)
     assert first.plus(second).losses == {"main": pytest.approx(expected)}
     assert evaluated([[0.5, 0.5]], [IGNORE]).losses == {}
+
+
+def test_too_little_memory_for_the_images_of_a_report_is_told_with_what_helps():
+    def batches(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 5 GB")
+
+    evaluator = SimpleNamespace(config=camvid.get_config("hrnet"), samples=nullcontext, batches=batches)
+    with pytest.raises(UserError, match="too little memory .* lower config.eval.images_per_device"):
+        inspect(evaluator, {}, {}, [0])

@@ -142,7 +142,7 @@ def test_pngs_without_offsets_are_refused(tmp_path):
         (np.zeros((4, 6), np.uint16), "6x4 pixels; expected 3 maps of 3x4"),
         (np.zeros((6, 4), np.uint8), "4x6 pixels; expected 2 maps of 3x4"),
         (np.zeros((4, 6, 3), np.uint8), "one 8-bit channel"),
-        (np.zeros((4, 9, 3), np.uint16), "expected a label with one 16-bit channel, got 3 of uint16"),
+        (np.zeros((4, 9, 3), np.uint16), "expected one 16-bit channel, got 3 of uint16"),
     ):
         cv2.imwrite(str(file), picture)
         with pytest.raises(ValueError, match=f"a.png: .*{message}"):

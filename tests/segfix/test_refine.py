@@ -366,7 +366,7 @@ def scored(tmp_path):
         (lambda _: None, "_pred.txt: there is no true instance map x_000000_000002"),
         (lambda true: true[1:], "instanceIds.png: for 60x39 pixels, expected 60x40"),
         (lambda true: true + np.uint16(40), "instanceIds.png: 47 are not label ids of Cityscapes"),
-        (lambda true: np.stack([true] * 3, -1), "instanceIds.png: expected a label with one 16-bit channel"),
+        (lambda true: np.stack([true] * 3, -1), "instanceIds.png: expected one 16-bit channel"),
         (lambda _: b"nothing", "instanceIds.png: does not decode as an image"),
     ],
 )
