@@ -85,7 +85,7 @@ def _program(graphdef: nnx.GraphDef, config: ConfigDict, task: Task) -> Callable
     def program(params: Arrays, statistics: Arrays, image: jax.Array) -> tuple[jax.Array, jax.Array]:
         model = parameters.merge(graphdef, params, statistics)
         output = model(normalisation(image).astype(config.eval.precision))
-        scores = layers.at_least_float32(output.predictions[output.answer])
+        scores = layers.at_least_float32(list(output.predictions.values())[-1])
         scores = layers.resize_bilinear(scores, image.shape[1:3], align_corners=align_corners)
         return task.class_map(scores), scores
 

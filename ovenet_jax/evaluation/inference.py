@@ -191,13 +191,14 @@ class Inference:
         model.set_attributes(lay_out=parallel.row_layout(self.mesh))
         output: contracts.Output = model(image)
         scores = output.predictions
+        *_, answer = scores
         if self.answer_only:
-            scores = {output.answer: scores[output.answer]}
+            scores = {answer: scores[answer]}
         outputs = scores, getattr(output, "offset", None), getattr(output, "confidence", None)
         finite = jax.tree.map(lambda x: jnp.isfinite(x).all(-1, keepdims=True), outputs)
         scores, offset, confidence = jax.tree.map(lambda x, known: jnp.where(known, x, 0), outputs, finite)
         broken = ~jnp.all(jnp.stack([known.all((1, 2, 3)) for known in jax.tree.leaves(finite)]), axis=0)
-        return Segmentation(scores, output.answer, {}, offset, confidence, broken=broken)
+        return Segmentation(scores, answer, {}, offset, confidence, broken=broken)
 
     def _add(
         self,

@@ -32,10 +32,6 @@ class Logits(NamedTuple):
         """See Output.predictions."""
         return {"main": self.main}
 
-    @property
-    def answer(self) -> str:
-        return "main"
-
 
 class Backbone(Protocol):
     """Image [B, H, W, 3] -> feature maps after stages 1 to 4, the input of its other methods.
@@ -76,8 +72,5 @@ class Output(Protocol):
 
     @property
     def predictions(self) -> dict[str, jax.Array]:
-        """Scores [B, h, w, K] of the K classes that are evaluated, by name: models/predictions.py lists the names."""
-
-    @property
-    def answer(self) -> str:
-        """The name of the final prediction; the others are intermediate."""
+        """Scores [B, h, w, K] of the K classes that are evaluated, by the names of models/predictions.py: the
+        intermediate predictions, and last the final one."""

@@ -44,10 +44,6 @@ class OVeNetOutput(NamedTuple):
         """See Output.predictions."""
         return {"initial": self.initial.main, "seed": self.seed.main, "fused": self.fused.main}
 
-    @property
-    def answer(self) -> str:
-        return "fused"
-
 
 class OffsetHead(nnx.Module):
     """Features [B, H, W, C] -> offset [B, H, W, 2] within +-`threshold` in x and y, confidence [B, H, W, 1]."""

@@ -31,10 +31,6 @@ class SegFixOutput(NamedTuple):
         interior = probability[..., :1] - probability[..., 1:]
         return {"offset": jnp.concatenate([interior, self.direction], axis=-1)}
 
-    @property
-    def answer(self) -> str:
-        return "offset"
-
 
 def offset_classes(scores: jax.Array) -> jax.Array:
     """0 in the interior, 1 + direction near a boundary: [..., 1 + D] -> uint8 [...]."""

@@ -55,8 +55,8 @@ def class_measures(output: Output, label: jax.Array, labels: jax.Array, *, align
 def offset_measures(output: SegFixOutput, label: jax.Array, *, align_corners: bool) -> dict[str, jax.Array]:
     """The metrics of `offset_scores` for SegFix's output and a batch of training classes [B, H, W]."""
     boundary, direction = boundary_and_direction(label, output.direction.shape[-1])
-    scores = resize_bilinear(output.predictions[output.answer], label.shape[1:3], align_corners=align_corners)
-    offset_class = offset_classes(scores)
+    (scores,) = output.predictions.values()
+    offset_class = offset_classes(resize_bilinear(scores, label.shape[1:3], align_corners=align_corners))
     true, found = boundary == 1, (offset_class > 0) & (boundary != IGNORE)
     both = true & found
     right = both & (offset_class - 1 == direction)

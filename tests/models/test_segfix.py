@@ -26,7 +26,7 @@ LABEL = np.where(RNG.random((2, 6, 8)) < 0.1, IGNORE, RNG.integers(0, 16, (2, 6,
 
 
 def test_a_pixel_has_an_offset_where_a_boundary_is_more_probable_than_not():
-    found = offset_classes(OUTPUT.predictions[OUTPUT.answer])
+    found = offset_classes(OUTPUT.predictions["offset"])
     near = np.asarray(OUTPUT.boundary[..., 1] > OUTPUT.boundary[..., 0])
     assert 0.2 < near.mean() < 0.8
     assert_array_equal(found, np.where(near, 1 + np.argmax(OUTPUT.direction, -1), 0))
@@ -45,7 +45,7 @@ def test_scores_of_offsets_by_hand():
 def test_a_step_measures_what_an_evaluation_of_its_batch_would():
     measures = offset_measures(OUTPUT, jnp.asarray(LABEL), align_corners=True)
     tested = evaluation_classes(8).train_ids()[LABEL]
-    found = offset_classes(OUTPUT.predictions[OUTPUT.answer])
+    found = offset_classes(OUTPUT.predictions["offset"])
     matrix = confusion_matrix(tested, found, 9)
     assert measures.keys() == {"boundary_f", "direction_accuracy"}
     for name, value in offset_scores(matrix).items():
