@@ -143,16 +143,16 @@ def test_other_images_than_the_names_say_are_named_with_the_others(data):
     with pytest.raises(UserError) as error:
         pipeline.prepare(data)
     wanted = "classes.yaml names uint8 or uint16 [height, width, 4], the channels red, green, blue, near_infrared"
-    no_image = "no upright PNG, JPEG or TIFF of 3 or 4 channels; save it as .npy, (H, W, C)"
-    no_array = "does not load as an array of numbers"
+    neither = "neither a .npy of numbers nor an upright PNG, JPEG or TIFF of 3 or 4 channels"
+    neither += "; save it as .npy, (H, W, C)"
     assert [line.strip().removeprefix(f"{root}/") for line in str(error.value).splitlines()[1:]] == [
         f"train/a.npy: uint16 [32, 48, 3]; {wanted}",
-        f"train/b.tif: {no_image}",
-        f"train/c.png: {no_image}",
+        f"train/b.tif: {neither}",
+        f"train/c.png: {neither}",
         f"val/d.npy: float32 [32, 48, 4]; {wanted}",
-        f"val/e.png: {no_image}",
-        f"val/f.npy: {no_array}",
-        f"val/g.npy: {no_array}",
+        f"val/e.png: {neither}",
+        f"val/f.npy: {neither}",
+        f"val/g.npy: {neither}",
     ]
 
 

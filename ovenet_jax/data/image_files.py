@@ -236,13 +236,14 @@ def _in_rgb(picture: Image.Image, deep: bool) -> tuple[np.ndarray, list[str]]:
 def read_channels(data: bytes, names: Sequence[str]) -> Read:
     """A .npy, or a PNG, JPEG or TIFF of three or four channels -> uint16 [H, W, C] with C = len(names), and
     `data` as .npy. Raises ValueError: it does not decode, or has another number of channels."""
-    if not data.startswith(b"\x93NUMPY"):
-        np.save(file := io.BytesIO(), _as_stored(data))
-        data = file.getvalue()
     try:
+        if not data.startswith(b"\x93NUMPY"):
+            np.save(file := io.BytesIO(), _as_stored(data))
+            data = file.getvalue()
         array = np.load(io.BytesIO(data), allow_pickle=False)
-    except Exception as error:  # whatever a damaged file makes NumPy raise
-        raise ValueError("does not load as an array of numbers") from error
+    except Exception as error:  # whatever a damaged file makes the libraries raise
+        neither = "neither a .npy of numbers nor an upright PNG, JPEG or TIFF of 3 or 4 channels"
+        raise ValueError(f"{neither}; save it as .npy, (H, W, C)") from error
     if array.dtype not in (np.uint8, np.uint16) or array.shape[2:] != (len(names),) or not array.size:
         wanted = f"uint8 or uint16 [height, width, {len(names)}], the channels {', '.join(names)}"
         raise ValueError(f"{array.dtype} {list(array.shape)}; classes.yaml names {wanted}")
@@ -250,18 +251,15 @@ def read_channels(data: bytes, names: Sequence[str]) -> Read:
 
 
 def _as_stored(data: bytes) -> np.ndarray:
-    """The channels of a PNG, JPEG or TIFF, red, green and blue first: uint8 or uint16 [H, W, 3 or 4]."""
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF")) as picture:
-            tags = getattr(picture, "tag_v2", {})  # of TIFF
-            count = tags[TIFF_CHANNELS] if tags else read_header(data).channels
-            upright, pixels = picture.getexif().get(EXIF_ORIENTATION, 1) == 1, picture.width * picture.height
-        if not upright or count not in (3, 4) or pixels > PILLOW_PIXELS:
-            raise ValueError(f"{count} channels, {pixels} pixels")
-        array = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED))
-        return array[..., [2, 1, 0, 3][:count]]
-    except Exception as error:  # whatever a damaged file makes the libraries raise
-        raise ValueError("no upright PNG, JPEG or TIFF of 3 or 4 channels; save it as .npy, (H, W, C)") from error
+    """The 3 or 4 channels of a PNG, JPEG or TIFF, colours first: uint8 or uint16 [H, W, C]. Raises any Exception."""
+    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF")) as picture:
+        tags = getattr(picture, "tag_v2", {})  # of TIFF
+        count = tags[TIFF_CHANNELS] if tags else read_header(data).channels
+        upright, pixels = picture.getexif().get(EXIF_ORIENTATION, 1) == 1, picture.width * picture.height
+    if not upright or count not in (3, 4) or pixels > PILLOW_PIXELS:
+        raise ValueError(f"{count} channels, {pixels} pixels")
+    array = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED))
+    return array[..., [2, 1, 0, 3][:count]]
 
 
 def read_label(data: bytes) -> Read:
