@@ -43,6 +43,13 @@ def parsed_flags():
     flags.FLAGS.mark_as_parsed()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def no_garbage_of_other_files():
+    """Commands collect garbage at their end: of what their own file's tests have made, not of all programs before."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def torch():
     """PyTorch, which reads .pth files. Who asks for it is marked `torch`, and skipped where it is not installed."""
