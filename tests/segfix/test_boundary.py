@@ -5,7 +5,7 @@ from scipy import ndimage
 
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.segfix.boundary import WIDTHS, boundary_scores
-from ovenet_jax.segfix.scores import means, scores_of, summed
+from ovenet_jax.segfix.scores import means, scores_of, summed, table
 
 
 def square(shift: int = 0) -> np.ndarray:
@@ -49,6 +49,9 @@ def test_images_add_up_and_absent_classes_count_1_as_published_only():
     occurring, published = (mean[1:] for mean in means(total).values())
     assert_allclose(occurring, [[0.5, 1]] * 3)
     assert_allclose(published, [[(0.5 + 0.5 + 1) / 3, 1]] * 3)
+    _, _, first, _, absent, *_ = (line.split() for line in table(total, "abc").splitlines())
+    assert first[3:] == ["50.00", "100.00"] * 3
+    assert absent == ["c", *"--------"]
 
 
 def test_equals_the_formula_on_whole_images():

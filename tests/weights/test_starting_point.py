@@ -290,7 +290,7 @@ def test_the_summary_counts_by_part_and_origin():
 def save_run(folder, model_config, value=None):
     """A folder that holds a network, filled with `value` if there is one, else with initial values of seed 1."""
     config = demo.get_config("ovenet" if "offset" in model_config else "hrnet")
-    config.model, config.loss.class_weights = model_config, ()
+    config.model = model_config
     workdir.claim(folder, config)
     _, *arrays = parameters.split(create_model(model_config, seed=1))
     if value is not None:
