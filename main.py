@@ -46,7 +46,7 @@ MODE = flags.DEFINE_enum("mode", "train", list(MODES), "One of the modes above."
 SOURCE = flags.DEFINE_string(
     "source", None, "import: FILE or FILE:ENTRY; predict: an image or a folder of them; compare: DIR,DIR,..."
 )
-FORM = flags.DEFINE_string("form", None, "export: torch, safetensors, stablehlo or onnx.")
+FORM = flags.DEFINE_string("form", None, "export: torch, safetensors, hub, stablehlo or onnx.")
 OUT = flags.DEFINE_string("out", None, "predict: the new folder; default: WORKDIR/predictions/<name>.")
 DEVICES = flags.DEFINE_string("devices", None, "plan: COUNTxNAME, as 8xh200; default: this machine's GPUs.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default: runs/<config.name>.")
@@ -89,6 +89,8 @@ def main(_: list[str]) -> int | None:
         parallel.say(f"Using the config of {run}{', with ' + ' '.join(overrides) if overrides else ''}.")
     folder = Path(WORKDIR.value or Path("runs") / config.name)
     source, out = (Path(flag.value) if flag.value else None for flag in (SOURCE, OUT))
+    if MODE.value == "train":
+        import_weights.from_hub(config, folder)
     actions = {
         "train": lambda: EXIT_DONE if train.train(config, folder) else EXIT_INTERRUPTED,
         "evaluate": lambda: evaluate.evaluate(config, folder),

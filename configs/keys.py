@@ -160,7 +160,9 @@ KEYS = {
     "keep_checkpoints": Key(2, whole(1), "latest checkpoints that are kept; the best one is kept, too"),
     "patience": Key(0, whole(0), "steps without a better validation mIoU after which training ends; 0: never"),
     # Initial values of a new run.
-    "init.base": Key("", TEXT, "workdir of an import or run with initial weights; '': random", "MODEL.PRETRAINED"),
+    "init.base": Key(
+        "", TEXT, "workdir of an import or run with initial weights, or hub:OWNER/NAME; '': random", "MODEL.PRETRAINED"
+    ),
     "init.trunk": Key("", TEXT, "workdir of the weights of offset trunk and offset head; '': init.base", when=OFFSETS),
     # The network.
     "model.num_classes": Key(

@@ -1,5 +1,6 @@
 """Exports a trained network: as a state dict in its published form, or as a program for jax alone or for ONNX."""
 
+import json
 import time
 from collections.abc import Callable
 from functools import partial
@@ -10,12 +11,13 @@ from typing import Any
 import cv2
 import jax
 import jax.numpy as jnp
+import jinja2
 import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ovenet_jax import files, tables
+from ovenet_jax import described, files, tables
 from ovenet_jax.data import pipeline
 from ovenet_jax.devices.memory import EVALUATION_MEMORY, enough_memory
 from ovenet_jax.errors import UserError
@@ -26,7 +28,7 @@ from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.network import restore_network
 from ovenet_jax.supervision.measures import class_scores, confusion_matrix
 from ovenet_jax.supervision.task import Task, task_of
-from ovenet_jax.weights import published_keys, published_names, torch_weights
+from ovenet_jax.weights import hub, published_keys, published_names, torch_weights
 
 # uint8 RGB images [B, H, W, 3], or uint16 [B, H, W, C] of named channels -> label maps uint8 [B, H, W], and the
 # network's scores float32 [B, H, W, K].
@@ -36,11 +38,12 @@ Program = Callable[[Any], tuple[jax.Array, jax.Array]]
 def export(config: ConfigDict, folder: Path, form: str | None) -> None:
     """Writes the network of the run or import in `folder` to `folder`/export/<form>/network.*, with `export.json`.
 
-    torch, safetensors: a state dict with the names of the code base that published the architecture. stablehlo: a
-    `Program` for images of the size config.eval.window, in a single pass without scales or flip. onnx: the same for any
-    size. The file is read back, evaluated on config.data.eval_split (a state dict in our network, ONNX in onnxruntime)
-    and compared with the network itself; the folder appears after that. Raises UserError: an unknown form, a form
-    whose package is not installed or whose folder exists; no run, no checkpoint, or that of another model; an
+    torch, safetensors: a state dict with the names of the code base that published the architecture. hub: the latter,
+    with config, classes and a card, as a folder for the Hugging Face hub that `ovenet_jax.load` reads, too. stablehlo:
+    a `Program` for images of the size config.eval.window, in a single pass without scales or flip. onnx: the same for
+    any size. The file is read back, evaluated on config.data.eval_split (a state dict in our network, ONNX in
+    onnxruntime) and compared with the network itself; the folder appears after that. Raises UserError: an unknown form,
+    a form whose package is not installed or whose folder exists; no run, no checkpoint, or that of another model; an
     architecture that no published code base has names for, or that ONNX cannot hold.
     """
     if form not in FORMS:
@@ -68,6 +71,8 @@ def export(config: ConfigDict, folder: Path, form: str | None) -> None:
         what = {"form": form, "step": network.step, "image": size, "jax": jax.__version__}
         what |= {"classes": task.classes.names, "colors": task.classes.colors, "input": config.model.input.to_dict()}
         files.write_json(unfinished / "export.json", what | found)
+        if form == "hub":
+            _describe(unfinished, folder, config, what | found)
     names = f", named as in {published_keys.code_base_of(config.model).title}" if write is _write_state_dict else ""
     print(
         f"mIoU {tables.percent(found['miou'])}, of the network itself {tables.percent(found['network_miou'])}, on "
@@ -104,14 +109,12 @@ def _write_stablehlo(ours: Program, _: int, config: ConfigDict, file: Path) -> P
 def _write_onnx(ours: Program, _: int, config: ConfigDict, file: Path) -> Program:
     """Writes the program for images of any size to `file`, simplified by onnxruntime. Returns the program that the file
     holds, on CPUs. Raises UserError: ONNX cannot hold it."""
-    if config.model.input.get("channels"):
-        raise UserError("--form=onnx takes RGB images; --form=stablehlo exports a network of named channels.")
     import onnxruntime
 
     from ovenet_jax.models import onnx_graph
 
     try:
-        graph = onnx_graph.model_of(ours)
+        graph = onnx_graph.model_of(ours, partial(images_of, config.model.input))
     except (NotImplementedError, jax.errors.InconclusiveDimensionOperation) as error:
         reason = error if isinstance(error, NotImplementedError) else "what it computes depends on their size"
         title = published_names.title_of_config(config.model.head)
@@ -131,8 +134,7 @@ def _write_state_dict(ours: partial, step: int, config: ConfigDict, file: Path) 
     UserError where any of them has changed."""
     params, statistics = ours.args
     arrays = params | statistics
-    state_dict = published_keys.state_dict(config.model, arrays, step)
-    published = {key: np.array(x, order="C") for key, x in state_dict.items()}
+    published = {k: np.array(x, order="C") for k, x in published_keys.state_dict(config.model, arrays, step).items()}
     if file.suffix == ".pth":
         import torch
 
@@ -149,10 +151,24 @@ def _write_state_dict(ours: partial, step: int, config: ConfigDict, file: Path) 
     return partial(ours.func, *({name: found[name] for name in part} for part in ours.args))
 
 
+def _describe(target: Path, folder: Path, config: ConfigDict, facts: dict[str, Any]) -> None:
+    """Writes config, classes and card beside the weights of the run `folder`; without paths of this machine."""
+    values = described.leaves(config.to_dict())
+    paths = {key: x for key, x in values.items() if isinstance(x, str) and Path(x).is_absolute()}
+    workdir.claim(target, described.nested(values | {key: Path(x).name for key, x in paths.items()}))
+    if known := identity.read(folder):
+        identity.write(target, identity.Identity(known.classes))
+    sources = [json.loads(report.read_text()) for report in sorted(folder.rglob(workdir.IMPORT_REPORT))]
+    template = (Path(__file__).parent / "weights/card.md.j2").read_text()
+    card = jinja2.Template(template, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
+    head = published_names.title_of_config(config.model.head)
+    files.write(target / "README.md", card.render(facts, config=config, head=head, sources=sources))
+
+
 @enough_memory(EVALUATION_MEMORY)
-def _compare(theirs: Program, ours: Program, task: Task, config: ConfigDict) -> dict[str, float]:
-    """mIoU of both programs on the evaluation split, resized to config.eval.window; milliseconds per image of `theirs`;
-    the largest difference of their scores, and the largest absolute score."""
+def _compare(theirs: Program, ours: Program, task: Task, config: ConfigDict) -> dict[str, Any]:
+    """mIoU of both programs on the evaluation split, resized to config.eval.window; of `theirs` IoU of each class and
+    milliseconds per image; the number of images, the largest difference of scores, and the largest absolute score."""
     source, size, count = task.open_evaluation(), tuple(config.eval.window), config.model.num_classes
     matrices, seconds, error, largest = np.zeros((2, count, count), np.int64), [], 0.0, 0.0
     blank = images_of(config.model.input, 1, *size)
@@ -172,14 +188,16 @@ def _compare(theirs: Program, ours: Program, task: Task, config: ConfigDict) -> 
                 matrix += np.asarray(confusion_matrix(label, class_map[0], count))
     if not np.isfinite(error):
         raise UserError("Some scores of the exported network are not finite, so the export was discarded.")
-    miou, network_miou = (class_scores(matrix)["miou"] for matrix in matrices)
-    found = {"miou": miou, "network_miou": network_miou, "milliseconds": 1000 * float(np.median(seconds))}
+    own, network = map(class_scores, matrices)
+    found = {"miou": own["miou"], "network_miou": network["miou"], "iou": own["iou"].tolist()}
+    found |= {"milliseconds": 1000 * float(np.median(seconds)), "images": len(source)}
     return found | {"largest_error": error, "largest_score": largest}
 
 
 FORMS: dict[str, tuple] = {  # the function that writes it, its file, and the packages that writing and running it take
     "torch": (_write_state_dict, "network.pth", "torch"),
     "safetensors": (_write_state_dict, "network.safetensors", "safetensors"),
+    "hub": (_write_state_dict, hub.FILES[0], "safetensors"),
     "stablehlo": (_write_stablehlo, "network.stablehlo"),
     "onnx": (_write_onnx, "network.onnx", "onnx", "onnxruntime"),
 }

@@ -7,14 +7,16 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from ovenet_jax import described, errors, files
+from ovenet_jax.devices import parallel
 from ovenet_jax.models import parameters, zoo
 from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.supervision.task import task_of
-from ovenet_jax.weights import starting_point, torch_weights
+from ovenet_jax.weights import hub, starting_point, torch_weights
 from ovenet_jax.weights.published_names import TABLES, describe, recognise, title_of_config, why_ignored
 
 ACTIVATIONS = ("relu", "leaky_relu")
@@ -30,10 +32,11 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path, given:
     or a folder that holds checkpoints.
     """
     if source is None:
-        raise errors.UserError("--mode=import needs the file to read: --source=FILE.pth.")
+        raise errors.UserError("--mode=import needs the file to read: --source=FILE.pth, or hub:OWNER/NAME.")
     _refuse_taken(folder)
     task = task_of(config)
     path, _, entry = (str(source), "", "") if source.exists() else str(source).partition(":")
+    path, entry, facts = hub.download(entry) if path == "hub" else (path, entry, {})
     state_dict = torch_weights.read_file(Path(path), entry)
     code_base = recognise(state_dict)
     ignored = {key: reason for key in state_dict if (reason := why_ignored(key))}
@@ -68,8 +71,14 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path, given:
         norm = f"in-place ABN in {' and '.join(in_place)}: scales are |weight| + {torch_weights.ABN_EPS}"
     with Path(path).open("rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    report: dict[str, Any] = {"source": str(source), "sha256": checksum, "form": form, "code_base": code_base.title}
-    report |= {"batch_norm": norm, "input": config.model.input.to_dict(), "arrays": origins, "ignored": ignored}
+    known, before = facts.get("sha256", checksum), folder / workdir.IMPORT_REPORT
+    if before.exists():  # of an import that was interrupted
+        known = files.read_json(before, {"sha256": str}, "delete its folder")["sha256"]
+    if known != checksum:
+        fault = f"{path} has the SHA-256 checksum {checksum}, and that of {source} is recorded as {known}"
+        raise errors.UserError(f"{fault}; delete the file to download it again, or choose another --workdir.")
+    report: dict[str, Any] = facts | {"source": str(source), "sha256": checksum, "ignored": ignored, "batch_norm": norm}
+    report |= {"code_base": code_base.title, "form": form, "input": config.model.input.to_dict(), "arrays": origins}
     classes = None
     with suppress(errors.UserError):  # the data set's class table is missing
         if task.of_regions and len(task.classes.names) == config.model.num_classes:
@@ -88,6 +97,16 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path, given:
     for reason, count in Counter(ignored.values()).items():
         print(f"ignored: {count} keys, {reason}")
     print(f"Written: {folder}")
+
+
+def from_hub(config: ConfigDict, folder: Path) -> None:
+    """Imports the weights that `config.init` names on the hub to where the new run `folder` takes them from, unless an
+    earlier start has done that. Raises UserError as `import_weights` does."""
+    for role, place in hub.located(config, folder).init.items():
+        with parallel.all_or_none():
+            wanted = place != config.init[role] and not any(map(workdir.has_checkpoint, (folder, Path(place))))
+            if wanted and jax.process_index() == 0:
+                import_weights(config, Path(config.init[role]), Path(place), described.leaves(config.to_dict()))
 
 
 def _refuse_taken(folder: Path) -> None:

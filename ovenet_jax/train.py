@@ -29,7 +29,7 @@ from ovenet_jax.training import optimizer as optimizers
 from ovenet_jax.training.packing import Packing
 from ovenet_jax.training.reporter import Reporter, empty_averages
 from ovenet_jax.training.step import frozen_parts
-from ovenet_jax.weights import starting_point
+from ovenet_jax.weights import hub, starting_point
 
 
 def train(config: ConfigDict, folder: Path) -> bool:
@@ -51,12 +51,14 @@ def train(config: ConfigDict, folder: Path) -> bool:
 
     model = zoo.create_model(config.model, config.seed)
     frozen = frozen_parts(config)
-    if config.init.base and not workdir.has_checkpoint(folder):
+    new = not workdir.has_checkpoint(folder)
+    if new and config.init.base:
         names = classes.names if task.of_regions else ()
-        model = starting_point.start_from(model, config, frozen, names)
-    elif not (config.model.backbone.he_init or workdir.has_checkpoint(folder)):
-        helps = "import such weights and name their folder by --config.init.base"
-        parallel.say(f"Note: training starts from random values, but this config is for ImageNet weights; {helps}.")
+        model = starting_point.start_from(model, hub.located(config, folder), frozen, names)
+    elif new and ((name := hub.name_of(config.model.backbone)) or not config.model.backbone.he_init):
+        spread = "2 / fan_in" if config.model.backbone.he_init else "0.001^2"
+        helps = f"take them by --config.init.base={name or 'DIR, the folder of an import'}"
+        parallel.say(f"Note: training starts from random values, N(0, {spread}), not from ImageNet weights; {helps}.")
     step = compilation.prepare_step(config, task, model, mesh, mesh.devices.flat[0].platform)
     graphdef, *_ = parameters.split(model)
     schedule, _ = optimizers.from_config(config)

@@ -8,14 +8,16 @@ import jax
 import numpy as np
 import pytest
 
+import ovenet_jax
 from configs import camvid
 from ovenet_jax import export, load_model, load_normalisation
+from ovenet_jax.data import pipeline
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.import_weights import import_weights
 from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import resize_bilinear
-from ovenet_jax.run import workdir
+from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.network import restore_network
 from ovenet_jax.supervision.task import task_of
 from tests import command_line
@@ -138,10 +140,29 @@ def test_a_state_dict_comes_back_bit_for_bit(make_run, tmp_path, form, request, 
     assert "named as in HRNet, HRNet + OCR or OVeNet." in capsys.readouterr().out
 
 
+def test_a_folder_for_the_hub_is_loaded_with_equal_pixels(make_run, tmp_path):
+    pytest.importorskip("safetensors")
+    config, folder = make_run("ovenet_tiny")
+    identity.write(folder, identity.Identity(pipeline.classes(config.data)))
+    export.export(config, folder, "hub")
+    target = (folder / "export/hub").rename(tmp_path / "copied")
+    assert {file.name for file in target.iterdir()} >= {"config.json", "data.json", "model.safetensors", "README.md"}
+    assert str(tmp_path) not in (target / "config.json").read_text()
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+    theirs, ours = (ovenet_jax.load(at).predict(pixels) for at in (target, folder))
+    np.testing.assert_array_equal(theirs.label_map, ours.label_map)
+    np.testing.assert_array_equal(theirs.overlay(), ours.overlay())
+    said, card = (json.loads((target / "export.json").read_text()), (target / "README.md").read_text())
+    assert card.startswith("---\nlicense: other\n") and "trained with ovenet_jax: OVeNet with OCR" in card
+    assert f"resized to 32x48, in a single pass: mIoU {100 * said['miou']:.2f} %." in card
+    for name, iou in zip(task_of(config).classes.names, said["iou"], strict=True):
+        assert f"| {name} | {100 * iou:.2f} |\n" in card
+
+
 def test_exports_that_cannot_be_are_refused(make_run, tmp_path, monkeypatch):
     config, folder = make_run("hrnet_tiny")
     for form, said in ((None, "--form is missing"), ("tflite", "--form=tflite")):
-        with pytest.raises(UserError, match=f"{said}: it must be one of torch, safetensors, stablehlo, onnx"):
+        with pytest.raises(UserError, match=f"{said}: it must be one of torch, safetensors, hub, stablehlo, onnx"):
             export.export(config, folder, form)
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "safetensors", None)

@@ -12,7 +12,7 @@ from tests.places import ROOT
 PACKAGE = ROOT / "ovenet_jax"
 FOUNDATIONS = {"errors", "files", "tables", "described", "configs.keys"}
 # From the ground up: a wing imports itself and those before it.
-ORDER = ("data", "segfix", "models", "supervision", "devices", "run", "evaluation", "weights", "training")
+ORDER = ("data", "segfix", "models", "supervision", "devices", "run", "weights", "evaluation", "training")
 MODES = {"train", "evaluate", "predict", "browse", "import_weights", "compare", "export", "env", "plan"}
 HEAVY = {"jax", "flax", "tensorflow"}
 WITHOUT = {

@@ -211,7 +211,8 @@ def test_a_first_training_without_the_weights_it_is_made_for_says_so(tmp_path, c
     config = shrunk(camvid.get_config("hrnet"), tmp_path)
     with workdir.held(tmp_path / "run"), pytest.raises(UserError, match="run is held by"):  # before it compiles
         train(config, tmp_path / "run")
-    assert "Note: training starts from random values" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Note: training starts from random values, N(0, 0.001^2), not from ImageNet weights; take them by" in printed
 
 
 def test_a_batch_that_does_not_divide_is_named(run, tmp_path):

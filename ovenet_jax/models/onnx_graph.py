@@ -12,7 +12,6 @@ from string import ascii_lowercase
 from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import onnx
 from jax.extend.core import ClosedJaxpr
@@ -20,20 +19,21 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 SIDES, SMALLEST = ("batch", "height", "width"), 32  # of images; height and width have at least so many pixels
 HEADER = """<ir_version: 8, opset_import: ["": 18]>
-network (uint8[batch, height, width, 3] image)
+network (%s[batch, height, width, channels] image)
   => (uint8[batch, height, width] label_map, float[batch, height, width, classes] scores) {}"""
-ZERO, ONE = np.array(0), np.array(1)
 
 Equation: TypeAlias = Any  # a JaxprEqn; its types do not say that variables have shapes
 Value: TypeAlias = str | np.ndarray  # the name of a result in the graph, or a constant
 
 
-def model_of(program: Callable) -> onnx.ModelProto:
-    """`program` as the ONNX model of HEADER. Raises NotImplementedError: an operation without a translation."""
+def model_of(program: Callable, images: Callable) -> onnx.ModelProto:
+    """`program` as the ONNX model of HEADER. images: as `images_of`, for (B, H, W). Raises NotImplementedError: an
+    operation without a translation."""
     shape = jax.export.symbolic_shape(", ".join(SIDES), constraints=[f"{side} >= {SMALLEST}" for side in SIDES[1:]])
-    traced = jax.make_jaxpr(program)(jax.ShapeDtypeStruct((*shape, 3), jnp.uint8))
+    image = images(*shape)
+    traced = jax.make_jaxpr(program)(image)
     needed, _ = dce_jaxpr(traced.jaxpr, len(traced.out_avals) * [True], instantiate=True)
-    model = onnx.parser.parse_model(HEADER)
+    model = onnx.parser.parse_model(HEADER % image.dtype)
     graph = _Graph(model.graph)
     for output, result in zip(model.graph.output, graph.run(traced.replace(jaxpr=needed), ["image"]), strict=True):
         graph("Identity", result, name=output.name)
@@ -150,11 +150,6 @@ def _cast(graph: _Graph, e: Equation, x: Value) -> Value:
     return graph("Cast", x, to=onnx.helper.np_dtype_to_tensor_dtype(np.dtype(e.outvars[0].aval.dtype)))
 
 
-def _pad(graph: _Graph, e: Equation, x: Value, value: Value) -> Value:
-    low, high, _ = zip(*e.params["padding_config"], strict=True)
-    return graph("Pad", x, graph.sizes([*low, *high]), value)
-
-
 def _reverse(graph: _Graph, e: Equation, x: Value) -> Value:
     (axis,) = e.params["dimensions"]
     return graph("Gather", x, np.arange(e.invars[0].aval.shape[axis])[::-1], axis=axis)
@@ -174,21 +169,19 @@ OPERATIONS: dict[str, Callable[..., Value]] = {
     "reshape": _reshape,
     "squeeze": _reshape,
     "convert_element_type": _cast,
-    "pad": _pad,
-    "stack": lambda graph, e, *parts: graph(
-        "Concat", *(graph("Unsqueeze", x, np.array([e.params["axis"]])) for x in parts), axis=e.params["axis"]
+    "pad": lambda g, e, x, v: g("Pad", x, g.sizes([p[i] for i in (0, 1) for p in e.params["padding_config"]]), v),
+    "stack": lambda g, e, *parts: g(
+        "Concat", *(g("Unsqueeze", x, np.array([e.params["axis"]])) for x in parts), axis=e.params["axis"]
     ),
     "rev": _reverse,
-    "transpose": lambda graph, e, x: graph("Transpose", x, perm=e.params["permutation"]),
-    "concatenate": lambda graph, e, *parts: graph("Concat", *parts, axis=e.params["dimension"]),
-    "reduce_max": lambda graph, e, x: graph("ReduceMax", x, np.array(e.params["axes"]), keepdims=0),
-    "reduce_sum": lambda graph, e, x: graph("ReduceSum", x, np.array(e.params["axes"]), keepdims=0),
-    "argmax": lambda graph, e, x: _cast(graph, e, graph("ArgMax", x, axis=e.params["axes"][0], keepdims=0)),
-    "dim_as_value": lambda graph, e: _cast(graph, e, graph("Squeeze", graph.sizes([e.params["dim"]]))),
-    "iota": lambda graph, e: _cast(
-        graph, e, graph("Range", ZERO, graph("Squeeze", graph.sizes(e.params["shape"])), ONE)
-    ),
-    "select_n": lambda graph, _, which, no, yes: graph("Where", which, yes, no),
+    "transpose": lambda g, e, x: g("Transpose", x, perm=e.params["permutation"]),
+    "concatenate": lambda g, e, *parts: g("Concat", *parts, axis=e.params["dimension"]),
+    "reduce_max": lambda g, e, x: g("ReduceMax", x, np.array(e.params["axes"]), keepdims=0),
+    "reduce_sum": lambda g, e, x: g("ReduceSum", x, np.array(e.params["axes"]), keepdims=0),
+    "argmax": lambda g, e, x: _cast(g, e, g("ArgMax", x, axis=e.params["axes"][0], keepdims=0)),
+    "dim_as_value": lambda g, e: _cast(g, e, g("Squeeze", g.sizes([e.params["dim"]]))),
+    "iota": lambda g, e: _cast(g, e, g("Range", np.array(0), g("Squeeze", g.sizes(e.params["shape"])), np.array(1))),
+    "select_n": lambda g, _, which, no, yes: g("Where", which, yes, no),
     # Runtimes make the addition of a constant a part of the convolution before it.
-    "sub": lambda graph, _, x, y: graph("Add", x, -y) if isinstance(y, np.ndarray) else graph("Sub", x, y),
+    "sub": lambda g, _, x, y: g("Add", x, -y) if isinstance(y, np.ndarray) else g("Sub", x, y),
 }
