@@ -183,7 +183,7 @@ def test_averages_of_other_measures_do_not_come_back(tmp_path, capsys):
         checkpoints.save(state(5, 2.5), {"loss": five, "accuracy": five})
     with closing(Checkpoints(tmp_path)) as checkpoints:
         assert_equal(checkpoints.restore_latest(state(), {"loss": zero}), (state(5, 2.5), {"loss": zero}))
-    assert "Note: checkpoint 5 holds averages of other measures" in capsys.readouterr().out
+    assert "Note: checkpoint 5 holds averages of other metrics" in capsys.readouterr().out
 
 
 def damage(folder):
