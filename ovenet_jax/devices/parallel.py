@@ -31,8 +31,7 @@ def create_mesh(devices: Sequence[jax.Device] | None = None, sizes: Sequence[int
     if per_process % rows:
         fault = f"splits the rows of an image over {rows} devices, but a process has {per_process}"
         raise UserError(f"{written} {fault}, and images stay within a process; choose a divisor of {per_process}.")
-    axis_types = (AxisType.Auto,) * 2
-    return jax.make_mesh((data, rows), ("data", "rows"), axis_types=axis_types, devices=devices)
+    return jax.make_mesh((data, rows), ("data", "rows"), axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -50,12 +49,8 @@ def rows_sharded(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data", "rows"))
 
 
-# (map [B, H, W, C], reach, stride) -> the map with a sharding constraint: see models/layers.py, keep_layout.
-LayOut = Callable[..., jax.Array]
-
-
-def row_layout(mesh: Mesh) -> LayOut:
-    """The value of a model's attribute `lay_out` when its images are split over `mesh`.
+def row_layout(mesh: Mesh) -> Callable[..., jax.Array]:
+    """The value of a model's attribute `lay_out` (see layers.keep_layout) when its images are split over `mesh`.
 
     Maps are sharded over 'rows' if every device gets the same number of rows, at least two after the layer's stride,
     and needs rows of its neighbours only; otherwise they are replicated over 'rows'. XLA's partitioner (jax 0.10.2)

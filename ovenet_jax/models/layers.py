@@ -260,10 +260,9 @@ class ConvNormAct(nnx.Module):
         kernel_size: int,
         *,
         activation: Activation | None = relu,
-        init: InitialValues,
         **conv: Any,
     ):
-        self.conv = Conv(in_features, out_features, kernel_size, init=init, **conv)
+        self.conv = Conv(in_features, out_features, kernel_size, **conv)
         self.norm = BatchNorm(out_features)
         self.activation = activation
 
@@ -296,7 +295,7 @@ def chain(layers: Iterable[Callable[[Maps], Maps]], x: Maps, *, rematerialise: b
     With `rematerialise` only the inputs of layers are stored; the backward pass recomputes the rest (jax.checkpoint).
     """
     for layer in layers:
-        x = _rematerialised(layer, x) if rematerialise else layer(x)
+        x = nnx.remat(operator.call)(layer, x) if rematerialise else layer(x)
     return x
 
 
@@ -312,11 +311,6 @@ def in_step(
         for i, x in zip(at, apply([paths[i][place] for i in at], [maps[i] for i in at]), strict=True):
             maps[i] = x
     return maps
-
-
-@nnx.remat
-def _rematerialised(layer: Callable[[Maps], Maps], x: Maps) -> Maps:
-    return layer(x)
 
 
 @jax.named_scope("resize_bilinear")

@@ -24,8 +24,7 @@ def seed_positions(offset: jax.Array) -> jax.Array:
 
     Uses jnp.where: exactly at the border PyTorch's clamp passes the whole gradient, jnp.clip half of it.
     """
-    _, height, width, _ = offset.shape
-    position = pixel_grid(height, width, dtype=offset.dtype) + offset
+    position = pixel_grid(*offset.shape[1:3], dtype=offset.dtype) + offset
     return jnp.where(position < -1.0, -1.0, jnp.where(position > 1.0, 1.0, position))
 
 

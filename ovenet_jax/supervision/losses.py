@@ -56,9 +56,8 @@ def cross_entropy(
     the micro-batches' summed weights, so that the mean of their losses is the loss of the whole batch.
     """
     loss, weight, _ = pixel_losses(logits, label, class_weights, align_corners)
-    if batch_labels is None:
-        return _ratio(loss.sum(), weight.sum())
-    return _ratio(loss.sum(), _weight(batch_labels, class_weights, loss.dtype).sum() / batch_labels.shape[0])
+    weights = weight[None] if batch_labels is None else _weight(batch_labels, class_weights, loss.dtype)
+    return _ratio(loss.sum(), weights.sum() / len(weights))
 
 
 def ohem_cross_entropy(
@@ -169,18 +168,15 @@ def confidence_loss(
     `include_ignored` False pairs with an ignored pixel have no loss (the divisor stays H * W). The published sum over
     the 2 images of a GPU is this mean times 2.
     """
-    _, height, width = label.shape
-    size = height, width
+    size = label.shape[1:]
     offset = layers.resize_bilinear(layers.at_least_float32(offset), size, align_corners=False)
     confidence = layers.resize_bilinear(layers.at_least_float32(confidence), size, align_corners=False)[..., 0]
-    positions = sampling.pixel_grid(height, width, dtype=offset.dtype) + offset
-    read = partial(sampling.sample, positions=positions, align_corners=grid_align_corners, order=0)
-    own = jnp.where(label == IGNORE, 0, label)
-    at_seed = read(own[..., None].astype(jnp.int32))[..., 0]
-    loss = -jnp.log(jnp.where(at_seed == own, confidence, 1 - confidence) + 1e-7)
+    positions = sampling.pixel_grid(*size, dtype=offset.dtype) + offset
+    labels = label[..., None].astype(jnp.int32)
+    seed = sampling.sample(labels, positions, align_corners=grid_align_corners, order=0)[..., 0]
+    loss = -jnp.log(jnp.where(_target(seed) == _target(label), confidence, 1 - confidence) + 1e-7)
     if not include_ignored:
-        ignored = (label == IGNORE).astype(jnp.int32)
-        loss = jnp.where((ignored + read(ignored[..., None])[..., 0]) > 0, 0, loss)
+        loss = jnp.where((label == IGNORE) | (seed == IGNORE), 0, loss)
     return loss.mean()
 
 
@@ -197,11 +193,9 @@ def ovenet_loss(
 
     `options` are those of segmentation_loss. Returns scalars: initial, seed, fused, confidence, total.
     """
-    parts = ("initial", "seed", "fused")
-    terms = {name: segmentation_loss(getattr(output, name), label, **options) for name in parts}
+    terms = {name: segmentation_loss(getattr(output, name), label, **options) for name in output.predictions}
     settings = {"grid_align_corners": grid_align_corners, "include_ignored": include_ignored}
-    confidence = confidence_loss(output.offset, output.confidence, label, **settings)
-    terms["confidence"] = confidence_weight * confidence
+    terms["confidence"] = confidence_weight * confidence_loss(output.offset, output.confidence, label, **settings)
     total = 0.5 * terms["initial"] + 0.5 * terms["seed"] + terms["fused"] + terms["confidence"]
     return {**terms, "total": total}
 
@@ -249,10 +243,33 @@ def pixel_losses(
     # The true class's score as a masked sum, because the gradient of a gather would be a scatter.
     own_class = jnp.arange(logits.shape[-1]) == _target(label)[..., None]
     own = jnp.sum(jnp.where(own_class, logits, 0), axis=-1)
-    top = jax.lax.stop_gradient(logits.max(-1))
-    loss = top - own + jnp.log(jnp.sum(jnp.exp(logits - top[..., None]), axis=-1))
+    top, total = _top_and_sum(logits)
+    loss = top - own + jnp.log(total)
     weight = _weight(label, class_weights, logits.dtype)
     return weight * loss, weight, jnp.exp(-loss) if softmax else own
+
+
+@jax.custom_gradient
+def _top_and_sum(x: jax.Array) -> Any:
+    """The largest of scores [..., K], a constant to gradients, and the sum of exp(score - largest): [...] each.
+
+    GPUs take both in one pass: then XLA resizes scores where they are read instead of storing them at full size.
+    """
+
+    def one_pass(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        none = tuple(np.array([np.finfo(x.dtype).min, 0], x.dtype))
+        return jax.lax.reduce((x, jnp.ones_like(x)), none, joined, (x.ndim - 1,))
+
+    def joined(a, b):
+        top = jnp.maximum(a[0], b[0])
+        return top, a[1] * jnp.exp(a[0] - top) + b[1] * jnp.exp(b[0] - top)
+
+    def two_passes(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        top = x.max(-1)
+        return top, jnp.exp(x - top[..., None]).sum(-1)
+
+    top, total = jax.lax.platform_dependent(x, cpu=two_passes, default=one_pass)
+    return (top, total), lambda gradients: gradients[1][..., None] * jnp.exp(x - top[..., None])
 
 
 def _target(label: jax.Array) -> jax.Array:

@@ -3,6 +3,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from numpy.testing import assert_allclose
 
@@ -218,3 +219,15 @@ def test_with_ohem_the_auxiliary_map_mines_nothing_and_has_two_means():
         ohem = HARD._replace(aux_over_all=over_all)
         loss = segmentation_loss(logits, label, ohem=ohem, class_weights=weights)
         assert_allclose(loss, 0.4 * total / divisor + total / 2, rtol=1e-6)  # main: both are hard, by count
+
+
+@pytest.mark.parametrize("spread", [1, 100])
+def test_cross_entropy_as_on_gpus_with_the_right_gradient(spread, on_a_gpu):
+    on_a_gpu()
+    scores = spread * np.random.default_rng(0).normal(size=(2, 4, 6, 19))
+    scores = jnp.asarray(scores, jnp.float32).at[..., 1].set(-jnp.inf)
+    label = jnp.arange(2, 50).reshape(2, 4, 6) % 17 + 2
+    ours = jax.value_and_grad(partial(losses.cross_entropy, align_corners=True))
+    wanted = jax.value_and_grad(lambda x: optax.softmax_cross_entropy_with_integer_labels(x, label).mean())
+    for found, expected in zip(ours(scores, label), wanted(scores), strict=True):
+        assert_allclose(found, expected, rtol=1e-5, atol=1e-8)
