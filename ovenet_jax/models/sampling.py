@@ -13,9 +13,9 @@ from jax.scipy.ndimage import map_coordinates
 from ovenet_jax.models.layers import is_symbolic, named
 
 
-def pixel_grid(height: int, width: int, dtype=jnp.float32) -> jax.Array:
-    """[height, width, 2]: every pixel's own normalised position (x, y)."""
-    x, y = jnp.linspace(-1.0, 1.0, width, dtype=dtype), jnp.linspace(-1.0, 1.0, height, dtype=dtype)
+def pixel_grid(size: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+    """[H, W, 2] for `size` (H, W): every pixel's own normalised position (x, y)."""
+    x, y = (jnp.linspace(-1.0, 1.0, side, dtype=dtype) for side in reversed(size))
     return jnp.stack(jnp.meshgrid(x, y), axis=-1)
 
 
@@ -24,7 +24,7 @@ def seed_positions(offset: jax.Array) -> jax.Array:
 
     Uses jnp.where: exactly at the border PyTorch's clamp passes the whole gradient, jnp.clip half of it.
     """
-    position = pixel_grid(*offset.shape[1:3], dtype=offset.dtype) + offset
+    position = pixel_grid(offset.shape[1:3], offset.dtype) + offset
     return jnp.where(position < -1.0, -1.0, jnp.where(position > 1.0, 1.0, position))
 
 

@@ -171,7 +171,7 @@ def confidence_loss(
     size = label.shape[1:]
     offset = layers.resize_bilinear(layers.at_least_float32(offset), size, align_corners=False)
     confidence = layers.resize_bilinear(layers.at_least_float32(confidence), size, align_corners=False)[..., 0]
-    positions = sampling.pixel_grid(*size, dtype=offset.dtype) + offset
+    positions = sampling.pixel_grid(size, offset.dtype) + offset
     labels = label[..., None].astype(jnp.int32)
     seed = sampling.sample(labels, positions, align_corners=grid_align_corners, order=0)[..., 0]
     loss = -jnp.log(jnp.where(_target(seed) == _target(label), confidence, 1 - confidence) + 1e-7)

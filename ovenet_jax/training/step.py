@@ -68,7 +68,7 @@ def train_step(
         )
         measured = {f"loss_{name}": value for name, value in terms.items()}
         with jax.named_scope("measures"):
-            measured |= measure(output, label, labels)
+            measured |= measure(jax.lax.optimization_barrier(output), label, labels)  # else resized scores are stored
         return (jax.tree.map(jnp.add, gradients, added), statistics), measured
 
     initial = jax.tree.map(jnp.zeros_like, without(params, frozen)), statistics

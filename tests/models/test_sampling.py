@@ -139,7 +139,7 @@ def test_labels_are_read_as_they_are():
 
 
 def test_the_grid_spans_the_corner_pixels_x_first():
-    grid = pixel_grid(3, 5)
+    grid = pixel_grid((3, 5))
     assert_allclose(grid[0, 0], [-1, -1])
     assert_allclose(grid[0, 4], [1, -1])
     assert_allclose(grid[2, 0], [-1, 1])
