@@ -25,7 +25,7 @@ class PixelClassifier(nnx.Module):
         bias: bool,
         output_bias: bool,
         dropout: float,
-        activation: layers.Activation | None,
+        activation: layers.Activation,
         in_head: bool,
         init: layers.InitialValues,
     ):

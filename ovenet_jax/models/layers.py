@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 from jax.custom_derivatives import linear_call
 
-Activation = Callable[[jax.Array], jax.Array]
+Activation = Callable[[jax.Array], jax.Array] | None  # None: none
 Maps = TypeVar("Maps", jax.Array, list[jax.Array])
 Layer = TypeVar("Layer")
 Arrays = tuple[jax.Array, ...]  # one for each of several maps
@@ -254,13 +254,7 @@ class ConvNormAct(nnx.Module):
     """Convolution (with the options of Conv), BatchNorm and an activation (None: none)."""
 
     def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        kernel_size: int,
-        *,
-        activation: Activation | None = relu,
-        **conv: Any,
+        self, in_features: int, out_features: int, kernel_size: int, *, activation: Activation = relu, **conv: Any
     ):
         self.conv = Conv(in_features, out_features, kernel_size, **conv)
         self.norm = BatchNorm(out_features)

@@ -5,7 +5,7 @@ Source: Yuan et al., "OCNet: Object Context for Semantic Segmentation", IJCV 202
 the authors' first release, in which queries and keys share one layer.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -143,7 +143,7 @@ class ASPOC(nnx.Module):
         dilations: tuple[int, int, int],
         first_release: bool,
         align_corners: bool,
-        activation: layers.Activation,
+        activation: Callable[[jax.Array], jax.Array],
         dropout: float,
         init: layers.InitialValues,
     ):
