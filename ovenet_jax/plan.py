@@ -88,7 +88,7 @@ def _devices(given: str | None) -> tuple[int, dict[str, Any]]:
 
 def memory(config: ConfigDict, rematerialise: bool) -> tuple[float, float]:
     """Bytes of GPU memory without images, and bytes per image on the GPU."""
-    model, task = zoo.create_model(config.model), task_of(config)
+    task, model = task_of(config), zoo.create_model(config.model)  # in this order: a task counts classes
     model.set_attributes(rematerialise=rematerialise)
     graphdef, params, statistics = parameters.split(model)
     frozen, loss = frozen_parts(config), task.create_loss()

@@ -58,8 +58,8 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
             if learned and (others := identity.differences(learned, there)):
                 parallel.say(f"Note: {others[0]}; label maps use the run's classes and ids.")
         else:
-            images, name = image_folder.ImageFolder(source, config.model.input.get("channels", ())), source.stem
-            name = name if source.is_file() else source.resolve().name
+            images = image_folder.ImageFolder(source, config.model.input.get("channels", ()))
+            name = source.stem if source.is_file() else source.resolve().name
             for line in images.left_out:
                 parallel.say(f"Note: {line}")
         target = out or folder / "predictions" / name

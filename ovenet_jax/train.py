@@ -47,6 +47,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
         identity.check(folder, identity.Identity(classes))
         mesh = _checked_mesh(config, task)
         inventory.check_training(found := task.prepare(), config.data.train_split)
+        source = task.open_training()
         config.model.input.update(inventory.measured_input(found, config))
 
     model = zoo.create_model(config.model, config.seed)
@@ -62,7 +63,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
     step = compilation.prepare_step(config, task, model, mesh, mesh.devices.flat[0].platform)
     graphdef, *_ = parameters.split(model)
     schedule, _ = optimizers.from_config(config)
-    evaluator, source = Evaluator(config, graphdef), task.open_training()
+    evaluator = Evaluator(config, graphdef)
     trained_on = identity.Identity(classes, source.identity, evaluator.source.identity)
     with (
         _claimed(folder, config, trained_on),
