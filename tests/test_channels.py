@@ -2,18 +2,22 @@
 
 import io
 import json
+import struct
 from pathlib import Path
 
 import cv2
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 import ovenet_jax
 from configs import folder as own
-from ovenet_jax.data import pipeline
+from ovenet_jax import plan
+from ovenet_jax.data import image_files, labels, pipeline
 from ovenet_jax.data.augment import RandomScaleCrop, resize_short_side
+from ovenet_jax.data.inventory import measured_input, moments_of
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import evaluate
 from ovenet_jax.evaluation.colours import in_colors
@@ -143,7 +147,7 @@ def test_other_images_than_the_names_say_are_named_with_the_others(data):
     with pytest.raises(UserError) as error:
         pipeline.prepare(data)
     wanted = "classes.yaml names uint8 or uint16 [height, width, 4], the channels red, green, blue, near_infrared"
-    neither = "neither a .npy of numbers nor an upright PNG, JPEG or TIFF of 3 or 4 channels"
+    neither = "neither a .npy of numbers nor an upright, interleaved PNG, JPEG or TIFF in RGB or RGBA"
     neither += "; save it as .npy, (H, W, C)"
     assert [line.strip().removeprefix(f"{root}/") for line in str(error.value).splitlines()[1:]] == [
         f"train/a.npy: uint16 [32, 48, 3]; {wanted}",
@@ -154,6 +158,79 @@ def test_other_images_than_the_names_say_are_named_with_the_others(data):
         f"val/f.npy: {neither}",
         f"val/g.npy: {neither}",
     ]
+
+
+def tiff(planes: np.ndarray) -> bytes:
+    """A TIFF whose channels [C, H, W] are stored one after the other."""
+    count, *size = planes.shape
+    area, bits = planes[0].nbytes, 8 * planes.itemsize
+    fields = {
+        256: size[1:],
+        257: size[:1],
+        258: [bits] * count,
+        259: [1],
+        262: [2],
+        273: [area * i for i in range(count)],
+    }
+    fields |= {277: [count], 278: size[:1], 279: [area] * count, 284: [2]}
+    start, lists, entries = 10 + 12 * len(fields) + 4, b"", b""
+    begin = start + sum(4 * len(values) for values in fields.values())
+    for tag, values in fields.items():
+        content = struct.pack(f"<{len(values)}I", *(begin + x if tag == 273 else x for x in values))
+        entries += struct.pack("<HHI", tag, 4, len(values))
+        entries += content if len(values) == 1 else struct.pack("<I", start + len(lists))
+        lists += b"" if len(values) == 1 else content
+    head = b"II*\0" + struct.pack("<IH", 8, len(fields)) + entries + bytes(4) + lists
+    return head.ljust(begin, b"\0") + planes.tobytes()
+
+
+def test_what_opencv_would_change_in_a_tiff_is_read_by_pillow_or_refused():
+    eight = RNG.integers(0, 256, (*SIZE, 4)).astype(np.uint8)
+    Image.fromarray(eight, "RGBA").save(file := io.BytesIO(), "TIFF")
+    np.testing.assert_array_equal(image_files.read_channels(file.getvalue(), NAMES).array, eight)
+    Image.fromarray(eight, "CMYK").save(cmyk := io.BytesIO(), "TIFF")
+    planar = tiff(PIXELS[0, ..., :3].transpose(2, 0, 1).astype("<u2"))
+    with Image.open(io.BytesIO(planar)) as picture:
+        assert picture.mode == "RGB" and picture.size == SIZE[::-1]
+    for data, names in ((cmyk.getvalue(), NAMES), (planar, NAMES[:3])):
+        with pytest.raises(ValueError, match="nor an upright, interleaved PNG, JPEG or TIFF in RGB or RGBA; save"):
+            image_files.read_channels(data, names)
+
+
+def test_an_array_of_too_many_pixels_is_refused_and_the_size_in_a_header_allocates_nothing(monkeypatch):
+    head = array_file(PIXELS[0]).replace(b"(32, 48, 4), }" + 6 * b" ", b"(99999999999, 4, 4),}")
+    with pytest.raises(ValueError, match="neither a .npy of numbers"):
+        image_files.read_channels(head, NAMES)
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 100)
+    with pytest.raises(ValueError, match="48x32 pixels; more than 100 are not read"):
+        image_files.read_channels(array_file(PIXELS[0]), NAMES)
+
+
+def test_a_channel_that_is_the_same_everywhere_is_not_scaled_up():
+    image = np.full((200, 300, 2), 65535, np.uint16)
+    image[..., 1] = RNG.integers(0, 2**16, (200, 300))
+    moments = np.sum([moments_of(image)] * 9, axis=0).tolist()
+    found = {"channels": ["a", "b"], "splits": {"train": {"moments": moments}}}
+    config = ConfigDict({"data": {"train_split": "train"}, "model": {"input": {"divisor": 1.0}}})
+    measured = measured_input(found, config)
+    np.testing.assert_allclose(measured["mean"], image.mean((0, 1), float), rtol=1e-12)
+    np.testing.assert_allclose(measured["std"], [1, image[..., 1].std(dtype=float)], rtol=1e-12)
+
+
+def test_a_split_that_is_not_there_and_names_of_too_many_channels_are_named(data, tmp_path):
+    config = tiny(own.get_config("fcn_r_tiny"), data)
+    config.data.train_split = "trian"
+    with pytest.raises(UserError, match="folder has no split 'trian'; choose one of train, val"):
+        train(config, tmp_path / "run")
+    name_channels(data, [f"band {i}" for i in range(labels.MOST_CHANNELS + 1)])
+    with pytest.raises(UserError, match="channels: expected a list of 2 to 128 names, got .'band 0'"):
+        pipeline.classes(data)
+
+
+def test_a_training_on_own_classes_is_planned_before_it_is_prepared(data):
+    config = tiny(own.get_config("fcn_r_tiny"), data)
+    fixed, of_image = plan.memory(config, rematerialise=False)
+    assert config.model.num_classes == 2 and fixed > 0 and of_image > 0
 
 
 def test_without_names_the_sentence_leads_to_them(data):
@@ -181,7 +258,7 @@ def test_what_needs_red_green_and_blue_is_refused_or_done_to_these(data):
         pipeline.prepare(data)
 
 
-@pytest.mark.parametrize("count", [2, 5])
+@pytest.mark.parametrize("count", [2, 3, 5, labels.MOST_CHANNELS])
 def test_any_number_of_channels_is_resized_padded_mirrored_and_shown(count):
     names = [f"band {i}" for i in range(count)]
     image = RNG.integers(0, 60_000, (*SIZE, count)).astype(np.uint16)

@@ -202,14 +202,14 @@ def resized_window(
 def pad(
     sample: Sample, size: tuple[int, int], color: tuple[int, int, int] = (0, 0, 0), place: tuple[int, int] = (0, 0)
 ) -> Sample:
-    """Pad to at least (H, W), the image with an RGB colour (0 where channels are not three), the label with IGNORE;
+    """Pad to at least (H, W), the image with an RGB colour (named channels, uint16, with 0), the label with IGNORE;
     `place`: rows of padding above, columns to the left."""
     height, width = sample["image"].shape[:2]
     rows, columns = max(size[0] - height, 0), max(size[1] - width, 0)
     if not rows and not columns:
         return sample
     top, left = place
-    fill: dict[str, Sequence[int] | int] = {"image": color if sample["image"].shape[2] == 3 else 0, "label": IGNORE}
+    fill: dict[str, Sequence[int] | int] = {"image": color if sample["image"].dtype == np.uint8 else 0, "label": IGNORE}
     return sample | {
         key: cv2.copyMakeBorder(sample[key], top, rows - top, left, columns - left, cv2.BORDER_CONSTANT, value=value)
         for key, value in fill.items()

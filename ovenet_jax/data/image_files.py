@@ -47,7 +47,7 @@ CMYK_IMAGE = "CMYK images, whose colours are converted without their profile"
 TRANSPARENT_IMAGE = "images with transparent pixels, taken in front of white"
 SEVERAL_IMAGES = "files of several images, of which the first is taken"
 
-EXIF_ORIENTATION, TIFF_BITS, TIFF_CHANNELS = 0x0112, 258, 277  # tags
+EXIF_ORIENTATION, TIFF_BITS, TIFF_CHANNELS, TIFF_PLANES, TIFF_EXTRA = 0x0112, 258, 277, 284, 338  # tags
 
 
 class Read(NamedTuple):
@@ -242,12 +242,14 @@ def read_channels(data: bytes, names: Sequence[str]) -> Read:
             data = file.getvalue()
         array = np.load(io.BytesIO(data), allow_pickle=False)
     except Exception as error:  # whatever a damaged file makes the libraries raise
-        neither = "neither a .npy of numbers nor an upright PNG, JPEG or TIFF of 3 or 4 channels"
+        neither = "neither a .npy of numbers nor an upright, interleaved PNG, JPEG or TIFF in RGB or RGBA"
         raise ValueError(f"{neither}; save it as .npy, (H, W, C)") from error
     if array.dtype not in (np.uint8, np.uint16) or array.shape[2:] != (len(names),) or not array.size:
         wanted = f"uint8 or uint16 [height, width, {len(names)}], the channels {', '.join(names)}"
         raise ValueError(f"{array.dtype} {list(array.shape)}; classes.yaml names {wanted}")
-    return Read(array.astype(np.uint16), data)
+    if array[..., 0].size > MAX_PIXELS:
+        raise ValueError(f"{array.shape[1]}x{array.shape[0]} pixels; more than {MAX_PIXELS} are not read")
+    return Read(array.astype(np.uint16, copy=False), data)
 
 
 def _as_stored(data: bytes) -> np.ndarray:
@@ -256,8 +258,13 @@ def _as_stored(data: bytes) -> np.ndarray:
         tags = getattr(picture, "tag_v2", {})  # of TIFF
         count = tags[TIFF_CHANNELS] if tags else read_header(data).channels
         upright, pixels = picture.getexif().get(EXIF_ORIENTATION, 1) == 1, picture.width * picture.height
-    if not upright or count not in (3, 4) or pixels > PILLOW_PIXELS:
-        raise ValueError(f"{count} channels, {pixels} pixels")
+        deep = np.max(tags.get(TIFF_BITS, 8)) > 8
+        mixed = deep and tags.get(TIFF_PLANES) == 2  # OpenCV mixes up channels of 16 bits that are stored apart
+        in_rgb = picture.mode in ("RGB", "RGBA") and count in (3, 4)
+        if not upright or mixed or not in_rgb or pixels > PILLOW_PIXELS:
+            raise ValueError(f"{picture.mode}, {count} channels, {pixels} pixels")
+        if tags.get(TIFF_EXTRA) == (2,) and not deep:  # OpenCV multiplies the others by an alpha of 8 bits
+            return np.asarray(picture)
     array = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED))
     return array[..., [2, 1, 0, 3][:count]]
 

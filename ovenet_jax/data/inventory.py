@@ -37,7 +37,7 @@ class Counted(NamedTuple):
 
 def moments_of(image: np.ndarray) -> np.ndarray:
     """Number, sum and sum of squares of the values of each channel, [H, W, C] -> float64 [3, C]."""
-    squares = np.einsum("ijc,ijc->c", image, image, dtype=np.float64, casting="unsafe")
+    squares = np.einsum("ijc,ijc->c", image, image, dtype=np.int64, casting="unsafe")
     return np.stack([np.full(len(squares), image[..., 0].size), image.sum((0, 1), np.float64), squares])
 
 
@@ -135,9 +135,10 @@ def measured_input(inventory: dict, config: Any) -> dict[str, Any]:
         return {}
     count, total, squares = np.sum(_of_parts(inventory, config.data.train_split, "moments"), axis=0)
     mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))  # also of a channel that is the same everywhere
-    mean, std = (tuple((x / config.model.input.divisor).tolist()) for x in (mean, std))
-    return {"channels": tuple(inventory["channels"]), "bgr": False, "mean": mean, "std": std}
+    variance = squares / count - mean**2
+    std = np.sqrt(np.where(variance < 1e-4, 1, variance))  # 1 for a channel that is the same everywhere
+    means, stds = (tuple((x / config.model.input.divisor).tolist()) for x in (mean, std))
+    return {"channels": tuple(inventory["channels"]), "bgr": False, "mean": means, "std": stds}
 
 
 def _of_parts(inventory: dict, split: str, key: str) -> list:

@@ -13,6 +13,7 @@ import numpy as np
 IGNORE = 255
 KEYS = ("classes", "ignored", "ignored_colors", "void", "flip", "source", "image_end", "label_end", "channels")
 COLORS = ("red", "green", "blue")  # the channels of usual images
+MOST_CHANNELS = 128  # that OpenCV resizes
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,9 @@ def described(content: object) -> Labels:
     ignored_colors = None if without is None else tuple(_color(color, "ignored_colors") for color in without)
     all_ids, all_colors = [*itertools.chain(*ids), *ignored], () if ignored_colors is None else colors + ignored_colors
     channels = content.get("channels", [])
-    if not isinstance(channels, list) or len(channels) == 1 or not all(isinstance(name, str) for name in channels):
-        raise ValueError(f"channels: expected a list of two names or more, got {channels!r}")
+    named = isinstance(channels, list) and all(isinstance(name, str) for name in channels)
+    if not named or len(channels) == 1 or len(channels) > MOST_CHANNELS:
+        raise ValueError(f"channels: expected a list of 2 to {MOST_CHANNELS} names, got {channels!r}")
     once = {"name": names, "id": all_ids, "color": all_colors, "flipped class": mirrored, "channel": channels}
     for what, values in once.items():
         if twice := [value for value, count in Counter(values).items() if count > 1]:
