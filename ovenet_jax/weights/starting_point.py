@@ -95,7 +95,7 @@ def _restore(role: str, folder: str, config: "ConfigDict") -> Source:
     arrays = jax.device_get(params | statistics)
     inputs = config.model.input, settings.input
     ours, theirs = (tuple(x.get("channels", ())) or COLORS[:: -1 if x.bgr else 1] for x in inputs)
-    if ours != theirs:
+    if ours != theirs and (inputs[0].get("channels") or inputs[1].get("channels")):
         kernel = arrays[FIRST]
         chosen = [kernel[:, :, theirs.index(x)] if x in theirs else kernel.mean(2) for x in ours]
         arrays[FIRST] = np.stack(chosen, 2) * np.float32(len(theirs) / len(ours))

@@ -317,6 +317,16 @@ def test_folders_are_restored_and_the_report_printed(tiny_model, tmp_path, capsy
     assert f"Note: config.model.input.bgr is True; {base} was trained with False." in printed
 
 
+def test_a_network_fed_blue_first_takes_over_kernels_as_they_are_as_openseg_does(tiny_model, tmp_path):
+    model = baseline(tiny_model)
+    base = save_run(tmp_path / "base", model, None)
+    model.input.bgr = True
+    _, params, _ = parameters.split(started(model, base))
+    theirs = parameters.split(create_model(baseline(tiny_model), seed=1))[1]
+    first = "backbone.conv1.conv.kernel"
+    np.testing.assert_array_equal(params[first], theirs[first])
+
+
 @pytest.mark.parametrize("role", ["base", "trunk"])
 def test_a_folder_without_a_run_is_named_with_its_key(tiny_model, tmp_path, role):
     save_run(tmp_path / ({"base", "trunk"} - {role}).pop(), tiny_model, BASE)
