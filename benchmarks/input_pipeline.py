@@ -24,8 +24,9 @@ from ml_collections import ConfigDict
 from benchmarks.table import Table, json_file
 from configs import cityscapes
 from ovenet_jax.data import imagenet, pipeline, toy_streets
-from ovenet_jax.data.augment import Act, scaled_size
+from ovenet_jax.data.augment import Act
 from ovenet_jax.data.labels import CITYSCAPES, IGNORE
+from ovenet_jax.data.sizes import scaled_size
 
 IMAGES = flags.DEFINE_string("images", None, "A folder of photographs; default: toy streets.")
 JSON = flags.DEFINE_string("json", json_file("input_pipeline"), "A file for the numbers of the table.")

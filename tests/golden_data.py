@@ -7,8 +7,9 @@ import numpy as np
 
 from configs.cityscapes import CLASS_WEIGHTS
 from ovenet_jax.data import augment
-from ovenet_jax.data.augment import RandomScaleCrop, Sample, scaled_size
+from ovenet_jax.data.augment import RandomScaleCrop, Sample
 from ovenet_jax.data.labels import CITYSCAPES, OFFICIAL
+from ovenet_jax.data.sizes import scaled_size
 from ovenet_jax.evaluation.inference import read, stacked
 from ovenet_jax.evaluation.protocol import Protocol, passes
 from ovenet_jax.models.normalisation import Normalisation

@@ -15,6 +15,7 @@ import numpy as np
 
 from ovenet_jax.data import imagenet
 from ovenet_jax.data.labels import IGNORE
+from ovenet_jax.data.sizes import padded_size, scaled_size
 
 Sample = dict[str, np.ndarray]
 Act = Callable[[Sample, np.random.Generator], Sample]
@@ -222,19 +223,3 @@ def resize_short_side(sample: Sample, short_side: int, multiple: int = 8) -> Sam
     rounded; then both are padded to a multiple of `multiple`, with MEAN_COLOR."""
     size = scaled_size(sample["image"].shape[:2], short_side, min)
     return pad(resize(sample, size), padded_size(size, multiple), imagenet.MEAN_COLOR)
-
-
-# ---- sizes, with the rounding of the published code ----
-
-
-def scaled_size(size: tuple[int, int], side: float, which: Callable[[tuple[int, int]], int] = max) -> tuple[int, int]:
-    """(H, W) with the longer side, or the shorter one (`which` is min), resized to `side`, rounded, and the other in
-    proportion, rounded, at least 1."""
-    height, width = (max(1, int(length * int(side + 0.5) / which(size) + 0.5)) for length in size)
-    return height, width
-
-
-def padded_size(size: tuple[int, int], multiple: int) -> tuple[int, int]:
-    """(H, W), each at least as large and a multiple of `multiple`."""
-    height, width = size
-    return -(-height // multiple) * multiple, -(-width // multiple) * multiple

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ovenet_jax.data.augment import padded_size, scaled_size
+from ovenet_jax.data.sizes import padded_size, scaled_size
 from ovenet_jax.models.layers import interpolation_weights
 
 CANVAS_BUCKETS = 4

@@ -78,7 +78,7 @@ def directions_of(model: ConfigDict) -> int:
 def _create_backbone(model: ConfigDict, init: InitialValues) -> contracts.Backbone:
     create = _named("backbone.name", model.backbone.name, BACKBONES)
     given = {"name": model.backbone.name, "align_corners": model.align_corners, "init": init}
-    given |= {"channels": len(model.input.mean)}
+    given |= {"channels": len(model.input.mean) if "input" in model else 3}
     return create(**_options("backbone", model.backbone, create, **given))
 
 

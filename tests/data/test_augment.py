@@ -11,8 +11,8 @@ from ovenet_jax.data.augment import (
     resize,
     resize_short_side,
     resized_window,
-    scaled_size,
 )
+from ovenet_jax.data.sizes import scaled_size
 from tests.places import SHARED
 
 GOLDEN = SHARED / "goldens/13_preprocessing/io.npz"
