@@ -75,6 +75,13 @@ def test_channels_are_read_as_they_are_from_every_kind_of_file(data):
         np.testing.assert_array_equal(source[i]["image"], pixels)
 
 
+def test_damaged_moments_are_a_damaged_inventory(data):
+    report = Path(pipeline.prepare(data)["folder"]) / "report.json"
+    report.write_text(report.read_text().replace('"moments"', '"momentum"', 1))
+    with pytest.raises(UserError, match="report.json is damaged .*moments.*prepared anew"):
+        pipeline.prepare(data)
+
+
 def test_a_run_of_four_channels_from_weights_of_three(data, tmp_path):
     config = tiny(own.get_config("fcn_r_tiny"), data)
     config.model.num_classes = 2

@@ -28,7 +28,7 @@ from ovenet_jax.supervision.task import task_of
 from ovenet_jax.training import optimizer as optimizers
 from ovenet_jax.training.optimizer import create_optimizer
 from ovenet_jax.training.step import frozen_parts, train_step
-from tests import config_files
+from tests import config_files, traced
 from tests.config_files import FILES, variants
 from tests.imagenet import NORMALISATION
 from tests.places import ROOT
@@ -310,16 +310,7 @@ def test_a_step_of_full_width_cityscapes_traces():
 @pytest.mark.parametrize("variant", ["hrnet_ocr", "thesis"])
 def test_the_loss_of_other_networks_of_full_width_traces(variant):
     """In training mode. Derivatives have the shapes of what they are derived by; OVeNet's step above has them, too."""
-    config = cityscapes.get_config(variant)
-    model, loss = create_model(config.model), task_of(config).create_loss()
-    model.train()
-    image, label = np.zeros((2, 64, 128, 3), np.float32), np.zeros((2, 64, 128), np.uint8)
-    graphdef, *arrays = parameters.split(model)
-
-    def terms(*arrays):
-        return loss(parameters.merge(graphdef, *arrays)(image, nnx.Rngs(dropout=0)), label)
-
-    assert jax.eval_shape(terms, *arrays)["total"].shape == ()
+    assert traced.loss(cityscapes.get_config(variant), (64, 128))["total"].shape == ()
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from ovenet_jax.run.state import init_state
 from ovenet_jax.supervision.task import task_of
 from ovenet_jax.training.optimizer import create_optimizer, poly_schedule
 from ovenet_jax.training.step import train_step
+from tests import traced
 from tests.config_files import FILES
 
 SMALL = {  # of the kind of backbone: what makes it compile in seconds
@@ -124,16 +125,7 @@ def test_every_head_takes_a_step_on_every_backbone(prefix, head, backbone):
 @pytest.mark.parametrize("head", openseg.HEADS)
 def test_the_loss_of_every_head_traces_on_hrnet_with_offsets(head):
     """Shapes only, which is what a backbone changes for a head; derivatives have those of what they are derived by."""
-    config = small(f"ovenet_{head}_tiny")
-    model, loss = create_model(config.model), task_of(config).create_loss()
-    model.train()
-    image, label = np.zeros((2, 72, 104, 3), np.float32), np.zeros((2, 72, 104), np.uint8)
-    graphdef, *arrays = parameters.split(model)
-
-    def terms(*arrays):
-        return loss(parameters.merge(graphdef, *arrays)(image, nnx.Rngs(dropout=0)), label)
-
-    assert jax.eval_shape(terms, *arrays)["total"].shape == ()
+    assert traced.loss(small(f"ovenet_{head}_tiny"), (72, 104))["total"].shape == ()
 
 
 def test_a_step_of_full_size_with_offsets_and_its_own_loss_traces(monkeypatch):

@@ -18,10 +18,11 @@ SPLIT: dict[str, files.Form] = {
 }
 
 
-def form_of(splits: Iterable[str], unlabelled: Collection[str]) -> files.Form:
+def form_of(splits: Iterable[str], unlabelled: Collection[str], channels: Collection[str]) -> files.Form:
     """The JSON schema of an inventory of these splits. Those written by older versions lack `digest` in each split."""
-    labelled = {**SPLIT, "pixels": [int], "ignored_pixels": int}
-    of_split = {split: SPLIT if split in unlabelled else labelled for split in splits}
+    measured = {**SPLIT, "moments": [[float]]} if channels else SPLIT
+    labelled = {**measured, "pixels": [int], "ignored_pixels": int}
+    of_split = {split: measured if split in unlabelled else labelled for split in splits}
     return {"name": str, "splits": of_split, "notes": [{"note": str, "files": int, "first": str}]}
 
 

@@ -202,7 +202,8 @@ def read_inventory(builder: Builder) -> dict:
     file, data_set = Path(builder.data_dir) / REPORT, builder.data_set
     names = data_set.labels.names
     remedy = f"delete {file.parent}, and it is prepared anew"
-    report = files.read_json(file, inventory.form_of(data_set.splits, data_set.unlabelled), remedy)
+    form = inventory.form_of(data_set.splits, data_set.unlabelled, data_set.labels.channels)
+    report = files.read_json(file, form, remedy)
     if any(len(found.get("pixels", names)) != len(names) for found in report["splits"].values()):
         raise errors.UserError(f"{file} is damaged (it counts other classes); {remedy}.")
     without = [split for split, found in report["splits"].items() if not isinstance(found.get("digest"), str)]
