@@ -1,30 +1,25 @@
-"""What buckets change: python -m benchmarks.bucketing --config=configs/camvid.py:ovenet_tiny --workdir=DIR ...
+"""What buckets change: python -m benchmarks.bucketing WORKDIR [--buckets 1 32 64] [--as_they_are]
 
 Evaluates the network of a run on images of varying size, exactly (bucket 1) and with the short sides of passes rounded
 to multiples of some numbers. Images of the evaluation split are cropped to sizes of their own, 50 to 100 % of each
 side; with --as_they_are, for a data set whose images vary by themselves, not.
 """
 
+import argparse
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
-from ml_collections import config_flags
 
-from benchmarks.table import Table, json_file
+from benchmarks.table import Table, parser
+from ovenet_jax import errors
 from ovenet_jax.data import pipeline
 from ovenet_jax.evaluation.evaluator import Evaluator
+from ovenet_jax.run import workdir
 from ovenet_jax.run.network import restore_network
 from ovenet_jax.supervision.task import task_of
-
-CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant], see configs/.")
-WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run or an import.", required=True)
-BUCKETS = flags.DEFINE_list("buckets", ["1", "32", "64"], "1 is exact.")
-IMAGES = flags.DEFINE_integer("images", 24, "So many, evenly spread over the split; exact passes compile for each.")
-JSON = flags.DEFINE_string("json", json_file("bucketing"), "A file for the numbers of the table.")
-AS_THEY_ARE = flags.DEFINE_boolean("as_they_are", False, "Leave the images' sizes alone.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,17 +42,18 @@ class Sampled:
         return sample | {key: sample[key][:height, :width] for key in ("image", "label")}
 
 
-def main(_) -> None:
-    config = CONFIG.value
+def main() -> None:
+    arguments = parse()
+    config = workdir.config_of(arguments.workdir)
     task_of(config).prepare()
-    network = restore_network(config.model, Path(WORKDIR.value), config.eval.checkpoint)
+    network = restore_network(config.model, arguments.workdir, config.eval.checkpoint)
     columns = {"bucket": "8d", "shapes": "8d", "mIoU [%]": "10.3f", "change": "+9.3f", "seconds": "9.1f"}
-    table = Table(columns, JSON.value, config=config.name, workdir=WORKDIR.value, images=IMAGES.value)
+    table = Table(columns, arguments.json, config=config.to_dict(), images=arguments.images)
     exact = None
-    for bucket in map(int, BUCKETS.value):
+    for bucket in arguments.buckets:
         config.eval.bucket = bucket
         evaluator = Evaluator(config, network.graphdef)
-        evaluator.source = Sampled(evaluator.source, IMAGES.value, cropped=not AS_THEY_ARE.value)
+        evaluator.source = Sampled(evaluator.source, arguments.images, cropped=not arguments.as_they_are)
         start = time.perf_counter()
         evaluation = evaluator.run(network.params, network.statistics)
         seconds = time.perf_counter() - start
@@ -66,5 +62,14 @@ def main(_) -> None:
         table.row(bucket, len(evaluator.inference.pass_sizes), miou, miou - exact, seconds)
 
 
+def parse() -> argparse.Namespace:
+    arguments = parser("bucketing", "What rounding the sizes of passes changes in the answers of a trained network.")
+    arguments.add_argument("workdir", type=Path, help="of a run or an import")
+    arguments.add_argument("--buckets", type=int, nargs="+", default=[1, 32, 64], help="1 is exact")
+    arguments.add_argument("--images", type=int, default=24, help="of the split; exact passes compile for each")
+    arguments.add_argument("--as_they_are", action="store_true", help="leave the images' sizes alone")
+    return arguments.parse_args()
+
+
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(errors.run(main))

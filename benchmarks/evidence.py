@@ -5,6 +5,7 @@ Writes results_SPLIT.md and its figures. The test split is looked at once, when 
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,9 @@ from matplotlib.figure import Figure
 from benchmarks import resampling
 from benchmarks.compare_networks import NETWORKS, RESULTS, SEEDS, SPLITS
 from benchmarks.resampling import Draws, Interval
+from ovenet_jax import errors
 from ovenet_jax.errors import UserError
+from ovenet_jax.tables import percent
 
 SMALLEST_OF_INTEREST = 0.005  # of mIoU
 TITLES = {
@@ -65,9 +68,8 @@ class Results:
     def _read(self, name: str, seed: int) -> dict:
         file = self.folder / f"{name}-{seed}.json"
         if not file.exists():
-            raise UserError(
-                f"{file} is missing; `python -m benchmarks.compare_networks run` makes it, or choose fewer --seeds."
-            )
+            command = "python -m benchmarks.compare_networks --root=DIR"
+            raise UserError(f"{file} is missing; `{command}` makes it, or choose fewer --seeds.")
         return json.loads(file.read_text())
 
     def of_split(self, name: str) -> list[dict]:
@@ -364,10 +366,6 @@ def in_brackets(interval: Interval, sign: bool = True) -> str:
     return f"{estimate} [{low}, {high}]"
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.2f}"
-
-
 def markdown(titles: Sequence[str], rows: Sequence[Sequence]) -> str:
     lines = [titles, ["---"] * len(titles), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
@@ -379,11 +377,8 @@ def main() -> None:
     parser.add_argument("--split", choices=SPLITS, default="val")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="that every network has")
     arguments = parser.parse_args()
-    try:
-        write(arguments.results, arguments.split, arguments.seeds)
-    except UserError as error:
-        parser.error(str(error))
+    write(arguments.results, arguments.split, arguments.seeds)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(errors.run(main))

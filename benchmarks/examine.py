@@ -12,6 +12,7 @@ A pixel that a ceiling cannot mend keeps what S_f says of it.
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
+from ovenet_jax import errors
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.devices import environment
@@ -56,7 +58,7 @@ def examine(folder: Path, split: str) -> dict:
     is of, [B]. pixels: by grouping, [B][G]. predictions: by name, how many pixels are right by grouping, [B][G], and
     `predicted` of each class, [B][K]. seeds: of an OVeNet, sums over the split by grouping, [G], see `seed_values`.
     """
-    config = workdir.read_config(folder)
+    config = workdir.config_of(folder)
     config.data.eval_split = split
     config.eval.sum = "logits"  # which the fusion is one of
     task = task_of(config, identity.classes_of(folder))
@@ -226,4 +228,4 @@ def _in_blocks(images: list[dict]) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(errors.run(main))

@@ -1,24 +1,26 @@
-"""How well wrong labels are found: python -m benchmarks.label_errors --config=configs/demo.py --workdir=DIR
+"""How well wrong labels are found: python -m benchmarks.label_errors WORKDIR [--share=0.05]
 
 Gives a share of the regions of the evaluation split another label on purpose, has the network of a run judge all
 labels, and prints the average precision with which the changed regions, and the images that hold them, come first: by
 the scores of evaluation/suspects.py, and by the plain "lowest mIoU".
 """
 
+import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from absl import app, flags
-from ml_collections import config_flags
 
-from benchmarks.table import Table, json_file
+from benchmarks.table import Table, parser
+from ovenet_jax import errors
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.evaluation import suspects
 from ovenet_jax.evaluation.evaluator import Evaluator
+from ovenet_jax.run import workdir
 from ovenet_jax.run.network import restore_network
 from ovenet_jax.supervision.task import task_of
 
@@ -63,12 +65,13 @@ def average_precision(scores: Sequence[float], wrong: Sequence[bool]) -> float:
     return float((np.cumsum(hits) / (1 + np.arange(len(hits))))[hits].mean())
 
 
-def main(_) -> None:
-    config = CONFIG.value
+def main() -> None:
+    arguments = parse()
+    config = workdir.config_of(arguments.workdir)
     task_of(config).prepare()
-    network = restore_network(config.model, Path(WORKDIR.value), config.eval.checkpoint)
+    network = restore_network(config.model, arguments.workdir, config.eval.checkpoint)
     evaluator = Evaluator(config, network.graphdef)
-    evaluator.source = source = Mislabelled(evaluator.source, SHARE.value)
+    evaluator.source = source = Mislabelled(evaluator.source, arguments.share)
     suspects.KEPT, suspects.DOUBTED = 10**9, 2  # all regions
     evaluation = evaluator.run(network.params, network.statistics, observers=[suspects.Suspects(evaluator)])
     mious = {image.number: image.miou for image in evaluation.images}
@@ -80,17 +83,19 @@ def main(_) -> None:
         for region in one.regions
     ]
     columns = {"of": "10s", "count": "8d", "wrong": "8d", "AP of the score": "18.3f", "AP of mIoU": "13.3f"}
-    table = Table(columns, JSON.value, config=config.name, workdir=WORKDIR.value, share=SHARE.value)
+    table = Table(columns, arguments.json, config=config.to_dict(), share=arguments.share)
     for name, ranked in (("regions", regions), ("images", images)):
         scores, lowest, wrong = zip(*ranked, strict=True)
         precisions = (average_precision(values, wrong) for values in (scores, lowest))
         table.row(name, len(wrong), sum(wrong), *precisions)
 
 
+def parse() -> argparse.Namespace:
+    arguments = parser("label_errors", "How well a trained network finds labels that were changed on purpose.")
+    arguments.add_argument("workdir", type=Path, help="of a run or an import")
+    arguments.add_argument("--share", type=float, default=0.05, help="of the regions")
+    return arguments.parse_args()
+
+
 if __name__ == "__main__":
-    CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant], see configs/.")
-    WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run or an import.", required=True)
-    SHARE = flags.DEFINE_float("share", 0.05, "Of the regions.")
-    JSON = flags.DEFINE_string("json", json_file("label_errors"), "A file for the numbers of the table.")
-    flags.mark_flag_as_required("config")
-    app.run(main)
+    sys.exit(errors.run(main))

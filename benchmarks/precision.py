@@ -4,6 +4,7 @@ A trained network is evaluated in float32, as GPUs round float32 by default (TF3
 convolutions and products), and in bfloat16. On any device, since the factors are rounded before they are multiplied.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.table import Table, parser
+from ovenet_jax import errors
 from ovenet_jax.devices import environment
 from ovenet_jax.evaluation.evaluator import Batch, Evaluator
 from ovenet_jax.evaluation.results import Evaluation
@@ -46,7 +48,7 @@ def main() -> None:
     arguments.add_argument("--split", default="val", help="of the run's data set")
     arguments = arguments.parse_args()
     environment.convolve_by_eigen()
-    config = workdir.read_config(arguments.workdir)
+    config = workdir.config_of(arguments.workdir)
     config.data.eval_split = arguments.split
     network = restore_network(config.model, arguments.workdir, "latest")
     columns = {"precision": "12s", "mIoU [%]": "10.3f", "other pixels [%]": "18.4f", "right before [%]": "18.1f"}
@@ -89,4 +91,4 @@ def tf32() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(errors.run(main))

@@ -1,6 +1,7 @@
 """The queue of runs, and what their files say: in which order, what is left out, tables of made-up numbers."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def test_processor_time_adds_up_over_interruptions(tmp_path):
     found = []
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt), Processor(file) as processor:
-            compare_networks.subprocess.run(burn, check=True)
+            subprocess.run(burn, check=True)
             raise KeyboardInterrupt
         found.append(processor.seconds())
     assert 0 < found[0] < found[1]
@@ -174,7 +175,7 @@ def test_what_seeds_are_worth(results):
 
 
 def test_a_missing_run_is_named(results):
-    with pytest.raises(UserError, match="hrnet_ocr-2.json is missing"):
+    with pytest.raises(UserError, match="hrnet_ocr-2.json is missing; `python -m benchmarks.compare_networks --root=DIR`"):
         evidence.write(results, "val", seeds=3)
 
 
