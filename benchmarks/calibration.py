@@ -19,7 +19,7 @@ from flax import nnx
 from benchmarks import hlo
 from benchmarks.gpu_program import UNTUNED, added_up, described_mesh, seconds
 from benchmarks.gpus import GPUS
-from benchmarks.table import Table, json_file
+from benchmarks.table import Table, parser
 from ovenet_jax.devices import parallel
 from ovenet_jax.models import parameters
 from ovenet_jax.models.hrnet import Bottleneck, HRNet, Stage
@@ -86,6 +86,7 @@ NETWORKS: dict[str, Callable[[InitialValues], nnx.Module]] = {"resnet50": ResNet
 
 
 def main() -> None:
+    arguments = parser("calibration", "How near published trainings come to their least times.").parse_args()
     columns = {
         "training": "22s",
         "kernels": "9d",
@@ -95,7 +96,7 @@ def main() -> None:
         "published": "11.3f",
         "efficiency": "12.1%",
     }
-    table = Table(columns, json_file("calibration"), jax=jax.__version__)
+    table = Table(columns, arguments.json, jax=jax.__version__)
     programs: dict[str, list[hlo.Kernel]] = {}
     for training in TRAININGS:
         if training.network not in programs:

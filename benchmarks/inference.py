@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks import networks
 from benchmarks.table import Table, parser
+from ovenet_jax.configs.keys import PRECISIONS
 from ovenet_jax.devices import parallel
 from ovenet_jax.evaluation.inference import Inference
 from ovenet_jax.evaluation.protocol import Protocol, passes
@@ -76,7 +77,7 @@ def parse() -> argparse.Namespace:
     arguments = parser("inference", "Time per image of the test protocols on one device.")
     networks.add_arguments(arguments)
     arguments.add_argument("--height", type=int, default=256, help="of images and test windows; width: twice that")
-    arguments.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the network")
+    arguments.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the network")
     arguments.add_argument("--images", type=int, default=6, help="per row, 2 at least")
     arguments.add_argument("--rows", type=int, default=len(ROWS), help="only the first ones")
     return arguments.parse_args()

@@ -6,6 +6,7 @@ read files from the system's cache and take turns on one core; their processor t
 matter little. Linux only.
 """
 
+import argparse
 import itertools
 import multiprocessing
 import os
@@ -18,18 +19,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from absl import app, flags
 from ml_collections import ConfigDict
 
-from benchmarks.table import Table, json_file
+from benchmarks.table import Table, parser
 from configs import cityscapes
 from ovenet_jax.data import imagenet, pipeline, toy_streets
 from ovenet_jax.data.augment import Act
 from ovenet_jax.data.labels import CITYSCAPES, IGNORE
 from ovenet_jax.data.sizes import scaled_size
-
-IMAGES = flags.DEFINE_string("images", None, "A folder of photographs; default: toy streets.")
-JSON = flags.DEFINE_string("json", json_file("input_pipeline"), "A file for the numbers of the table.")
 
 SIZE = (1024, 2048)
 PAIRS = 8
@@ -39,14 +36,15 @@ BATCHES = {"published": 2, "compressed": 4, "decoded": 40}  # of a round
 MEAN, STD = np.float32(imagenet.MEAN), np.float32(imagenet.STD)
 
 
-def main(_) -> None:
+def main() -> None:
+    arguments = parse()
     cv2.setNumThreads(1)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     pipeline.THREADS = 1  # as many as cores
     config = cityscapes.get_config()
     with tempfile.TemporaryDirectory() as folder:
         config.data.root, config.data.prepared = f"{folder}/source", f"{folder}/prepared"
-        files = write_tree(Path(config.data.root))
+        files = write_tree(Path(config.data.root), arguments.images)
         sources = {storage: prepared(config.data, storage) for storage in ("compressed", "decoded")}
         seconds = {name: [] for name in BATCHES}
         for seed in range(ROUNDS):
@@ -55,11 +53,17 @@ def main(_) -> None:
                 seconds[storage].append(time_ours(source, config, seed, BATCHES[storage]))
         memory = {storage: worker_memory(source, config) for storage, source in sources.items()}
     columns = {"way": "12s", "ms": "8.2f", "samples/s": "12.1f", "of published": "14.2f", "worker [MB]": "13.0f"}
-    table = Table(columns, JSON.value, images=IMAGES.value)
+    table = Table(columns, arguments.json, arguments=vars(arguments))
     for name in BATCHES:
         median = statistics.median(seconds[name])
         ratio = statistics.median(map(np.divide, seconds["published"], seconds[name]))
         table.row(name, 1000 * median, 1 / median, ratio, memory.get(name))
+
+
+def parse() -> argparse.Namespace:
+    arguments = parser("input_pipeline", "Training samples per second and core, ours beside the published way.")
+    arguments.add_argument("--images", help="a folder of photographs; default: toy streets")
+    return arguments.parse_args()
 
 
 def time_published(files: list[tuple[Path, Path]], config: ConfigDict, seed: int) -> float:
@@ -150,13 +154,13 @@ def prepared(data: ConfigDict, storage: str) -> pipeline.Source:
     return pipeline.open_split(data, "+".join(["train"] * 64))
 
 
-def write_tree(root: Path) -> list[tuple[Path, Path]]:
+def write_tree(root: Path, images: str | None) -> list[tuple[Path, Path]]:
     """A Cityscapes tree with PAIRS training images and one for validation; returns the files of the former, paired."""
     rng = np.random.default_rng(0)
     known = np.array(sorted(CITYSCAPES.known_ids()))
     files = []
     for i in range(PAIRS + 1):
-        image = cv2.resize(photograph(i), SIZE[::-1], interpolation=cv2.INTER_CUBIC)
+        image = cv2.resize(photograph(i, images), SIZE[::-1], interpolation=cv2.INTER_CUBIC)
         brightness = cv2.cvtColor(cv2.blur(image, (25, 25)), cv2.COLOR_BGR2GRAY)
         label = known[brightness // 8].astype(np.uint8)  # areas that follow those of the image
         image = np.clip(image + NOISE * rng.standard_normal(image.shape, np.float32), 0, 255).astype(np.uint8)
@@ -171,13 +175,13 @@ def write_tree(root: Path) -> list[tuple[Path, Path]]:
     return files[:PAIRS]
 
 
-def photograph(index: int) -> np.ndarray:
+def photograph(index: int, folder: str | None) -> np.ndarray:
     """BGR."""
-    if not IMAGES.value:
+    if not folder:
         return toy_streets.scene("train", index)[0][..., ::-1]
-    files = sorted(path for path in Path(IMAGES.value).iterdir() if path.suffix in (".jpg", ".png"))
+    files = sorted(path for path in Path(folder).iterdir() if path.suffix in (".jpg", ".png"))
     return cv2.imread(str(files[index % len(files)]), cv2.IMREAD_COLOR)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -4,6 +4,7 @@ Nothing is trained or compiled: parameters are counted in the initialised networ
 some minutes.
 """
 
+import argparse
 import math
 import sys
 from collections.abc import Callable
@@ -206,6 +207,7 @@ is from the text of the model zoo, not from its table.
 
 
 def main() -> None:
+    argparse.ArgumentParser(prog="python -m benchmarks.model_zoo", description=__doc__.split("\n")[0]).parse_args()
     measured: dict[tuple, tuple[int, int]] = {}
 
     def measure_once(config: ConfigDict) -> tuple[int, int]:

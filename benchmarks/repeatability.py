@@ -1,6 +1,6 @@
 """Whether a training step done twice from the same state gives the same bits: python -m benchmarks.repeatability ...
 
-On GPUs it need not (README.md); XLA_FLAGS=--xla_gpu_deterministic_ops=true is what config.deterministic sets. Needs
+On GPUs it need not (docs/hosts.md); XLA_FLAGS=--xla_gpu_deterministic_ops=true is what config.deterministic sets. Needs
 jax, flax and optax only.
 """
 

@@ -17,11 +17,11 @@ from ovenet_jax.devices import parallel
 
 
 def main() -> None:
-    arguments, error = parse()
+    arguments = parse()
     jax.config.update("jax_num_cpu_devices", max(arguments.devices))
     devices = jax.devices()
     if max(arguments.devices) > len(devices):
-        error(f"--devices: there are only {len(devices)}")
+        raise SystemExit(f"--devices: there are only {len(devices)}")
     height, width = arguments.crop
     print(f"{arguments.network}, HRNet-W{arguments.width}, {arguments.batch} x {height} x {width} per device, "
           f"{arguments.precision}, on {devices[0].device_kind}")  # fmt: skip
@@ -43,12 +43,12 @@ def main() -> None:
         table.row(number, 1000 * seconds, number * arguments.batch / seconds, first / seconds, program.seconds)
 
 
-def parse() -> tuple[argparse.Namespace, callable]:
+def parse() -> argparse.Namespace:
     arguments = parser("scaling", "Images per second of the training step on several devices.")
     networks.add_arguments(arguments)
     add_arguments(arguments)
     arguments.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8], help="numbers of devices")
-    return arguments.parse_args(), arguments.error
+    return arguments.parse_args()
 
 
 if __name__ == "__main__":

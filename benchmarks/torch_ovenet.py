@@ -213,7 +213,9 @@ def create_step(arguments: argparse.Namespace, network: nn.Module, device: str):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time of a training step in PyTorch.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.torch_ovenet", description="Time of a training step in PyTorch."
+    )
     networks.add_arguments(parser)
     add_arguments(parser)
     parser.add_argument("--compile", action="store_true", help="with torch.compile")
