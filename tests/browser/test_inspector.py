@@ -359,13 +359,16 @@ def shown_page(engine, content: str, folder: Path):
     context.close()
 
 
-def test_two_networks_are_pointed_at_together(engine, tmp_path):
+@pytest.mark.parametrize("order", [1, -1])
+def test_two_networks_are_pointed_at_together(engine, tmp_path, order):
     """They share image, view and pixel; what one has no offsets of has none drawn."""
     image = made_up(0, SIZES[0], name="one")
     other = made_up(1, SIZES[0], name="one", offsets=False)
-    of_two = made_up_page([image], {"first": [image], HOSTILE[1]: [other]})
-    with shown_page(engine, of_two, tmp_path) as page:
-        assert page.locator(".pane h3").all_inner_texts() == ["first", HOSTILE[1]]
+    views = {"first": [image], HOSTILE[1]: [other]}
+    names = list(views)[::order]
+    with shown_page(engine, made_up_page([image], {name: views[name] for name in names}), tmp_path) as page:
+        assert page.locator(".pane h3").all_inner_texts() == names
+        assert link(page)["layer"] == "fused"
         for layer in page.locator("[data-layer]").evaluate_all("all => all.map(one => one.dataset.layer)"):
             page.locator(f"[data-layer={layer}]").click()
             settle(page)

@@ -29,9 +29,9 @@ class Inspector {
     if (order !== this.order) return; // another one was chosen meanwhile
     this.image = image;
     this.layers = layersOf(image);
-    const known = (id, other) => (this.layers.some((layer) => layer.id === id) ? id : other);
-    this.top = known(wanted.layer || this.top, image.views[0].answer);
-    this.base = known(wanted.base || this.base, "input");
+    const known = (id) => this.layers.some((layer) => layer.id === id);
+    this.top = [wanted.layer, this.top, ...image.views.map(({ answer }) => answer)].find(known); // "main" may have none
+    this.base = [wanted.base, this.base, "input"].find(known);
     if (wanted.blend !== undefined) this.blend = clip(wanted.blend, 0, 1);
     this.only = null;
     this.kept = this.pointed = null;
