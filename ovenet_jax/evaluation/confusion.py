@@ -6,9 +6,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
-from ovenet_jax.data.iou import class_iou
 from ovenet_jax.data.labels import Labels
 from ovenet_jax.evaluation.drawing import FAINT_INK, FONT, INK, RULE, fonts_for, shown_names, width_of
+from ovenet_jax.supervision.measures import class_scores
 
 ABSENT = np.array((222, 222, 222)) / 255
 BARS_WIDTH = 200  # pixels
@@ -24,8 +24,8 @@ def confusion_picture(matrix: np.ndarray, classes: Labels) -> np.ndarray:
     number = len(classes.names)
     true = matrix.sum(axis=1)
     share = matrix / np.maximum(true, 1)[:, None]
-    iou = np.nan_to_num(class_iou(np.asarray(matrix, np.float64)))
-    absent = true == 0
+    scores, absent = class_scores(matrix), true == 0
+    iou, miou = scores["iou"], scores["miou"]
 
     cell = int(np.clip(1500 / number, 14, 72))  # pixels
     font = min(FONT, cell - 2)
@@ -37,7 +37,7 @@ def confusion_picture(matrix: np.ndarray, classes: Labels) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     heat, bars = figure.subplots(1, 2, sharey=True, width_ratios=(max(cell * number, 300), BARS_WIDTH))
     note = f"  ({absent.sum()} absent, counted as 0)" if absent.any() else ""
-    title = "mIoU -  (nothing is labelled)" if absent.all() else f"mIoU {100 * iou.mean():.1f} %{note}"
+    title = "mIoU -  (nothing is labelled)" if miou is None else f"mIoU {100 * miou:.1f} %{note}"
     figure.suptitle(title, x=0.02, ha="left", color=INK, fontsize=FONT + 4, fontweight="bold")
 
     faint = {"color": FAINT_INK, "fontsize": FONT}

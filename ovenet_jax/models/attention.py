@@ -44,10 +44,10 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
 
 
 def softmax_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """Plain softmax attention, [B, Q, D], [B, N, D], [B, N, C] -> [B, Q, C]; its softmax is in float32 at least."""
-    scores = at_least_float32(jnp.einsum("bqd,bnd->bqn", query, key)) * key.shape[-1] ** -0.5
+    """Plain softmax attention, [B, ..., D], [B, N, D], [B, N, C] -> [B, ..., C]; its softmax is in float32 at least."""
+    scores = at_least_float32(jnp.einsum("b...d,bnd->b...n", query, key)) * key.shape[-1] ** -0.5
     weights = jax.nn.softmax(scores, axis=-1)
-    return jnp.einsum("bqn,bnc->bqc", weights.astype(value.dtype), value)
+    return jnp.einsum("b...n,bnc->b...c", weights.astype(value.dtype), value)
 
 
 class SelfAttention(nnx.Module):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ovenet_jax.models import contracts, fcn, layers
+from ovenet_jax.models.attention import softmax_attention
 
 
 def gather_regions(features: jax.Array, region_logits: jax.Array) -> jax.Array:
@@ -44,10 +45,7 @@ class ObjectAttention(nnx.Module):
         regions = regions[:, None]  # [B, 1, K, C]: a map of one row, for the convolutions
         query, key = layers.chain(self.query, x), layers.chain(self.key, regions)
         value = layers.chain(self.value, regions)
-        scores = layers.at_least_float32(jnp.einsum("bhwc,bkc->bhwk", query, key[:, 0])) * key.shape[-1] ** -0.5
-        weights = jax.nn.softmax(scores, axis=-1)
-        context = jnp.einsum("bhwk,bkc->bhwc", weights.astype(value.dtype), value[:, 0])
-        return layers.chain(self.output, context)
+        return layers.chain(self.output, softmax_attention(query, key[:, 0], value[:, 0]))
 
 
 class OCR(nnx.Module):
