@@ -59,7 +59,9 @@ UNTUNED = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 MESSAGE = 15e-6  # seconds a small message between the GPUs of a host takes, with all that it waits for; assumed
 LAUNCH = 2e-6  # seconds per kernel, assumed
 # Where a kernel is, by the scopes of its path; the first two are functions of a test.
-SCOPES = ("read", "_add", "loss", "optimizer", "measures", "sample", "resize_bilinear")
+SCOPES = ("read", "_add", "loss", "optimizer", "measures", "sample", "fuse", "resize_bilinear")
+# The last operations of kernels that BatchNorm, relu and adding become.
+NORMALISING = {"reduce_sum", "stack", "select_n", "convert_element_type", "add", "add_any"}
 LARGE = 1e6  # bytes that a kernel moves; smaller ones take hardly longer than their launch
 
 
@@ -280,10 +282,13 @@ def place(kernel: Kernel) -> str:
             return f"{scope}, products" if kernel.kind == "product" else scope
     if kernel.kind == "product":
         return "network, products"
-    if kernel.kind == "concatenation":
+    operation = kernel.path.rsplit("/", 1)[-1]
+    if kernel.kind == "concatenation" or operation == "concatenate":
         return "network, concatenation"
     if not kernel.path:
         return "unnamed, copies" if kernel.kind == "copy" else f"unnamed, {size_of(kernel)}"
+    if kernel.bytes >= LARGE and operation not in NORMALISING:
+        return "network, other"
     return f"network, {size_of(kernel)}"
 
 

@@ -5,7 +5,7 @@ Attribute paths follow the published state dicts (`stage4.0.branches.1.0.conv1`)
 """
 
 from collections.abc import Sequence
-from functools import partial, reduce
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ovenet_jax.models.contracts import Features
-from ovenet_jax.models.layers import ConvNormAct, InitialValues, chain, in_step, relu, resize_bilinear, together
+from ovenet_jax.models.layers import ConvNormAct, InitialValues, chain, in_step, relu_of_sum, resize_bilinear, together
 
 Branches = Sequence[tuple[int, ...]]  # a number for each branch, for each stage
 
@@ -73,7 +73,7 @@ def residual(blocks: Sequence[BasicBlock | Bottleneck], maps: Sequence[jax.Array
     projections = [[] if block.downsample is None else [block.downsample] for block in blocks]
     shortcuts = in_step(projections, maps, together)
     inner = in_step([block.layers() for block in blocks], maps, together)
-    return [relu(x + y) for x, y in zip(shortcuts, inner, strict=True)]
+    return list(map(relu_of_sum, shortcuts, inner))
 
 
 class ExchangeModule(nnx.Module):
@@ -106,7 +106,7 @@ class ExchangeModule(nnx.Module):
         converted = iter(in_step(paths, maps * len(maps), together))
         sizes = [x.shape[1:3] for x in maps]
         resize = partial(resize_bilinear, align_corners=self.align_corners)
-        return [relu(reduce(jnp.add, [resize(next(converted), size) for _ in indices])) for size in sizes]
+        return [relu_of_sum(*[resize(next(converted), size) for _ in indices]) for size in sizes]
 
 
 def _fuse_layer(widths: Sequence[int], i: int, j: int, init: InitialValues):

@@ -72,6 +72,19 @@ def relu(x: jax.Array) -> jax.Array:
     return named("Relu", x, shape=x.shape) if is_symbolic(*x.shape[1:]) else jnp.where(x <= 0, 0, x)
 
 
+@jax.custom_jvp
+def relu_of_sum(*maps: jax.Array) -> jax.Array:
+    """`relu` of the sum of maps. Its gradient asks the result, which is stored anyway, where it is 0: the sum would be
+    computed once more from all that was added."""
+    return relu(reduce(jnp.add, maps))
+
+
+@relu_of_sum.defjvp
+def _relu_of_sum_jvp(maps, tangents):
+    result = relu_of_sum(*maps)
+    return result, jnp.where(result <= 0, 0, reduce(jnp.add, tangents))
+
+
 def keep_layout(x: jax.Array, reach: int = 0, stride: int = 1) -> jax.Array:  # noqa: ARG001
     """Returns `x`: the default `lay_out` of layers, without a sharding constraint.
 

@@ -116,7 +116,8 @@ class OVeNet(nnx.Module):
 
         positions = sampling.seed_positions(offset)
         seed = jax.tree.map(lambda x: self._sample(x, positions), initial)
-        fused = jax.tree.map(lambda i, s: (1 - confidence) * i + confidence * s, initial, seed)
+        with jax.named_scope("fuse"):
+            fused = jax.tree.map(lambda i, s: (1 - confidence) * i + confidence * s, initial, seed)
         return OVeNetOutput(initial, seed, fused, offset, confidence)
 
     def _sample(self, values: jax.Array, positions: jax.Array, padding: str = "border") -> jax.Array:

@@ -86,8 +86,8 @@ def train_step(
         params = state.params | optax.apply_updates(trained, updates)
     averages = moving_average(state.ema, (params, statistics), ema, state.step) if ema else None
     measured = {name: value.mean() for name, value in measured.items()}
-    # One vector: separate norms would be one or two GPU kernels each.
-    measured["parameter_norm"] = jnp.linalg.norm(jnp.concatenate([x.ravel() for x in params.values()]))
+    with jax.named_scope("measures"):  # one vector: separate norms would be one or two GPU kernels each
+        measured["parameter_norm"] = jnp.linalg.norm(jnp.concatenate([x.ravel() for x in params.values()]))
     return TrainState(state.step + 1, params, statistics, opt_state, averages), measured
 
 

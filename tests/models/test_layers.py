@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from ovenet_jax.models import parameters
-from ovenet_jax.models.layers import BatchNorm, Conv, InitialValues, relu, resize_bilinear
+from ovenet_jax.models.layers import BatchNorm, Conv, InitialValues, relu, relu_of_sum, resize_bilinear
 
 
 def test_resize_with_aligned_corners_keeps_the_corners_and_is_linear_between():
@@ -133,3 +133,11 @@ def test_relu_has_no_gradient_at_zero_and_hides_no_nan(dtype):
     assert relu(x).dtype == dtype
     np.testing.assert_array_equal(np.asarray(relu(x), np.float32), [0, 0, 0, 3, np.nan, np.inf])
     np.testing.assert_array_equal(jax.grad(lambda x: relu(x).sum())(x), [0, 0, 0, 1, 1, 1])
+
+
+def test_relu_of_a_sum_is_relu_with_its_gradient_for_each_summand():
+    x = jnp.asarray([-2.0, -0.0, 1.0, 3.0, jnp.nan, jnp.inf])
+    y = jnp.asarray([1.0, 0.0, -1.0, 0.5, 1.0, 1.0])
+    values, gradients = jax.vjp(relu_of_sum, x, y)
+    np.testing.assert_array_equal(values, relu(x + y))
+    np.testing.assert_array_equal(gradients(jnp.full(6, 2.0)), [[0, 0, 0, 2, 2, 2]] * 2)
