@@ -53,17 +53,13 @@ def read_lines(file: Path) -> tuple[dict[int, list[str]], list[str]]:
     except (OSError, UnicodeDecodeError) as error:
         return {}, [f"{file}: cannot be read as text ({error})"]
     lines = {number: line.split() for number, line in enumerate(text.split("\n"), 1) if line.strip()}
-    first: dict[PurePath, int] = {}
-    for number, columns in lines.items():
-        first.setdefault(PurePath(columns[0]), number)
-    faults = [
-        f"{file}, line {number}: {columns[0]} is in line {first[PurePath(columns[0])]} already"
-        for number, columns in lines.items()
-        if first[PurePath(columns[0])] != number
-    ]
-    if not lines:
-        faults.append(f"{file}: no sample in this list")
-    return {number: lines[number] for number in first.values()}, faults
+    faults = [] if lines else [f"{file}: no sample in this list"]
+    line_of: dict[PurePath, int] = {}
+    for number, (name, *_) in lines.items():
+        first = line_of.setdefault(PurePath(name), number)
+        if first != number:
+            faults.append(f"{file}, line {number}: {name} is in line {first} already")
+    return {number: lines[number] for number in line_of.values()}, faults
 
 
 def _fault_of(path: str, root: Path) -> str | None:

@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from ovenet_jax import errors, files
+from ovenet_jax import errors, files, tables
 from ovenet_jax.data import encodings, inventory, storage, walk
 from ovenet_jax.data.image_files import Read, oriented_like, read_image
 from ovenet_jax.data.labels import Labels
@@ -268,12 +268,12 @@ def _check_disk(builder: Builder) -> None:
 def _refusal(faults: Sequence[str], source: str, file: Path) -> str:
     """Names the first faults and counts all; where there are more, they are all written into `file`."""
     faults = list(dict.fromkeys(faults))  # splits may share files
-    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
     everywhere = ""
     if len(faults) > errors.FAULTS_SHOWN:
         files.write(file, "".join(f"{fault}\n" for fault in faults))
         everywhere = f"\nAll of them are in {file}"
-    return f"{count} in {source}; mend or remove these files, then start again:{errors.listed(faults)}{everywhere}"
+    count, helps = tables.number_of(len(faults), "fault"), "mend or remove these files, then start again"
+    return f"{count} in {source}; {helps}:{errors.listed(faults)}{everywhere}"
 
 
 def digest(*parts: object) -> str:

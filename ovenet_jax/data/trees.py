@@ -31,16 +31,14 @@ def find(tree: Tree, root: Path, listed: Path | None = None, asked: Collection[s
         found = {split: _listed(file, root, tree, layout) for split, file in lists.list_files(listed).items()}
         if layout.official and "val" not in layout.official and "val" in found and "test" not in found:
             found["test"] = found.pop("val")  # HRNet's list calls COCO-Stuff's test split val
-    left_out = [note for *_, notes in found.values() for note in notes]
     splits = {split: samples for split, (samples, faults, _) in found.items() if samples or faults}
     every = list(chain(*splits.values()))
     faults = [fault for _, odd, _ in found.values() for fault in odd]
     first: dict[str, Path] = {}
     for sample in every:
-        image, *_ = _paths(sample)
-        other = first.setdefault(sample.name, image)
-        if other != image:
-            faults.append(f"{image}: {other.relative_to(root)} has the same name")
+        other = first.setdefault(sample.name, sample.image)
+        if other != sample.image:
+            faults.append(f"{sample.image}: {other.relative_to(root)} has the same name")
     stats = [(str(path.relative_to(root)), *_size_and_time(path)) for sample in every for path in _paths(sample)]
     counts = {split: len(samples) for split, samples in splits.items()}
     encodings = sorted({sample.encoding for sample in every if sample.label} - {LABEL_IDS})
@@ -55,7 +53,7 @@ def find(tree: Tree, root: Path, listed: Path | None = None, asked: Collection[s
         faults=faults,
         digest=digest(labels.ids, labels.ignored_ids, counts, stats, faults, *meanings, *labels.channels),
         bytes_needed=cache(partial(_bytes_needed, every)),
-        left_out=left_out,
+        left_out=[note for *_, notes in found.values() for note in notes],
     )
 
 
@@ -95,7 +93,7 @@ def _name(path: PurePath) -> str:
 
 
 def _paths(sample: Sample) -> list[Path]:
-    return [Path(str(file)) for file in (sample.image, sample.label) if file]
+    return [file for file in (sample.image, sample.label) if file]
 
 
 def _size_and_time(file: Path) -> tuple[int, int]:
@@ -108,7 +106,7 @@ def _size_and_time(file: Path) -> tuple[int, int]:
 
 def _bytes_needed(samples: Sequence[Sample]) -> dict[str, int]:
     """Disk space that each storage form takes."""
-    sizes = ahead(image_files.image_size, [_paths(sample)[0] for sample in samples])
+    sizes = ahead(image_files.image_size, [sample.image for sample in samples])
     return storage.bytes_needed(
         (sum(_size_and_time(path)[0] for path in _paths(sample)), size, sample.label is not None)
         for sample, size in zip(samples, sizes, strict=True)
