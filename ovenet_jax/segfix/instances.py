@@ -1,8 +1,8 @@
 """Instance predictions as Cityscapes takes them: refined, and their average precision.
 
 Each image has a list <name>_pred.txt with a line per instance: path of its mask (beside the list or in a folder below),
-label id and score, separated by one space. A mask is a PNG whose pixels other than 0 belong to the instance. Refined
-masks hold 0 and 255. The list of an image without instances is empty.
+label id and score, separated by one space. A mask is a PNG, whatever its name, whose pixels other than 0 belong to the
+instance. Refined masks hold 0 and 255. The list of an image without instances is empty.
 """
 
 import math
@@ -13,7 +13,6 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 
 from ovenet_jax import errors, files
-from ovenet_jax.data.image_files import read_label
 from ovenet_jax.segfix.files import named
 
 LIST_END = "_pred"
@@ -36,12 +35,6 @@ def read_list(file: Path) -> dict[str, int]:
             raise ValueError(f"{file}, line {number}: expected {wanted}") from None
         label_ids[path] = int(float(label_id))
     return label_ids
-
-
-def read_mask(path: Path) -> np.ndarray:
-    """A mask, bool [H, W]. Raises ValueError: not a mask; OSError: it cannot be read."""
-    with named(path):
-        return read_label(path.read_bytes()).array > 0
 
 
 def check_ids(file: Path, label_ids: Iterable[int]) -> None:

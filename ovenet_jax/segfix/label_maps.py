@@ -57,13 +57,13 @@ def meaning_of(data_set: str | None, ids: str) -> Meaning:
     if data_set is None:
         return Meaning()
     if data_set.endswith(".yaml"):
-        return Meaning(folder.read_classes(Path(at_home(data_set)))[0], ids)
-    if data_set not in TREES:
+        classes, parts = folder.read_classes(Path(at_home(data_set)))
+    elif data_set in TREES:
+        classes, parts = TREES[data_set].labels, TREES[data_set].layouts[0].splits["train"][0]._asdict()
+    else:
         raise UserError(f"--dataset={data_set} is unknown; choose one of {', '.join(TREES)}, or give a classes.yaml.")
-    tree = TREES[data_set]
-    first = tree.layouts[0].splits["train"][0]
-    label_end = next(iter(first.label_ends)).removesuffix(".png")
-    return Meaning(tree.labels, ids, (first.image_end, label_end, label_end.replace("labelIds", "instanceIds")))
+    label_end = next(iter(parts["label_ends"])).removesuffix(".png")
+    return Meaning(classes, ids, (parts["image_end"], label_end, label_end.replace("labelIds", "instanceIds")))
 
 
 def read_instance_ids(path: Path) -> np.ndarray:

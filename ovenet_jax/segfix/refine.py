@@ -129,7 +129,7 @@ def _refine_instances(given: Namespace, faults: list[str]) -> None:
 
     def write(name: str, folder: Path) -> str:
         file = list_of[name]
-        masks = {path: instances.read_mask(file.parent / path) for path in instances.read_list(file)}
+        masks = {path: read_instance_ids(file.parent / path) > 0 for path in instances.read_list(file)}
         if size := next((mask.shape for mask in masks.values()), None):
             for path, mask in masks.items():
                 _check_size(file.parent / path, mask.shape, size)
@@ -138,7 +138,7 @@ def _refine_instances(given: Namespace, faults: list[str]) -> None:
         with files.writing(given.out, "--out"):
             beside = folder / file.parent.relative_to(given.labels)
             for path, mask in masks.items():
-                image_files.write_picture(beside / path, 255 * mask.astype(np.uint8))
+                files.write(beside / path, image_files.encoded(255 * mask.astype(np.uint8)))
             files.write(beside / file.name, file.read_bytes())
         return name
 
@@ -146,7 +146,7 @@ def _refine_instances(given: Namespace, faults: list[str]) -> None:
         file, true_file = list_of[name], true_of(name)
         label_ids, true = instances.read_list(file), read_instance_ids(true_file)
         for path in list(label_ids)[:1]:  # all have one size
-            _check_size(true_file, true.shape, instances.read_mask(file.parent / path).shape)
+            _check_size(true_file, true.shape, read_instance_ids(file.parent / path).shape)
         instances.check_ids(true_file, [i if i < 1000 else i // 1000 for i in np.unique(true).tolist()])
         instances.check_ids(file, label_ids.values())
         return file.relative_to(given.labels), true_file

@@ -54,7 +54,7 @@ def means(scores: Scores) -> dict[str, np.ndarray]:
         return dict.fromkeys(MEANS, np.full((len(COLUMNS), 2), np.nan))
     occurring, absent = _of_classes(scores), scores.images - scores.outlined
     published = [np.nan_to_num(occurring[:, :1]), (scores.boundary + absent[:, None]) / scores.images]
-    both = np.nanmean(occurring, axis=-1), np.concatenate(published, axis=1).mean(-1)
+    both = np.ma.masked_invalid(occurring).mean(-1).filled(np.nan), np.concatenate(published, axis=1).mean(-1)
     return {title: mean.T for title, mean in zip(MEANS, both, strict=True)}
 
 

@@ -9,12 +9,13 @@ import pytest
 from numpy.testing import assert_array_equal
 from scipy import io, ndimage
 
-from ovenet_jax.data.image_files import write_picture
+from ovenet_jax.data.image_files import encoded, write_picture
 from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.models.sampling import sample, seed_positions
 from ovenet_jax.segfix import refine
 from ovenet_jax.segfix.files import Offsets, write_offsets
 from ovenet_jax.segfix.shift import refined_ids, refined_mask, refined_numbers, seed_offsets, shift_by, shift_of
+from tests.trees import CLASSES
 
 SIZE = (18, 26)
 RNG = np.random.default_rng(0)
@@ -200,6 +201,17 @@ def test_with_truth_it_tells_scores_before_and_after(folder, capsys):
     assert rows[absent] == ["-"] * 8
 
 
+def test_own_files_are_matched_without_the_ends_of_their_names(tmp_path, capsys):
+    label = np.where(LABEL > 9, 26, 7).astype(np.uint8)
+    for name in ("labels/a_img", "truth/a_gt"):
+        write_picture(tmp_path / f"{name}.png", label)
+    write_offsets(tmp_path / "offsets/a_img.png", Offsets(np.zeros((*SIZE, 2), int)))
+    file = tmp_path / "classes.yaml"
+    file.write_text(f"{CLASSES}image_end: _img\nlabel_end: _gt\n")
+    assert run(tmp_path, f"--dataset={file}", f"--truth={tmp_path}/truth") == 0
+    assert re.search("car( +100.00){8}", capsys.readouterr().out)
+
+
 @pytest.mark.parametrize("truth", [None, IDS[LABEL[1:]], IDS[LABEL] + 100])
 def test_what_has_no_sound_truth_is_refined_and_not_scored(folder, capsys, truth):
     (folder / "truth").mkdir()
@@ -306,12 +318,12 @@ def test_suffixes_may_be_in_capital_letters(folder):
 
 @pytest.fixture
 def lists(tmp_path):
-    """Two instances in one image, none in the other."""
-    masks = {"masks/0.png": LABEL > 12, "masks/1.png": LABEL < 5}
+    """Three instances in one image, their masks PNGs of 16 bits by any name; none in the other."""
+    masks = {"masks/0.png": LABEL > 12, "masks/1.jpg": LABEL < 5, "masks/2": LABEL > 17}
     (tmp_path / "labels/masks").mkdir(parents=True)
     for path, mask in masks.items():
-        cv2.imwrite(str(tmp_path / "labels" / path), mask.astype(np.uint8))
-    lines = "".join(f"{path} {ids} 0.9\n" for path, ids in zip(masks, (24, 26), strict=True))
+        (tmp_path / "labels" / path).write_bytes(encoded(mask.astype(np.uint16)))
+    lines = "".join(f"{path} {ids} 0.9\n" for path, ids in zip(masks, (24, 26, 26), strict=True))
     (tmp_path / "labels/x_000000_000001_leftImg8bit_pred.txt").write_text(lines)
     (tmp_path / "labels/x_000000_000002_leftImg8bit_pred.txt").write_text("")
     write_offsets(tmp_path / "offsets/x_000000_000001_leftImg8bit.mat", Offsets(OFFSET))
@@ -408,7 +420,7 @@ def test_a_list_of_ids_that_cityscapes_has_not_is_refined_and_not_scored(scored,
         ("masks/0.png 24 nan", "line 1: expected a path below"),
         ("masks/0.png 2.5 0.9", "line 1: expected a path below"),
         ("masks/0.png car 0.9", "line 1: expected a path below"),
-        ("masks/2.png 24 0.9", "No such file"),
+        ("masks/3.png 24 0.9", "No such file"),
         ("x_000000_000001_leftImg8bit_pred.txt 24 0.9", "does not decode"),
     ],
 )
