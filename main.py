@@ -98,7 +98,7 @@ def main(_: list[str]) -> int | None:
         "predict": lambda: EXIT_DONE if predict.predict(config, folder, source, out) else EXIT_INCOMPLETE,
         "compare": lambda: compare.compare(config, SOURCE.value, folder),
         "plan": lambda: parallel.say(plan.plan(config, DEVICES.value)),
-        "prepare": lambda: print(inventory.as_text(task_of(config).prepare())),
+        "prepare": lambda: parallel.say(inventory.as_text(task_of(config).prepare())),
         "browse": lambda: browse.browse(config, folder),
         "export": lambda: export.export(config, folder, FORM.value),
         "import": lambda: import_weights.import_weights(config, source, folder, given),

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
 from ovenet_jax import files
@@ -22,6 +23,8 @@ def browse(config: ConfigDict, folder: Path) -> None:
     """
     task = task_of(config)
     task.prepare()
+    if jax.process_index() > 0:  # all would write the same files
+        return
     source = task.open_training()
     acts = pipeline.augmentations(config.augment, source.classes)
     # The batch size does not affect the samples or their order.

@@ -9,7 +9,7 @@ from ovenet_jax.evaluation.colours import overlay
 from tests.camvid_tree import write_tree
 
 
-def test_the_first_samples_of_training_become_pictures(tmp_path, capsys):
+def test_the_first_samples_of_training_become_pictures(tmp_path, capsys, monkeypatch):
     config = camvid.get_config("ovenet_tiny")
     config.data.update(write_tree(tmp_path, {"train": 4, "val": 1, "test": 1}))
     config.augment.base_size, config.augment.crop = 32, (20, 28)
@@ -27,3 +27,7 @@ def test_the_first_samples_of_training_become_pictures(tmp_path, capsys):
         np.testing.assert_array_equal(written[::32, ::32], overlay(*seen[i], OFFICIAL["camvid"]))
         assert written.shape[1] == 32 * 28
         assert cv2.imread(str(pictures[f"{i}.png"])).shape[1] > 1000
+
+    monkeypatch.setattr("jax.process_index", lambda: 1)
+    browse(config, tmp_path / "other")  # the first process writes
+    assert not (tmp_path / "other").exists()
