@@ -33,33 +33,35 @@ LONGEST = 2**17  # bytes
 LOOK_ALIKES = ("training", "validation", "valid", "dev", "eval", "testing")  # common misnomers of splits
 
 
-def tree(root: Path) -> Tree:
-    """The tree of the data set in `root`. Raises UserError: no valid classes.yaml in it."""
+def tree(root: Path, listed: bool = False) -> Tree:
+    """The tree of the data set in `root`. listed: whether list files elsewhere choose its samples. Raises UserError: no
+    valid classes.yaml in it, or subfolders of images that are not splits."""
     classes, ends = read_classes(root / CLASSES)
+    listed = listed or any((root / f"{split}.lst").is_file() for split in lists.SPLITS)
     return Tree(
         name=NAME,
         labels=classes,
         root_is=f"a folder with images/, labels/ and {CLASSES} in it",
-        layouts=[Layout(_splits(root, ends))],
-        lists=root if any((root / f"{split}.lst").is_file() for split in lists.SPLITS) else None,
+        layouts=[Layout(_splits(root, ends, listed))],
+        lists=root if listed else None,
         sample_name=lambda image: image.with_suffix("").as_posix().removeprefix("images/"),
     )
 
 
-def _splits(root: Path, ends: dict[str, Any]) -> Splits:
+def _splits(root: Path, ends: dict[str, Any], listed: bool) -> Splits:
     images, found = root / "images", dict[str, list[Folders]]()
     for parts in ({"images": "images/{split}", "labels": "labels/{split}"}, OPENSEG):
         there = [split for split in lists.SPLITS if (root / parts["images"].format(split=split)).is_dir()]
         found = found or each({" ".join(there): parts | ends})
     beside = sorted(path.name for path in images.glob("[!.]*") if path.name not in lists.SPLITS)
-    odd = beside if found else [name for name in beside if name in LOOK_ALIKES]
-    if odd:
+    named = " ".join(split for split in lists.SPLITS if (root / f"{split}.txt").is_file())
+    odd = beside if found else [name for name in beside if name in LOOK_ALIKES and not named]
+    if odd and not listed:
         helps = f"move all images into its subfolders {', '.join(lists.SPLITS)}"
         raise UserError(f"{images} has {', '.join(odd[:5])}, not a split; {helps}.")
     if "test" in found and not (root / found["test"][0].labels).is_dir():
         found["test"] = [found["test"][0]._replace(labels="")]
     whole = {"images": "images", "labels": "labels", **ends}
-    named = " ".join(split for split in lists.SPLITS if (root / f"{split}.txt").is_file())
     return found or each({named: whole | {"keys": "{split}.txt"}} if named else {"train": whole})
 
 
@@ -80,7 +82,7 @@ def read_classes(file: Path) -> tuple[Labels, dict[str, Any]]:
         classes = labels.described(content)
     except ValueError as error:
         raise UserError(f"{file}: {_shortened(error)}.") from error
-    image_end, label_end = (str(content.get(key, "")) for key in ("image_end", "label_end"))
+    image_end, label_end = (str(content.get(key) or "") for key in ("image_end", "label_end"))
     encoding = encodings.LABEL_IDS if classes.ignored_colors is None else "colors"
     return classes, {"image_end": image_end, "label_ends": {f"{label_end}.png": encoding}}
 

@@ -70,11 +70,12 @@ def open_split(data: ConfigDict, split: str) -> "Source":
     prepared = Path(builder.data_dir)
     if not prepared.exists():
         raise errors.UserError(f"{data.name} is not prepared in {prepared}; call prepare first.")
-    if builder.data_set.official and "val" not in builder.data_set.official:
-        split = re.sub(r"\bval\b", "test", split)  # COCO-Stuff 10k has no val, see trees.py
+    official, splits = builder.data_set.official, builder.data_set.splits
+    if official and "val" not in {**official, **splits}:
+        split = re.sub(r"\bval\b", "test", split)  # COCO-Stuff has no val, see trees.py
     names = re.findall(r"[a-z]\w*", split)  # also of "train[:90%]+val"
-    if not names or not builder.data_set.splits.keys() >= set(names):
-        choices = ", ".join(builder.data_set.splits)
+    if not names or not splits.keys() >= set(names):
+        choices = ", ".join(splits)
         raise errors.UserError(f"{data.name} has no split {split!r}; choose one of {choices}.")
     inventory = read_inventory(builder)
     reader = _reader(prepared, builder)
@@ -268,7 +269,7 @@ def _builder(data: ConfigDict) -> Builder:
 
 def _tree(data: ConfigDict) -> layouts.Tree:
     if data.name == folder.NAME:
-        return folder.tree(Path(data.root))
+        return folder.tree(Path(data.root), bool(data.lists))
     if data.name not in layouts.TREES:
         known = ", ".join([toy_streets.NAME, *layouts.TREES, folder.NAME])
         raise errors.UserError(f"config.data.name = {data.name!r} is unknown; choose one of {known}.")

@@ -66,13 +66,17 @@ def test_without_splits_all_is_train_and_may_be_parted(tmp_path):
         pipeline.open_split(data, "val")
 
 
-def test_list_files_beside_the_classes_make_the_splits(tmp_path):
-    data = trees.write_folder(tmp_path, ("a", "b"))
-    root = Path(data.root)
-    for split, folder in (("train", "b"), ("val", "a")):
-        (root / f"{split}.lst").write_text(f"images/{folder}/left/0001.jpg labels/{folder}/left/0001.png\n")
+@pytest.mark.parametrize("files", ["train.lst", "train.txt", "elsewhere/train.lst"])
+def test_lists_make_the_splits_whatever_the_folders_are_called(tmp_path, files):
+    data = trees.write_folder(tmp_path, ("training", "validation"))
+    lists = Path(data.root) / files.rpartition("/")[0]
+    lists.mkdir(exist_ok=True)
+    data.lists = str(lists) if "/" in files else ""
+    line = "{0}/left/0001\n" if files == "train.txt" else "images/{0}/left/0001.jpg labels/{0}/left/0001.png\n"
+    for split, folder in (("train", "validation"), ("val", "training")):
+        (Path(data.root) / files.replace("train", split)).write_text(line.format(folder))
     pipeline.prepare(data)
-    assert (names(data, "train"), names(data, "val")) == (["b/left/0001"], ["a/left/0001"])
+    assert (names(data, "train"), names(data, "val")) == (["validation/left/0001"], ["training/left/0001"])
 
 
 def test_faults_are_named_with_their_subfolders(tmp_path):
@@ -245,9 +249,9 @@ def test_classes_of_left_and_right_and_the_void_id_can_be_given(tmp_path):
     file.write_text(f"classes: [{ROAD}, {left}, {left.replace('left', 'right').replace('8', '9')}]")
     classes, _ = read_classes(file)
     assert (classes.void_id, classes.flip_pairs) == (255, ())
-    file.write_text(file.read_text() + "\nvoid: 0\nflip: [[left, right]]")
-    classes, _ = read_classes(file)
-    assert (classes.void_id, classes.flip_pairs) == (0, ((1, 2),))
+    file.write_text(file.read_text() + "\nvoid: 0\nflip: [[left, right]]\nimage_end:\n")
+    classes, ends = read_classes(file)
+    assert (classes.void_id, classes.flip_pairs, ends["image_end"]) == (0, ((1, 2),), "")
 
 
 def test_a_missing_class_file_is_named(tmp_path):

@@ -164,3 +164,7 @@ def test_the_val_list_of_coco_stuff_is_its_split_test(tmp_path):
     assert names(data, "test") == names(data, "val") == ["COCO_train2014_000000000004"]
     train, val, both = (sum(pixels_of_classes(report, split).values()) for split in ("train", "val", "train+val"))
     assert both == train + val > train > 0
+    write(data, "test", "images/COCO_train2014_000000000003.jpg annotations/COCO_train2014_000000000003.png\n")
+    pipeline.prepare(data)  # with lists of both each is itself
+    found = names(data, "val"), names(data, "test")
+    assert found == (["COCO_train2014_000000000004"], ["COCO_train2014_000000000003"])
