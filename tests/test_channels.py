@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -242,8 +243,25 @@ def test_a_training_on_own_classes_is_planned_before_it_is_prepared(data):
 
 def test_without_names_the_sentence_leads_to_them(data):
     (Path(data.root) / "classes.yaml").write_text(trees.CLASSES)
-    with pytest.raises(UserError, match="transparent pixels; save it without .*, or name its channels in classes.yaml"):
+    with pytest.raises(UserError) as error:
         pipeline.prepare(data)
+    for fault in (
+        "images/val: no image in this folder; to read .npy, name the channels in classes.yaml (channels:)",
+        "no image images/train/a; to read .npy, .tif, name the channels in classes.yaml (channels:)",
+        "transparent pixels; save it without an alpha channel, or name its channels in classes.yaml",
+    ):
+        assert fault in str(error.value)
+
+
+def test_labels_matched_by_the_names_of_their_classes_keep_the_channels_of_the_images(data):
+    pipeline.prepare(data)
+    split = pipeline.open_split(data, "train")
+    numbers = np.uint8([2, 1])
+    learned = replace(split.classes, names=("sky", "car", "road"), channels=())  # as data.json gives it
+    found = split.relabelled(learned, lambda sample: numbers[np.minimum(sample["label"], 1)])
+    assert (found.classes.names, found.classes.channels) == (learned.names, NAMES)
+    np.testing.assert_array_equal(found[0]["image"], PIXELS[0])
+    np.testing.assert_array_equal(found[0]["label"], numbers[np.minimum(split[0]["label"], 1)])
 
 
 def test_what_needs_red_green_and_blue_is_refused_or_done_to_these(data):

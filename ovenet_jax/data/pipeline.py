@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -114,7 +114,7 @@ class Source:
     """Random access to the samples of a split, in the order of their files. Can be pickled.
 
     identity: name of the data set, split, number of images, and a digest of them, their labels and the class table.
-    stored: class table of the records, if it is not `classes`; relabel(sample) then gives the label in `classes`.
+    stored, relabel: see `relabelled`.
     """
 
     records: Sequence[dict]
@@ -133,7 +133,7 @@ class Source:
         channels is uint16 [H, W, C].
 
         No 'label' unless the source has_labels. group: ACDC's condition, '' elsewhere. Arrays may be read-only. Raises
-        UserError: the record is damaged.
+        UserError: the record is damaged; OSError: a fault of the system.
         """
         return {key: x[:] if isinstance(x, storage.Rows) else x for key, x in self.rows(index).items()}
 
@@ -145,11 +145,18 @@ class Source:
             name, group = _name(record), record["group"].decode()
             pixels = storage.read(record, name, self.folder, self.stored or self.classes, self.has_labels)
         except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError) as error:
+            if errors.cause_of(error):
+                raise
             raise storage.damaged(name, self.folder, error) from error
         sample: dict[str, Any] = pixels | {"name": name, "group": group}
         if self.relabel and self.has_labels:
             sample["label"] = self.relabel(sample | {"label": pixels["label"][:]})
         return sample
+
+    def relabelled(self, classes: Labels, relabel: Callable[[dict], np.ndarray]) -> "Source":
+        """The same images with other labels: relabel(sample) in `classes`, from a sample in the records' classes."""
+        classes = replace(classes, channels=self.classes.channels)
+        return replace(self, classes=classes, stored=self.classes, relabel=relabel)
 
     def name(self, index: int) -> str:
         """The name of a sample, without reading its pixels."""

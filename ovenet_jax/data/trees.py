@@ -134,7 +134,9 @@ def _pair(pair: Folders, root: Path, tree: Tree) -> _Found:
     left_out += others
     if not (images or pair.labels):
         return [], [], [*left_out, ("folders are empty and left out", str(folders[0]))]
-    empty = [] if images else [f"{folders[0]}: no image in this folder"]
+    unnamed = {PurePath(file).suffix.lower() for _, file in left_out} & {*image_files.CHANNEL_SUFFIXES} - {*suffixes}
+    hint = f"; to read {', '.join(sorted(unnamed))}, name the channels in classes.yaml (channels:)" if unnamed else ""
+    empty = [] if images else [f"{folders[0]}: no image in this folder{hint}"]
     if pair.labels and not label_of:
         empty.append(f"{folders[1]}: no label *{' or *'.join(pair.label_ends)} in this folder")
     if empty:
@@ -150,7 +152,7 @@ def _pair(pair: Folders, root: Path, tree: Tree) -> _Found:
         left_out, (lines, odd) = [], lists.read_lines(root / pair.keys)
         asked, faults = {columns[0]: root / pair.keys for columns in lines.values()}, faults + odd
     absent = [key for key in asked if key not in image_of]
-    faults += [f"{asked[key]}: no image {pair.images}/{key}{pair.image_end}" for key in absent]
+    faults += [f"{asked[key]}: no image {pair.images}/{key}{pair.image_end}{hint}" for key in absent]
     keys = [key for key in asked if key in image_of]
     if pair.labels:
         label = " or ".join(pair.label_ends)

@@ -1,7 +1,6 @@
 """SegFix's ground truth of a prepared data set: written once, and read as the labels of its samples."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,15 +63,15 @@ REGIONS = {"classes": _of_classes, "instances": _of_instances}
 def with_boundaries(source: pipeline.Source, truth: Path, classes: Labels, *how: int) -> pipeline.Source:
     """The split with SegFix's classes as labels, from the folder `truth` of ground truth files. classes: those of
     segfix/labels.py, for training or for testing. how: `directions` and `near` of labels.py."""
-    classes = replace(classes, channels=source.classes.channels)
-    relabel = partial(_label, truth=truth, classes=classes, how=how)
-    return replace(source, classes=classes, stored=source.classes, relabel=relabel)
+    return source.relabelled(classes, partial(_label, truth=truth, classes=classes, how=how))
 
 
 def _label(sample: dict, truth: Path, classes: Labels, how: tuple[int, ...]) -> np.ndarray:
-    """The label of a sample in `classes`; IGNORE where its own label is. Raises UserError for damaged ground truth."""
+    """The label of a sample in `classes`, IGNORE where its own is. Raises UserError: damaged ground truth; OSError."""
     try:
         found = read_ground_truth(truth / f"{sample['name']}.png")
     except (OSError, ValueError) as error:
+        if errors.cause_of(error):
+            raise
         raise errors.UserError(f"{error}; delete {truth}, and all in it is made anew.") from error
     return cv2.LUT(training_label(found, sample["label"] == IGNORE, *how), classes.train_ids())

@@ -1,6 +1,5 @@
 """The task of most networks: the classes of a data set. OVeNet also learns the confidence of its seeds."""
 
-from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -131,7 +130,7 @@ def _numbered_as(learned: Labels, split: Source) -> Source:
         raise UserError(f"The network was not trained on {fault}; {helps}.")
     print("Note: the data set has these classes in another order or number than the run; they are matched by name.")
     table = split.classes.numbers_in(learned)
-    return replace(split, classes=learned, stored=split.classes, relabel=partial(_renumbered, table=table))
+    return split.relabelled(learned, partial(_renumbered, table=table))
 
 
 def _renumbered(sample: dict, table: np.ndarray) -> np.ndarray:

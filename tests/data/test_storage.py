@@ -1,3 +1,4 @@
+import errno
 import shutil
 from contextlib import contextmanager
 from itertools import islice
@@ -9,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from ovenet_jax.data import pipeline, storage
 from ovenet_jax.data.augment import RandomFlip, RandomScaleCrop
-from ovenet_jax.errors import UserError
+from ovenet_jax.errors import UserError, cause_of
 from tests import trees
 from tests.camvid_tree import COUNTS, write_tree
 from tests.places import SHARED
@@ -91,6 +92,18 @@ def test_missing_pixels_are_a_damage_that_is_named(tmp_path):
     file.unlink()
     with pytest.raises(UserError, match="train_00 in .* is damaged .*No such file"):
         source[0]
+
+
+def test_a_fault_of_the_system_is_no_damage(tmp_path, monkeypatch):
+    source = opened(write_tree(tmp_path), "decoded", "train")
+
+    def stale(file, *_, **__):
+        raise OSError(errno.ESTALE, "Stale file handle", str(file))
+
+    monkeypatch.setattr(np, "memmap", stale)
+    with pytest.raises(OSError, match="Stale file handle") as raised:
+        source[0]
+    assert cause_of(raised.value).endswith("the file server has lost a file (stale handle); check that it runs")
 
 
 HEIGHT, WIDTH = 80, 32  # three blocks of rows
