@@ -18,8 +18,8 @@ from ovenet_jax import errors
 from ovenet_jax.data import pipeline
 from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.run import workdir
-from ovenet_jax.run.network import restore_network
 from ovenet_jax.supervision.task import task_of
+from ovenet_jax.weights.network import restore_network
 
 
 @dataclass(frozen=True, eq=False)

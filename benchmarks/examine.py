@@ -27,9 +27,9 @@ from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.devices import environment
 from ovenet_jax.evaluation.inference import Inference, Segmentation, on_canvases
 from ovenet_jax.run import identity, workdir
-from ovenet_jax.run.network import restore_network
 from ovenet_jax.segfix.files import Offsets
 from ovenet_jax.supervision.task import Task, task_of
+from ovenet_jax.weights.network import restore_network
 
 BLOCK = 10  # images of one drive, one after the other
 DISTANCES = (2, 4, 8, 16, 32)  # pixels to the nearest boundary: upper ends of groups, the last has none

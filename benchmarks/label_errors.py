@@ -21,8 +21,8 @@ from ovenet_jax.data.labels import IGNORE
 from ovenet_jax.evaluation import suspects
 from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.run import workdir
-from ovenet_jax.run.network import restore_network
 from ovenet_jax.supervision.task import task_of
+from ovenet_jax.weights.network import restore_network
 
 SMALLEST = 16 * suspects.SMALLEST  # pixels of an image: what is `SMALLEST` to a network of stride 4
 

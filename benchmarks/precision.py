@@ -21,7 +21,7 @@ from ovenet_jax.devices import environment
 from ovenet_jax.evaluation.evaluator import Batch, Evaluator
 from ovenet_jax.evaluation.results import Evaluation
 from ovenet_jax.run import identity, workdir
-from ovenet_jax.run.network import restore_network
+from ovenet_jax.weights.network import restore_network
 
 
 class Answers:

@@ -15,8 +15,8 @@ __version__ = "0.1.0"
 _LAZY_IMPORTS = {
     "load": "ovenet_jax.evaluation.predictor",
     "create_model": "ovenet_jax.models.zoo",
-    "load_model": "ovenet_jax.run.network",
-    "load_normalisation": "ovenet_jax.run.network",
+    "load_model": "ovenet_jax.weights.network",
+    "load_normalisation": "ovenet_jax.weights.network",
 }
 __all__ = list(_LAZY_IMPORTS)
 

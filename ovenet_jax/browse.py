@@ -31,9 +31,8 @@ def browse(config: ConfigDict, folder: Path) -> None:
     with pipeline.train_batches(source, acts, batch_size=COUNT, seed=config.seed, first_step=0) as batches:
         batch = next(batches)
     target = folder / "browse"
-    samples = zip(batch["image"], batch["label"], strict=True)
     with files.writing(target, "--workdir"):
-        for i, (image, label) in enumerate(samples):
+        for i, (image, label) in enumerate(zip(batch["image"], batch["label"], strict=True)):
             image = in_colors(image, source.classes.channels)
             shown = panel(image, label, {}, offset=None, confidence=None, classes=source.classes)
             image_files.write_picture(target / f"{i}.png", shown)

@@ -13,8 +13,8 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation import comparison, final
 from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.run import identity, workdir
-from ovenet_jax.run.network import restore_network
 from ovenet_jax.supervision.task import task_of
+from ovenet_jax.weights.network import restore_network
 
 SHOWN_GROUPS = 4  # side by side
 ALIKE = "only runs of the same classes can be compared"

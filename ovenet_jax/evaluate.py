@@ -8,8 +8,8 @@ from ovenet_jax.devices import parallel
 from ovenet_jax.evaluation import final, refinement
 from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.run import identity, workdir
-from ovenet_jax.run.network import restore_network
 from ovenet_jax.supervision.task import task_of
+from ovenet_jax.weights.network import restore_network
 
 
 def evaluate(config: ConfigDict, folder: Path, anew: bool = True) -> None:

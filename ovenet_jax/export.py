@@ -1,6 +1,5 @@
 """Exports a trained network: as a state dict in its published form, or as a program for jax alone or for ONNX."""
 
-import json
 import time
 from collections.abc import Callable
 from functools import partial
@@ -25,10 +24,10 @@ from ovenet_jax.models import layers, parameters
 from ovenet_jax.models.normalisation import Normalisation, images_of
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.run import identity, workdir
-from ovenet_jax.run.network import restore_network
 from ovenet_jax.supervision.measures import class_scores, confusion_matrix
 from ovenet_jax.supervision.task import Task, task_of
 from ovenet_jax.weights import hub, published_keys, published_names, torch_weights
+from ovenet_jax.weights.network import restore_network
 
 # uint8 RGB images [B, H, W, 3], or uint16 [B, H, W, C] of named channels -> label maps uint8 [B, H, W], and the
 # network's scores float32 [B, H, W, K].
@@ -158,7 +157,9 @@ def _describe(target: Path, folder: Path, config: ConfigDict, facts: dict[str, A
     workdir.claim(target, described.nested(values | {key: Path(x).name for key, x in paths.items()}))
     if known := identity.read(folder):
         identity.write(target, identity.Identity(known.classes))
-    sources = [json.loads(report.read_text()) for report in sorted(folder.rglob(workdir.IMPORT_REPORT))]
+    places = folder, *map(Path, filter(None, config.init.values()))
+    reports = [report for place in places for report in sorted(place.rglob(workdir.IMPORT_REPORT))]
+    sources = [files.read_json(x, {"source": str, "sha256": str}, "import those weights again") for x in reports]
     template = (Path(__file__).parent / "weights/card.md.j2").read_text()
     card = jinja2.Template(template, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
     head = published_names.title_of_config(config.model.head)

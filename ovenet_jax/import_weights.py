@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,6 @@ from ovenet_jax.supervision.task import task_of
 from ovenet_jax.weights import hub, starting_point, torch_weights
 from ovenet_jax.weights.published_names import TABLES, describe, recognise, title_of_config, why_ignored
 
-ACTIVATIONS = ("relu", "leaky_relu")
-
 
 def import_weights(config: ConfigDict, source: Path | None, folder: Path, given: Collection[str] = ()) -> None:
     """Reads the checkpoint `source` into the configured network and saves that in `folder`, with `import.json`.
@@ -31,13 +29,48 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path, given:
     the keys that the command line sets, `given`. Raises UserError: no file, one that cannot be read or does not fit,
     or a folder that holds checkpoints.
     """
+    config, model, report = _converted(config, source, folder, given)
+    task, classes = task_of(config), None
+    with suppress(errors.UserError):  # the data set's class table is missing
+        if task.of_regions and len(task.classes.names) == config.model.num_classes:
+            classes = task.classes
+    with ExitStack() as stack:
+        with parallel.all_or_none():
+            if jax.process_index() == 0:
+                stack.enter_context(workdir.held(folder))
+                _refuse_taken(folder)  # another import may have finished in the meantime
+                with files.writing(folder, "--workdir"):
+                    files.write_json(folder / workdir.IMPORT_REPORT, report)
+                if classes:
+                    identity.write(folder, identity.Identity(classes))
+                workdir.claim(folder, config)
+        with closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+            checkpoints.save_model(*model)
+    named = f"Its arrays are named as in {report['code_base']}, with {report['batch_norm']}."
+    parallel.say(f"{source} holds {report['form']}.\n{named}\n{starting_point.summary(report['arrays'])}")
+    for reason, count in Counter(report["ignored"].values()).items():
+        parallel.say(f"ignored: {count} keys, {reason}")
+    parallel.say(f"Written: {folder}")
+
+
+@parallel.all_or_none()
+def _converted(
+    config: ConfigDict, source: Path | None, folder: Path, given: Collection[str]
+) -> tuple[ConfigDict, tuple[dict[str, Any], dict[str, Any]], dict[str, Any]]:
+    """The config, as the file's network was trained, its (parameters, statistics), and the report. Every process reads
+    the file, because all of them save."""
     if source is None:
         raise errors.UserError("--mode=import needs the file to read: --source=FILE.pth, or hub:OWNER/NAME.")
     _refuse_taken(folder)
-    task = task_of(config)
+    task_of(config)  # counts classes
     path, _, entry = (str(source), "", "") if source.exists() else str(source).partition(":")
     path, entry, facts = hub.download(entry) if path == "hub" else (path, entry, {})
     state_dict = torch_weights.read_file(Path(path), entry)
+    with Path(path).open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    if (known := facts.get("sha256", checksum)) != checksum:
+        fault = f"has the SHA-256 checksum {checksum}, and that of {source} is recorded as {known}"
+        raise errors.UserError(f"{Path(path).resolve()} {fault}; delete that file to download it again.")
     code_base = recognise(state_dict)
     ignored = {key: reason for key in state_dict if (reason := why_ignored(key))}
     _, params, statistics = parameters.split(zoo.create_model(config.model, config.seed))
@@ -60,7 +93,7 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path, given:
     if not backbone_only:
         activation = "leaky_relu" if set(in_place) - {"backbone", "offset_trunk"} else "relu"  # as published
         heads = described.leaves(config.model.head.to_dict(), "head.")
-        fed |= {key: activation for key, x in heads.items() if key.endswith(".activation") and x in ACTIVATIONS}
+        fed |= {key: activation for key, x in heads.items() if key.endswith(".activation") and x != "none"}
     config = _as_trained(config, fed, f"{source}, of {code_base.title},", given)
     loaded = torch_weights.fill(expected, torch_weights.fold_in_place_abn(state_dict), str(source))
     offered = starting_point.Source(source.name, loaded, config.model.head)
@@ -69,44 +102,18 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path, given:
     norm = "plain BatchNorm"
     if in_place:
         norm = f"in-place ABN in {' and '.join(in_place)}: scales are |weight| + {torch_weights.ABN_EPS}"
-    with Path(path).open("rb") as file:
-        checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    known, before = facts.get("sha256", checksum), folder / workdir.IMPORT_REPORT
-    if before.exists():  # of an import that was interrupted
-        known = files.read_json(before, {"sha256": str}, "delete its folder")["sha256"]
-    if known != checksum:
-        fault = f"{path} has the SHA-256 checksum {checksum}, and that of {source} is recorded as {known}"
-        raise errors.UserError(f"{fault}; delete the file to download it again, or choose another --workdir.")
     report: dict[str, Any] = facts | {"source": str(source), "sha256": checksum, "ignored": ignored, "batch_norm": norm}
     report |= {"code_base": code_base.title, "form": form, "input": config.model.input.to_dict(), "arrays": origins}
-    classes = None
-    with suppress(errors.UserError):  # the data set's class table is missing
-        if task.of_regions and len(task.classes.names) == config.model.num_classes:
-            classes = task.classes
-    with workdir.held(folder):
-        _refuse_taken(folder)  # another import may have finished in the meantime
-        with files.writing(folder, "--workdir"):
-            files.write_json(folder / workdir.IMPORT_REPORT, report)
-        if classes:
-            identity.write(folder, identity.Identity(classes))
-        workdir.claim(folder, config)
-        with closing(Checkpoints(folder / "checkpoints")) as checkpoints:
-            checkpoints.save_model({n: arrays[n] for n in params}, {n: arrays[n] for n in statistics})
-    print(f"{source} holds {form}.\nIts arrays are named as in {code_base.title}, with {norm}.")
-    print(starting_point.summary(origins))
-    for reason, count in Counter(ignored.values()).items():
-        print(f"ignored: {count} keys, {reason}")
-    print(f"Written: {folder}")
+    return config, ({n: arrays[n] for n in params}, {n: arrays[n] for n in statistics}), report
 
 
 def from_hub(config: ConfigDict, folder: Path) -> None:
     """Imports the weights that `config.init` names on the hub to where the new run `folder` takes them from, unless an
     earlier start has done that. Raises UserError as `import_weights` does."""
     for role, place in hub.located(config, folder).init.items():
-        with parallel.all_or_none():
-            wanted = place != config.init[role] and not any(map(workdir.has_checkpoint, (folder, Path(place))))
-            if wanted and jax.process_index() == 0:
-                import_weights(config, Path(config.init[role]), Path(place), described.leaves(config.to_dict()))
+        wanted = place != config.init[role] and not any(map(workdir.has_checkpoint, (folder, Path(place))))
+        if parallel.gather(wanted)[0]:  # process 0 decides: others may see its files later
+            import_weights(config, Path(config.init[role]), Path(place), described.leaves(config.to_dict()))
 
 
 def _refuse_taken(folder: Path) -> None:
@@ -133,5 +140,5 @@ def _as_trained(config: ConfigDict, fed: dict[str, Any], title: str, given: Coll
     for what, differing in (("the import follows it", follows), ("the config says otherwise and is kept", keeps)):
         if differing:
             flags = " ".join(f"--config.{key}={x}".replace(" ", "") for key, x in differing.items())
-            print(f"Note: {title} was trained with {flags}; {what}.")
+            parallel.say(f"Note: {title} was trained with {flags}; {what}.")
     return described.nested(values | follows)

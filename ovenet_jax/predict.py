@@ -20,10 +20,10 @@ from ovenet_jax.devices import memory, parallel
 from ovenet_jax.evaluation import drawing, panel
 from ovenet_jax.evaluation.predictor import Prediction, Predictor, known_classes
 from ovenet_jax.run import identity, workdir
-from ovenet_jax.run.network import restore_network
 from ovenet_jax.segfix.files import named, read_offsets, write_offsets
 from ovenet_jax.supervision.classes import check_channels
 from ovenet_jax.supervision.task import Task, task_of
+from ovenet_jax.weights.network import restore_network
 
 # One folder of the output: suffix of its files, write(file, prediction), and check(file, image size), which raises
 # OSError or ValueError for a damaged file.

@@ -21,7 +21,6 @@ from ovenet_jax.models import parameters, zoo
 from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.run.interruption import Agreement, interruption
-from ovenet_jax.run.network import restore_network
 from ovenet_jax.run.state import TrainState
 from ovenet_jax.supervision.task import Task, task_of
 from ovenet_jax.training import compilation, health
@@ -30,6 +29,7 @@ from ovenet_jax.training.packing import Packing
 from ovenet_jax.training.reporter import Reporter, empty_averages
 from ovenet_jax.training.step import frozen_parts
 from ovenet_jax.weights import hub, starting_point
+from ovenet_jax.weights.network import restore_network
 
 
 def train(config: ConfigDict, folder: Path) -> bool:

@@ -10,16 +10,18 @@ import pytest
 
 import ovenet_jax
 from configs import camvid
-from ovenet_jax import export, load_model, load_normalisation
+from ovenet_jax import export, files, load_model, load_normalisation
 from ovenet_jax.data import pipeline
+from ovenet_jax.data.image_files import decode_label, write_picture
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.import_weights import import_weights
 from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import resize_bilinear
+from ovenet_jax.predict import predict
 from ovenet_jax.run import identity, workdir
-from ovenet_jax.run.network import restore_network
 from ovenet_jax.supervision.task import task_of
+from ovenet_jax.weights.network import restore_network
 from tests import command_line
 from tests.camvid_tree import write_tree
 from tests.tiny_step import small_resnet
@@ -144,19 +146,31 @@ def test_a_folder_for_the_hub_is_loaded_with_equal_pixels(make_run, tmp_path):
     pytest.importorskip("safetensors")
     config, folder = make_run("ovenet_tiny")
     identity.write(folder, identity.Identity(pipeline.classes(config.data)))
+    config.init.base, base = str(tmp_path / "base"), {"source": f"{tmp_path}/resnet.pth", "sha256": "1234"}
+    files.write_json(tmp_path / "base/import.json", base)
     export.export(config, folder, "hub")
     target = (folder / "export/hub").rename(tmp_path / "copied")
     assert {file.name for file in target.iterdir()} >= {"config.json", "data.json", "model.safetensors", "README.md"}
-    assert str(tmp_path) not in (target / "config.json").read_text()
+    assert all(str(tmp_path) not in (target / name).read_text() for name in ("config.json", "README.md"))
     pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
     theirs, ours = (ovenet_jax.load(at).predict(pixels) for at in (target, folder))
     np.testing.assert_array_equal(theirs.label_map, ours.label_map)
     np.testing.assert_array_equal(theirs.overlay(), ours.overlay())
     said, card = (json.loads((target / "export.json").read_text()), (target / "README.md").read_text())
+    assert "It started from resnet.pth (SHA-256 1234; licence: not recorded)." in card
     assert card.startswith("---\nlicense: other\n") and "trained with ovenet_jax: OVeNet with OCR" in card
     assert f"resized to 32x48, in a single pass: mIoU {100 * said['miou']:.2f} %." in card
     for name, iou in zip(task_of(config).classes.names, said["iou"], strict=True):
         assert f"| {name} | {100 * iou:.2f} |\n" in card
+
+    write_picture(tmp_path / "one.png", pixels)  # other commands read it, too
+    predict(workdir.config_of(target), target, tmp_path / "one.png")
+    written = decode_label((target / "predictions/one/label_maps/one.png").read_bytes())
+    np.testing.assert_array_equal(written, pipeline.classes(config.data).label_ids()[ours.label_map])
+    (_, *arrays), (_, *back) = (parameters.split(load_model(at)) for at in (folder, target))
+    jax.tree.map(np.testing.assert_array_equal, arrays, back)
+    with pytest.raises(UserError, match="holds weights, not a run; train from them with --config.init.base="):
+        workdir.check(target, config)
 
 
 def test_exports_that_cannot_be_are_refused(make_run, tmp_path, monkeypatch):

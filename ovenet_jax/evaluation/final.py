@@ -14,7 +14,7 @@ from ovenet_jax.evaluation.curves import Curves
 from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.evaluation.inspection import Inspected, inspect, picture
 from ovenet_jax.evaluation.suspects import Suspects
-from ovenet_jax.run.network import Network
+from ovenet_jax.weights.network import Network
 
 
 class Evaluated(NamedTuple):

@@ -20,10 +20,9 @@ from ovenet_jax.devices import environment, memory, parallel
 from ovenet_jax.evaluation.colours import in_colors, overlay
 from ovenet_jax.evaluation.inference import Inference
 from ovenet_jax.run import identity, workdir
-from ovenet_jax.run.network import Network
 from ovenet_jax.segfix.files import Offsets
 from ovenet_jax.supervision.task import Task, task_of
-from ovenet_jax.weights import hub
+from ovenet_jax.weights.network import Network, restore_network
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -150,7 +149,7 @@ def load(folder: str | Path, checkpoint: str = "best") -> Predictor:
 def restored(config: ConfigDict, folder: Path, checkpoint: str) -> Predictor:
     """The predictor of a checkpoint of the run or import in `folder`. Raises UserError as `load` does."""
     task = task_of(config, identity.classes_of(folder))
-    network = hub.restore_network(config.model, folder, checkpoint)
+    network = restore_network(config.model, folder, checkpoint)
     return Predictor(config, network, task, known_classes(config, task, any_count=True))
 
 

@@ -13,10 +13,10 @@ from ovenet_jax.devices import parallel
 from ovenet_jax.evaluation import predictor, report, results
 from ovenet_jax.evaluation.evaluator import Batch, Evaluator
 from ovenet_jax.run import workdir
-from ovenet_jax.run.network import Network
 from ovenet_jax.segfix.scores import COLUMNS, Scores, means, scores_of, summed, table
 from ovenet_jax.segfix.shift import Shift, refined_numbers, shift_of
 from ovenet_jax.supervision.task import task_of
+from ovenet_jax.weights.network import Network
 
 
 def evaluate_refined(evaluator: Evaluator, network: Network, folder: Path) -> None:

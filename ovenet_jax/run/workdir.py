@@ -17,13 +17,14 @@ from ovenet_jax.errors import UserError
 
 HOLDER = ".holder"  # the lock file: host, process id and start time of its holder, one per line; or empty
 IMPORT_REPORT = "import.json"  # in a folder that holds imported weights, not a run
+WEIGHTS = "model.safetensors"  # in one that --form=hub has written
 
 
 def check(workdir: Path, config: ConfigDict) -> None:
-    """Raises UserError where `workdir` holds imported weights, or checkpoints of a run with another config."""
-    if (workdir / IMPORT_REPORT).exists():
+    """Raises UserError where `workdir` holds weights of an import or export, or checkpoints of another config's run."""
+    if any((workdir / name).exists() for name in (IMPORT_REPORT, WEIGHTS)):
         remedy = f"train from them with --config.init.base={workdir} and another --workdir"
-        raise UserError(f"{workdir} holds imported weights; {remedy}.")
+        raise UserError(f"{workdir} holds weights, not a run; {remedy}.")
     saved = read_config(workdir)
     if saved is not None and has_checkpoint(workdir) and (found := differences(saved, config, FREE)):
         listed = "; ".join(f"{key} is {there!r} in the run and {here!r} now" for key, there, here in found[:5])

@@ -4,18 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
-from ovenet_jax.models import parameters, zoo
-from ovenet_jax.run import network, workdir
-from ovenet_jax.weights import torch_weights
+from ovenet_jax.run import workdir
 from ovenet_jax.weights.published_names import TABLES
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 PREFIX = "hub:"
-FILES = ("model.safetensors", "pytorch_model.bin")  # the first that there is is taken
+FILES = (workdir.WEIGHTS, "pytorch_model.bin")  # the first that there is is taken
 
 
 def name_of(backbone: Mapping[str, Any]) -> str:
@@ -31,18 +28,6 @@ def located(config: "ConfigDict", folder: Path) -> "ConfigDict":
         if name.startswith(PREFIX):
             config.init[role] = str(folder / "init" / name.removeprefix(PREFIX).replace("/", "--"))
     return config
-
-
-def restore_network(model: "ConfigDict", folder: Path, which: str) -> network.Network:
-    """As network.restore_network, also of a folder that --form=hub has written, with weights and no checkpoint."""
-    file = folder / FILES[0]
-    if workdir.has_checkpoint(folder) or not file.exists():
-        return network.restore_network(model, folder, which)
-    graphdef, *fresh = parameters.split(zoo.create_model(model))
-    state_dict = torch_weights.fold_in_place_abn(torch_weights.read_file(file))
-    read = torch_weights.fill(fresh[0] | fresh[1], state_dict, str(file))
-    arrays = tuple({name: read[name] for name in part} for part in fresh)
-    return network.Network(0, graphdef, *parallel.replicate(parallel.create_mesh(), arrays))
 
 
 def download(name: str) -> tuple[str, str, dict[str, str]]:

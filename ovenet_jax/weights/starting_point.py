@@ -26,7 +26,8 @@ from ovenet_jax import errors, files, tables
 from ovenet_jax.data.labels import COLORS
 from ovenet_jax.devices import parallel
 from ovenet_jax.models import parameters
-from ovenet_jax.run import identity, network, workdir
+from ovenet_jax.run import identity, workdir
+from ovenet_jax.weights import network
 from ovenet_jax.weights.published_names import title_of_config
 
 if TYPE_CHECKING:
@@ -66,14 +67,13 @@ def start_from(
     resizing or activation differ from the base's. classes: its class names. Raises UserError: a folder without a
     checkpoint, or with a network that does not fit; untrained arrays in `frozen` parts."""
     graphdef, params, statistics = parameters.split(model)
-    init = config.init
-    base = _restore("base", init.base, config)
-    trunk = _restore("trunk", init.trunk, config) if init.get("trunk") else None
+    base = _restore("base", config.init.base, config)
+    trunk = _restore("trunk", config.init.trunk, config) if config.init.get("trunk") else None
     arrays, origins = take_over(params | statistics, config.model.head, base, trunk, classes)
     parallel.say(summary(origins))
-    workdir.note_differences(Path(init.base), config, FED)
+    workdir.note_differences(Path(config.init.base), config, FED)
     if untrained := [n for n, o in origins.items() if n.split(".")[0] in frozen and o.startswith(INITIALISED)]:
-        fault = f"would freeze {len(untrained)} arrays that {init.base} has not trained, {untrained[0]} among them"
+        fault = f"would freeze {len(untrained)} arrays that {base.title} has not trained, {untrained[0]} among them"
         helps = "set config.init.base to a trained network with the same head and classes"
         raise errors.UserError(f"config.freeze_base {fault}; {helps}.")
     return parameters.merge(graphdef, {n: arrays[n] for n in params}, {n: arrays[n] for n in statistics})

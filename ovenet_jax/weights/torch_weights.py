@@ -13,6 +13,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
+from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError, listed
 from ovenet_jax.tables import number_of
 from ovenet_jax.weights import pth_file
@@ -110,7 +111,7 @@ def read_file(path: Path, entry: str = "") -> dict[str, np.ndarray]:
         raise UserError(f"{fault}; {helps}.") from error
     state_dict = _state_dict(content, path, entry)
     if narrow := sorted({str(value.dtype) for value in state_dict.values() if _widened(value) is not value}):
-        print(f"Note: {path} holds {' and '.join(narrow)} numbers, which are widened to float32.")
+        parallel.say(f"Note: {path} holds {' and '.join(narrow)} numbers, which are widened to float32.")
     return {key: _widened(value) for key, value in state_dict.items()}
 
 

@@ -19,10 +19,10 @@ from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.evaluation.results import Evaluation
 from ovenet_jax.predict import predict
 from ovenet_jax.run import workdir
-from ovenet_jax.run.network import Network
 from ovenet_jax.segfix import refine, scores
 from ovenet_jax.segfix.files import read_offsets
 from ovenet_jax.supervision.task import task_of
+from ovenet_jax.weights.network import Network
 from tests import trees
 from tests.untrained import save_untrained, tiny
 

@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import multiprocessing
+import re
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -16,6 +19,7 @@ from ovenet_jax.models import parameters
 from ovenet_jax.run import workdir
 from ovenet_jax.train import train
 from ovenet_jax.weights import hub
+from tests.free_port import free_address
 from tests.hub_server import REVISION, serving
 from tests.published_keys import published
 from tests.tiny_run import shrunk
@@ -52,6 +56,16 @@ def connect(monkeypatch, tmp_path):
     return use
 
 
+def import_with_another(place, address, cache, config, folder):
+    """One of two processes, `place` (coordinator, count, index), that start a training."""
+    jax.config.update("jax_num_cpu_devices", 1)
+    jax.distributed.initialize(*place)
+    constants.HF_HUB_CACHE = str(cache)
+    constants.HUGGINGFACE_CO_URL_TEMPLATE = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, address)
+    constants.ENDPOINT = address
+    from_hub(config, folder)
+
+
 def loaded(folder):
     _, params, statistics = parameters.split(ovenet_jax.load_model(folder))
     return {name: x for name, x in (params | statistics).items() if name.startswith("backbone.")}
@@ -78,6 +92,24 @@ def test_a_training_starts_from_a_name_and_records_what_it_was(config, backbone,
     from_hub(config, tmp_path / "run")  # an import that is there takes no connection
 
 
+def test_two_processes_import_a_name_together(config, backbone, tmp_path):
+    arrays, file = backbone
+    config.init.base, context, coordinator = NAME, multiprocessing.get_context("forkserver"), free_address()
+    context.set_forkserver_preload([__name__])
+    with serving({"timm/tiny": {"model.safetensors": file}}) as address:
+        given = address, tmp_path / "cache", config, tmp_path / "run"
+        places = [(coordinator, 2, index) for index in range(2)]
+        processes = [context.Process(target=import_with_another, args=(place, *given)) for place in places]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(timeout=120)
+            process.kill()  # one that hangs
+    assert [process.exitcode for process in processes] == [0, 0]
+    found = loaded(tmp_path / "run/init/timm--tiny")
+    assert found.keys() == arrays.keys() and all(np.array_equal(found[name], x) for name, x in arrays.items())
+
+
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
@@ -92,18 +124,11 @@ def test_what_the_hub_does_not_have_is_refused(config, backbone, connect, tmp_pa
     models = {"timm/tiny": {"model.safetensors": backbone[1]}, "timm/text": {"README.md": b"words"}}
     with serving(models, checksum="0" * 64) as address:
         connect(address)
-        with pytest.raises(UserError, match=sentence):
+        with pytest.raises(UserError, match=sentence) as refused:
             import_weights(config, Path(name), tmp_path / "imported")
+    if named := re.match("(.*) has the SHA-256", str(refused.value)):
+        assert not Path(named[1]).is_symlink()  # a link to it would be made again, without a download
     assert not (tmp_path / "imported").exists()
-
-
-def test_another_file_than_an_interrupted_import_had_is_refused(config, backbone, connect, tmp_path):
-    (tmp_path / "imported").mkdir()
-    (tmp_path / "imported/import.json").write_text(json.dumps({"sha256": "1234"}))
-    with serving({"timm/tiny": {"model.safetensors": backbone[1]}}) as address:
-        connect(address)
-        with pytest.raises(UserError, match="SHA-256 checksum .*, and that of hub:timm/tiny is recorded as 1234"):
-            import_weights(config, Path(NAME), tmp_path / "imported")
 
 
 def test_a_name_without_network_or_package_is_refused(config, connect, tmp_path, monkeypatch):

@@ -15,8 +15,8 @@ from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run import workdir
 from ovenet_jax.run.checkpoint import Checkpoints
-from ovenet_jax.run.network import load_model
 from ovenet_jax.train import train
+from ovenet_jax.weights.network import load_model
 from ovenet_jax.weights.starting_point import Source, start_from, summary, take_over
 from tests.tiny_run import shrunk
 from tests.tiny_step import small_resnet

@@ -1,4 +1,4 @@
-"""The network of a run or an import, loaded."""
+"""The network of a run, an import or an export for the hub, loaded."""
 
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +13,7 @@ from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.run import workdir
 from ovenet_jax.run.checkpoint import Checkpoints
+from ovenet_jax.weights import torch_weights
 
 
 class Network(NamedTuple):
@@ -37,10 +38,16 @@ def load_normalisation(folder: str | Path) -> Normalisation:
 
 
 def restore_network(model: ConfigDict, folder: Path, which: str = "best", held: bool = False) -> Network:
-    """The network of `config.model` with the arrays of the "best" or "latest" readable checkpoint of `folder`.
-    held: this process trains there. Raises UserError: no such checkpoint, or one of another network."""
+    """The network of `config.model` with the arrays of the "best" or "latest" readable checkpoint of `folder`, or those
+    that --form=hub has written there. held: this process trains there. Raises UserError: no such checkpoint, or one of
+    another network."""
     graphdef, *fresh = parameters.split(zoo.create_model(model))
-    like = parallel.replicate(parallel.create_mesh(), fresh)
+    mesh, file = parallel.create_mesh(), folder / workdir.WEIGHTS
+    if file.exists() and not workdir.has_checkpoint(folder):
+        state_dict = torch_weights.fold_in_place_abn(torch_weights.read_file(file))
+        read = torch_weights.fill(fresh[0] | fresh[1], state_dict, str(file))
+        return Network(0, graphdef, *parallel.replicate(mesh, [{name: read[name] for name in part} for part in fresh]))
+    like = parallel.replicate(mesh, fresh)
     with closing(Checkpoints(folder / "checkpoints", read_only=True, held=held)) as checkpoints:
         step, *arrays = checkpoints.restore_model(which, *like)
         return Network(step, graphdef, *arrays)
