@@ -81,7 +81,7 @@ def has_plain_norm(name: str, model: "ConfigDict") -> bool:
     code_base = code_base_of(model)
     if code_base is HRNET or name.startswith("offset_head."):
         return True
-    if code_base is OCNET or (code_base is OPENSEG_HRNET and name.startswith(published_names.BELOW)):
+    if code_base is OPENSEG_HRNET and name.startswith(published_names.BELOW):
         return False
     head = model.head if "activation" in model.head else model.head.classifier
     return head.activation != "leaky_relu"

@@ -9,7 +9,7 @@ from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.weights.published_keys import code_base_of, state_dict
 from ovenet_jax.weights.published_names import recognise
-from ovenet_jax.weights.torch_weights import fill, fold_in_place_abn
+from ovenet_jax.weights.torch_weights import fill, fold_in_place_abn, in_place_abn
 
 FIRST_RELEASE = {head for head in openseg.HEADS if head.startswith("ocnet_") or head == "pyramid_oc"}
 SERIES = [f"{head}_r_tiny" for head in openseg.HEADS]
@@ -35,6 +35,15 @@ def test_a_network_comes_back_bit_for_bit(variant):
         np.testing.assert_array_equal(back[name], value, err_msg=name)
     counters = {int(value) for key, value in published.items() if key.endswith("num_batches_tracked")}
     assert counters <= {5} and recognise(published) is code_base_of(model)
+
+
+@pytest.mark.parametrize("variant", ["base_oc_r_tiny", "ocnet_base_oc_r_tiny", "ocnet_asp_oc_r_tiny", "pyramid_oc_r_tiny"])
+def test_a_network_with_relu_leaves_with_plain_batchnorm(variant):
+    """As it came: an import tells by the form of BatchNorm which activation follows."""
+    model = camvid.get_config(variant).model
+    model.head.activation = "relu"
+    published = state_dict(model, trained(model), steps=5)
+    assert in_place_abn(published) == set() and recognise(published) is code_base_of(model)
 
 
 def test_a_scale_that_in_place_abn_cannot_have_is_named():
