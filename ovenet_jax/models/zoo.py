@@ -40,9 +40,11 @@ def create_model(model: ConfigDict, seed: int = 0) -> nnx.Module:
 
     In evaluation mode; `model.train()` turns on batch statistics and dropout.
 
-    Raises UserError: an unknown backbone or head, missing or unused keys, or an invalid value.
+    Raises UserError: no number of classes, an unknown backbone or head, missing or unused keys, or an invalid value.
     """
     described.check(model, "model.")
+    if model.num_classes is None:
+        raise errors.UserError("config.model.num_classes is None; set it to the number of classes of the data.")
     init = InitialValues(seed, he=model.backbone.he_init)
     backbone = _create_backbone(model, init)
     given: dict[str, Any] = {"backbone": backbone, "init": init}

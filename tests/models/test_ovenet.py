@@ -223,6 +223,7 @@ def test_region_features_are_means_under_the_soft_regions():
             {"backbone": {"modules": (1, 1)}},
             r"config.model.backbone.modules is \(1, 1\); it must be \(stage 2, 3, 4\), each a whole number",
         ),
+        ({"num_classes": None}, "config.model.num_classes is None; set it"),
         ({"offset": {"branch": 5}}, "config.model.offset.branch is 5; it must be one of 2, 3, 4"),
         ({"offset": {"modules": (1, 1)}}, r"modules is \(1, 1\); it must have one entry for each stage from branch=4"),
     ],
