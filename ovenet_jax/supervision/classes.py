@@ -112,8 +112,8 @@ class Classes:
         the whole image. Raises UserError: there was no such pass.
         """
         if offset is None or confidence is None:
-            excluded = "which config.eval.scales and config.eval.windows exclude"
-            raise UserError(f"Offsets need a pass over the whole image, {excluded}; add scale 1.")
+            helps = "set config.eval.windows to 'whole', or to 'cityscapes' with a scale of at most 1"
+            raise UserError(f"Offsets need a pass over the whole image; {helps}.")
         model = self._config.model
         normalised, sure = (layers.resized(x, class_map.shape, model.align_corners) for x in (offset, confidence))
         return Offsets(seed_offsets(normalised, model.offset.grid_align_corners), sure[..., 0])

@@ -123,7 +123,7 @@ def test_what_cannot_refine_is_named(runs, tmp_path):
     for other in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(UserError, match="segfix is '.*'; it must be the workdir of a SegFix or an OVeNet"):
             reported(config, folder, other)
-    with pytest.raises(UserError, match="a pass over the whole image, .*; add scale 1"):
+    with pytest.raises(UserError, match="a pass over the whole image; set config.eval.windows to 'whole'"):
         task_of(config).offsets(np.zeros((8, 8), np.uint8), None, None)
 
 
