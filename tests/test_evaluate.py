@@ -205,7 +205,7 @@ def test_a_report_on_something_else_gets_a_folder_of_its_own(tmp_path):
     for settings, name in (
         ({"bucket": 1}, "val"),
         ({"bucket": 32}, "val_2"),
-        ({"bucket": 1}, "val"),
+        ({"bucket": 1, "panels": 3}, "val"),
         ({"scales": (1.0,)}, "val_3"),
         ({"scales": (1.0,)}, "val_3"),
     ):

@@ -1,7 +1,6 @@
 """Writes and reads the report of an evaluation: table, JSON, confusion matrix and panels."""
 
 import itertools
-import json
 import platform
 import time
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from ovenet_jax.supervision.measures import MEANS, class_scores
 from ovenet_jax.supervision.task import Task
 
 VERSIONS = ("jax", "jaxlib", "flax", "numpy")
+SHOWN = ("panels", "worst")  # keys of config.eval that choose pictures
 
 
 def new_folder(parent: Path, name: str, what: Mapping) -> Path:
@@ -32,17 +32,18 @@ def new_folder(parent: Path, name: str, what: Mapping) -> Path:
 
 
 def _may_hold(folder: Path, what: Mapping) -> bool:
-    """Whether `folder` has no report yet, or that of the evaluation `what`; a damaged report is left alone. Reports of
-    earlier versions also have keys of config.eval that have no effect."""
+    """Whether `folder` has no report yet, or that of the evaluation `what`, with whatever pictures; a damaged report is
+    left alone. Reports of earlier versions also have keys of config.eval that have no effect."""
     file = folder / "report.json"
     if not file.exists():
         return True
     try:
         saved = files.read_json(file, {"what": {"eval": dict}}, "move it away")["what"]
-        saved["eval"] = {key: value for key, value in saved["eval"].items() if key in what["eval"]}
-        return saved == json.loads(json.dumps(what))
     except errors.UserError:
         return False
+    kept = what["eval"].keys() - SHOWN
+    there, here = ({**x, "eval": {key: x["eval"].get(key) for key in kept}} for x in (saved, what))
+    return there == files.finite(here)
 
 
 def write(
