@@ -34,13 +34,12 @@ def html(
     share = (MOST_BYTES - FOR_THE_REST - len(plotly)) // max(1, len(images))
     with ThreadPoolExecutor() as threads:
         all_packed = list(threads.map(lambda views: packing.packed(views, share), images))
-    colormap = matplotlib.colormaps["viridis"]
     setup = {
         "names": classes.names,
         "colors": classes.colors,
         "runs": list(runs),
         "titles": TITLES,
-        "scale": [to_hex(colormap(step)).removeprefix("#") for step in range(256)],
+        "scale": list(map(to_hex, matplotlib.colormaps["viridis"](range(256)))),
         "images": [described for described, _ in all_packed],
     }
     data = {f"{part}-{i}": x for i, (_, arrays) in enumerate(all_packed) for part, x in arrays.items()}

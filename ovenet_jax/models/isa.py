@@ -61,12 +61,11 @@ class ISA(nnx.Module):
         dropout: float,
         init: layers.InitialValues,
     ):
-        options: dict[str, Any] = {"activation": activation, "init": init}
         layer = partial(layers.ConvNormAct, in_head=True, activation=activation, init=init)
-        attention = partial(InterlacedAttention, mid_features, key_features=key_features, **options)
+        attention = partial(InterlacedAttention, mid_features, key_features=key_features, activation=activation)
         self.aux = aux
         self.pixels = layer(in_features, mid_features, 3)
-        self.attentions = nnx.List(attention(block=block) for block in factors)
+        self.attentions = nnx.List(attention(block=block, init=init) for block in factors)
         wide = len(factors) * mid_features
         self.widening = layer(mid_features, wide, 1) if len(factors) > 1 else None
         self.fusion = layer(2 * wide, mid_features, 1)

@@ -107,7 +107,7 @@ class Inspector {
       changed: () => [...moved, chip(VEIL, "the same class")],
       errors: () => [chip(BROKEN, "wrong"), chip(VEIL, "right")],
       confidence: () => {
-        const scale = `linear-gradient(to right, ${setup.scale.map((hex) => `#${hex}`).join(",")})`;
+        const scale = `linear-gradient(to right, ${setup.scale.join(",")})`;
         const [least, most] = CONFIDENCE_ENDS;
         return [least, element("i", { class: "ramp", style: { background: scale } }), most];
       },

@@ -79,7 +79,7 @@ function overTruth(image, maps, color) {
 function confidenceLayer(maps) {
   const table = Uint32Array.from({ length: maps.levels + 1 }, (_, step) => {
     const hex = setup.scale[Math.round((255 * step) / maps.levels)];
-    return packedColor([0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)));
+    return packedColor([1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)));
   });
   return overMaps(maps, (i) => table[clip(maps.confidence[i], 0, maps.levels)]);
 }
