@@ -163,6 +163,11 @@ def _run(command: Callable[[], int | None]) -> int:
             exit_code = end.code or EXIT_DONE
     except UserError as error:
         sentence, exit_code = str(error), error.exit_code
+    except PermissionError as error:
+        if not error.filename:
+            raise
+        sentence = f"{error.filename} cannot be used ({error.strerror}); ask for access to it, or choose another."
+        exit_code = EXIT_USER_ERROR
     except (KeyboardInterrupt, Exception) as error:
         if not (cause := cause_of(error)):
             raise

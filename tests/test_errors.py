@@ -33,8 +33,13 @@ def interrupted_import():
         (lambda: ends(UserError("saved; go on.", EXIT_INTERRUPTED)), 75, "Error: saved; go on.\n"),
         (lambda: ends(KeyboardInterrupt()), 75, "Error: interrupted; run the same command again"),
         (lambda: interrupted_import(), 75, "Error: interrupted; run the same command again"),
+        (
+            lambda: ends(PermissionError(13, "Permission denied", "a/b")),
+            2,
+            "Error: a/b cannot be used (Permission denied)",
+        ),
     ],
-    ids=["done", "incomplete", "exit", "mistake", "saved", "interrupted", "interrupted import"],
+    ids=["done", "incomplete", "exit", "mistake", "saved", "interrupted", "interrupted import", "access"],
 )
 def test_a_command_ends_with_its_code_and_one_sentence(command, code, said, capsys, monkeypatch):
     heard = []
@@ -74,6 +79,8 @@ def test_an_interruption_among_imports_ends_the_process_at_once():
 def test_what_is_no_mistake_of_the_user_keeps_its_stack_trace():
     with pytest.raises(ZeroDivisionError):
         run(lambda: 1 // 0)
+    with pytest.raises(PermissionError):
+        run(lambda: ends(PermissionError(1, "Operation not permitted")))
 
 
 def test_of_many_faults_the_first_are_named_and_the_rest_counted():

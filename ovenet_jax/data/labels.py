@@ -49,14 +49,6 @@ class Labels:
         table[: len(self.ids)] = [ids[0] for ids in self.ids]
         return table
 
-    def numbers_in(self, other: "Labels") -> np.ndarray:
-        """Lookup table, uint8 [256]: train id -> train id of the class with the same name in `other`, or IGNORE."""
-        table = np.full(256, IGNORE, np.uint8)
-        for train_id, name in enumerate(self.names):
-            if name in other.names:
-                table[train_id] = other.names.index(name)
-        return table
-
     def known_ids(self) -> frozenset[int]:
         """All label ids that may occur in a label file."""
         return frozenset(self.ignored_ids).union(*self.ids)

@@ -208,21 +208,17 @@ def train_batches(
 ) -> AbstractContextManager[Iterator[Batch]]:
     """Endless batches, shuffled and augmented by `acts` in this order, from batch `first_step` (0: the first) on.
 
-    batch_size counts the rows over all processes; this process gets b = batch_size / process_count of them, and
-    the batches of all processes, one after the other, are the same for any process_count. Each pass over the
-    source has its own order. workers: number of processes that read and augment; 0: threads.
+    batch_size, a multiple of process_count, counts the rows over all processes; this process gets b = batch_size /
+    process_count of them, and the batches of all processes, one after the other, are the same for any process_count.
+    Each pass over the source has its own order. workers: number of processes that read and augment; 0: threads.
 
     Returns, for a `with`, an iterator of {'image': uint8 RGB [b, h, w, 3], 'label': uint8 train ids [b, h, w]}. Raises
-    UserError: the source has no labels, or batch_size cannot be split over the processes; on iterating, a record is
-    damaged.
+    UserError: the source has no labels; on iterating, a record is damaged.
     """
     if not source.has_labels:
         fault = f"This split of {source.folder} has no labels to train on"
         raise errors.UserError(f"{fault}; choose another --config.data.train_split.")
-    rows, rest = divmod(batch_size, process_count)
-    if rest:
-        fault = f"a batch of {batch_size} cannot be split over {process_count} processes"
-        raise errors.UserError(f"{fault}; choose a multiple of that.")
+    rows = batch_size // process_count
     read = source.rows if acts and isinstance(acts[0], augment.RandomScaleCrop) else source.__getitem__
     indices = grain.MapDataset.source(range(len(source)))
     images_and_labels = indices.map(read).map(lambda sample: {key: sample[key] for key in ("image", "label")})

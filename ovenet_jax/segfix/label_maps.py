@@ -88,7 +88,7 @@ def files_by_name(folder: Path, suffixes: Sequence[str], ends: Sequence[str] = (
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder.")
     found, others = walk(folder, suffixes)
-    for line in said(counted(note for note in others if not note[1].endswith(KINDS))):
+    for line in said(counted(note for note in others if not note[1].lower().endswith(KINDS))):
         print(f"Note: {line}")
     found = [path for path in found if path.stem.endswith(only)] or found
     if not found:

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ovenet_jax.data import inventory, pipeline
-from ovenet_jax.data.labels import Labels
+from ovenet_jax.data.labels import IGNORE, Labels
 from ovenet_jax.data.pipeline import Source
 from ovenet_jax.errors import UserError
 from ovenet_jax.models import layers, zoo
@@ -129,7 +129,8 @@ def _numbered_as(learned: Labels, split: Source) -> Source:
         helps = "train on this data set with --config.init.base=<this run>"
         raise UserError(f"The network was not trained on {fault}; {helps}.")
     print("Note: the data set has these classes in another order or number than the run; they are matched by name.")
-    table = split.classes.numbers_in(learned)
+    table = np.full(256, IGNORE, np.uint8)
+    table[: len(split.classes.names)] = [learned.names.index(name) for name in split.classes.names]
     return split.relabelled(learned, partial(_renumbered, table=table))
 
 

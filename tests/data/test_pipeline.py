@@ -151,11 +151,6 @@ def test_samples_are_resized_to_the_short_side(source):
         np.testing.assert_array_equal(sample[key], expected[key])
 
 
-def test_a_batch_that_cannot_be_split_over_the_processes_is_refused(source):
-    with pytest.raises(UserError, match="batch of 6 cannot be split over 4 processes; choose a multiple"):
-        train_batches(source, (), batch_size=6, seed=0, first_step=0, process_count=4)
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_damaged_record_is_named(workers):
     records = [{"image": b"no image", "label": b"", "name": b"frame_0815", "group": b""}]
