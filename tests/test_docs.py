@@ -5,6 +5,7 @@ import re
 import pytest
 
 import main
+from ovenet_jax.configs.keys import KEYS
 from ovenet_jax.devices.memory import EVALUATION_MEMORY, TRAINING_MEMORY
 from ovenet_jax.errors import CAUSES, SIGNALS
 from tests.config_files import FILES
@@ -30,6 +31,18 @@ def test_the_map_of_the_code_names_files_that_are_there():
     for row in re.findall(r"^\| `ovenet_jax/.*", page("code.md"), re.MULTILINE):
         folder, names = re.match(r"\| `(ovenet_jax/(?:\w+/)?)", row)[1], re.findall(r"`(?:ovenet_jax/)?(\w+\.py)`", row)
         assert [name for name in names if not (ROOT / folder / name).exists()] == []
+
+
+def test_pages_name_keys_and_benchmarks_that_are_there():
+    pages = [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), *(ROOT / "launch").iterdir()]
+    text = "\n".join(file.read_text() for file in pages)
+    keys = set(re.findall(r"--config\.([a-z][\w.]*\w)(?![\w.])", text))
+    assert len(keys) > 20 and keys - KEYS.keys() == set()
+    benchmarks = {file.stem: file.read_text() for file in (ROOT / "benchmarks").glob("[a-z]*.py")}
+    named = set(re.findall(r"benchmarks\.([a-z]\w*)", text))
+    assert len(named) > 10 and named - benchmarks.keys() == set()
+    programs = {name for name, source in benchmarks.items() if '"__main__"' in source}
+    assert [name for name in programs if f"`{name}`" not in page("code.md")] == []
 
 
 def test_the_readmes_links_lead_to_files():
