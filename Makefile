@@ -6,7 +6,7 @@
 # make lint   checks style and types
 # make docs   the pages of docs/ as a site, build/site
 # make slow-test   the tests that take minutes each
-# make clean   removes the environment and what tools left
+# make clean   removes all environments, those of .ci/run too, and what tools left
 PYTHON ?= python3
 VENV ?= .venv
 # One more than two cores: tests wait for disks, and for processes that they start.
@@ -77,4 +77,4 @@ $(DOCS_VENV)/installed: requirements-docs.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(GPU_VENV) $(DOCS_VENV) .cache build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(GPU_VENV) $(DOCS_VENV) .venv-* .cache build .mypy_cache .pytest_cache .ruff_cache
