@@ -6,7 +6,6 @@ saves loss, BatchNorm statistics and gradients of a tiny network on each mesh, D
 """
 
 import sys
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,14 +15,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ovenet_jax.devices import parallel
-from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run import processes
 from ovenet_jax.run.state import init_state
-from ovenet_jax.supervision.task import task_of
-from ovenet_jax.training.step import train_step
 from tests.float64 import float64
-from tests.imagenet import NORMALISATION
+from tests.steps import step_of
 from tests.tiny_step import config, small_model, tiny_model
 
 CLASSES = 3
@@ -60,20 +56,8 @@ def one_step(mesh: Mesh, hrnet: bool, accumulate: int = 1) -> Result:
     optimizer = optax.sgd(1.0)
     with float64():
         state = jax.tree.map(lambda x: np.asarray(x, np.float64 if x.ndim else x.dtype), init_state(model, optimizer))
-        step = jax.jit(
-            partial(
-                train_step,
-                graphdef=parameters.split(model)[0],
-                optimizer=optimizer,
-                loss=task_of(settings).create_loss(),
-                measure=task_of(settings).measure,
-                normalisation=NORMALISATION,
-                seed=0,
-                precision="float64",
-                accumulate=accumulate,
-            ),
-            out_shardings=parallel.replicated(mesh),
-        )
+        step = step_of(settings, model, optimizer, precision="float64", accumulate=accumulate)
+        step = jax.jit(step, out_shardings=parallel.replicated(mesh))
         batch = parallel.to_global(mesh, _share(_batch()))
         arguments = parallel.replicate(mesh, state), batch["image"], batch["label"]
         compiled = step.lower(*arguments).compile()

@@ -18,21 +18,18 @@ from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import TOY_STREETS
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation.inference import Inference
-from ovenet_jax.models import parameters
 from ovenet_jax.models.contracts import Logits
 from ovenet_jax.models.ovenet import OVeNetOutput
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.predict import predict
-from ovenet_jax.run.state import init_state
 from ovenet_jax.supervision.task import task_of
 from ovenet_jax.training import optimizer as optimizers
-from ovenet_jax.training.optimizer import create_optimizer
-from ovenet_jax.training.step import frozen_parts, train_step
+from ovenet_jax.training.step import frozen_parts
 from tests import config_files, traced
 from tests.config_files import FILES, variants
-from tests.imagenet import NORMALISATION
 from tests.places import ROOT
 from tests.recording import Recording
+from tests.steps import first_step
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.__name__)
@@ -300,9 +297,15 @@ def test_the_thesis_ranks_probabilities_by_themselves_and_logits_by_their_softma
     assert_allclose(jax.jit(task_of(config).create_loss())(output, label)["initial"], losses.mean(), rtol=1e-6)
 
 
+def full_width_step():
+    config = cityscapes.get_config("ovenet")
+    config.batch_size = 2
+    return first_step(config, (64, 128))
+
+
 def test_a_step_of_full_width_cityscapes_traces():
     """Shapes only: compiling it takes a minute (test_full_width_cityscapes_takes_a_step)."""
-    state, measures = jax.eval_shape(*full_width_step("ovenet"))
+    state, measures = jax.eval_shape(*full_width_step())
     assert state.step.shape == ()
     assert "loss_total" in measures
 
@@ -315,31 +318,7 @@ def test_the_loss_of_other_networks_of_full_width_traces(variant):
 
 @pytest.mark.slow
 def test_full_width_cityscapes_takes_a_step():
-    function, state, image, label = full_width_step("ovenet")
-    after, measures = jax.jit(function)(state, image, label)
+    function, *arguments = full_width_step()
+    after, measures = jax.jit(function)(*arguments)
     assert np.isfinite(measures["loss_total"])
     assert after.step == 1
-
-
-def full_width_step(variant):
-    """(train_step, its arguments) of a published network on a crop of 64x128."""
-    config = cityscapes.get_config(variant)
-    config.batch_size = 2
-    model = create_model(config.model)
-    optimizer = create_optimizer(lambda _: 0.01, momentum=0.9, weight_decay=5e-4)
-    graphdef, *_ = parameters.split(model)
-
-    def step(state, image, label):
-        return train_step(
-            state,
-            image,
-            label,
-            graphdef=graphdef,
-            optimizer=optimizer,
-            loss=task_of(config).create_loss(),
-            measure=task_of(config).measure,
-            normalisation=NORMALISATION,
-            seed=0,
-        )
-
-    return (step, init_state(model, optimizer), np.zeros((2, 64, 128, 3), np.uint8), np.zeros((2, 64, 128), np.uint8))

@@ -18,12 +18,11 @@ from ovenet_jax.models.contracts import Features
 from ovenet_jax.models.layers import InitialValues
 from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.zoo import create_model
-from ovenet_jax.run.state import init_state
 from ovenet_jax.supervision.task import task_of
-from ovenet_jax.training.optimizer import create_optimizer, poly_schedule
-from ovenet_jax.training.step import train_step
+from ovenet_jax.training.optimizer import poly_schedule
 from tests import traced
 from tests.config_files import FILES
+from tests.steps import first_step
 
 SMALL = {  # of the kind of backbone: what makes it compile in seconds
     "hrnet": {"width": 4, "blocks": 1, "layer1_blocks": 1, "layer1_width": 4, "stem_width": 8},
@@ -42,37 +41,10 @@ def small(variant: str) -> ConfigDict:
     return config
 
 
-def step(config: ConfigDict, size: tuple[int, int]):
-    """(train_step of the config, its arguments), on a batch of crops of `size`."""
-    model = create_model(config.model)
-    optimizer = create_optimizer(lambda _: 0.01, momentum=0.9, weight_decay=0.0)
-    graphdef, *_ = parameters.split(model)
-    task, normalisation = task_of(config), Normalisation.from_config(config.model.input)
-    loss = task.create_loss()
-
-    def function(state, image, label):
-        return train_step(
-            state,
-            image,
-            label,
-            graphdef=graphdef,
-            optimizer=optimizer,
-            loss=loss,
-            measure=task.measure,
-            normalisation=normalisation,
-            seed=0,
-        )
-
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (config.batch_size, *size, 3), np.uint8)
-    label = rng.integers(0, 8, (config.batch_size, *size), np.uint8)
-    return function, init_state(model, optimizer), image, label
-
-
 def take_a_step(variant: str) -> None:
     """On maps of 10x14 pixels (HRNet: 18x26), which the heads' blocks do not divide; every array takes part in it."""
-    function, before, image, label = step(small(variant), (72, 104))
-    after, measures = jax.jit(function)(before, image, label)
+    function, before, *batch = first_step(small(variant), (72, 104))
+    after, measures = jax.jit(function)(before, *batch)
     assert np.isfinite(measures["loss_total"])
     still = [name for name, x in before.params.items() if np.array_equal(x, after.params[name])]
     assert not [name for name in still if not hidden(name)]
@@ -133,7 +105,7 @@ def test_a_step_of_full_size_with_offsets_and_its_own_loss_traces(monkeypatch):
         monkeypatch.setattr(InitialValues, draw, lambda _, shape, *__: np.zeros(shape, np.float32))
     config = cityscapes.get_config("ovenet_base_oc_r101_ohem")
     assert (config.batch_size, config.loss.ohem.on, len(config.loss.class_weights)) == (8, True, 19)
-    _, measures = jax.eval_shape(*step(config, config.augment.crop))
+    _, measures = jax.eval_shape(*first_step(config, config.augment.crop))
     assert measures["loss_total"].shape == ()
 
 

@@ -6,14 +6,11 @@ import pytest
 from numpy.testing import assert_allclose
 
 from ovenet_jax.devices import parallel
-from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run.state import TrainState, init_state
-from ovenet_jax.supervision.task import task_of
 from ovenet_jax.training.optimizer import create_optimizer
 from ovenet_jax.training.packing import ARRAYS_PER_VECTOR, Packing
-from ovenet_jax.training.step import train_step
-from tests.imagenet import NORMALISATION
+from tests.steps import step_of
 from tests.tiny_step import batch, config, small_model
 
 KERNEL = np.arange(2 * 2 * 3 * 4, dtype=np.float32).reshape(2, 2, 3, 4)
@@ -87,19 +84,7 @@ def test_a_step_on_vectors_is_the_step_on_arrays(platform):
     packing = Packing(before, platform)
 
     def step(packing):
-        function = partial(
-            train_step,
-            graphdef=parameters.split(model)[0],
-            optimizer=optimizer,
-            loss=task_of(settings).create_loss(),
-            measure=task_of(settings).measure,
-            normalisation=NORMALISATION,
-            seed=0,
-            frozen=("head",),
-            ema=0.9,
-            packing=packing,
-        )
-        return jax.jit(function)
+        return jax.jit(step_of(settings, model, optimizer, frozen=("head",), ema=0.9, packing=packing))
 
     after, measures = step(None)(before, **batch(2, 32, 32))
     packed, measures_packed = step(packing)(packing.pack(before), **batch(2, 32, 32))

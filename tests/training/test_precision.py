@@ -1,7 +1,6 @@
 """What is bfloat16 in a training step, what must not be, and how near it comes to float32."""
 
 import itertools
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +14,7 @@ from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import Conv, InitialValues, resize_bilinear
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run.state import init_state
-from ovenet_jax.supervision.task import task_of
-from ovenet_jax.training.step import train_step
-from tests.imagenet import NORMALISATION
+from tests.steps import step_of
 from tests.tiny_step import batch, config, small_model, tiny_model
 
 ROUNDOFF = 2.0**-8  # of bfloat16: 8 significant bits, the last one rounded
@@ -50,17 +47,7 @@ def moves_only(equation) -> bool:
 def step_and_state(model_config, precision):
     model = create_model(model_config)
     optimizer = optax.sgd(0.05, momentum=0.9)
-    step = partial(
-        train_step,
-        graphdef=parameters.split(model)[0],
-        optimizer=optimizer,
-        loss=task_of(config(model_config)).create_loss(),
-        measure=task_of(config(model_config)).measure,
-        normalisation=NORMALISATION,
-        seed=0,
-        precision=precision,
-        ema=0.9,
-    )
+    step = step_of(config(model_config), model, optimizer, precision=precision, ema=0.9)
     return step, init_state(model, optimizer, ema=0.9)
 
 

@@ -1,5 +1,4 @@
 import re
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,35 +9,22 @@ from numpy.testing import assert_allclose
 
 from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
-from ovenet_jax.models import parameters
 from ovenet_jax.models.layers import BatchNorm
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.run.state import TrainState, init_state
 from ovenet_jax.supervision.task import task_of
 from ovenet_jax.training.optimizer import create_optimizer
-from ovenet_jax.training.step import moving_average, train_step
+from ovenet_jax.training.step import moving_average
 from tests.float64 import float64
 from tests.imagenet import NORMALISATION
+from tests.steps import step_of
 from tests.tiny_step import batch, config, small_model
 
 
 def two_steps(model_config, optimizer, frozen=()):
     """Two training steps: the states, the measures and the step function."""
     model = create_model(model_config)
-    run = jax.jit(
-        lambda state, image, label: train_step(
-            state,
-            image,
-            label,
-            graphdef=parameters.split(model)[0],
-            optimizer=optimizer,
-            loss=task_of(config(model_config)).create_loss(),
-            measure=task_of(config(model_config)).measure,
-            normalisation=NORMALISATION,
-            seed=0,
-            frozen=frozen,
-        )
-    )
+    run = jax.jit(step_of(config(model_config), model, optimizer, frozen=frozen))
     states, measures = [init_state(model, optimizer, frozen)], []
     for _ in range(2):
         state, measured = run(states[-1], **batch(2))
@@ -162,20 +148,9 @@ def test_micro_batches_give_the_update_of_the_whole_batch(accumulate, group, ohe
             lambda x: jnp.asarray(x, jnp.float64 if x.dtype == np.float32 else x.dtype), init_state(model, optimizer)
         )
         (whole, measures), (parts, measures_of_parts) = (
-            jax.jit(
-                partial(
-                    train_step,
-                    graphdef=parameters.split(model)[0],
-                    optimizer=optimizer,
-                    loss=task_of(settings).create_loss(),
-                    measure=task_of(settings).measure,
-                    normalisation=NORMALISATION,
-                    seed=0,
-                    precision="float64",
-                    accumulate=count,
-                    group=group,
-                )
-            )(before, **arrays)
+            jax.jit(step_of(settings, model, optimizer, precision="float64", accumulate=count, group=group))(
+                before, **arrays
+            )
             for count in (1, accumulate)
         )
     changed = [name for name, value in whole.params.items() if np.abs(value - before.params[name]).max() > 1e-3]
@@ -194,21 +169,8 @@ def step_on(devices):
     before = init_state(model, optimizer, ema=0.75)
     state = jax.device_put(before, parallel.replicated(mesh))
     arrays = batch(16, 32, 32)
-    step = jax.jit(
-        partial(
-            train_step,
-            graphdef=parameters.split(model)[0],
-            optimizer=optimizer,
-            loss=task_of(config(small_model())).create_loss(),
-            measure=task_of(config(small_model())).measure,
-            normalisation=NORMALISATION,
-            seed=0,
-            accumulate=2,
-            ema=0.75,
-        ),
-        out_shardings=parallel.replicated(mesh),
-        donate_argnums=0,
-    )
+    step = step_of(config(small_model()), model, optimizer, accumulate=2, ema=0.75)
+    step = jax.jit(step, out_shardings=parallel.replicated(mesh), donate_argnums=0)
     placed = parallel.to_global(mesh, arrays)
     program = step.lower(state, placed["image"], placed["label"]).compile()
     after, measures = program(state, placed["image"], placed["label"])
