@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 from jax.profiler import ProfileData
 
-from benchmarks import networks
+from benchmarks import hlo, networks
 from benchmarks.table import Table, parser
 from benchmarks.timing import median_seconds
 from benchmarks.train_step import RepeatedStep, add_arguments, compile_step, on_one_device
@@ -32,11 +32,6 @@ KINDS = {
     "transpose": "copy",
     "copy": "copy",
 }
-INSTRUCTION = re.compile(
-    r"^ *(?:ROOT )?%(?P<name>[\w.-]+) = \S.*? (?P<opcode>[\w-]+)\((?P<operands>[^)]*)"
-    r"(?:.*op_name=\"(?P<path>[^\"]*)\")?",
-    re.M,
-)
 HOLDERS = {"call", "while", "conditional"}  # of instructions that are counted themselves
 WRAPPERS = {"jvp", "transpose", "vmap", "checkpoint", "rematted_computation", "while", "body", "closed_call"}
 
@@ -109,22 +104,21 @@ def instructions(program: str) -> dict[str, tuple[str, str]]:
 
     Where the compiler has not kept the path it is that of the first that reads the result, without the operation.
     """
-    found = {instruction["name"]: instruction for instruction in INSTRUCTION.finditer(program)}
-    readers = {}
-    for name, instruction in found.items():
-        for operand in re.findall(r"%([\w.-]+)", instruction["operands"]):
-            readers.setdefault(operand, name)
+    computations, _ = hlo.read_computations(program)
+    found = {name: one for computation in computations.values() for name, one in computation.items()}
+    readers: dict[str, hlo.Instruction] = {}
+    for instruction in found.values():
+        for operand in instruction.operands:
+            readers.setdefault(operand, instruction)
 
     def path_of_reader(name: str) -> str:
-        while (name := readers.get(name)) in found:
-            if path := found[name]["path"]:
-                return path.rpartition("/")[0] + "/"
+        while reader := readers.get(name):
+            if reader.path:
+                return reader.path.rpartition("/")[0] + "/"
+            name = reader.name
         return ""
 
-    return {
-        name: (instruction["opcode"], instruction["path"] or path_of_reader(name))
-        for name, instruction in found.items()
-    }
+    return {name: (one.opcode, one.path or path_of_reader(name)) for name, one in found.items()}
 
 
 def cost_of(name: str, path: str) -> Cost:

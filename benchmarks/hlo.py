@@ -42,10 +42,10 @@ class Kernel(NamedTuple):
     """An instruction of the optimised program, counted `times` (as often as the loops around it run).
 
     kind: "convolution", "product", a collective's name, a custom call's target, or what a fusion is called by.
-    path: of the JAX operation it comes from, "" where the compiler has not kept it. read, written: bytes of its
-    operands, as far as it reads them, and of its results. flop: of convolutions and products. types: of what these
-    multiply and make, with "TF32" where float32 may be rounded to that. detail: a convolution's direction and layouts;
-    "beside others" for a collective that other kernels need not wait for.
+    path: as an Instruction's. read, written: bytes of its operands, as far as it reads them, and of its results. flop:
+    of convolutions and products. types: of what these multiply and make, with "TF32" where float32 may be rounded to
+    that. detail: a convolution's direction and layouts; "beside others" for a collective that other kernels need not
+    wait for.
     """
 
     name: str
@@ -73,6 +73,11 @@ class Instruction(NamedTuple):
     def attribute(self, pattern: str) -> str | None:
         found = re.search(pattern, self.rest)
         return found[1] if found else None
+
+    @property
+    def path(self) -> str:
+        """Of the JAX operation it comes from, "" where the compiler has not kept it."""
+        return self.attribute(r'op_name="([^"]*)"') or ""
 
     @property
     def written(self) -> int:
@@ -129,7 +134,7 @@ def _kernel(
     kernel = Kernel(
         instruction.name,
         instruction.opcode.removesuffix("-start"),
-        instruction.attribute(r'op_name="([^"]*)"') or "",
+        instruction.path,
         times,
         sum(shape.bytes for shape in operands),
         instruction.written,

@@ -13,8 +13,6 @@ bfloat16 is computed in float32, so that memory there says little about a GPU.
 import argparse
 import importlib.util
 import json
-import math
-import re
 import subprocess
 import sys
 import time
@@ -29,7 +27,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from benchmarks import networks
+from benchmarks import hlo, networks
 from benchmarks.table import Table, parser
 from benchmarks.timing import matrix_rate, median_seconds
 from ovenet_jax.configs.keys import PRECISIONS
@@ -245,17 +243,11 @@ def count(arguments: argparse.Namespace) -> None:
 
 def largest_results(program: str, shown: int = 3) -> str:
     """The largest arrays that the instructions of a compiled program make, and how many of each."""
-    entry = program[program.index("\nENTRY ") :]
-    made = Counter(re.findall(r" = (\w+\[[\d,]+\])\S* (?!parameter|bitcast|get-tuple-element)", entry))
-    largest = sorted(made, key=size_in_bytes, reverse=True)[:shown]
-    return ", ".join(f"{made[shape]} x {shape} ({size_in_bytes(shape) / 1e6:.0f} MB)" for shape in largest)
-
-
-def size_in_bytes(shape: str) -> int:
-    """Of "f32[2,128,256]"."""
-    kind, sides = shape.rstrip("]").split("[")
-    bits = 8 if kind == "pred" else int(re.search(r"\d+", kind)[0])
-    return math.prod(map(int, sides.split(","))) * bits // 8
+    computations, entry = hlo.read_computations(program)
+    making = (one for one in computations[entry].values() if one.opcode not in hlo.LAUNCHES_NOTHING)
+    made = Counter(one.shapes[0]._replace(order=()) for one in making if len(one.shapes) == 1)
+    largest = sorted(made, key=lambda shape: shape.bytes, reverse=True)[:shown]
+    return ", ".join(f"{made[x]} x {x.type}[{','.join(map(str, x.sizes))}] ({x.bytes / 1e6:.0f} MB)" for x in largest)
 
 
 if __name__ == "__main__":
