@@ -16,11 +16,13 @@ os.environ.setdefault(
 )
 
 import jax
+import numpy as np
 import pytest
 from absl import flags
 from ml_collections import ConfigDict
 
 from ovenet_jax.devices import environment
+from ovenet_jax.models.layers import InitialValues
 from tests import tiny_step
 
 environment.convolve_by_eigen()  # as main.py
@@ -83,6 +85,13 @@ def on_a_gpu(monkeypatch):
     return lambda: monkeypatch.setattr(
         jax.lax, "platform_dependent", lambda *arguments, default, **_: default(*arguments)
     )
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Initial kernels are zeros that take no memory, for tests of shapes: to draw a full-size network takes seconds."""
+    for draw in ("backbone_kernel", "default"):
+        monkeypatch.setattr(InitialValues, draw, lambda _, shape, *__: np.broadcast_to(np.float32(0), shape))
 
 
 @pytest.fixture

@@ -303,6 +303,7 @@ def full_width_step():
     return first_step(config, (64, 128))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_step_of_full_width_cityscapes_traces():
     """Shapes only: compiling it takes a minute (test_full_width_cityscapes_takes_a_step)."""
     state, measures = jax.eval_shape(*full_width_step())
@@ -310,6 +311,7 @@ def test_a_step_of_full_width_cityscapes_traces():
     assert "loss_total" in measures
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("variant", ["hrnet_ocr", "thesis"])
 def test_the_loss_of_other_networks_of_full_width_traces(variant):
     """In training mode. Derivatives have the shapes of what they are derived by; OVeNet's step above has them, too."""

@@ -29,7 +29,7 @@ from tests.untrained import save_untrained, tiny
 
 @pytest.fixture(scope="module")
 def acdc_report(tmp_path_factory):
-    """(report, output) of an evaluation of ACDC, multi-scale with flip."""
+    """The report of an evaluation of ACDC, multi-scale with flip."""
     folder = tmp_path_factory.mktemp("acdc")
     config = tiny(acdc.get_config(), trees.write_acdc(folder))
     config.eval.update({"scales": (0.5, 1.5), "flip": True})

@@ -15,7 +15,6 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.evaluation.protocol import Protocol, passes
 from ovenet_jax.models import parameters
 from ovenet_jax.models.contracts import Features
-from ovenet_jax.models.layers import InitialValues
 from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.supervision.task import task_of
@@ -100,9 +99,8 @@ def test_the_loss_of_every_head_traces_on_hrnet_with_offsets(head):
     assert traced.loss(small(f"ovenet_{head}_tiny"), (72, 104))["total"].shape == ()
 
 
-def test_a_step_of_full_size_with_offsets_and_its_own_loss_traces(monkeypatch):
-    for draw in ("backbone_kernel", "default"):
-        monkeypatch.setattr(InitialValues, draw, lambda _, shape, *__: np.zeros(shape, np.float32))
+@pytest.mark.usefixtures("undrawn")
+def test_a_step_of_full_size_with_offsets_and_its_own_loss_traces():
     config = cityscapes.get_config("ovenet_base_oc_r101_ohem")
     assert (config.batch_size, config.loss.ohem.on, len(config.loss.class_weights)) == (8, True, 19)
     _, measures = jax.eval_shape(*first_step(config, config.augment.crop))

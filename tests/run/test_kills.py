@@ -30,8 +30,7 @@ from ovenet_jax.run import workdir
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.train import train
 from tests import tiny_step
-from tests.published_keys import published
-from tests.test_import import arrays_of, assert_same, trained, write_pth
+from tests.published_keys import arrays_of, assert_same, published, trained, write_pth
 from tests.tiny_run import assert_same_end, tiny_config
 from tests.training_process import Training
 

@@ -15,13 +15,12 @@ import ovenet_jax
 from configs import camvid, cityscapes, openseg
 from ovenet_jax.errors import UserError
 from ovenet_jax.import_weights import from_hub, import_weights
-from ovenet_jax.models import parameters
 from ovenet_jax.run import workdir
 from ovenet_jax.train import train
 from ovenet_jax.weights import hub
 from tests.free_port import free_address
 from tests.hub_server import REVISION, serving
-from tests.published_keys import published
+from tests.published_keys import arrays_of, assert_same, published
 from tests.tiny_run import shrunk
 
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -38,8 +37,8 @@ def config(tmp_path):
 @pytest.fixture
 def backbone(config):
     """The arrays of a backbone, all different from initial ones, and a file of them as timm's."""
-    _, params, statistics = parameters.split(ovenet_jax.create_model(config.model))
-    arrays = {name: x + np.float32(1) for name, x in (params | statistics).items() if name.startswith("backbone.")}
+    arrays = arrays_of(ovenet_jax.create_model(config.model))
+    arrays = {name: x + np.float32(1) for name, x in arrays.items() if name.startswith("backbone.")}
     return arrays, numpy_file.save({key: np.array(x, order="C") for key, x in published(arrays, config.model).items()})
 
 
@@ -66,9 +65,9 @@ def import_with_another(place, address, cache, config, folder):
     from_hub(config, folder)
 
 
-def loaded(folder):
-    _, params, statistics = parameters.split(ovenet_jax.load_model(folder))
-    return {name: x for name, x in (params | statistics).items() if name.startswith("backbone.")}
+def backbone_of(folder):
+    arrays = arrays_of(ovenet_jax.load_model(folder))
+    return {name: x for name, x in arrays.items() if name.startswith("backbone.")}
 
 
 def test_a_training_starts_from_a_name_and_records_what_it_was(config, backbone, connect, tmp_path, capsys):
@@ -87,8 +86,7 @@ def test_a_training_starts_from_a_name_and_records_what_it_was(config, backbone,
     recorded = {key: report[key] for key in ("source", "revision", "licence", "sha256")}
     checksum = hashlib.sha256(file).hexdigest()
     assert recorded == {"source": f"{NAME}@main", "revision": REVISION, "licence": "mit", "sha256": checksum}
-    found = loaded(folder)
-    assert found.keys() == arrays.keys() and all(np.array_equal(found[name], x) for name, x in arrays.items())
+    assert_same(backbone_of(folder), arrays)
     from_hub(config, tmp_path / "run")  # an import that is there takes no connection
 
 
@@ -106,8 +104,7 @@ def test_two_processes_import_a_name_together(config, backbone, tmp_path):
             process.join(timeout=120)
             process.kill()  # one that hangs
     assert [process.exitcode for process in processes] == [0, 0]
-    found = loaded(tmp_path / "run/init/timm--tiny")
-    assert found.keys() == arrays.keys() and all(np.array_equal(found[name], x) for name, x in arrays.items())
+    assert_same(backbone_of(tmp_path / "run/init/timm--tiny"), arrays)
 
 
 @pytest.mark.parametrize(

@@ -1,27 +1,18 @@
 """From our arrays to a published state dict and back, bit for bit."""
 
-import numpy as np
 import pytest
 
 from configs import camvid, openseg
 from ovenet_jax.errors import UserError
-from ovenet_jax.models import parameters
-from ovenet_jax.models.zoo import create_model
 from ovenet_jax.weights.published_keys import code_base_of, state_dict
 from ovenet_jax.weights.published_names import recognise
 from ovenet_jax.weights.torch_weights import fill, fold_in_place_abn, in_place_abn
+from tests.published_keys import assert_same, trained
 
 FIRST_RELEASE = {head for head in openseg.HEADS if head.startswith("ocnet_") or head == "pyramid_oc"}
 SERIES = [f"{head}_r_tiny" for head in openseg.HEADS]
 SERIES += [f"{head}_tiny" for head in openseg.HEADS if head not in FIRST_RELEASE]
 OWN = ["ovenet_tiny", "hrnet_ocr_tiny", "hrnet_tiny", "segfix_tiny"]
-
-
-def trained(model):
-    """Arrays that no initialisation gives, by name."""
-    rng = np.random.default_rng(0)
-    _, params, statistics = parameters.split(create_model(model))
-    return {name: rng.uniform(0.1, 2, value.shape).astype(np.float32) for name, value in (params | statistics).items()}
 
 
 @pytest.mark.parametrize("variant", [*OWN, *SERIES, *(f"ovenet_{variant}" for variant in SERIES)])
@@ -30,9 +21,7 @@ def test_a_network_comes_back_bit_for_bit(variant):
     arrays = trained(model)
     published = state_dict(model, arrays, steps=5)
     back = fill(arrays, fold_in_place_abn(published), "weights.pth")
-    assert back.keys() == arrays.keys()
-    for name, value in arrays.items():
-        np.testing.assert_array_equal(back[name], value, err_msg=name)
+    assert_same(back, arrays)
     counters = {int(value) for key, value in published.items() if key.endswith("num_batches_tracked")}
     assert counters <= {5} and recognise(published) is code_base_of(model)
 

@@ -1,17 +1,16 @@
 import json
 import re
 
-import numpy as np
 import pytest
 
 from configs import cityscapes, common, openseg
 from ovenet_jax.models import parameters
-from ovenet_jax.models.layers import InitialValues
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.weights.published_keys import HRNET, OCNET, OPENSEG_HRNET, OPENSEG_RESNET, state_dict
 from ovenet_jax.weights.published_names import CODE_BASES, describe, recognise, title_of_config, why_ignored
 from ovenet_jax.weights.torch_weights import in_place_abn, matched
 from tests.places import SHARED
+from tests.published_keys import arrays_of
 
 IMAGENET_RESNET, MMSEG = CODE_BASES["imagenet_resnet"], CODE_BASES["mmsegmentation"]
 TIMM_DEEP_STEM = CODE_BASES["timm_deep_stem"]
@@ -140,7 +139,7 @@ def test_a_segfix_is_described_by_its_heads_and_stages():
 
 
 def check_description(model, title, description):
-    names, keys = names_of(model), keys_of_network(model)
+    names, keys = list(arrays_of(create_model(model))), keys_of_network(model)
     assert recognise(keys).title_of(keys) == title_of_config(model.head) == title
     assert describe(names, title) == describe(keys, title) == description
 
@@ -164,13 +163,7 @@ def test_a_head_that_is_not_known_is_no_other(tiny_model, change, parts):
 
 
 def keys_of_network(model_config):
-    _, params, statistics = parameters.split(create_model(model_config))
-    return list(state_dict(model_config, params | statistics, steps=7))
-
-
-def names_of(model_config):
-    _, params, statistics = parameters.split(create_model(model_config))
-    return [*params, *statistics]
+    return list(state_dict(model_config, arrays_of(create_model(model_config)), steps=7))
 
 
 @pytest.mark.parametrize(
@@ -192,20 +185,13 @@ def test_what_is_ignored_has_a_reason(key, reason):
     assert why_ignored(key) == reason
 
 
-def undrawn(monkeypatch):
-    """Only shapes are asked for, and drawing a hundred million values takes seconds."""
-    zeros = lambda _, shape, *__: np.broadcast_to(np.float32(0), shape)  # noqa: E731
-    monkeypatch.setattr(InitialValues, "backbone_kernel", zeros)
-    monkeypatch.setattr(InitialValues, "default", zeros)
-
-
 needs_goldens = pytest.mark.skipif(not MANIFESTS, reason=f"no {SHARED.name}/goldens beside the project")
 
 
 @needs_goldens
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("manifest", MANIFESTS or [None], ids=lambda path: path and path.stem)
-def test_every_key_of_a_full_size_checkpoint_lands(manifest, monkeypatch):
-    undrawn(monkeypatch)
+def test_every_key_of_a_full_size_checkpoint_lands(manifest):
     content = json.loads(manifest.read_text())
     _, params, statistics = parameters.split(create_model(full_size(content)))
     expected = {name: value.shape for name, value in {**params, **statistics}.items()}
@@ -227,14 +213,14 @@ def test_every_key_of_a_full_size_checkpoint_lands(manifest, monkeypatch):
 
 
 @needs_goldens
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("manifest", MANIFESTS or [None], ids=lambda path: path and path.stem)
-def test_every_array_of_a_full_size_network_has_its_published_key(manifest, monkeypatch):
+def test_every_array_of_a_full_size_network_has_its_published_key(manifest):
     """And its shape; but for OVeNet's stored pixel grid, and the classifier of ImageNet weights."""
-    undrawn(monkeypatch)
     content = json.loads(manifest.read_text())
     model, imagenet = full_size(content), "imagenet" in content["name"]
-    _, params, statistics = parameters.split(create_model(model))
-    arrays = {name: x for name, x in (params | statistics).items() if name.startswith("backbone.") or not imagenet}
+    arrays = arrays_of(create_model(model))
+    arrays = {name: x for name, x in arrays.items() if name.startswith("backbone.") or not imagenet}
     found = {key: list(value.shape) for key, value in state_dict(model, arrays, steps=7).items()}
     extra = r"coords$" + r"|(incre_modules|downsamp_modules|final_layer|classifier)\." * imagenet
     assert found == {key: shape for key, shape in content["keys"].items() if not re.match(extra, key)}

@@ -18,6 +18,7 @@ from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.train import train
 from ovenet_jax.weights.network import load_model
 from ovenet_jax.weights.starting_point import Source, start_from, summary, take_over
+from tests.published_keys import arrays_of
 from tests.tiny_run import shrunk
 from tests.tiny_step import small_resnet
 
@@ -28,8 +29,7 @@ def network(model_config, value, **changes):
     """The arrays of such a network, all filled with `value`."""
     model_config = model_config.copy_and_resolve_references()
     model_config.update_from_flattened_dict(changes)
-    _, params, statistics = parameters.split(create_model(model_config))
-    return {name: np.full_like(x, value) for name, x in (params | statistics).items()}
+    return {name: np.full_like(x, value) for name, x in arrays_of(create_model(model_config)).items()}
 
 
 def baseline(model_config, head=None):
@@ -309,9 +309,9 @@ def test_folders_are_restored_and_the_report_printed(tiny_model, tmp_path, capsy
     base = save_run(tmp_path / "base", baseline(tiny_model), BASE)
     trunk = save_run(tmp_path / "trunk", tiny_model, TRUNK)
     tiny_model.input.bgr = True
-    _, params, statistics = parameters.split(started(tiny_model, base, trunk))
-    assert values(params, "backbone.") == values(statistics, "head.") == {BASE}
-    assert values(params | statistics, "offset_") == {TRUNK}
+    arrays = arrays_of(started(tiny_model, base, trunk))
+    assert values(arrays, "backbone.") == values(arrays, "head.") == {BASE}
+    assert values(arrays, "offset_") == {TRUNK}
     printed = capsys.readouterr().out
     assert f"arrays loaded from {trunk}" in printed
     assert f"Note: config.model.input.bgr is True; {base} was trained with False." in printed

@@ -9,11 +9,10 @@ import pytest
 
 from configs import common
 from ovenet_jax.errors import UserError
-from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.weights.torch_weights import fill, fold_in_place_abn, in_place_abn, matched, read_file
 from tests.places import SHARED
-from tests.published_keys import load_state_dict, published
+from tests.published_keys import arrays_of, assert_same, load_state_dict, published
 
 
 def plain_hrnet(tiny_model):
@@ -21,17 +20,14 @@ def plain_hrnet(tiny_model):
     del tiny_model.offset
     tiny_model.head = common.fcn()
     model = create_model(tiny_model)
-    _, params, statistics = parameters.split(model)
-    return model, params | statistics
+    return model, arrays_of(model)
 
 
 def test_a_whole_published_network_is_taken_over(tiny_model):
     model, arrays = plain_hrnet(tiny_model)
     doubled = {name: 2 * value for name, value in arrays.items()}
     loaded = load_state_dict(model, published(doubled, tiny_model, prefix="model."), "weights.pth")
-    _, params, statistics = parameters.split(loaded)
-    for name, value in (params | statistics).items():
-        np.testing.assert_array_equal(value, doubled[name], err_msg=name)
+    assert_same(arrays_of(loaded), doubled)
 
 
 def test_everything_that_does_not_fit_is_listed_at_once(tiny_model):
