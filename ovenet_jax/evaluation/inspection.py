@@ -61,7 +61,7 @@ def inspect(evaluator: Evaluator, params: Arrays, statistics: Arrays, numbers: I
                     {name: Ranking(*(x[own] for x in ranking)) for name, ranking in in_order(rankings).items()},
                     grid,
                     None if offset is None else seed_offsets(offset, align_corners, whole=False)[..., ::-1],
-                    None if confidence is None else confidence[own],
+                    None if confidence is None else confidence[own][..., 0],
                     {name: x[whole] for name, x in in_order(class_maps).items()},
                     offset,
                 )
@@ -73,13 +73,10 @@ def _read_off(
     segmentation: Segmentation, *, task: Task
 ) -> tuple[dict[str, Ranking], jax.Array | None, jax.Array | None]:
     """At the network's pixels: the most probable classes, OVeNet's confidence or SegFix's boundary, and offsets."""
-    rankings = {
-        name: ranking(task.probabilities(x, segmentation.logits), task.class_map(x), RANKS)
-        for name, x in segmentation.maps.items()
-    }
-    confidence = segmentation.confidence
-    sure = task.boundary(segmentation.maps[segmentation.answer]) if confidence is None else confidence[..., 0]
-    return rankings, sure, segmentation.offset
+    shares = {name: task.probabilities(x, segmentation.logits) for name, x in segmentation.maps.items()}
+    rankings = {name: ranking(shares[name], task.class_map(x), RANKS) for name, x in segmentation.maps.items()}
+    confidence = segmentation.confidence if task.of_regions else 1 - shares[segmentation.answer][..., :1]
+    return rankings, confidence, segmentation.offset
 
 
 def panels(evaluator: Evaluator, params: Arrays, statistics: Arrays) -> dict[str, np.ndarray]:

@@ -74,9 +74,6 @@ class Boundaries:
     def probabilities(self, scores: jax.Array, _logits: bool | None) -> jax.Array:
         return offset_probabilities(scores)
 
-    def boundary(self, scores: jax.Array) -> jax.Array | None:
-        return 1 - offset_probabilities(scores)[..., 0]
-
     def scores_of(self, matrix: np.ndarray) -> dict[str, Any]:
         return class_scores(matrix) | offset_scores(matrix)
 

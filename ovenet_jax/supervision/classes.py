@@ -97,10 +97,6 @@ class Classes:
             logits = self._config.model.get("offset", {}).get("logits", True)
         return jax.nn.softmax(scores, axis=-1) if logits else scores
 
-    def boundary(self, _scores: jax.Array) -> jax.Array | None:
-        """The probability of a boundary, [..., K] -> [...], for SegFix; None for other networks."""
-        return None
-
     def predicts(self) -> tuple[str, ...]:
         """The outputs of --mode=predict besides overlays: "label_maps", "offsets"."""
         return ("label_maps", "offsets") if self._config.predict.get("offsets") else ("label_maps",)
