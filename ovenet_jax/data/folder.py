@@ -13,7 +13,7 @@ classes.yaml   classes: [{name: road, color: [128, 64, 128], ids: [7, 8]}, ...]
 Splits are the subfolders images/train, images/val and images/test, or train/image and train/label, val/image etc., or
 the list files train.lst, val.lst and test.lst beside classes.yaml (see lists.py), or train.txt, val.txt and test.txt
 with a name per line, without ends and suffix. Without any of these, all samples are in the split train, of which
-config.data selects parts: train_split="train[:90%]", eval_split="train[90%:]". The split test may have no labels.
+config.data selects parts: train_split="train[:90%]", eval_split="train[90%:]". A subfolder test needs no labels.
 """
 
 from collections import Counter

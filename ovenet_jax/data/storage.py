@@ -7,7 +7,8 @@ checked as a whole at each reading: 5 ms per Cityscapes image, where all other w
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -105,7 +106,7 @@ def read(record: dict, name: str, folder: Path, classes: Labels, has_label: bool
         data, channels = record["image"], classes.channels
         return {"image": read_channels(data, channels).array if channels else decode_image(data), **label}
     start, height, width = (int(record[key]) for key in ("start", "height", "width"))
-    count = (4 if has_label else 3) * height * width
+    count = decoded_bytes((height, width), has_label)
     pixels = np.asarray(np.memmap(folder / PIXELS, np.uint8, "r", start, shape=count))
     rgb, train_ids = np.split(pixels, [3 * height * width])
     arrays: dict[str, Any] = {"image": rgb.reshape(height, width, 3)}
@@ -115,11 +116,6 @@ def read(record: dict, name: str, folder: Path, classes: Labels, has_label: bool
     return arrays | {key: Rows(arrays[key], checksums, name, folder) for key, checksums in known.items()}
 
 
-def bytes_needed(samples: Iterable[tuple[int, tuple[int, int], bool]]) -> dict[str, int]:
-    """The disk space of each form for samples, given as (bytes of both files, (H, W), has_label); records add about 100
-    bytes each."""
-    needed = dict.fromkeys(FORMS, 0)
-    for size, (height, width), has_label in samples:
-        needed["compressed"] += size
-        needed["decoded"] += (4 if has_label else 3) * height * width
-    return needed
+def decoded_bytes(size: tuple[int, int], has_label: bool) -> int:
+    """The bytes of the decoded pixels of a sample of `size` (H, W)."""
+    return (4 if has_label else 3) * math.prod(size)

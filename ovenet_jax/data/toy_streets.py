@@ -18,14 +18,14 @@ BYTES = 30_000  # approximate size of both files of a scene
 
 def data_set(size: tuple[int, int] = SIZE, counts: dict[str, int] = COUNTS) -> prepare.DataSet:
     """Scenes of `size` (H, W). counts: by split."""
-    scenes = [(BYTES, size, True)] * sum(counts.values())
+    of_scene = {"compressed": BYTES, "decoded": storage.decoded_bytes(size, has_label=True)}
     return prepare.DataSet(
         name=NAME,
         source=NAME,
         labels=TOY_STREETS,
         splits={split: [_sample(split, i, size) for i in range(count)] for split, count in counts.items()},
         digest=prepare.digest(DRAWING, SEED, size, sorted(counts.items())),
-        bytes_needed=lambda: storage.bytes_needed(scenes),
+        bytes_needed=lambda: {form: sum(counts.values()) * needed for form, needed in of_scene.items()},
     )
 
 

@@ -106,11 +106,10 @@ def _size_and_time(file: Path) -> tuple[int, int]:
 
 def _bytes_needed(samples: Sequence[Sample]) -> dict[str, int]:
     """Disk space that each storage form takes."""
+    files = chain.from_iterable(map(_paths, samples))
     sizes = ahead(image_files.image_size, [sample.image for sample in samples])
-    return storage.bytes_needed(
-        (sum(_size_and_time(path)[0] for path in _paths(sample)), size, sample.label is not None)
-        for sample, size in zip(samples, sizes, strict=True)
-    )
+    decoded = map(storage.decoded_bytes, sizes, [sample.label is not None for sample in samples])
+    return {"compressed": sum(_size_and_time(file)[0] for file in files), "decoded": sum(decoded)}
 
 
 # ---- pairs of folders ----

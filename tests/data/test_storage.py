@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from ovenet_jax.data import pipeline, storage
+from ovenet_jax.data import layouts, pipeline, storage
+from ovenet_jax.data import trees as trees_of_data
 from ovenet_jax.data.augment import RandomFlip, RandomScaleCrop
 from ovenet_jax.errors import UserError, cause_of
 from tests import trees
@@ -192,8 +193,8 @@ def test_decoded_pixels_of_earlier_versions_are_read(tmp_path, monkeypatch):
 
 
 def test_the_disk_space_is_known_beforehand(tmp_path):
-    samples = [(700, (4, 5), True), (50, (10, 3), False)]
-    assert storage.bytes_needed(samples) == {"compressed": 750, "decoded": 4 * 5 * 4 + 10 * 3 * 3}
-    source = opened(write_tree(tmp_path, {"train": 3, "val": 2, "test": 1}), "decoded", "train")
-    pixels = (Path(source.folder) / storage.PIXELS).stat().st_size
-    assert pixels == storage.bytes_needed([(0, (24, 32), True)] * 6)["decoded"]
+    data = trees.write_lip(tmp_path)  # its test images have no labels
+    needed = trees_of_data.find(layouts.TREES["lip"], Path(data.root)).bytes_needed()
+    sources = [file for file in Path(data.root).rglob("*") if file.suffix in (".jpg", ".png")]
+    assert needed["compressed"] == sum(file.stat().st_size for file in sources)
+    assert needed["decoded"] == (opened(data, "decoded", "train").folder / storage.PIXELS).stat().st_size
