@@ -148,7 +148,7 @@ def lower_test(config: ConfigDict, mesh: Mesh, size: tuple[int, int]) -> dict[st
     image = of_images(jax.ShapeDtypeStruct((1, *canvas, 3), np.uint8))
     lowered, runs = {}, network_runs(config, size)
     for one in {one.size: one for one in protocol.passes(size, test.protocol, config.model.align_corners)}.values():
-        read, write = of_images(inference.stacked([(one.read, one.write)]))
+        read, write = of_images(jax.tree.map(lambda x: x[None], (one.read, one.write)))
         window, mirrored = of_images(jax.eval_shape(test.read, image, read))
         output = of_images(jax.eval_shape(test.forward, params, statistics, window))
         scores = output.prediction

@@ -16,7 +16,8 @@ PACKAGES = (
     *("tensorflow-datasets", "ml_collections", "numpy", "scipy", "opencv-python-headless"),
     *("pillow", "matplotlib", "tensorflow"),
 )
-VARIABLES = ("JAX_", "XLA_", "TF_CPP_", "CUDA_", "NVIDIA_", "NCCL_", "SLURM_", "OMPI_", "OMP_", "LD_", "XDG_CACHE_HOME")
+VARIABLES = ("JAX_", "XLA_", "TF_CPP_", "CUDA_", "NVIDIA_VISIBLE_", "NCCL_", "OMPI_COMM_", "OMP_", "LD_", "XDG_CACHE_")
+VARIABLES += ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_")  # others hold secrets, as SLURM_JWT
 DRIVER = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
 
 

@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -10,7 +11,7 @@ from ovenet_jax.data import augment
 from ovenet_jax.data.augment import RandomScaleCrop, Sample
 from ovenet_jax.data.labels import CITYSCAPES, OFFICIAL
 from ovenet_jax.data.sizes import scaled_size
-from ovenet_jax.evaluation.inference import read, stacked
+from ovenet_jax.evaluation.inference import read
 from ovenet_jax.evaluation.protocol import Protocol, passes
 from ovenet_jax.models.normalisation import Normalisation
 from ovenet_jax.supervision.measures import class_scores, confusion_matrix
@@ -77,7 +78,8 @@ def _resized_for_a_pass(image: np.ndarray, base_size: int, scale: float, normali
     """Float32 RGB [h, w, 3], as the network is fed the whole image at that scale."""
     protocol = Protocol(base_size, image.shape[:2], "cityscapes", side="long", sum="exp", scales=(scale,))
     (whole,) = passes(image.shape[:2], protocol, align_corners=False)
-    window, _ = read(jnp.asarray(image[None]), stacked([whole.read]), normalisation=normalisation, precision="float32")
+    taps = jax.tree.map(lambda x: x[None], whole.read)
+    window, _ = read(jnp.asarray(image[None]), taps, normalisation=normalisation, precision="float32")
     return np.asarray(window)[0]
 
 

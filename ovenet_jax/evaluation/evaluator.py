@@ -110,9 +110,11 @@ class Evaluator:
         short_side = self.config.eval.short_side
         return pipeline.samples(self.source, indices, short_side=short_side, workers=workers)
 
-    def batches(self, samples: Iterable[dict], params: Arrays, statistics: Arrays) -> Iterator[Batch]:
-        """Samples of the split in batches, with the network's output."""
-        for of_batch, segmentation in self.inference.over(samples, params, statistics):
+    def batches(
+        self, samples: Iterable[dict], params: Arrays, statistics: Arrays, warns: bool = True
+    ) -> Iterator[Batch]:
+        """Samples of the split in batches, with the network's output; `warns` as `Inference.over`."""
+        for of_batch, segmentation in self.inference.over(samples, params, statistics, warns):
             labels = [sample["label"] for sample in of_batch]
             grids = [Grid.of(segmentation, label.shape, self.config.model.align_corners) for label in labels]
             small = [grid.read(label) for grid, label in zip(grids, labels, strict=True)]

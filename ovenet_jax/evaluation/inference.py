@@ -112,9 +112,9 @@ class Inference:
         self.add = jax.jit(self._add, static_argnames="size", donate_argnums=0)
 
     def over(
-        self, samples: Iterable[dict], params: Arrays, statistics: Arrays
+        self, samples: Iterable[dict], params: Arrays, statistics: Arrays, warns: bool = True
     ) -> Iterator[tuple[list[dict], Segmentation]]:
-        """Yields (samples, their output) per batch, at the end warns where output is not finite. The arrays may be
+        """Yields (samples, their output) per batch; `warns` at the end where output is not finite. The arrays may be
         replicated over all processes."""
         params, statistics = parallel.to_local(self.mesh, (params, statistics))
         if self.mesh.devices.flat[0].platform != "cpu":
@@ -124,7 +124,8 @@ class Inference:
             segmentation = self(params, statistics, [sample["image"] for sample in batch])
             passed.append(([sample.get("name", "the image") for sample in batch], segmentation.broken))
             yield batch, segmentation
-        if broken := [name for names, flags in passed for name in compress(names, jax.device_get(flags))]:
+        broken = [name for names, flags in passed for name in compress(names, jax.device_get(flags))]
+        if warns and broken:
             images = f"{tables.number_of(len(broken), 'image')}, the first: {broken[0]}"
             print(f"Warning: the network's output is not finite at pixels of {images}; it counts as 0 there.")
 
@@ -144,8 +145,8 @@ class Inference:
     def __call__(self, params: Arrays, statistics: Arrays, images: Sequence[np.ndarray]) -> Segmentation:
         """At most `rows` images uint8 [h, w, 3] of one batch of `in_batches`; blank images are added."""
         images = [*images, *[np.zeros_like(images[0])] * (self.rows - len(images))]
-        canvas = canvas_size(images[0].shape[:2], self.protocol)
-        pixels = self._put(on_canvases(images, (self.rows, *canvas, images[0].shape[2]), 0))
+        canvas, sharding = canvas_size(images[0].shape[:2], self.protocol), parallel.batch_sharded(self.mesh)
+        pixels = jax.device_put(on_canvases(images, (self.rows, *canvas, images[0].shape[2]), 0), sharding)
         self.shapes.add(canvas)
         if len(self.shapes) > MOST_SHAPES:  # compiled programs take memory
             self.shapes = {canvas}
@@ -157,20 +158,21 @@ class Inference:
         for same_pass in zip(*plans, strict=True):
             first: Pass = same_pass[0]
             self.pass_sizes.add(first.size)
-            read, write, write_parts = self._put(stacked([(p.read, p.write, p.write_parts) for p in same_pass]))
+            taps = jax.tree.map(lambda *x: np.stack(x), *[(p.read, p.write, p.write_parts) for p in same_pass])
+            read, write, write_parts = jax.device_put(taps, sharding)
             window, mirrored = self.read(pixels, read)
             output = self.forward(params, statistics, window)
-            other = self.forward(params, statistics, mirrored).scores if self.protocol.flip else {}
-            broken |= output.broken
+            other = self.forward(params, statistics, mirrored) if self.protocol.flip else None
+            broken |= output.broken | (other.broken if other else False)
             if not sums:
-                full = partial(jnp.full, device=parallel.batch_sharded(self.mesh))
+                full = partial(jnp.full, device=sharding)
                 sums = {
                     name: (full((self.rows, *canvas, x.shape[-1]), 0.0), full((self.rows, *canvas, 1), LEAST))
                     for name, x in output.scores.items()
                 }
             for name, logits in output.scores.items():
-                taps = write if name == output.answer else write_parts
-                sums[name] = self.add(sums[name], logits, other.get(name), taps, size=first.size)
+                mirror, onto = other and other.scores[name], write if name == output.answer else write_parts
+                sums[name] = self.add(sums[name], logits, mirror, onto, size=first.size)
             if all(p.whole for p in same_pass) and first.scale > largest:
                 whole, largest = output, first.scale
         scores = {name: x for name, (x, _) in predictions.in_order(sums).items()}
@@ -180,9 +182,6 @@ class Inference:
         maps = {name: x[:, ::STRIDE, ::STRIDE] for name, x in scores.items()}
         maps = {name: x / (passed if of_logits else x.sum(-1, keepdims=True)) for name, x in maps.items()}
         return Segmentation(scores, output.answer, maps, None, None, of_logits, broken)
-
-    def _put(self, tree: Any) -> Any:
-        return jax.device_put(tree, parallel.batch_sharded(self.mesh))
 
     def _forward(self, params: Arrays, statistics: Arrays, image: jax.Array) -> Segmentation:
         """The network's output for normalised images, at its stride, with its stored BatchNorm statistics."""
@@ -262,11 +261,6 @@ def _interpolate_sums(sums: jax.Array, factor: jax.Array, taps: tuple[Taps, Taps
 
     along_both = jax.vmap(lambda x, factor, rows, columns: along_rows(*along_rows(x, factor, rows), columns))
     return along_both(sums, factor, *taps)
-
-
-def stacked(trees: Sequence[Any]) -> Any:
-    """Trees of arrays -> one tree, whose arrays have a new first axis."""
-    return jax.tree.map(lambda *arrays: np.stack(arrays), *trees)
 
 
 def on_canvases(arrays: Sequence[np.ndarray], shape: Sequence[int], value: int) -> np.ndarray:

@@ -49,7 +49,7 @@ def inspect(evaluator: Evaluator, params: Arrays, statistics: Arrays, numbers: I
     align_corners = evaluator.config.model.get("offset", {}).get("grid_align_corners")
     found: dict[int, Inspected] = {}
     with evaluator.samples(sorted(set(numbers))) as read:
-        for batch in evaluator.batches(read, params, statistics):
+        for batch in evaluator.batches(read, params, statistics, warns=False):  # the evaluation has warned
             outputs = jax.device_get((batch.class_maps, *_read_off(batch.segmentation, task=evaluator.task)))
             for row, (sample, grid) in enumerate(zip(batch.samples, batch.grids, strict=True)):
                 class_maps, rankings, confidence, offset = jax.tree.map(lambda x, row=row: x[row], outputs)

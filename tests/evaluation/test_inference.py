@@ -172,7 +172,15 @@ def test_output_that_is_not_finite_counts_as_nothing_and_is_said(images, run, in
     whole = run(images[:1])
     np.testing.assert_array_equal(found[0].scores["initial"], whole.scores["initial"])
     list(running.over(samples, *inference()[1]))
+    list(running.over(samples, params, statistics, warns=False))
     assert capsys.readouterr().out == ""
+
+
+def test_output_that_is_not_finite_for_the_mirror_image_alone_is_said(images, run, inference, monkeypatch):
+    running, _ = inference()
+    read = running.read
+    monkeypatch.setattr(running, "read", lambda *window: (read(*window)[0], read(*window)[1] * np.nan))
+    assert run(images[:1]).broken[0]
 
 
 def test_passes_add_up_their_logits_or_exp_of_them(run):
