@@ -27,9 +27,9 @@ def as_text() -> str:
     facts = {"ovenet_jax": ovenet_jax.__version__, "Python": platform.python_version(), "system": platform.platform()}
     facts |= {name: installed.get(name, "not installed") for name in PACKAGES}
     facts["cores"] = str(os.cpu_count())
-    facts["memory"] = _gib(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    facts["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
     for folder in filter(Path.exists, (Path("/dev/shm"), Path.cwd())):
-        facts[f"free in {folder}"] = _gib(shutil.disk_usage(folder).free)
+        facts[f"free in {folder}"] = f"{shutil.disk_usage(folder).free / 2**30:.1f} GiB"
     try:
         facts["devices"] = ", ".join(map(str, jax.devices()))
     except RuntimeError as error:  # a driver that is too old, for example
@@ -41,7 +41,3 @@ def as_text() -> str:
         facts["GPU, memory, driver"] = "nvidia-smi is missing or does not answer"
     facts |= {name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)}
     return "\n".join(f"{name}: {value}" for name, value in facts.items())
-
-
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB"
