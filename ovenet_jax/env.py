@@ -16,8 +16,10 @@ PACKAGES = (
     *("tensorflow-datasets", "ml_collections", "numpy", "scipy", "opencv-python-headless"),
     *("pillow", "matplotlib", "tensorflow"),
 )
-VARIABLES = ("JAX_", "XLA_", "TF_CPP_", "CUDA_", "NVIDIA_VISIBLE_", "NCCL_", "OMPI_COMM_", "OMP_", "LD_", "XDG_CACHE_")
-VARIABLES += ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_")  # others hold secrets, as SLURM_JWT
+VARIABLES = (  # no more of Slurm's and NVIDIA's, which may be secrets, as SLURM_JWT
+    *("JAX_", "XLA_", "TF_CPP_", "CUDA_", "NVIDIA_VISIBLE_", "NCCL_", "OMPI_COMM_", "OMP_", "LD_", "XDG_CACHE_"),
+    *("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_"),
+)
 DRIVER = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
 
 

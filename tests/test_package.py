@@ -34,11 +34,13 @@ def test_help_lists_the_flags(tmp_path, start):
         assert said in result.stdout
 
 
-def test_the_machine_is_described_for_a_report_of_a_bug(tmp_path):
+def test_the_machine_is_described_for_a_report_of_a_bug(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JWT", "a secret")
     result = run(sys.executable, "-m", "ovenet_jax", "--mode=env", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     for said in ("ovenet_jax: ", "Python: 3", "pillow: 1", "cores: ", "memory: ", "devices: ", "JAX_PLATFORMS: cpu"):
         assert said in result.stdout
+    assert "secret" not in result.stdout
 
 
 def test_a_config_is_printed_with_meanings_and_what_differs(tmp_path):
