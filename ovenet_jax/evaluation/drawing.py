@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from functools import cache
 from itertools import zip_longest
+from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import RendererAgg
@@ -73,4 +74,5 @@ def fonts_for(words: str) -> tuple[list[str], set[str]]:
 
 @cache
 def _characters(file: str) -> frozenset[str]:
-    return frozenset(map(chr, get_font(file).get_charmap()))
+    """Those of a font; none where its file is missing, since matplotlib's list of fonts may be of another host."""
+    return frozenset(map(chr, get_font(file).get_charmap() if Path(file).exists() else ()))

@@ -2,9 +2,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from matplotlib.text import Text
 
 from ovenet_jax.evaluation.confusion import confusion_picture
+from ovenet_jax.evaluation.drawing import shown_names
 from tests.drawing import CLASSES, count
 
 
@@ -44,6 +46,12 @@ def test_texts_do_not_overlap(number, monkeypatch):
     height, width, _ = confusion_picture(np.eye(number, dtype=int), classes).shape
     assert [a for i, (a, box) in enumerate(boxes) for b, other in boxes[:i] if box.overlaps(other)] == []
     assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height for _, box in boxes)
+
+
+def test_fonts_that_are_only_in_the_list_are_passed_over(monkeypatch):
+    gone = font_manager.FontEntry(fname="nowhere/gone.ttf", name="Gone")
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [gone, *font_manager.fontManager.ttflist])
+    assert shown_names(["\U000f1235"]) == ["class 0"]
 
 
 def test_names_that_no_font_can_write_are_numbered(written):
