@@ -12,6 +12,7 @@ import pytest
 
 from configs import acdc, ade20k, cityscapes
 from ovenet_jax.data import pipeline
+from ovenet_jax.data.labels import numbered
 from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import evaluate
@@ -21,6 +22,7 @@ from ovenet_jax.evaluation.report import group_table, new_folder, read
 from ovenet_jax.evaluation.results import Evaluation, ImageScore, merged
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
+from ovenet_jax.supervision.classes import Classes
 from tests import trees
 from tests.free_port import free_address
 from tests.places import ROOT
@@ -213,6 +215,18 @@ def test_a_report_on_something_else_gets_a_folder_of_its_own(tmp_path):
         folder = new_folder(tmp_path, "val", what)
         assert folder.name == name
         (folder / "report.json").write_text(json.dumps({"what": what}))
+
+
+def test_an_evaluation_is_kept_where_its_pictures_cannot_be(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(report, "write_panels", full)
+    evaluation = Evaluation({"": {"main": np.eye(2, dtype=int)}}, [ImageScore(0, "a", 1.0)], made={"date": "today"})
+    task = Classes(cityscapes.get_config("hrnet"), numbered(2))
+    with pytest.raises(OSError, match="No space left"):
+        report.write(evaluation, task, {"eval": {"worst": 1}}, {"panels": {}}, tmp_path)
+    assert read(tmp_path).images == evaluation.images
 
 
 def test_a_damaged_report_is_left_alone(tmp_path):

@@ -71,11 +71,11 @@ def write(
     if worst:
         print("Lowest mIoU: " + ", ".join(f"{image.name} {tables.percent(image.miou)}" for image in worst[:3]))
 
+    files.write_json(folder / "report.json", content)  # first: --mode=report can make the pictures again
     for kind, pictures in panels.items():
         files.clear(folder / kind)
         write_panels(pictures, folder / kind)
     write_picture(folder / "confusion.png", confusion_picture(matrices[evaluation.answer], task.classes))
-    files.write_json(folder / "report.json", content)
     print(f"Written: {folder}")
 
 
