@@ -3,9 +3,7 @@ import pytest
 from cityscapesscripts.helpers import labels as official
 
 from ovenet_jax.data.labels import CITYSCAPES, IGNORE, OFFICIAL, numbered
-from tests.places import SHARED
 
-GOLDEN = SHARED / "goldens/13_preprocessing/io.npz"
 TABLES = OFFICIAL | {"numbered": numbered(37)}
 
 
@@ -47,17 +45,6 @@ def test_cityscapes_is_the_table_of_its_own_scripts():
     assert CITYSCAPES.ids == tuple((row.id,) for row in classes)
     void = {row.id % 256 for row in official.labels if row.ignoreInEval}
     assert set(CITYSCAPES.ignored_ids) == void | {34}
-
-
-@pytest.mark.skipif(not GOLDEN.is_file(), reason=f"no {GOLDEN}")
-def test_ids_are_converted_as_published():
-    golden = np.load(GOLDEN)
-    np.testing.assert_array_equal(
-        CITYSCAPES.train_ids()[golden["city_ids"].astype(np.uint8)], golden["city_ids_to_train"]
-    )
-    np.testing.assert_array_equal(CITYSCAPES.label_ids()[golden["city_train"]], golden["city_train_to_ids"])
-    np.testing.assert_array_equal(CITYSCAPES.train_ids()[golden["city_map"]], golden["city_map_train"])
-    np.testing.assert_array_equal(OFFICIAL["ade20k"].train_ids()[golden["ade_map"]], golden["ade_reduced"])
 
 
 def test_ade20k_counts_from_one():
