@@ -7,9 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-_KINDS = "all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute|collective-broadcast"
-_CALL = re.compile(rf"= (?P<results>.+?) (?P<kind>{_KINDS})(?:-start)?\((?P<rest>.*)")
-_SHAPE = re.compile(r"\b(?P<type>[a-z]+\d*)\[(?P<dims>[\d,]*)\]")
+from benchmarks import hlo
 
 
 class Collective(NamedTuple):
@@ -20,16 +18,17 @@ class Collective(NamedTuple):
     groups: tuple[tuple[int, ...], ...]
 
 
-def collectives(hlo: str) -> Iterator[Collective]:
+def collectives(program: str) -> Iterator[Collective]:
     """All of them in the text of a compiled program.
 
     Raises:
       ValueError: groups written in a form that is not known here.
     """
-    for line in hlo.splitlines():
-        if call := _CALL.search(line):
-            shapes = tuple(_numbers(shape["dims"]) for shape in _SHAPE.finditer(call["results"]))
-            yield Collective(call["kind"], shapes, _groups(call["rest"]))
+    computations, _ = hlo.read_computations(program)
+    for instruction in (one for computation in computations.values() for one in computation.values()):
+        kind = instruction.opcode.removesuffix("-start")
+        if kind in hlo.COLLECTIVES:
+            yield Collective(kind, tuple(shape.sizes for shape in instruction.shapes), _groups(instruction.rest))
 
 
 def _groups(text: str) -> tuple[tuple[int, ...], ...]:
