@@ -57,9 +57,10 @@ class UserError(Exception):
 
 
 def number_of(error: BaseException) -> int:
-    """The errno of an OSError, or that in the text of a TensorStore error; 0 for other errors."""
+    """The errno of an OSError, or that in the text of an error of TensorStore or ArrayRecord; 0 for other errors."""
     marked = re.search(r"os_error_code='(\d+)'", str(error))
-    return int(marked[1]) if marked else getattr(error, "errno", None) or 0
+    named = (number for number in CAUSES if f"() failed: {os.strerror(number)}; " in str(error))
+    return int(marked[1]) if marked else next(named, getattr(error, "errno", None) or 0)
 
 
 def cause_of(error: BaseException) -> str:

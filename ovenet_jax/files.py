@@ -169,10 +169,12 @@ KINDS |= {bool: "a truth value", type(None): "null"}
 
 def read_json(file: Path, form: Form, remedy: str) -> Any:
     """The content of one of our JSON files. Raises UserError where it is missing, cannot be read, is damaged or not of
-    this `form`, with the `remedy`: what to do then."""
+    this `form`, with the `remedy`: what to do then; OSError: a fault of the system."""
     try:
         return parse_json(file.read_bytes(), form)
     except OSError as error:
+        if cause_of(error):
+            raise
         raise UserError(f"{file} cannot be read ({error.strerror or error}); {remedy}.") from error
     except ValueError as error:
         raise UserError(f"{file} is damaged ({error}); {remedy}.") from error

@@ -100,6 +100,7 @@ ENDED = "Worker process was terminated unexpectedly with exit code {}. Search th
         (MemoryError(), "the machine's memory is used up; lower --config.data.workers"),
         (ImportError("libvpx.so: failed to map segment from shared object"), "the machine's memory is used up; lower"),
         (RuntimeError("can't start new thread"), "no more processes or threads may be started; raise `ulimit -u`"),
+        (RuntimeError("open() failed: Stale file handle; opening a"), "the file server has lost a file (stale handle)"),
         (RuntimeError(ENDED.format(-9)), "a data worker was ended (signal 9): the machine's memory"),
         (RuntimeError(ENDED.format(-7)), "a data worker was ended (signal 7): /dev/shm is full"),
         (RuntimeError(ENDED.format(1)), "a data worker was ended (exit code 1): probably, the machine"),

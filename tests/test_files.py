@@ -227,3 +227,12 @@ def test_what_is_not_there_gets_one_sentence_with_the_remedy(tmp_path):
         with pytest.raises(UserError) as error:
             files.read_json(file, FORM, "choose another --workdir")
         assert str(error.value) == f"{file} cannot be read ({cause}); choose another --workdir."
+
+
+def test_a_fault_of_the_system_is_no_damage(tmp_path, monkeypatch):
+    def stale(file):
+        raise OSError(errno.ESTALE, "Stale file handle", str(file))
+
+    monkeypatch.setattr(Path, "read_bytes", stale)
+    with pytest.raises(OSError, match="Stale file handle"):
+        files.read_json(tmp_path / "a.json", FORM, "delete it")

@@ -104,6 +104,8 @@ def _reader(prepared: Path, builder: Builder) -> tfds.core.DatasetBuilder:
             raise ValueError(f"it names {', '.join(sorted(named - ours))}")
         return tfds.builder_from_directory(prepared)
     except Exception as error:  # whatever damaged side files make TFDS raise
+        if errors.cause_of(error):
+            raise
         said = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         fault = f"{prepared} is damaged or was not prepared here ({said})"
         raise errors.UserError(f"{fault}; delete that folder, and it is prepared anew.") from error
