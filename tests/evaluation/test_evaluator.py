@@ -41,7 +41,7 @@ def test_the_loss_is_the_weighted_mean_over_the_labelled_pixels_of_all_images(lo
 
 
 def test_too_little_memory_for_the_images_of_a_report_is_told_with_what_helps():
-    def batches(*_):
+    def batches(*_, **__):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 5 GB")
 
     evaluator = SimpleNamespace(config=camvid.get_config("hrnet"), samples=nullcontext, batches=batches)
