@@ -74,7 +74,7 @@ def described(content: object) -> Labels:
     written maps (by default the highest free one); flip: pairs of names that are swapped when an image is mirrored;
     source: a text; channels: names of the channels of images. Raises ValueError: another form.
     """
-    content = content if isinstance(content, dict) else {}
+    content = {key: x for key, x in content.items() if x is not None} if isinstance(content, dict) else {}
     rows = content.get("classes")
     if not isinstance(rows, list) or not rows:
         raise ValueError("expected 'classes:' with a list of classes")
@@ -89,8 +89,8 @@ def described(content: object) -> Labels:
         color = _color(row["color"], f"color of {row['name']}")
         classes.append((row["name"], color, _ids(row["ids"], f"ids of {row['name']}")))
     names, colors, ids = zip(*classes, strict=True)
-    ignored = _ids(content.get("ignored") or [], "ignored")
-    flip = content.get("flip") or []
+    ignored = _ids(content.get("ignored", []), "ignored")
+    flip = content.get("flip", [])
     if not isinstance(flip, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in flip):
         raise ValueError(f"flip: expected a list of pairs of classes, got {flip!r}")
     mirrored = list(itertools.chain(*flip))

@@ -46,13 +46,13 @@ def read_list(
     return pairs, faults
 
 
-def read_lines(file: Path) -> tuple[dict[int, list[str]], list[str]]:
-    """Line number -> words, for lines whose first word is new; and a sentence for each fault."""
+def read_lines(file: Path, whole: bool = False) -> tuple[dict[int, list[str]], list[str]]:
+    """Line number -> words, or the `whole` line as one, for lines whose first is new; and a sentence for each fault."""
     try:
         text = file.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         return {}, [f"{file}: cannot be read as text ({error})"]
-    lines = {number: line.split() for number, line in enumerate(text.split("\n"), 1) if line.strip()}
+    lines = {n: [line.strip()] if whole else line.split() for n, line in enumerate(text.split("\n"), 1) if line.strip()}
     faults = [] if lines else [f"{file}: no sample in this list"]
     line_of: dict[PurePath, int] = {}
     for number, (name, *_) in lines.items():

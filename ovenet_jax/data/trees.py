@@ -148,7 +148,7 @@ def _pair(pair: Folders, root: Path, tree: Tree) -> _Found:
             faults.append(f"{path}: a second image beside {image_of[key].name}")
     asked = dict(sorted((image_of | label_of).items()))  # for each sample, by the file that asks for its image
     if pair.keys:
-        left_out, (lines, odd) = [], lists.read_lines(root / pair.keys)
+        left_out, (lines, odd) = [], lists.read_lines(root / pair.keys, whole=True)
         asked, faults = {columns[0]: root / pair.keys for columns in lines.values()}, faults + odd
     absent = [key for key in asked if key not in image_of]
     faults += [f"{asked[key]}: no image {pair.images}/{key}{pair.image_end}{hint}" for key in absent]

@@ -69,7 +69,9 @@ def with_boundaries(source: pipeline.Source, truth: Path, classes: Labels, *how:
 def _label(sample: dict, truth: Path, classes: Labels, how: tuple[int, ...]) -> np.ndarray:
     """The label of a sample in `classes`, IGNORE where its own is. Raises UserError: damaged ground truth; OSError."""
     try:
-        found = read_ground_truth(truth / f"{sample['name']}.png")
+        found = read_ground_truth(file := truth / f"{sample['name']}.png")
+        if found.distance.shape != sample["label"].shape:
+            raise ValueError(f"{file} has another size than the image")
     except (OSError, ValueError) as error:
         if errors.cause_of(error):
             raise

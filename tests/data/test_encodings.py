@@ -334,11 +334,14 @@ def test_own_names_may_have_ends(tmp_path):
 
 def test_lists_of_names_make_the_splits(tmp_path):
     data = trees.write_folder(tmp_path, ("a", "b"))
-    for split, name in (("train", "b/right/0001"), ("val", "a/left/0001")):
+    for folder, suffix in (("images", "jpg"), ("labels", "png")):
+        file = Path(data.root) / f"{folder}/b/right/0001.{suffix}"
+        file.rename(file.with_stem("photo (1)"))
+    for split, name in (("train", "b/right/photo (1)"), ("val", "a/left/0001")):
         (Path(data.root) / f"{split}.txt").write_text(f"{name}\n")
     pipeline.prepare(data)
     assert [pipeline.open_split(data, split)[0]["name"] for split in ("train", "val")] == [
-        "b/right/0001",
+        "b/right/photo (1)",
         "a/left/0001",
     ]
     (Path(data.root) / "val.txt").write_text("a/left/0002\n")

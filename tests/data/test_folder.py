@@ -222,6 +222,7 @@ ROAD = "{name: road, color: [1, 2, 3], ids: [7]}"
         (f"classes: [{ROAD}, {ROAD}]", "the name road is there twice."),
         (f"classes: [{ROAD}, {ROAD.replace('road', 'car')}]", "the id 7 is there twice."),
         (f"classes: [{ROAD}]\nignored: [0, 7]", "the id 7 is there twice."),
+        (f"classes: [{ROAD}]\nignored: 0", "ignored: expected a list of whole numbers from 0 to 255, got 0."),
         (f"classes: [{ROAD}]\nignore: [0]", "'ignore' is unknown; known are 'classes', 'ignored', "),
         (f"classes: [{ROAD}]\nvoid: 7", "void: expected an id from 0 to 255 that belongs to no class, got 7."),
         (f"classes: [{ROAD}]\nvoid: none", "belongs to no class, got 'none'."),

@@ -10,6 +10,7 @@ from PIL import Image
 
 from configs import cityscapes
 from ovenet_jax.data import pipeline
+from ovenet_jax.data.image_files import encoded
 from ovenet_jax.data.labels import CITYSCAPES, IGNORE
 from ovenet_jax.described import check
 from ovenet_jax.errors import UserError
@@ -91,12 +92,13 @@ def test_labels_are_boundaries_of_what_the_config_says(tmp_path, regions):
     assert set(names[near]) == ({"near (1, 0)"} if regions == "classes" else {"near (0, 1)", "near (0, -1)"})
 
 
-def test_damaged_ground_truth_is_named_with_what_to_do(tmp_path):
+@pytest.mark.parametrize("content", [b"", encoded(np.zeros((96, 24), np.uint8))], ids=["empty", "not turned"])
+def test_damaged_ground_truth_is_named_with_what_to_do(tmp_path, content):
     config = cityscapes.get_config("segfix_w48")
     config.data.update(write_cityscapes(tmp_path))
     task_of(config).prepare()
     source = task_of(config).open_training()
-    (source.folder / f"boundaries_of_classes/{source[0]['name']}.png").write_bytes(b"")
+    (source.folder / f"boundaries_of_classes/{source[0]['name']}.png").write_bytes(content)
     with pytest.raises(UserError, match="boundaries_of_classes.*; delete .*boundaries_of_classes, and all in it"):
         source[0]
 
