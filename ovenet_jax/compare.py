@@ -28,6 +28,8 @@ def compare(config: ConfigDict, source: str | None, folder: Path) -> None:
     evaluation is read. Writes `folder`/comparison. Raises UserError: fewer than two runs; a folder without a run, or
     runs with other data, classes or images than the first.
     """
+    if config.eval.get("segfix"):
+        raise UserError("config.eval.segfix refines in --mode=evaluate; leave it out of a comparison.")
     folders = [Path(name.strip()) for name in (source or "").split(",") if name.strip()]
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise UserError("--mode=compare needs two runs or more, each once: --source=DIR,DIR,... with their workdirs.")

@@ -150,6 +150,8 @@ def test_loading_from_a_folder_without_a_run_says_so(tmp_path):
     for load in (ovenet_jax.load_model, ovenet_jax.load_normalisation):
         with pytest.raises(UserError, match="holds no run"):
             load(tmp_path)
+        with pytest.raises(UserError, match="there is no home folder ~nobody-here; give the path without ~"):
+            load("~nobody-here/run")
 
 
 def test_a_folder_of_another_config_is_refused(run):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from flax import nnx
 from ml_collections import ConfigDict
 
+from ovenet_jax import files
 from ovenet_jax.devices import parallel
 from ovenet_jax.models import parameters, zoo
 from ovenet_jax.models.normalisation import Normalisation
@@ -28,13 +29,13 @@ class Network(NamedTuple):
 def load_model(folder: str | Path) -> nnx.Module:
     """The best network of the run or import in `folder`, in evaluation mode. Raises UserError: the folder holds no run,
     import or checkpoint."""
-    folder = Path(folder)
+    folder = Path(files.at_home(str(folder)))
     return parameters.merge(*restore_network(workdir.config_of(folder).model, folder)[1:])
 
 
 def load_normalisation(folder: str | Path) -> Normalisation:
     """The input normalisation of the network in `folder`. Raises UserError: the folder holds no run or import."""
-    return Normalisation.from_config(workdir.config_of(Path(folder)).model.input)
+    return Normalisation.from_config(workdir.config_of(Path(files.at_home(str(folder)))).model.input)
 
 
 def restore_network(model: ConfigDict, folder: Path, which: str = "best", held: bool = False) -> Network:

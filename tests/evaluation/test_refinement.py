@@ -11,6 +11,7 @@ from numpy.testing import assert_array_equal
 from scipy.io import loadmat
 
 from configs import cityscapes
+from ovenet_jax.compare import compare
 from ovenet_jax.data.labels import CITYSCAPES
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import evaluate
@@ -176,3 +177,5 @@ def test_predictions_that_a_network_cannot_make_are_named(runs):
     changed.eval.segfix = "runs/segfix"
     with pytest.raises(UserError, match="config.eval.segfix refines in --mode=evaluate; leave it out"):
         predict(changed, folder, None)
+    with pytest.raises(UserError, match="config.eval.segfix refines in --mode=evaluate; leave it out"):
+        compare(changed, "runs/a,runs/b", folder)
