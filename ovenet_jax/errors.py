@@ -4,9 +4,11 @@ import contextlib
 import errno
 import gc
 import io
+import multiprocessing
 import os
 import re
 import resource
+import select
 import shutil
 import signal
 import sys
@@ -14,10 +16,14 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 # Done; done, but some inputs were skipped; user error; interrupted, and the same command continues (EX_TEMPFAIL).
 EXIT_DONE, EXIT_INCOMPLETE, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 75
+
+# What ends a process from outside. Clusters and clouds announce a preemption with SIGTERM (Slurm with SIGUSR1, if a job
+# asks for it); a closed terminal sends SIGHUP.
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 FAULTS_SHOWN = 20
 
@@ -94,7 +100,9 @@ class _Output(io.FileIO):
 
     def write(self, data: Any, /) -> int:
         try:
-            return super().write(data)
+            while (count := super().write(data)) is None:  # a full pipe that does not block
+                select.select([], [self], [])
+            return count
         except OSError as error:
             if not self.lost:
                 said = f"Warning: what is printed is lost from here on ({error.strerror}); the command goes on.\n"
@@ -117,13 +125,11 @@ def _lasting(stream: TextIO | None) -> TextIO:
 
 def run(command: Callable[[], int | None]) -> int:
     """Runs a command that returns its exit code (None: 0), prints user errors and system faults, and returns the exit
-    code. Raises the limit of open files, and hides what libraries print when half-initialised objects are deleted."""
-    sys.unraisablehook = lambda _: None
-    warnings.filterwarnings("ignore", ".* was never awaited")
+    code. Raises the limit of open files."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):  # some systems have a lower limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    _at_interruption(signal.default_int_handler)
+    on_interruption(signal.default_int_handler)
     with contextlib.redirect_stdout(_lasting(sys.stdout)), contextlib.redirect_stderr(_lasting(sys.stderr)):
         try:
             return _run(command)
@@ -138,19 +144,26 @@ def ending_at_once() -> Iterator[None]:
 
     def leave(*_: Any) -> None:
         os.write(2, b"Error: interrupted; run the same command again to continue.\n")
-        os._exit(EXIT_INTERRUPTED)
+        end_at_once(EXIT_INTERRUPTED)
 
-    _at_interruption(leave)
+    on_interruption(leave)
     try:
         yield
     finally:
-        _at_interruption(signal.default_int_handler)
+        on_interruption(signal.default_int_handler)
 
 
-def _at_interruption(handler: Callable) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
-            signal.signal(number, handler)
+def on_interruption(handler: Callable) -> dict[int, Any]:
+    """Sets the handler of INTERRUPTIONS, but for ignored ones (nohup ignores SIGHUP). Returns the previous handlers."""
+    heard = [number for number in INTERRUPTIONS if signal.getsignal(number) != signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heard}
+
+
+def end_at_once(exit_code: int) -> NoReturn:
+    """Ends this process with all its threads, which may wait for another process for minutes, and its data workers."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    os._exit(exit_code)
 
 
 def _run(command: Callable[[], int | None]) -> int:
@@ -162,20 +175,23 @@ def _run(command: Callable[[], int | None]) -> int:
             if not isinstance(end.code, int | None):
                 raise
             exit_code = end.code or EXIT_DONE
-    except UserError as error:
-        sentence, exit_code = str(error), error.exit_code
-    except PermissionError as error:
-        if not error.filename:
-            raise
-        sentence = f"{error.filename} cannot be used ({error.strerror}); ask for access to it, or choose another."
-        exit_code = EXIT_USER_ERROR
     except (KeyboardInterrupt, Exception) as error:
-        if not (cause := cause_of(error)):
+        if isinstance(error, UserError):
+            sentence, exit_code = str(error), error.exit_code
+        elif isinstance(error, PermissionError) and error.filename:
+            refused = f"{error.filename} cannot be used ({error.strerror})"
+            sentence, exit_code = f"{refused}; ask for access to it, or choose another.", EXIT_USER_ERROR
+        elif cause := cause_of(error):
+            sentence, exit_code = f"{cause}; run the same command again to continue.", EXIT_INTERRUPTED
+        else:
             raise
-        sentence, exit_code = f"{cause}; run the same command again to continue.", EXIT_INTERRUPTED
+        # Hides what libraries print when objects are deleted that the error has left half-initialised.
+        sys.unraisablehook = lambda _: None
+        warnings.filterwarnings("ignore", ".* was never awaited")
+    sys.stdout.flush()
     if sentence:
-        sys.stdout.flush()
         print(f"Error: {sentence}", file=sys.stderr, flush=True)
+    on_interruption(lambda *_: end_at_once(exit_code))
     for act in at_the_end:
         act(exit_code, sentence)
     return exit_code

@@ -37,7 +37,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
 
     A new run starts from the networks that `config.init` names, if any.
 
-    Returns whether all is done: False after one of interruption.SIGNALS, with the state saved. Raises UserError:
+    Returns whether all is done: False after one of errors.INTERRUPTIONS, with the state saved. Raises UserError:
     invalid config, data or folder; a loss that is not finite; too little memory.
     """
     with parallel.all_or_none():

@@ -1,6 +1,7 @@
 import errno
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -32,6 +33,7 @@ def interrupted_import():
         (lambda: ends(UserError("no such folder.")), 2, "Error: no such folder.\n"),
         (lambda: ends(UserError("saved; go on.", EXIT_INTERRUPTED)), 75, "Error: saved; go on.\n"),
         (lambda: ends(KeyboardInterrupt()), 75, "Error: interrupted; run the same command again"),
+        (lambda: os.kill(os.getpid(), signal.SIGUSR1), 75, "Error: interrupted; run the same command again"),
         (lambda: interrupted_import(), 75, "Error: interrupted; run the same command again"),
         (
             lambda: ends(PermissionError(13, "Permission denied", "a/b")),
@@ -39,7 +41,7 @@ def interrupted_import():
             "Error: a/b cannot be used (Permission denied)",
         ),
     ],
-    ids=["done", "incomplete", "exit", "mistake", "saved", "interrupted", "interrupted import", "access"],
+    ids=["done", "incomplete", "exit", "mistake", "saved", "interrupted", "preempted", "interrupted import", "access"],
 )
 def test_a_command_ends_with_its_code_and_one_sentence(command, code, said, capsys, monkeypatch):
     heard = []
@@ -74,6 +76,27 @@ def test_an_interruption_among_imports_ends_the_process_at_once():
     ended = subprocess.run([sys.executable, "-c", IMPORTS], cwd=ROOT, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (EXIT_INTERRUPTED, "")
     assert ended.stderr == "Error: interrupted; run the same command again to continue.\n"
+
+
+TWICE = """
+import os, signal, sys
+from ovenet_jax import errors
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def interrupt(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+
+errors.at_the_end.append(interrupt)
+sys.exit(errors.run(interrupt if sys.argv[1:] else lambda: print("done")))
+"""
+
+
+@pytest.mark.parametrize(("arguments", "code", "lines"), [([], 0, 0), (["interrupted"], EXIT_INTERRUPTED, 1)])
+def test_an_interruption_at_the_end_of_a_command_changes_nothing(arguments, code, lines):
+    ended = subprocess.run([sys.executable, "-c", TWICE, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (code, "" if lines else "done\n")
+    assert ended.stderr.count("\n") == lines
 
 
 def test_what_is_no_mistake_of_the_user_keeps_its_stack_trace():
@@ -169,16 +192,21 @@ async def begun():
 def command():
     half, coroutine = Half(), begun()
     half.itself = half
-    raise OSError(24, "Too many open files")
+    if sys.argv[1:]:
+        raise OSError(24, "Too many open files")
 
 sys.exit(run(command))
 """
 
 
 def test_objects_that_a_fault_has_left_half_made_say_nothing():
-    ended = subprocess.run([sys.executable, "-c", HALF_MADE], cwd=ROOT, capture_output=True, text=True)
+    ended, whole = (
+        subprocess.run([sys.executable, "-c", HALF_MADE, *fault], cwd=ROOT, capture_output=True, text=True)
+        for fault in (["fault"], [])
+    )
     assert (ended.returncode, ended.stderr.count("\n")) == (EXIT_INTERRUPTED, 1)
     assert ended.stderr.startswith("Error: too many files are open; ")
+    assert "AttributeError: half made" in whole.stderr and "was never awaited" in whole.stderr
 
 
 def test_a_command_may_open_as_many_files_as_the_system_allows():
@@ -202,3 +230,16 @@ def test_output_that_cannot_be_written_does_not_end_a_command(kind):
     assert [result.returncode for result in both] == [0, 0]
     assert both[0].stderr.startswith("Warning: what is printed is lost from here on (")
     assert both[0].stderr.count("\n") == 1
+
+
+def test_a_slow_reader_delays_a_command_and_loses_nothing():
+    """Of a pipe that does not block, as some programs set those that they read."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with subprocess.Popen(
+        [sys.executable, "-c", PRINTS.replace("10_000", "1_000_000")], cwd=ROOT, stdout=writing
+    ) as program:
+        os.close(writing)
+        with os.fdopen(reading) as output:
+            assert len(output.read()) == 1_000_003
+    assert program.returncode == 0

@@ -295,10 +295,10 @@ def _running(dataset: grain.MapDataset, workers: int) -> Iterator[Iterator[dict]
         flags.FLAGS.mark_as_parsed()
     threads = 1 if workers else THREADS
     ahead = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
-    if workers:  # SIGHUP to all processes must not end the one that keeps account of shared memory
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    if workers:  # signals to all processes must not end the one that keeps account of shared memory
+        signal.pthread_sigmask(signal.SIG_BLOCK, errors.INTERRUPTIONS)
         resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, errors.INTERRUPTIONS)
     iterator = iter(ahead.mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)))
     try:
         if workers:

@@ -13,6 +13,8 @@ import time
 import cv2
 from absl import logging
 
+from ovenet_jax.errors import INTERRUPTIONS
+
 
 def _exit_with(parent: int) -> None:
     while os.getppid() == parent:
@@ -24,7 +26,7 @@ if __name__ == "__mp_main__":
     sys.modules["jax"] = None  # type: ignore[assignment]  # grain then uses tree functions of its own ...
     logging.set_verbosity(logging.ERROR)  # ... and would warn that it does
     cv2.setNumThreads(1)  # the number of workers already sets the number of busy cores
-    # interruption.SIGNALS are often sent to all processes, but the main one still needs a batch for its last step.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+    # These are often sent to all processes, but the main one still needs a batch for its last step.
+    for number in INTERRUPTIONS:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_exit_with, args=[os.getppid()], daemon=True).start()

@@ -1,8 +1,4 @@
-"""Signals that ask a run to end: it saves and exits, in all processes at the same step.
-
-Clusters and clouds announce a preemption with SIGTERM (Slurm with SIGUSR1, if a job asks for it); a closed terminal
-sends SIGHUP, which nohup ignores.
-"""
+"""After one of errors.INTERRUPTIONS a training saves and exits, in all processes at the same step."""
 
 import signal
 from collections.abc import Iterator
@@ -14,17 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ovenet_jax import errors
 from ovenet_jax.devices import parallel
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 @contextmanager
 def interruption() -> Iterator[Event]:
-    """Yields an event. Within the `with` SIGNALS only set it, instead of ending the process."""
+    """Yields an event. Within the `with` errors.INTERRUPTIONS only set it, instead of ending the process."""
     event = Event()
-    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    previous = {number: signal.signal(number, lambda *_: event.set()) for number in heard}
+    previous = errors.on_interruption(lambda *_: event.set())
     try:
         yield event
     finally:

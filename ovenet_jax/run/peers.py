@@ -4,17 +4,15 @@ JAX would wait for a lost process, and after minutes abort in C++. Here all othe
 with EXIT_INTERRUPTED: the same command goes on from the last checkpoint.
 """
 
-import multiprocessing
-import os
 import socket
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from threading import Thread, Timer
-from typing import Any, NoReturn
+from typing import Any
 
-from ovenet_jax.errors import EXIT_INTERRUPTED, at_the_end
+from ovenet_jax.errors import EXIT_INTERRUPTED, at_the_end, end_at_once
 
 BEAT, SILENCE = 3.0, 20.0  # seconds from one heartbeat to the next, and until a process counts as lost
 GRACE = 5.0  # seconds for this process to end with an error message of its own
@@ -38,7 +36,7 @@ def watch(own: int, connections: Connections) -> None:
         told = f"Process {own} says: {' '.join(sentence.split())}"
         _send(connections, told.encode()[: LONGEST // 2] if sentence else DONE)
         if sentence:
-            timer = Timer(GRACE, _exit, [exit_code])
+            timer = Timer(GRACE, end_at_once, [exit_code])
             timer.daemon = True
             timer.start()
 
@@ -87,14 +85,7 @@ def _end(sentence: str, connections: Connections) -> None:
     _send(connections, sentence.encode()[: LONGEST // 2])
     with suppress(OSError):
         print(f"Error: {sentence}", file=sys.stderr, flush=True)
-    _exit(EXIT_INTERRUPTED)
-
-
-def _exit(exit_code: int) -> NoReturn:
-    """Ends all threads, which may wait for another process for minutes."""
-    for worker in multiprocessing.active_children():
-        worker.kill()
-    os._exit(exit_code)
+    end_at_once(EXIT_INTERRUPTED)
 
 
 def relay(coordinator: Address) -> Address:

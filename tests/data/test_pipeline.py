@@ -1,11 +1,11 @@
 import multiprocessing
 import os
 import pickle
-import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from ovenet_jax.data.augment import (
 )
 from ovenet_jax.data.labels import IGNORE, OFFICIAL, TOY_STREETS
 from ovenet_jax.data.pipeline import Source, samples, train_batches
-from ovenet_jax.errors import UserError, cause_of
+from ovenet_jax.errors import INTERRUPTIONS, UserError, cause_of
 from tests.camvid_tree import write_tree
 from tests.places import ROOT
 
@@ -246,7 +246,7 @@ def test_workers_outlive_signals_that_are_sent_to_all_processes_and_a_killed_one
     with train_batches(source, (), batch_size=4, seed=7, first_step=0, workers=1) as batches:
         next(batches)
         (process,) = multiprocessing.active_children()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+        for number in INTERRUPTIONS:
             os.kill(process.pid, number)
         assert len(list(islice(batches, 12))) == 12  # more than had been made ahead
         assert process.is_alive()
@@ -257,7 +257,7 @@ def test_workers_outlive_signals_that_are_sent_to_all_processes_and_a_killed_one
     assert not multiprocessing.active_children()
 
 
-def test_workers_end_when_the_program_is_killed(tmp_path):
+def test_a_programs_processes_outlive_signals_that_are_sent_to_all_and_end_when_it_is_killed(tmp_path):
     data = write_tree(tmp_path)
     script = f"""
 import time
@@ -273,6 +273,13 @@ with pipeline.train_batches(source, [], batch_size=2, seed=0, first_step=0, work
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, **pipes) as program:
         assert "started\n" in program.stdout
+        threads = Path(f"/proc/{program.pid}/task").iterdir()
+        children = [process for thread in threads for process in (thread / "children").read_text().split()]
+        assert len(children) == 2  # the worker, and the one that keeps account of shared memory
+        for process, number in product(children, INTERRUPTIONS):
+            os.kill(int(process), number)
+        time.sleep(0.2)
+        assert all("Z" not in Path(f"/proc/{process}/stat").read_text().split() for process in children)
         program.kill()
         program.communicate(timeout=20)  # to the end of its pipes, which the worker holds as long as it lives
 
