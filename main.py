@@ -41,7 +41,7 @@ MODES = {
     "compare": "compares the runs --source=DIR,DIR,...",
     "env": "prints versions, devices and settings of this machine, for a report of a bug",
 }
-OF_A_RUN = [*list(MODES)[:8], "compare"]  # without --config they use that of the (first) run
+NO_RUN = ("prepare", "import")  # they require --config; without it the others use that of the (first) run
 MODE = flags.DEFINE_enum("mode", "train", list(MODES), "One of the modes above.")
 SOURCE = flags.DEFINE_string(
     "source", None, "import: FILE or FILE:ENTRY; predict: an image or a folder of them; compare: DIR,DIR,..."
@@ -149,7 +149,7 @@ def parse_flags(arguments: list[str]) -> list[str]:
                 if absent[0] in key.split("."):
                     raise UserError(described.unknown(key)) from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"--config cannot be loaded ({reason}); fix that file.") from error
+        raise UserError(f"--config cannot be loaded ({reason}); fix that file, or the keys given with it.") from error
     return remaining
 
 
@@ -193,7 +193,7 @@ def _find_config(arguments: list[str]) -> None:
     if given.config is not None or given.mode == "env":
         return
     wanted = "--config is missing: give one, as --config=configs/camvid.py"
-    if given.mode not in OF_A_RUN:
+    if given.mode in NO_RUN:
         raise UserError(f"{wanted}; --mode={given.mode} requires it.")
     run = _run_of(given.mode, given.source, given.workdir)
     if not run:

@@ -94,9 +94,15 @@ def test_after_a_full_disk_the_same_command_goes_on(tmp_path, number, code):
     assert refusal.value.exit_code == code
 
 
-def test_what_the_machine_does_is_not_called_a_failure_to_write(tmp_path):
-    with pytest.raises(OSError, match="Too many"), files.writing(tmp_path, "--workdir"):
+def test_what_the_machine_does_is_not_called_a_failure_of_a_file(tmp_path, monkeypatch):
+    def fail(*_):
         raise OSError(errno.EMFILE, "Too many open files")
+
+    with pytest.raises(OSError, match="Too many"), files.writing(tmp_path, "--workdir"):
+        fail()
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(OSError, match="Too many"):
+        files.read_json(tmp_path / "data.json", FORM, "delete it")
 
 
 @pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()], ids=["full", "interrupted"])
@@ -199,7 +205,7 @@ DAMAGED = {
     "another type": ("[]", "damaged (it is a list, expected an object)"),
     "no key": ('{"name": "a"}', "damaged (it has no key 'steps')"),
     "a value of another type": (json.dumps(SOUND | {"name": None}), "damaged (it['name'] is null, expected a text)"),
-    "a truth value": (json.dumps(SOUND | {"steps": 1.5}), "damaged (it['steps'] is a number, expected a whole number)"),
+    "a fraction": (json.dumps(SOUND | {"steps": 1.5}), "damaged (it['steps'] is a number, expected a whole number)"),
     "an odd value of any key": (
         json.dumps(SOUND | {"origins": {"head": "new", "neck": ["new"]}}),
         "damaged (it['origins']['neck'] is a list, expected a text)",

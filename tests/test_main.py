@@ -255,7 +255,7 @@ def test_an_unknown_config_is_refused_in_one_sentence(folder, config, sentence):
     [
         (
             "get_config = nothing",
-            "--config cannot be loaded (NameError: name 'nothing' is not defined); fix that file.",
+            "--config cannot be loaded (NameError: name 'nothing' is not defined); fix that file, or the keys given",
         ),
         ("def get_config(", "--config cannot be loaded (SyntaxError: '(' was never closed"),
         ("steps = 3", "--config is a file without get_config; define"),

@@ -122,8 +122,7 @@ class Checkpoints:
         self._manager = self._open()  # removes the unfinished checkpoint
 
     def _not_saved(self, error: str) -> str:
-        fault = f"step {self._saving} could not be saved in {self.folder} ({error})"
-        return f"Warning: {fault}; the next checkpoint is tried as planned."
+        return f"Warning: step {self._saving} could not be saved in {self.folder} ({error}); earlier ones are kept."
 
     def _seal(self) -> None:
         """Writes checksums before Orbax renames the finished step; in a background thread of one process."""

@@ -50,8 +50,9 @@ class Place:
     def address(self) -> peers.Address:
         """HOST and PORT. Raises UserError: `coordinator` has another form."""
         host, _, port = self.coordinator.rpartition(":")
-        if not host or not port.isdigit():
-            raise UserError(f"The coordinator's address is {self.coordinator!r}; it must be HOST:PORT.")
+        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            wanted = "it must be HOST:PORT, with a port from 1 to 65535"
+            raise UserError(f"The coordinator's address is {self.coordinator!r}; {wanted}.")
         return host.strip("[]"), int(port)
 
 

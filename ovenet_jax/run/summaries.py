@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ovenet_jax import errors, files
+from ovenet_jax import files
 
 GROUPS = ("loss_", "accuracy_", "eval_")  # prefixes of measures
 
@@ -78,7 +79,7 @@ class Summaries:
             return line["step"] < step or (line["step"] == step and not open_evaluation)
 
         self._lines = JsonLines(folder / "metrics.jsonl", keep)
-        self._tensorboard = create_tensorboard_writer(folder / "tensorboard")
+        self._tensorboard = self._attempt(partial(create_tensorboard_writer, folder / "tensorboard"))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Appends one line {"step": step, ...}. TensorBoard groups them: eval_miou_fused is eval/miou_fused there."""
@@ -96,15 +97,17 @@ class Summaries:
         self._on_tensorboard(lambda writer: writer.close())
 
     def _on_tensorboard(self, act: Callable[[Any], None]) -> None:
-        """After an error TensorBoard's files are no longer written; the run continues."""
+        if self._tensorboard:
+            self._attempt(partial(act, self._tensorboard))
+
+    def _attempt(self, act: Callable[[], Any]) -> Any:
+        """The result of `act`. After an error TensorBoard's files are no longer written; the run continues."""
         try:
-            if self._tensorboard:
-                act(self._tensorboard)
-        except Exception as error:  # TensorFlow's own kinds, of this or an earlier write
+            return act()
+        except Exception as error:  # TensorFlow's own kinds, of this or an earlier write; or it is not installed
             self._tensorboard = None
             message, *_ = str(error).split("\n")
-            remedy = f"free space. The metrics go on in {self._lines.path}"
-            print(f"Warning: TensorBoard's files cannot be written any more ({message[:200]}); {remedy}.")
+            print(f"Note: TensorBoard's files are not written ({message[:200]}); {self._lines.path} has the metrics.")
 
 
 def _parsed(line: bytes) -> dict | None:
@@ -116,11 +119,6 @@ def _parsed(line: bytes) -> dict | None:
 
 
 def create_tensorboard_writer(folder: Path):
-    try:
-        from clu import metric_writers  # imports TensorFlow
-    except ImportError as error:
-        if errors.cause_of(error):  # a system fault: too little memory for the library
-            raise
-        print(f"TensorFlow cannot be imported ({error}): metrics go to metrics.jsonl only, not to TensorBoard.")
-        return None
+    from clu import metric_writers  # imports TensorFlow
+
     return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(folder)))

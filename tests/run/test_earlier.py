@@ -66,7 +66,7 @@ def test_a_run_goes_on(tmp_path, capsys):
     assert train(config, folder)
     output = capsys.readouterr().out
     assert f"Resuming {folder} from step 3 of 6." in output
-    assert "averages of other measures" not in output
+    assert "averages of other metrics" not in output
     assert [line["step"] for line in metrics(folder)] == [0, 3, 4, 6, 6]
     ovenet_jax.load_model(folder)
 

@@ -203,9 +203,11 @@ def test_an_incomplete_description_is_refused(flags, sentence):
         find(*flags, timeout=1)
 
 
-def test_an_address_without_a_port_is_refused():
-    with pytest.raises(UserError, match="The coordinator's address is 'host'; it must be HOST:PORT"):
-        meet(Place("host", 2, 1), TASK, timeout=1)
+@pytest.mark.parametrize("address", ["host", ":1", "host:0", "host:65536", "host:\u00b2"])
+@pytest.mark.parametrize("index", [0, 1])
+def test_an_address_without_a_host_and_a_port_is_refused(address, index):
+    with pytest.raises(UserError, match=f"The coordinator's address is '{address}'; it must be HOST:PORT, with a port"):
+        meet(Place(address, 2, index), TASK, timeout=1)
 
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "node[03-06]", "SLURM_PROCID": "2", "SLURM_LOCALID": "0"}

@@ -96,9 +96,17 @@ def test_where_tensorboard_fails_the_metrics_go_on(tmp_path, monkeypatch, capsys
         summaries.scalars(step, {"loss": 1.0})
     summaries.close()
     assert [line["step"] for line in lines(tmp_path)] == [1, 2]
-    assert (
-        capsys.readouterr().out.count("TensorBoard's files cannot be written any more (; No space left on device)") == 1
-    )
+    assert capsys.readouterr().out.count("TensorBoard's files are not written (; No space left on device)") == 1
+
+
+def test_where_tensorboard_cannot_begin_the_metrics_are_written(tmp_path, monkeypatch, capsys):
+    def no_folder(_):
+        raise RuntimeError("Not a directory [Op:CreateSummaryFileWriter]")  # one of TensorFlow's own kinds
+
+    monkeypatch.setattr("ovenet_jax.run.summaries.create_tensorboard_writer", no_folder)
+    Summaries(tmp_path, 0).scalars(1, {"loss": 1.0})
+    assert lines(tmp_path) == [{"step": 1, "loss": 1.0}]
+    assert "TensorBoard's files are not written (Not a directory" in capsys.readouterr().out
 
 
 def test_a_full_disk_delays_lines_and_loses_none(tmp_path, monkeypatch, capsys):
