@@ -62,7 +62,7 @@ class UserError(Exception):
         self.exit_code = exit_code
 
 
-def number_of(error: BaseException) -> int:
+def errno_of(error: BaseException) -> int:
     """The errno of an OSError, or that in the text of an error of TensorStore or ArrayRecord; 0 for other errors."""
     marked = re.search(r"os_error_code='(\d+)'", str(error))
     named = (number for number in CAUSES if f"() failed: {os.strerror(number)}; " in str(error))
@@ -73,7 +73,7 @@ def cause_of(error: BaseException) -> str:
     """The message for the system fault or Ctrl-C among `error` and its chain of contexts; "" if there is none."""
     message = str(error)
     place = str(getattr(error, "filename", None) or "")
-    if cause := CAUSES.get(number_of(error)):
+    if cause := CAUSES.get(errno_of(error)):
         shared = Path("/dev/shm")
         is_full = not place and shared.exists() and shutil.disk_usage(shared).free < 2**20
         if cause == DISK and (is_full or str(shared) in place):

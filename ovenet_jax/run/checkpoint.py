@@ -18,7 +18,7 @@ from orbax.checkpoint import checkpoint_manager, checkpoint_managers
 
 from ovenet_jax import files
 from ovenet_jax.devices import parallel
-from ovenet_jax.errors import EXIT_INTERRUPTED, UserError, cause_of, number_of
+from ovenet_jax.errors import EXIT_INTERRUPTED, UserError, cause_of, errno_of
 from ovenet_jax.models.parameters import Arrays
 from ovenet_jax.run import checksums, workdir
 from ovenet_jax.run.state import TrainState
@@ -313,7 +313,7 @@ def _read_by_all(read: Callable[[], Any]) -> Any:
     except jax.errors.JaxRuntimeError:  # an error of the devices
         raise
     except Exception as error:  # Orbax raises plain Exceptions for damaged files
-        if cause_of(error) and number_of(error) != errno.EIO:
+        if cause_of(error) and errno_of(error) != errno.EIO:
             raise  # a system fault, not a damaged file
         fault = repr(error)[:200]
     if fault := parallel.first_of(fault):
@@ -326,7 +326,7 @@ def _failure_of(act: Callable, *arguments: Any) -> str:
     try:
         act(*arguments)
     except Exception as error:
-        if not (isinstance(error, OSError | UserError) or number_of(error)):
+        if not (isinstance(error, OSError | UserError) or errno_of(error)):
             raise
         return cause_of(error) or getattr(error, "strerror", None) or str(error)[-200:]
     return ""
