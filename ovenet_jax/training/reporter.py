@@ -47,12 +47,11 @@ class Reporter:
         schedule: optax.Schedule,
         compilations: Compilations,
         empty: clu.metrics.Collection,
-        images: int,
+        images_per_epoch: int,
     ):
-        """images: how many make an epoch."""
         self.collected = self._empty = empty
-        self._config, self._folder, self._compilations, self._images = config, folder, compilations, images
-        self._task = task_of(config)
+        self._config, self._folder, self._compilations = config, folder, compilations
+        self._task, self._images_per_epoch = task_of(config), images_per_epoch
         self._summaries: Summaries | None = None
 
         def add(collected, measures, finite, step):
@@ -118,7 +117,7 @@ class Reporter:
         self._restart_clock(step)  # evaluating is not training time
 
     def _moment(self, step: int) -> dict[str, float]:
-        return {"epoch": step * self._config.batch_size / self._images, "time": time.time()}
+        return {"epoch": step * self._config.batch_size / self._images_per_epoch, "time": time.time()}
 
     def close(self) -> None:
         if self._summaries:

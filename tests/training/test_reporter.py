@@ -1,21 +1,25 @@
 """What is collected between reports."""
 
-import jax
+import sys
+
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ovenet_jax.devices import parallel
-from ovenet_jax.training.reporter import empty_averages
+from ovenet_jax.training.compilation import Compilations
+from ovenet_jax.training.reporter import Reporter, empty_averages
+from tests.tiny_step import config
 
 
-def test_training_metrics_average_over_the_steps_that_count():
-    collected = empty_averages(parallel.create_mesh(), ["loss_total"])
-
-    @jax.jit
-    def add(collected, loss, counts):
-        measures = {"loss_total": loss[None], "learning_rate": loss[None]}
-        return collected.merge(collected.single_from_model_output(**measures, mask=counts[None]))
-
-    for loss, counts in ((1.0, True), (np.nan, False), (4.0, True), (np.inf, False)):
-        collected = add(collected, jnp.float32(loss), jnp.asarray(counts))
-    assert collected.compute() == {"loss_total": 2.5, "learning_rate": 2.5}
+def test_measures_average_over_finite_steps_and_the_rate_over_all(tmp_path, tiny_model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "clu.metric_writers", None)
+    empty = empty_averages(parallel.create_mesh(), ["loss_total"])
+    reporter = Reporter(config(tiny_model), tmp_path, lambda step: 10.0 - step, Compilations(), empty, 100)
+    reporter.begin(0, empty, evaluated=True)
+    steps = enumerate(((1.0, True), (np.nan, False), (4.0, True), (np.inf, False)), 1)
+    for step, (loss, finite) in steps:
+        reporter.collect(step, {"loss_total": jnp.float32(loss)}, jnp.asarray(finite), seconds_waiting=0.5)
+    reporter.close()
+    average = reporter.collected.compute()
+    assert average == {"loss_total": 2.5, "learning_rate": pytest.approx(10.0 - 1.5)}
