@@ -21,11 +21,9 @@ from ovenet_jax.models import parameters, zoo
 from ovenet_jax.run import identity, workdir
 from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.run.interruption import Agreement, interruption
-from ovenet_jax.run.state import TrainState
 from ovenet_jax.supervision.task import Task, task_of
 from ovenet_jax.training import compilation, health
 from ovenet_jax.training import optimizer as optimizers
-from ovenet_jax.training.packing import Packing
 from ovenet_jax.training.reporter import Reporter, empty_averages
 from ovenet_jax.training.step import frozen_parts
 from ovenet_jax.weights import hub, starting_point
@@ -60,7 +58,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
         spread = "2 / fan_in" if config.model.backbone.he_init else "0.001^2"
         helps = f"take them by --config.init.base={name or 'DIR, the folder of an import'}"
         parallel.say(f"Note: training starts from random values, N(0, {spread}), not from ImageNet weights; {helps}.")
-    step = compilation.prepare_step(config, task, model, mesh, mesh.devices.flat[0].platform)
+    prepared = compilation.prepare_step(config, task, model, mesh, mesh.devices.flat[0].platform)
     graphdef, *_ = parameters.split(model)
     schedule, _ = optimizers.from_config(config)
     evaluator = Evaluator(config, graphdef)
@@ -73,13 +71,12 @@ def train(config: ConfigDict, folder: Path) -> bool:
     ):
         if not (finished := _is_over(config, checkpoints)):
             with memory.enough_memory(memory.TRAINING_MEMORY):
-                compiled = compilation.compile_step(step.function, *step.arguments)
+                compiled = compilation.compile_step(prepared.function, *prepared.arguments)
                 _, measures = compiled.out_info
                 empty = empty_averages(mesh, [name for name in measures if name != "finite"])
-                reporter = Reporter(config, folder, schedule, compilations, empty, len(source))
-                with closing(reporter):
-                    around = source, evaluator, reporter, checkpoints, interrupted
-                    run = _Run(config, folder, mesh, step.state, step.packing, compiled, *around)
+                with closing(Reporter(config, folder, schedule, compilations, empty, len(source))) as reporter:
+                    parts = source, evaluator, reporter, checkpoints, interrupted
+                    run = _Run(config, folder, mesh, prepared, compiled, *parts)
                     finished = run.to_the_end()
             checkpoints.check_saved(run.step)
         latest = checkpoints.latest_step()
@@ -135,8 +132,7 @@ class _Run:
     config: ConfigDict
     folder: Path
     mesh: Mesh
-    initial: TrainState
-    packing: Packing
+    prepared: compilation.PreparedStep
     step_function: health.Step
     source: pipeline.Source
     evaluator: Evaluator
@@ -145,10 +141,10 @@ class _Run:
     interrupted: Event
 
     def __post_init__(self):
-        config, source = self.config, self.source
-        restored = self.checkpoints.restore_latest(self.initial, self.reporter.collected)
-        state, collected = restored or (self.initial, self.reporter.collected)
-        self.state, self.step = parallel.replicate(self.mesh, self.packing.pack(state)), int(state.step)
+        config, source, initial = self.config, self.source, self.prepared.state
+        restored = self.checkpoints.restore_latest(initial, self.reporter.collected)
+        state, collected = restored or (initial, self.reporter.collected)
+        self.state, self.step = parallel.replicate(self.mesh, self.prepared.packing.pack(state)), int(state.step)
         if restored:
             parallel.say(f"Resuming {self.folder} from step {self.step} of {config.steps}.")
         scored = restored and self.checkpoints.is_scored(self.step)
@@ -156,9 +152,8 @@ class _Run:
         self.reporter.begin(self.step, collected, evaluated=not self._open_evaluation)
         order = {"batch_size": config.batch_size, "seed": config.seed}
         share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-        reading = order | share | {"first_step": self.step, "workers": config.data.workers}
-        acts = pipeline.augmentations(config.augment, source.classes)
-        self._batches = pipeline.train_batches(source, acts, **reading)
+        acts, workers = pipeline.augmentations(config.augment, source.classes), config.data.workers
+        self._batches = pipeline.train_batches(source, acts, **order, **share, first_step=self.step, workers=workers)
         images_of = partial(pipeline.images_of_step, source, **order)
         self._finite_watch = health.FiniteWatch(config.non_finite, self.folder, self.step, images_of)
         self._pace, self._over = health.Pace(), False
@@ -219,11 +214,11 @@ class _Run:
 
     def _save(self) -> None:
         self._finite_watch.check()
-        self.checkpoints.save(self.packing.by_name(self.mesh, self.state), self.reporter.collected)
+        self.checkpoints.save(self.prepared.packing.by_name(self.mesh, self.state), self.reporter.collected)
 
     def _evaluate(self) -> bool:
         """Evaluates, and returns whether that was not interrupted."""
-        params, statistics = self.packing.by_name(self.mesh, self.state.evaluated)
+        params, statistics = self.prepared.packing.by_name(self.mesh, self.state.evaluated)
         if (evaluation := self.evaluator.run(params, statistics, self.interrupted)) is None:
             return False
         shown = partial(inspection.panels, self.evaluator, params, statistics)
