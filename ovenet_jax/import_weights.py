@@ -99,9 +99,8 @@ def _converted(
     offered = starting_point.Source(source.name, loaded, config.model.head)
     arrays, origins = starting_point.take_over(fresh, config.model.head, offered)
 
-    norm = "plain BatchNorm"
-    if in_place:
-        norm = f"in-place ABN in {' and '.join(in_place)}: scales are |weight| + {torch_weights.ABN_EPS}"
+    folded = f"in-place ABN in {' and '.join(in_place)}: scales are |weight| + {torch_weights.ABN_EPS}"
+    norm = folded if in_place else "plain BatchNorm"
     report: dict[str, Any] = facts | {"source": str(source), "sha256": checksum, "ignored": ignored, "batch_norm": norm}
     report |= {"code_base": code_base.title, "form": form, "input": config.model.input.to_dict(), "arrays": origins}
     return config, ({n: arrays[n] for n in params}, {n: arrays[n] for n in statistics}), report

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ovenet_jax.errors import UserError
+from ml_collections import ConfigDict
+
+from ovenet_jax.errors import UserError, cause_of
 from ovenet_jax.run import workdir
 from ovenet_jax.weights.published_names import TABLES
-
-if TYPE_CHECKING:
-    from ml_collections import ConfigDict
 
 PREFIX = "hub:"
 FILES = (workdir.WEIGHTS, "pytorch_model.bin")  # the first that there is is taken
@@ -21,7 +20,7 @@ def name_of(backbone: Mapping[str, Any]) -> str:
     return next((f"{PREFIX}{name}" for name, parts in known if parts.items() <= dict(backbone).items()), "")
 
 
-def located(config: "ConfigDict", folder: Path) -> "ConfigDict":
+def located(config: ConfigDict, folder: Path) -> ConfigDict:
     """`config` with the folders where the run `folder` keeps imports, in place of names on the hub in `config.init`."""
     config = config.copy_and_resolve_references()
     for role, name in config.init.items():
@@ -49,6 +48,8 @@ def download(name: str) -> tuple[str, str, dict[str, str]]:
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
         raise UserError(f"The hub has no {name}, or keeps it private; check owner, name and revision.") from error
     except (OSError, errors.HTTPError) as error:
+        if cause_of(error):
+            raise  # a full disk, for example
         helps = f"check the network, or copy {' or '.join(FILES)} from elsewhere and import that"
         raise UserError(f"{PREFIX}{name} cannot be downloaded ({type(error).__name__}); {helps}.") from error
     facts = {"revision": info.sha, "licence": info.card_data and info.card_data.license}

@@ -6,15 +6,13 @@ ResNet's offset trunk.
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from ovenet_jax.errors import UserError
 from ovenet_jax.weights import published_names, torch_weights
-
-if TYPE_CHECKING:
-    from ml_collections import ConfigDict
 
 HRNET, OCNET, OPENSEG_RESNET, OPENSEG_HRNET = (
     published_names.CODE_BASES[name] for name in ("hrnet", "ocnet", "openseg_resnet", "openseg_hrnet")
@@ -22,7 +20,7 @@ HRNET, OCNET, OPENSEG_RESNET, OPENSEG_HRNET = (
 NORM = re.compile(r"norm\.\w+$")
 
 
-def state_dict(model: "ConfigDict", arrays: Mapping[str, Any], steps: int) -> dict[str, np.ndarray]:
+def state_dict(model: ConfigDict, arrays: Mapping[str, Any], steps: int) -> dict[str, np.ndarray]:
     """The PyTorch state dict of the network of `config.model` with these `arrays`; BatchNorm's counters are `steps`.
 
     OVeNet's stored pixel grid, whose size was the training crop's, is left out.
@@ -42,7 +40,7 @@ def state_dict(model: "ConfigDict", arrays: Mapping[str, Any], steps: int) -> di
     return published
 
 
-def published_key(name: str, model: "ConfigDict") -> str:
+def published_key(name: str, model: ConfigDict) -> str:
     """The state-dict key of our array `name`: its plain form, plus the sequences that this network wraps around it."""
     code_base, title = code_base_of(model), published_names.title_of_config(model.head)
     key = code_base.key(name, title)
@@ -66,7 +64,7 @@ def published_key(name: str, model: "ConfigDict") -> str:
     return key
 
 
-def code_base_of(model: "ConfigDict") -> published_names.CodeBase:
+def code_base_of(model: ConfigDict) -> published_names.CodeBase:
     """The code base that published the network of `config.model`, or similar ones."""
     title, on_resnet = published_names.title_of_config(model.head), model.backbone.name == "resnet"
     if title in OCNET.heads and on_resnet:
@@ -76,7 +74,7 @@ def code_base_of(model: "ConfigDict") -> published_names.CodeBase:
     return OPENSEG_RESNET if on_resnet else OPENSEG_HRNET
 
 
-def has_plain_norm(name: str, model: "ConfigDict") -> bool:
+def has_plain_norm(name: str, model: ConfigDict) -> bool:
     """Whether this is a plain BatchNorm in the published code, not in-place ABN: that has LeakyReLU."""
     code_base = code_base_of(model)
     if code_base is HRNET or name.startswith("offset_head."):

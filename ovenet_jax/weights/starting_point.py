@@ -16,11 +16,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import nnx
+from ml_collections import ConfigDict
 
 from ovenet_jax import errors, files, tables
 from ovenet_jax.data.labels import COLORS
@@ -29,9 +30,6 @@ from ovenet_jax.models import parameters
 from ovenet_jax.run import identity, workdir
 from ovenet_jax.weights import network
 from ovenet_jax.weights.published_names import title_of_config
-
-if TYPE_CHECKING:
-    from ml_collections import ConfigDict
 
 Arrays = Mapping[str, Any]  # numpy or jax arrays by name
 Offers = dict[str, tuple[Any, str]]  # name -> an array and its origin
@@ -55,13 +53,13 @@ class Source(NamedTuple):
 
     title: str
     arrays: Arrays
-    head: "ConfigDict"
+    head: ConfigDict
     untrained: frozenset[str] = frozenset()
     classes: tuple[str, ...] = ()
 
 
 def start_from(
-    model: nnx.Module, config: "ConfigDict", frozen: Sequence[str] = (), classes: Sequence[str] = ()
+    model: nnx.Module, config: ConfigDict, frozen: Sequence[str] = (), classes: Sequence[str] = ()
 ) -> nnx.Module:
     """Initialises `model` from the workdirs in `config.init` and prints the origin of its arrays, and where input,
     resizing or activation differ from the base's. classes: its class names. Raises UserError: a folder without a
@@ -79,7 +77,7 @@ def start_from(
     return parameters.merge(graphdef, {n: arrays[n] for n in params}, {n: arrays[n] for n in statistics})
 
 
-def _restore(role: str, folder: str, config: "ConfigDict") -> Source:
+def _restore(role: str, folder: str, config: ConfigDict) -> Source:
     try:
         settings = workdir.config_of(Path(folder)).model
         _, params, statistics = parameters.split(network.load_model(folder))
@@ -103,7 +101,7 @@ def _restore(role: str, folder: str, config: "ConfigDict") -> Source:
 
 
 def take_over(
-    fresh: Arrays, head: "ConfigDict", base: Source, trunk: Source | None = None, classes: Sequence[str] = ()
+    fresh: Arrays, head: ConfigDict, base: Source, trunk: Source | None = None, classes: Sequence[str] = ()
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The arrays of a `fresh` network, replaced by those that `base` and `trunk` offer, and the origin of each as text.
 
@@ -181,7 +179,7 @@ def _part(source: Source, *prefixes: str) -> Offers:
     return {name: (array, origin[name]) for name, array in source.arrays.items() if name.startswith(prefixes)}
 
 
-def _head(fresh: Arrays, head: "ConfigDict", base: Source) -> tuple[Offers, str]:
+def _head(fresh: Arrays, head: ConfigDict, base: Source) -> tuple[Offers, str]:
     """The trained arrays of the head in `base`, or {} and the reason."""
     if not (offers := {name: x for name, x in _part(base, *HEAD_PARTS).items() if name not in base.untrained}):
         return {}, ""

@@ -5,7 +5,8 @@ nothing is guessed: every key must land and every parameter must be filled.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,11 @@ import ml_dtypes
 import numpy as np
 
 from ovenet_jax.devices import parallel
-from ovenet_jax.errors import UserError, listed
+from ovenet_jax.errors import UserError, cause_of, listed
 from ovenet_jax.tables import number_of
 from ovenet_jax.weights import pth_file
 from ovenet_jax.weights.published_names import PREFIX, recognise, why_ignored
 
-HALF_TYPES = (np.float16, ml_dtypes.bfloat16)
 ABN_EPS = 1e-5  # of in-place ABN: added to |weight|, and to the variance as in BatchNorm
 
 
@@ -96,16 +96,16 @@ def read_file(path: Path, entry: str = "") -> dict[str, np.ndarray]:
     no such entry, or several."""
     if not path.is_file():
         raise UserError(f"{path} is not a file; give a .pth or .safetensors file.")
-    read: Callable[[Path], Any] = pth_file.read
     try:
         if path.suffix == ".safetensors":
-            from safetensors import numpy as safetensors
-
-            read = safetensors.load_file
-        content = read(path)
+            content = import_module("safetensors.numpy").load_file(path)
+        else:
+            content = pth_file.read(path)
     except ImportError as error:
         raise UserError(f"{path} needs the package safetensors to be read: `pip install safetensors`.") from error
     except Exception as error:  # whatever a damaged or foreign file leads to
+        if cause_of(error):
+            raise  # a system fault, not a damaged file
         fault = f"{path} cannot be read as a checkpoint ({type(error).__name__})"
         helps = "check that it is a whole .pth or .safetensors file, not cut off or something else"
         raise UserError(f"{fault}; {helps}.") from error
@@ -154,4 +154,4 @@ def _networks(name: str, state_dict: dict[str, np.ndarray]) -> dict[str, dict[st
 
 def _widened(value: np.ndarray) -> np.ndarray:
     """Floating-point numbers of 16 bits as float32, others as they are."""
-    return value.astype(np.float32) if value.dtype in HALF_TYPES else value
+    return value.astype(np.float32) if value.dtype in (np.float16, ml_dtypes.bfloat16) else value

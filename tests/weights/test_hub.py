@@ -1,11 +1,13 @@
 """Weights by name: from a server on this machine that speaks the hub's protocol, into an import and a training."""
 
+import errno
 import hashlib
 import json
 import multiprocessing
 import re
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import jax
 import numpy as np
@@ -133,6 +135,12 @@ def test_a_name_without_network_or_package_is_refused(config, connect, tmp_path,
         connect(address)
     with pytest.raises(UserError, match=r"tiny cannot be downloaded \(\w+\); check the network, or copy model.saf"):
         import_weights(config, Path(NAME), tmp_path / "imported")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with serving({"timm/tiny": {"model.safetensors": b""}}) as address, monkeypatch.context() as patch:
+        connect(address)
+        patch.setattr("huggingface_hub.HfApi.hf_hub_download", Mock(side_effect=full))
+        with pytest.raises(OSError, match="No space left"):  # no fault of the network: errors.run says what helps
+            import_weights(config, Path(NAME), tmp_path / "imported")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UserError, match=r"`pip install huggingface_hub`, or ovenet_jax with its extra \[hub\]"):
         import_weights(config, Path(NAME), tmp_path / "imported")

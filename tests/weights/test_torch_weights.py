@@ -3,6 +3,7 @@ import os
 import pickle
 import zipfile
 from collections import OrderedDict, defaultdict, deque
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from configs import common
 from ovenet_jax.errors import UserError
 from ovenet_jax.models.zoo import create_model
+from ovenet_jax.weights import pth_file
 from ovenet_jax.weights.torch_weights import fill, fold_in_place_abn, in_place_abn, matched, read_file
 from tests.places import SHARED
 from tests.published_keys import arrays_of, assert_same, load_state_dict, published
@@ -266,6 +268,13 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
     (tmp_path / "broken.pth").write_bytes(content)
     with pytest.raises(UserError, match=f"broken.pth {NOT_READ}"):
         read_file(tmp_path / "broken.pth")
+
+
+def test_a_fault_of_the_system_is_no_damaged_file(tmp_path, monkeypatch):
+    (tmp_path / "sound.pth").touch()
+    monkeypatch.setattr(pth_file, "read", Mock(side_effect=MemoryError))
+    with pytest.raises(MemoryError):
+        read_file(tmp_path / "sound.pth")
 
 
 def test_keys_of_tuples_within_tuples_are_refused(tmp_path):
