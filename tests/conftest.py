@@ -19,7 +19,6 @@ os.environ.setdefault(
 import jax
 import numpy as np
 import pytest
-from absl import flags
 from ml_collections import ConfigDict
 
 from ovenet_jax.devices import environment
@@ -39,12 +38,6 @@ LONG_FILES = [
     *("test_step", "test_benchmarks", "test_kills", "test_evaluate", "test_train", "test_inference"),
     *("test_starting_point", "test_packing", "test_extending", "test_configs", "test_precision", "test_predictor"),
 ]
-
-
-@pytest.fixture(autouse=True, scope="session")
-def parsed_flags():
-    """grain's worker processes want absl's flags parsed."""
-    flags.FLAGS.mark_as_parsed()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import jax
-from absl import flags, logging
+from absl import logging
 from ml_collections import ConfigDict
 
 from ovenet_jax.train import train
@@ -43,7 +43,6 @@ def _train(printed: Path, config_file: Path, folder: Path, address: str = "", co
     jax.config.update("jax_num_cpu_devices", 2 if address else 1)
     if address:
         jax.distributed.initialize(address, num_processes=count, process_id=index)
-    flags.FLAGS.mark_as_parsed()
     logging.set_verbosity(logging.ERROR)
     config = ConfigDict(json.loads(config_file.read_text()))
     sys.exit(0 if train(config, folder) else 75)

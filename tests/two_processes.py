@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import jax
-from absl import flags
 from ml_collections import ConfigDict
 
 from ovenet_jax.devices import parallel
@@ -20,7 +19,6 @@ from ovenet_jax.models.zoo import create_model
 def main(address: str, count: str, index: str, config_file: str) -> None:
     jax.config.update("jax_num_cpu_devices", 2)
     jax.distributed.initialize(address, num_processes=int(count), process_id=int(index))
-    flags.FLAGS.mark_as_parsed()
     config = ConfigDict(json.loads(Path(config_file).read_text()))
     graphdef, *arrays = parameters.split(create_model(config.model))
     replicate = jax.jit(lambda x: x, out_shardings=parallel.replicated(parallel.create_mesh()))

@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import jax
 import pytest
-from absl import flags, logging
+from absl import logging
 from ml_collections import ConfigDict
 
 import ovenet_jax
@@ -99,7 +99,6 @@ def in_a_process_of_its_own(mode: str, config: dict, folder: Path, source: Path 
     sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
     sys.modules["clu.metric_writers"] = None
     jax.config.update("jax_num_cpu_devices", 1)
-    flags.FLAGS.mark_as_parsed()
     logging.set_verbosity(logging.ERROR)
     given = ConfigDict(config)
     if mode == "training":
