@@ -25,3 +25,7 @@ def __getattr__(name: str):
     if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module 'ovenet_jax' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(import_module(_LAZY_IMPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -9,6 +9,7 @@ from importlib import import_module
 import pytest
 
 import ovenet_jax
+from ovenet_jax import env
 from tests import command_line
 from tests.places import ROOT
 
@@ -34,13 +35,21 @@ def test_help_lists_the_flags(tmp_path, start):
         assert said in result.stdout
 
 
-def test_the_machine_is_described_for_a_report_of_a_bug(tmp_path, monkeypatch):
-    monkeypatch.setenv("SLURM_JWT", "a secret")
+def test_the_machine_is_described_for_a_report_of_a_bug(tmp_path):
     result = run(sys.executable, "-m", "ovenet_jax", "--mode=env", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     for said in ("ovenet_jax: ", "Python: 3", "pillow: 1", "cores: ", "memory: ", "devices: ", "JAX_PLATFORMS: cpu"):
         assert said in result.stdout
-    assert "secret" not in result.stdout
+
+
+def test_variables_that_may_be_secrets_are_not_described(monkeypatch):
+    for name in ("SLURM_JWT", "NVIDIA_API_KEY", "SLURM_PROCID"):
+        monkeypatch.setenv(name, "7 seals")
+    assert re.findall("(.*): 7 seals", env.as_text()) == ["SLURM_PROCID"]
+
+
+def test_a_notebook_completes_the_names_of_the_package():
+    assert {"load", "load_model", "create_model"} <= set(dir(ovenet_jax))
 
 
 def test_a_config_is_printed_with_meanings_and_what_differs(tmp_path):
