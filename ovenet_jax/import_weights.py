@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from ovenet_jax import described, errors, files
+from ovenet_jax import described, errors, files, tables
 from ovenet_jax.devices import parallel
 from ovenet_jax.models import parameters, zoo
 from ovenet_jax.run import identity, workdir
@@ -49,7 +49,7 @@ def import_weights(config: ConfigDict, source: Path | None, folder: Path, given:
     named = f"Its arrays are named as in {report['code_base']}, with {report['batch_norm']}."
     parallel.say(f"{source} holds {report['form']}.\n{named}\n{starting_point.summary(report['arrays'])}")
     for reason, count in Counter(report["ignored"].values()).items():
-        parallel.say(f"ignored: {count} keys, {reason}")
+        parallel.say(f"ignored: {tables.number_of(count, 'key')}, {reason}")
     parallel.say(f"Written: {folder}")
 
 

@@ -54,7 +54,7 @@ def test_a_training_checkpoint_comes_back_as_our_network(config, tmp_path, capsy
     assert f"{file}:state_dict holds a whole network." in printed
     assert f"backbone: {counts['backbone']} arrays loaded from ovenet.pth:state_dict" in printed
     assert f"offset_head: {counts['offset_head']} arrays loaded from ovenet.pth:state_dict" in printed
-    assert "ignored: 1 keys, stored pixel grid" in printed
+    assert "ignored: 1 key, stored pixel grid" in printed
 
     again = write_pth(tmp_path / "again.pth", published(arrays, config.model))
     with pytest.raises(UserError, match="imported holds a run or an import already; choose another --workdir"):

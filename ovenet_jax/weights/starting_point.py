@@ -170,7 +170,7 @@ def _by_name(
 def summary(origins: Mapping[str, str]) -> str:
     """One line per part of the network and origin: 'backbone: 1530 arrays loaded from hrnet.pth'."""
     counts = Counter((name.partition(".")[0], origin) for name, origin in origins.items())
-    return "\n".join(f"{part}: {count} arrays {origin}" for (part, origin), count in counts.items())
+    return "\n".join(f"{part}: {tables.number_of(count, 'array')} {origin}" for (part, origin), count in counts.items())
 
 
 def _part(source: Source, *prefixes: str) -> Offers:

@@ -284,7 +284,7 @@ def test_a_trunk_without_offsets_is_refused(tiny_model):
 
 def test_the_summary_counts_by_part_and_origin():
     origins = {"backbone.a": "loaded", "head.a": "loaded", "head.b": "initialised", "backbone.b": "loaded"}
-    assert summary(origins) == ("backbone: 2 arrays loaded\nhead: 1 arrays loaded\nhead: 1 arrays initialised")
+    assert summary(origins) == ("backbone: 2 arrays loaded\nhead: 1 array loaded\nhead: 1 array initialised")
 
 
 def save_run(folder, model_config, value=None):
