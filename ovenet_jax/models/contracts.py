@@ -34,7 +34,7 @@ class Logits(NamedTuple):
 
 
 class Backbone(Protocol):
-    """Image [B, H, W, 3] -> feature maps after stages 1 to 4, the input of its other methods.
+    """Image [B, H, W, C] -> feature maps after stages 1 to 4, the input of its other methods.
 
     width, aux_width: channels of its features, `main` and `aux`.
     """
@@ -68,7 +68,7 @@ class Head(Protocol):
 
 
 class Output(Protocol):
-    """A network's output for images [B, H, W, 3], at the network's stride."""
+    """A network's output for images [B, H, W, C], at the network's stride."""
 
     @property
     def predictions(self) -> dict[str, jax.Array]:

@@ -200,7 +200,7 @@ class HRNet(nnx.Module):
         self.width = self.aux_width = self.trunk.width
 
     def __call__(self, image: jax.Array) -> list[list[jax.Array]]:
-        """Image [B, H, W, 3] -> the maps after each of stages 1 to 4, finest first: [B, H / 4, W / 4, C] (hrnet2x: H /
+        """Image [B, H, W, C] -> the maps after each of stages 1 to 4, finest first: [B, H / 4, W / 4, C] (hrnet2x: H /
         2) ..."""
         with jax.named_scope("stage1"):
             x = self.conv1(image)

@@ -14,7 +14,7 @@ from ovenet_jax.models import contracts, fcn, hrnet, layers, sampling
 
 
 class Segmentor(nnx.Module):
-    """Backbone and head: image [B, H, W, 3] -> float32 Logits at the backbone's stride (HRNet 4, dilated ResNet 8)."""
+    """Backbone and head: image [B, H, W, C] -> float32 Logits at the backbone's stride (HRNet 4, dilated ResNet 8)."""
 
     def __init__(self, backbone: contracts.Backbone, head: contracts.Head):
         self.backbone = backbone
@@ -100,7 +100,7 @@ class OVeNet(nnx.Module):
         self.lay_out = layers.keep_layout
 
     def __call__(self, image: jax.Array, rngs: nnx.Rngs | None = None) -> OVeNetOutput:
-        """Image [B, H, W, 3] -> OVeNetOutput at the backbone's stride; `rngs` (stream "dropout") in training only."""
+        """Image [B, H, W, C] -> OVeNetOutput at the backbone's stride; `rngs` (stream "dropout") in training only."""
         stages = self.backbone(image)
         with jax.named_scope("head"):
             initial = jax.tree.map(layers.at_least_float32, self.head(self.backbone.features(stages), rngs))

@@ -88,7 +88,7 @@ class ResNet(nnx.Module):
         self.width, self.aux_width = 4 * layers[3].width, 4 * layers[2].width
 
     def __call__(self, image: jax.Array) -> list[jax.Array]:
-        """Image [B, H, W, 3] -> the maps after layers 1 to 4, [B, H / 4, W / 4, C] the first."""
+        """Image [B, H, W, C] -> the maps after layers 1 to 4, [B, H / 4, W / 4, C] the first."""
         stem = chain([getattr(self, name) for name in self.stem], image)
         return self.trunk(max_pool_ceil(stem))
 

@@ -44,7 +44,7 @@ def offset_probabilities(scores: jax.Array) -> jax.Array:
 
 
 class SegFix(nnx.Module):
-    """A backbone with a boundary and a direction head: image [B, H, W, 3] -> SegFixOutput.
+    """A backbone with a boundary and a direction head: image [B, H, W, C] -> SegFixOutput.
 
     Published: HRNet-W48 or 2x20, 256 hidden channels, 8 directions, no biases, LeakyReLU(0.01) (in-place ABN).
     """
