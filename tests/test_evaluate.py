@@ -16,10 +16,12 @@ from ovenet_jax.data.labels import numbered
 from ovenet_jax.devices import parallel
 from ovenet_jax.errors import UserError
 from ovenet_jax.evaluate import evaluate
-from ovenet_jax.evaluation import report
+from ovenet_jax.evaluation import inference, report
+from ovenet_jax.evaluation.curves import Curves
 from ovenet_jax.evaluation.evaluator import Evaluator
 from ovenet_jax.evaluation.report import group_table, new_folder, read
 from ovenet_jax.evaluation.results import Evaluation, ImageScore, merged
+from ovenet_jax.evaluation.suspects import Suspects
 from ovenet_jax.models import parameters
 from ovenet_jax.models.zoo import create_model
 from ovenet_jax.supervision.classes import Classes
@@ -107,7 +109,8 @@ def test_without_a_pass_over_whole_images_the_mean_of_windows_is_judged(tmp_path
     assert '"spacing": [4.0, 4.0]' in (folder / "evaluation/val_1.5/report.html").read_text()
 
 
-def test_images_of_all_sizes_are_evaluated_once_in_few_shapes_or_exactly(tmp_path):
+def test_images_of_all_sizes_are_evaluated_once_in_few_shapes_or_exactly(tmp_path, monkeypatch):
+    monkeypatch.setattr(inference, "MOST_SHAPES", 1)
     config = tiny(ade20k.get_config("hrnet"), trees.write_ade20k(tmp_path))
     config.eval.update({"short_side": 32, "bucket": 16})
     pipeline.prepare(config.data)
@@ -115,8 +118,11 @@ def test_images_of_all_sizes_are_evaluated_once_in_few_shapes_or_exactly(tmp_pat
     arrays = jax.device_put(arrays, parallel.replicated(parallel.create_mesh()))
     for bucket in (16, 1):
         config.eval.bucket = bucket
-        evaluation = Evaluator(config, graphdef).run(*arrays)
+        evaluator = Evaluator(config, graphdef)
+        evaluation = evaluator.run(*arrays, observers=[Curves(evaluator), Suspects(evaluator)])
         assert [image.number for image in evaluation.images] == [0, 1]
+        kept = [program._cache_size() for program in evaluator.inference.programs]
+        assert len(kept) == 9 and max(kept) == 1  # the network's, the evaluator's and the observers', of one shape each
         counted = evaluation.matrices["main"].sum()
         assert counted == sum(_labelled(config))
 

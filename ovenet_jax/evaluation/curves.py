@@ -24,6 +24,7 @@ class Curves:
     def __init__(self, evaluator: Evaluator):
         align_corners = evaluator.config.model.get("offset", {}).get("grid_align_corners", True)
         self._task = evaluator.task
+        evaluator.inference.programs += [_by_distance, _by_probability]
         self._by_probability = partial(_by_probability, task=self._task, align_corners=align_corners)
 
     def measure(self, batch: Batch) -> dict[str, jax.Array]:

@@ -71,6 +71,7 @@ class Evaluator:
         self.inference = Inference.from_config(config, graphdef, self.task.classes, answer_only)
         self._scores = Scores(config, self.task)
         self._class_maps = jax.jit(partial(jax.tree.map, self.task.class_map))
+        self.inference.programs += [self._class_maps, self._scores.count, _losses]
         spread = np.linspace(0, len(self.source) - 1, config.eval.panels, dtype=int)
         self.shown = sorted(set(spread.tolist()))  # the images with panels
 
@@ -133,11 +134,11 @@ class Scores:
     """
 
     def __init__(self, config: ConfigDict, task: Task):
-        self._count = jax.jit(jax.vmap(partial(confusion_matrix, num_classes=config.model.num_classes)))
+        self.count = jax.jit(jax.vmap(partial(confusion_matrix, num_classes=config.model.num_classes)))
         self._task = task
 
     def measure(self, batch: Batch) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-        counts = {name: self._count(batch.label, x) for name, x in batch.class_maps.items()}
+        counts = {name: self.count(batch.label, x) for name, x in batch.class_maps.items()}
         return counts, _losses(batch.segmentation, batch.network_label, task=self._task)
 
     def found(self, samples: list[dict], measured: tuple[dict[str, np.ndarray], dict[str, np.ndarray]]) -> Evaluation:

@@ -110,6 +110,7 @@ class Inference:
         )
         self.forward = jax.jit(self._forward, out_shardings=parallel.batch_sharded(self.mesh))
         self.add = jax.jit(self._add, static_argnames="size", donate_argnums=0)
+        self.programs: list[Any] = [self.read, self.forward, self.add]  # whoever measures each output adds its own
 
     def over(
         self, samples: Iterable[dict], params: Arrays, statistics: Arrays, warns: bool = True
@@ -150,8 +151,8 @@ class Inference:
         self.shapes.add(canvas)
         if len(self.shapes) > MOST_SHAPES:  # compiled programs take memory
             self.shapes = {canvas}
-            for function in (self.read, self.forward, self.add):
-                function.clear_cache()  # type: ignore[attr-defined]
+            for function in self.programs:
+                function.clear_cache()
         plans = [passes(image.shape[:2], self.protocol, self.align_corners) for image in images]
         sums: dict[str, Sums] = {}
         whole, largest, broken = None, 0.0, False

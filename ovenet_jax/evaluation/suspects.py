@@ -27,6 +27,7 @@ class Suspects:
 
     def __init__(self, evaluator: Evaluator):
         self._task = evaluator.task
+        evaluator.inference.programs.append(_judged)
 
     def measure(self, batch: Batch) -> tuple:
         if not self._task.of_regions:
