@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from itertools import count
 from threading import Event
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -119,12 +121,13 @@ def test_images_of_all_sizes_are_evaluated_once_in_few_shapes_or_exactly(tmp_pat
     for bucket in (16, 1):
         config.eval.bucket = bucket
         evaluator = Evaluator(config, graphdef)
-        evaluation = evaluator.run(*arrays, observers=[Curves(evaluator), Suspects(evaluator)])
+        observers, programs, dropped = [Curves(evaluator), Suspects(evaluator)], evaluator.inference.programs, set()
+        programs[:] = [SimpleNamespace(clear_cache=partial(dropped.add, program)) for program in programs]
+        evaluation = evaluator.run(*arrays, observers=observers)
         assert [image.number for image in evaluation.images] == [0, 1]
-        kept = [program._cache_size() for program in evaluator.inference.programs]
-        assert len(kept) == 9 and max(kept) == 1  # the network's, the evaluator's and the observers', of one shape each
         counted = evaluation.matrices["main"].sum()
         assert counted == sum(_labelled(config))
+    assert len(dropped) == 9  # with the second shape: the network's, the evaluator's and the observers'
 
 
 def _labelled(config):
