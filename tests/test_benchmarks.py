@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
@@ -121,6 +122,19 @@ def test_attention_in_turns_takes_less_memory(rows):
     memory = {row["block"]: row["memory [MB]"] for row in rows["attention"]}
     assert memory.keys() == {"Base-OC, all at once", "Base-OC", "ISA"}
     assert memory["Base-OC"] < memory["Base-OC, all at once"]
+
+
+@pytest.mark.parametrize(
+    "name", ["bucketing", "camvid_segfix", "input_pipeline", "label_errors", "precision", "refine"]
+)
+def test_a_benchmark_that_takes_too_long_here_explains_itself(name, monkeypatch, capsys):
+    if name == "refine":
+        pytest.importorskip("torch")
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as end:
+        import_module(f"benchmarks.{name}").main()
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: python -m benchmarks.{name} ")
 
 
 def test_a_table_is_shown_and_kept_row_by_row(tmp_path, capsys):
