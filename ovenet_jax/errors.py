@@ -120,7 +120,7 @@ def _lasting(stream: TextIO | None) -> TextIO:
     except io.UnsupportedOperation:  # no file, but memory, as in a notebook
         return stream
     at_once = stream.line_buffering or getattr(stream, "write_through", False)  # to a terminal, or PYTHONUNBUFFERED
-    return io.TextIOWrapper(output, stream.encoding, stream.errors, line_buffering=bool(at_once))
+    return io.TextIOWrapper(output, stream.encoding, "backslashreplace", line_buffering=bool(at_once))
 
 
 def run(command: Callable[[], int | None]) -> int:

@@ -243,3 +243,11 @@ def test_a_slow_reader_delays_a_command_and_loses_nothing():
         with os.fdopen(reading) as output:
             assert len(output.read()) == 1_000_003
     assert program.returncode == 0
+
+
+def test_characters_that_an_output_does_not_know_are_printed_by_their_codes():
+    """As in names of files: any bytes make one."""
+    code = "import sys; from ovenet_jax import errors; sys.exit(errors.run(lambda: print('caf\\u00e9 caf\\udce9')))"
+    variables = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=variables, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "caf\\xe9 caf\\udce9\n", "")

@@ -29,7 +29,7 @@ def prepare(deterministic: bool = False) -> None:
         fault = f"`ulimit -v` leaves this process {limit >> 20} MiB of address space, too little for its libraries"
         raise UserError(f"{fault}; raise it to {ADDRESS_SPACE >> 20} MiB or more.")
     _name_users_by_number()
-    caches = os.path.expanduser(os.environ.get("XDG_CACHE_HOME", "~/.cache"))  # noqa: PTH111  pathlib's raises
+    caches = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")  # noqa: PTH111  pathlib's raises
     if not caches.startswith("~"):  # no home directory, as in containers
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(caches) / "ovenet_jax" / "xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")

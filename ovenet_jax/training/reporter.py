@@ -66,9 +66,9 @@ class Reporter:
     def begin(self, step: int, collected: clu.metrics.Collection, evaluated: bool) -> None:
         """Continues after `step` with the averages `collected`; `evaluated`: whether that step's evaluation is done."""
         self.collected = collected
-        self._restart_clock(step)
         if jax.process_index() == 0:
             self._summaries = Summaries(self._folder, step, evaluated)
+        self._restart_clock(step)  # importing TensorFlow for the summaries is not training time
 
     def collect(self, step: int, measures: dict[str, jax.Array], finite: jax.Array, seconds_waiting: float) -> None:
         """Adds one step's rate and, if it was finite, its scalar measures; nothing is fetched from the devices."""

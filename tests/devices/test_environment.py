@@ -57,6 +57,14 @@ def test_who_has_no_name_is_called_by_number(monkeypatch, tmp_path):
     assert (tmp_path.owner(), tmp_path.group()) == (str(os.getuid()), str(os.getgid()))
 
 
+@pytest.mark.parametrize("variables", [{"HOME": "/home/me"}, {"HOME": "/home/me", "XDG_CACHE_HOME": ""}])
+def test_compiled_programs_are_kept_in_the_users_cache(monkeypatch, variables):
+    """An empty variable is none, as in the specification of XDG_CACHE_HOME."""
+    monkeypatch.setattr(os, "environ", {"XLA_FLAGS": environment.EIGEN, **variables})
+    environment.prepare()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "/home/me/.cache/ovenet_jax/xla"
+
+
 def test_too_little_address_space_is_named():
     code = "from ovenet_jax import errors; from ovenet_jax.devices import environment; errors.run(environment.prepare)"
     shell = ["sh", "-c", f'ulimit -v 2000000; exec "{sys.executable}" -c "{code}"']
