@@ -106,6 +106,8 @@ def nested(values: Mapping[str, Any]) -> ConfigDict:
             place = place.setdefault(part, {})
             if not isinstance(place, dict):
                 raise UserError(f"config.{key} cannot be set: {part} is a value.")
+        if last in place:
+            raise UserError(f"config.{key} is {value!r}; it must hold keys, such as {key}.{next(iter(place[last]))}.")
         place[last] = config_dict.placeholder(KEYS[key].values.kind) if value is None and key in KEYS else value
     return ConfigDict(tree)
 

@@ -59,6 +59,7 @@ WRONG = {
     "model.input.std": [((1.0, 0.0, 1.0), "each a number above 0.")],
     "model.input.divisor": [(0.0, "config.model.input.divisor is 0.0; it must be a number above 0.")],
     "model.offset.branch": [(4.0, "config.model.offset.branch is 4.0; it must be one of 2, 3, 4.")],
+    "non_finite": [("skip", "config.non_finite is 'skip'; it must hold keys, such as non_finite.policy.")],
     "non_finite.policy": [("ignore", "config.non_finite.policy is 'ignore'; it must be one of 'stop', 'skip'.")],
     "eval.precision": [("half", "config.eval.precision is 'half'")],
     "eval.scales": [
