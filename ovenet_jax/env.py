@@ -7,9 +7,9 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-import jax
-
 import ovenet_jax
+from ovenet_jax.devices import parallel
+from ovenet_jax.errors import UserError
 
 PACKAGES = (
     *("jax", "jaxlib", "jax-cuda13-plugin", "jax-cuda12-plugin", "flax", "optax", "orbax-checkpoint", "grain"),
@@ -33,9 +33,9 @@ def as_text() -> str:
     for folder in filter(Path.exists, (Path("/dev/shm"), Path.cwd())):
         facts[f"free in {folder}"] = f"{shutil.disk_usage(folder).free / 2**30:.1f} GiB"
     try:
-        facts["devices"] = ", ".join(map(str, jax.devices()))
-    except RuntimeError as error:  # a driver that is too old, for example
-        facts["devices"] = " ".join(str(error).split())
+        facts["devices"] = parallel.devices_in_words()
+    except UserError as error:  # a driver that is too old, for example
+        facts["devices"] = str(error)
     try:
         asked = subprocess.run(DRIVER, capture_output=True, text=True, timeout=60)
         facts["GPU, memory, driver"] = "; ".join((asked.stdout + asked.stderr).strip().splitlines())

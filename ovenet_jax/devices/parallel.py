@@ -15,6 +15,17 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.models.layers import keep_layout
 
 
+def devices_in_words() -> str:
+    """All devices of all processes, as "8 x NVIDIA H200". Raises UserError where JAX cannot use any, as with
+    JAX_PLATFORMS=cuda without a GPU."""
+    try:
+        devices = jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter, without a message, if there is no plugin
+        reason = " ".join(str(error).split()) or "none is installed for that of JAX_PLATFORMS"
+        raise UserError(f"JAX cannot use a platform ({reason}); see --mode=env, or unset JAX_PLATFORMS.") from error
+    return f"{len(devices)} x {devices[0].device_kind}"
+
+
 def create_mesh(devices: Sequence[jax.Device] | None = None, sizes: Sequence[int] = (0, 1)) -> Mesh:
     """These devices (default: all of all processes) as a mesh ('data', 'rows') of `sizes`, as config.mesh gives them.
 

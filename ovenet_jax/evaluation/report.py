@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from ovenet_jax import errors, files, tables
@@ -103,13 +102,8 @@ def _as_evaluation(content: dict) -> Evaluation:
 
 def made_now() -> dict:
     """Date, versions and devices of an evaluation."""
-    devices = jax.devices()
     versions = {"Python": platform.python_version()} | {name: metadata.version(name) for name in VERSIONS}
-    return {
-        "date": time.strftime("%Y-%m-%d %H:%M"),
-        "versions": versions,
-        "devices": f"{len(devices)} x {devices[0].device_kind}",
-    }
+    return {"date": time.strftime("%Y-%m-%d %H:%M"), "versions": versions, "devices": parallel.devices_in_words()}
 
 
 def write_panels(panels: Mapping[str, np.ndarray], folder: Path) -> None:

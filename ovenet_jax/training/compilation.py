@@ -100,7 +100,7 @@ def prepare_step(config: ConfigDict, task: Task, model: nnx.Module, mesh: Mesh, 
 
 def compile_step(step_function: Any, *arguments: Any) -> jax.stages.Compiled:
     """The jitted training step, compiled for these arguments (arrays, or shapes and shardings); prints the time."""
-    parallel.say("Compiling the training step ...")
+    parallel.say(f"Compiling the training step for {parallel.devices_in_words()} ...")
     began = time.monotonic()
     compiled = step_function.lower(*arguments).compile()
     parallel.say(f"Compiled in {time.monotonic() - began:.0f} s.")

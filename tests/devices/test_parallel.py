@@ -355,6 +355,26 @@ def test_a_mesh_that_the_devices_do_not_make_is_refused(sizes, sentence):
         parallel.create_mesh(sizes=sizes)
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            RuntimeError("Unable to initialize backend 'cuda':\nno driver"),
+            "Unable to initialize backend 'cuda': no driver",
+        ),
+        (AssertionError(), "none is installed for that of JAX_PLATFORMS"),
+    ],
+)
+def test_a_platform_without_devices_is_named(monkeypatch, error, reason):
+    def fail():
+        raise error
+
+    assert parallel.devices_in_words() == "8 x cpu"
+    monkeypatch.setattr(jax, "devices", fail)
+    with pytest.raises(UserError, match=f"cannot use a platform .{reason}.; see --mode=env, or unset"):
+        parallel.devices_in_words()
+
+
 def test_the_mesh_takes_all_devices_for_the_batch_unless_told_otherwise():
     assert dict(parallel.create_mesh().shape) == {"data": 8, "rows": 1}
     assert dict(parallel.create_mesh(sizes=(0, 2)).shape) == {"data": 4, "rows": 2}

@@ -19,7 +19,7 @@ def test_programs_are_counted_once_each(capsys):
         assert compilations.programs == before + 1
     assert state == 7
     assert compiled.out_info[1].keys() == {"loss"}
-    assert capsys.readouterr().out == "Compiling the training step ...\nCompiled in 0 s.\n"
+    assert capsys.readouterr().out == "Compiling the training step for 8 x cpu ...\nCompiled in 0 s.\n"
     assert compilations.seconds > 0
     jax.jit(lambda x: x * 5)(2.0)
     assert compilations.programs == before + 1  # the counting is over
