@@ -123,40 +123,39 @@ def _lasting(stream: TextIO | None) -> TextIO:
     return io.TextIOWrapper(output, stream.encoding, "backslashreplace", line_buffering=bool(at_once))
 
 
+@contextlib.contextmanager
+def on_interruption(handler: Callable) -> Iterator[None]:
+    """Within the `with` INTERRUPTIONS call `handler`, but for those that are ignored: nohup ignores SIGHUP."""
+    previous = [(n, signal.signal(n, handler)) for n in INTERRUPTIONS if signal.getsignal(n) != signal.SIG_IGN]
+    try:
+        yield
+    finally:
+        for number, before in previous:
+            signal.signal(number, before)
+
+
+@on_interruption(signal.default_int_handler)
 def run(command: Callable[[], int | None]) -> int:
     """Runs a command that returns its exit code (None: 0), prints user errors and system faults, and returns the exit
     code. Raises the limit of open files."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):  # some systems have a lower limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    on_interruption(signal.default_int_handler)
     with contextlib.redirect_stdout(_lasting(sys.stdout)), contextlib.redirect_stderr(_lasting(sys.stderr)):
         try:
             return _run(command)
         finally:
-            gc.collect()  # frees memory shared with workers and closes iterators while that is possible
             sys.stdout.flush()
 
 
-@contextlib.contextmanager
-def ending_at_once() -> Iterator[None]:
+def ending_at_once() -> contextlib.AbstractContextManager[None]:
     """Within the `with` Ctrl-C ends the process at once: an interrupted import of a C++ module may crash."""
 
     def leave(*_: Any) -> None:
         os.write(2, b"Error: interrupted; run the same command again to continue.\n")
         end_at_once(EXIT_INTERRUPTED)
 
-    on_interruption(leave)
-    try:
-        yield
-    finally:
-        on_interruption(signal.default_int_handler)
-
-
-def on_interruption(handler: Callable) -> dict[int, Any]:
-    """Sets the handler of INTERRUPTIONS, but for ignored ones (nohup ignores SIGHUP). Returns the previous handlers."""
-    heard = [number for number in INTERRUPTIONS if signal.getsignal(number) != signal.SIG_IGN]
-    return {number: signal.signal(number, handler) for number in heard}
+    return on_interruption(leave)
 
 
 def end_at_once(exit_code: int) -> NoReturn:
@@ -191,9 +190,10 @@ def _run(command: Callable[[], int | None]) -> int:
     sys.stdout.flush()
     if sentence:
         print(f"Error: {sentence}", file=sys.stderr, flush=True)
-    on_interruption(lambda *_: end_at_once(exit_code))
-    for act in at_the_end:
-        act(exit_code, sentence)
+    with on_interruption(lambda *_: end_at_once(exit_code)):
+        for act in at_the_end:
+            act(exit_code, sentence)
+        gc.collect()  # frees memory shared with workers and closes iterators while that is possible
     return exit_code
 
 

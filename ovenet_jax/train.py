@@ -23,7 +23,6 @@ from ovenet_jax.run.checkpoint import Checkpoints
 from ovenet_jax.run.interruption import Agreement, interruption
 from ovenet_jax.supervision.task import Task, task_of
 from ovenet_jax.training import compilation, health
-from ovenet_jax.training import optimizer as optimizers
 from ovenet_jax.training.reporter import Reporter, empty_averages
 from ovenet_jax.training.step import frozen_parts
 from ovenet_jax.weights import hub, starting_point
@@ -60,7 +59,6 @@ def train(config: ConfigDict, folder: Path) -> bool:
         parallel.say(f"Note: training starts from random values, N(0, {spread}), not from ImageNet weights; {helps}.")
     prepared = compilation.prepare_step(config, task, model, mesh, mesh.devices.flat[0].platform)
     graphdef, *_ = parameters.split(model)
-    schedule, _ = optimizers.from_config(config)
     evaluator = Evaluator(config, graphdef)
     trained_on = identity.Identity(classes, source.identity, evaluator.source.identity)
     with (
@@ -74,7 +72,7 @@ def train(config: ConfigDict, folder: Path) -> bool:
                 compiled = compilation.compile_step(prepared.function, *prepared.arguments)
                 _, measures = compiled.out_info
                 empty = empty_averages(mesh, [name for name in measures if name != "finite"])
-                with closing(Reporter(config, folder, schedule, compilations, empty, len(source))) as reporter:
+                with closing(Reporter(config, folder, compilations, empty, len(source))) as reporter:
                     parts = source, evaluator, reporter, checkpoints, interrupted
                     run = _Run(config, folder, mesh, prepared, compiled, *parts)
                     finished = run.to_the_end()

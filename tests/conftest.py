@@ -3,7 +3,6 @@
 import gc
 import os
 import shutil
-import signal
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,6 @@ import pytest
 from ml_collections import ConfigDict
 
 from ovenet_jax.devices import environment
-from ovenet_jax.errors import INTERRUPTIONS
 from ovenet_jax.models.layers import InitialValues
 from tests import tiny_step
 
@@ -45,15 +43,6 @@ def no_garbage_of_other_files():
     """Commands collect garbage at their end: of what their own file's tests have made, not of all programs before."""
     gc.collect()
     gc.freeze()
-
-
-@pytest.fixture(autouse=True)
-def handlers_of_signals():
-    """A command that has ended leaves some that end the process."""
-    before = {number: signal.getsignal(number) for number in INTERRUPTIONS}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """After one of errors.INTERRUPTIONS a training saves and exits, in all processes at the same step."""
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event
@@ -18,12 +17,8 @@ from ovenet_jax.devices import parallel
 def interruption() -> Iterator[Event]:
     """Yields an event. Within the `with` errors.INTERRUPTIONS only set it, instead of ending the process."""
     event = Event()
-    previous = errors.on_interruption(lambda *_: event.set())
-    try:
+    with errors.on_interruption(lambda *_: event.set()):
         yield event
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 class Agreement:

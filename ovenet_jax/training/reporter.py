@@ -9,7 +9,6 @@ import clu.metrics
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -21,6 +20,7 @@ from ovenet_jax.run.summaries import Summaries
 from ovenet_jax.supervision.measures import MEANS
 from ovenet_jax.supervision.task import task_of
 from ovenet_jax.tables import percent
+from ovenet_jax.training import optimizer
 from ovenet_jax.training.compilation import Compilations
 
 OFFSET_METRICS = ("boundary_f", "direction_accuracy")
@@ -44,7 +44,6 @@ class Reporter:
         self,
         config: ConfigDict,
         folder: Path,
-        schedule: optax.Schedule,
         compilations: Compilations,
         empty: clu.metrics.Collection,
         images_per_epoch: int,
@@ -53,6 +52,7 @@ class Reporter:
         self._config, self._folder, self._compilations = config, folder, compilations
         self._task, self._images_per_epoch = task_of(config), images_per_epoch
         self._summaries: Summaries | None = None
+        schedule, _ = optimizer.from_config(config)
 
         def add(collected, measures, finite, step):
             measures = measures | {"learning_rate": schedule(step - 1)}
