@@ -5,7 +5,7 @@ The package has this file as `__main__`: the command `ovenet` and `python -m ove
 
 import signal
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+if __name__.endswith("__main__") and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `errors.run`, Ctrl-C ends it without a stack trace
 
 import re

@@ -26,6 +26,13 @@ def test_python_m_is_main_from_any_folder(tmp_path):
     assert result.stderr.startswith("Error: --mode=import needs the file to read"), result.stderr
 
 
+@pytest.mark.parametrize(("module", "at_once"), [("ovenet_jax.__main__", True), ("main", False)])
+def test_an_interruption_ends_the_command_at_once_while_it_starts_but_no_program_that_imports_it(module, at_once):
+    code = "import signal as s; s.signal(s.SIGINT, s.default_int_handler)"
+    code = f"{code}; import {module}; print(s.getsignal(s.SIGINT) == s.SIG_DFL)"
+    assert run(sys.executable, "-c", code, folder=ROOT).stdout == f"{at_once}\n"
+
+
 @pytest.mark.parametrize("start", ["main.py", "command"])
 def test_help_lists_the_flags(tmp_path, start):
     command = [str(ROOT / "main.py")] if start == "main.py" else ["-c", COMMAND]
