@@ -15,7 +15,8 @@ from ovenet_jax import described, files
 from ovenet_jax.configs.keys import FREE
 from ovenet_jax.errors import UserError
 
-HOLDER = ".holder"  # the lock file: host, process id and start time of its holder, one per line; or empty
+HOLDER = ".holder"  # the lock file: host, process id, start time and kernel of its holder, one per line; or empty
+KERNEL = Path("/proc/sys/kernel/random/boot_id")  # one for all containers of a machine, whose host names differ
 IMPORT_REPORT = "import.json"  # in a folder that holds imported weights, not a run
 WEIGHTS = "model.safetensors"  # in one that --form=hub has written
 
@@ -56,12 +57,13 @@ def held(workdir: Path) -> Iterator[None]:
     when this process ends. Where locks are unsupported or not shared between hosts, the lock file's content decides.
     Raises UserError: another process, which it names, holds the folder; or `workdir` cannot be written."""
     file, here = workdir / HOLDER, socket.gethostname()
+    kernel = KERNEL.read_text().strip() if KERNEL.exists() else here
     with files.writing(workdir, "--workdir"):
         files.make_folder(workdir)
         opened = file.open("a+b")
     with opened:
         opened.seek(0)
-        host, process, since, *_ = *opened.read().decode(errors="replace").split("\n"), "", ""
+        host, process, since, its_kernel, *_ = *opened.read().decode(errors="replace").split("\n"), "", "", ""
         alive = False
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,14 +71,15 @@ def held(workdir: Path) -> Iterator[None]:
             alive = True
         except OSError:  # no locks here
             alive = host == here and process.isdigit() and Path(f"/proc/{process}").exists()
-        if alive or host not in ("", here):
+            its_kernel = ""  # processes of other containers cannot be seen
+        if alive or (host not in ("", here) and its_kernel != kernel):
             ended = "" if alive else f", or delete {file} if that has ended"
             who = f"process {process} on {host}, since {since}," if process else "another process"
             remedy = f"wait for its end{ended}, or choose another --workdir"
             raise UserError(f"{workdir} is held by {who} which trains or imports there; {remedy}.")
         with files.writing(workdir, "--workdir"):
             opened.truncate(0)
-            opened.write(f"{here}\n{os.getpid()}\n{time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
+            opened.write(f"{here}\n{os.getpid()}\n{time.strftime('%Y-%m-%d %H:%M:%S')}\n{kernel}".encode())
             opened.flush()
         try:
             yield

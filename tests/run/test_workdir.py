@@ -81,9 +81,9 @@ def test_a_key_of_another_version_that_turns_nothing_on_makes_no_difference(tmp_
 # ---- one at a time ----
 
 
-def holder(folder, host=None, process=10**7):
+def holder(folder, host=None, process=10**7, kernel=""):
     """As a process that has the folder names itself."""
-    (folder / workdir.HOLDER).write_text(f"{host or socket.gethostname()}\n{process}\n2026-01-01 00:00:00")
+    (folder / workdir.HOLDER).write_text(f"{host or socket.gethostname()}\n{process}\n2026-01-01 00:00:00\n{kernel}")
 
 
 def test_a_second_training_is_told_who_holds_the_folder(tmp_path):
@@ -96,13 +96,15 @@ def test_a_second_training_is_told_who_holds_the_folder(tmp_path):
         pass
 
 
-def test_a_holder_that_has_died_is_taken_over(tmp_path):
+@pytest.mark.parametrize("host", [socket.gethostname(), "a container of this machine"])
+def test_a_holder_that_has_died_is_taken_over(tmp_path, monkeypatch, host):
     code = (
         "import os, signal, sys; from pathlib import Path; from ovenet_jax.run import workdir\n"
         "with workdir.held(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT).returncode == -signal.SIGKILL
     assert (tmp_path / workdir.HOLDER).read_text().startswith(f"{socket.gethostname()}\n")
+    monkeypatch.setattr(socket, "gethostname", lambda: host)
     with workdir.held(tmp_path):
         assert (tmp_path / workdir.HOLDER).read_text().split("\n")[1] == str(os.getpid())
     assert (tmp_path / workdir.HOLDER).read_text() == ""
@@ -115,13 +117,15 @@ def test_a_holder_on_another_host_is_named_with_how_to_take_over(tmp_path):
         pass
 
 
-@pytest.mark.parametrize(("process", "free"), [(10**7, True), (os.getppid(), False)])
-def test_without_locks_the_holder_is_asked_for(tmp_path, monkeypatch, process, free):
+@pytest.mark.parametrize(
+    ("host", "process", "free"), [(None, 10**7, True), (None, os.getppid(), False), ("a container", 10**7, False)]
+)
+def test_without_locks_the_holder_is_asked_for(tmp_path, monkeypatch, host, process, free):
     def no_locks(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", no_locks)
-    holder(tmp_path, process=process)
+    holder(tmp_path, host, process, workdir.KERNEL.read_text().strip())
     with nullcontext() if free else pytest.raises(UserError, match="is held by"), workdir.held(tmp_path):
         pass
 
