@@ -7,7 +7,7 @@ some minutes.
 import argparse
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from unittest import mock
 
@@ -17,11 +17,13 @@ from flax import nnx
 from jax.extend.core import jaxprs_in_params
 from ml_collections import ConfigDict
 
-from configs import ade20k, cityscapes, coco_stuff, lip, pascal_context
+from configs import acdc, ade20k, cityscapes, coco_stuff, lip, pascal_context
+from ovenet_jax import plan
 from ovenet_jax.models import attention, parameters
 from ovenet_jax.models.zoo import create_model
 
 FILES = {
+    "acdc": acdc,
     "ade20k": ade20k,
     "cityscapes": cityscapes,
     "coco_stuff": coco_stuff,
@@ -104,10 +106,8 @@ TO_BE_REACHED = (
     Published("ade20k", "hrnet_ocr", "43.25", "44.88", MMSEGMENTATION),
     Published("ade20k", "ovenet", NOT_FOUND, "", ""),
 )
-TRAIN_ALONE = {  # Cityscapes' networks with OCR train on train+val; numbers on val are of networks trained on train
-    "hrnet_ocr": " --config.data.train_split=train --config.steps=119548",
-    "ovenet": " --config.data.train_split=train --config.steps=143748",
-}
+# Cityscapes' networks with OCR train on train+val; numbers on val are of networks trained on train, for so many steps
+TRAIN_ALONE = {"hrnet_ocr": 119548, "ovenet": 143748}
 
 BEFORE = """# Model zoo
 
@@ -151,9 +151,12 @@ Cityscapes' test server with scales and flip (HRNet's README).
 |---|---|---|---|
 {to_be_reached}
 
-| config | command |
-|---|---|
+| config | hours on an H200 | on eight | command |
+|---|---|---|---|
 {their_commands}
+
+Hours are estimates as by `--mode=plan`, with `--config.precision=bfloat16` and without evaluations; nothing was run. On
+eight H200 a batch is a multiple of 8 images (`config.batch_size`), for as many images in all (`config.steps`).
 
 Scales and flip: `--mode=evaluate --config.eval.flip --config.eval.scales="(0.5,0.75,1.0,1.25,1.5,1.75)"`; on ADE20K 2.0
 as well. Cityscapes' configs of the networks with OCR train on train+val, as published for the test server; the commands
@@ -217,11 +220,12 @@ def main() -> None:
             measured[key] = measure(config)
         return measured[key]
 
-    print(document(measure_once), end="")
+    print(document(measure_once, hours_on_h200), end="")
 
 
-def document(measure: Callable[[ConfigDict], tuple[int, int]]) -> str:
-    """docs/model_zoo.md; `measure` gives parameters and operations of a config's network at its test size."""
+def document(measure: Callable[[ConfigDict], tuple[int, int]], hours: Callable[[str, str], tuple[str, str]]) -> str:
+    """docs/model_zoo.md. `measure`: parameters and operations of a config's network at its test size; `hours` that a
+    training of a file's variant takes on one H200 and on eight."""
     lines = [table_line(row, measure) for row in ROWS]
     commands = dict.fromkeys(command_line(row.file, row.variant) for row in ROWS if row.variant not in WITH_OFFSETS)
     after = AFTER.format(
@@ -230,7 +234,10 @@ def document(measure: Callable[[ConfigDict], tuple[int, int]]) -> str:
         to_be_reached="\n".join(
             f"| `{x.file}:{x.variant}` | {x.one_scale} | {x.scales_and_flip} | {x.source} |" for x in TO_BE_REACHED
         ),
-        their_commands="\n".join(dict.fromkeys(command_line(x.file, x.variant, training_of(x)) for x in TO_BE_REACHED)),
+        their_commands="\n".join(
+            command_line(file, variant, hours(file, variant))
+            for file, variant in dict.fromkeys((x.file, x.variant) for x in TO_BE_REACHED)
+        ),
     )
     return BEFORE + "\n".join(lines) + "\n" + after
 
@@ -251,17 +258,31 @@ def table_line(row: Row, measure: Callable[[ConfigDict], tuple[int, int]]) -> st
     )
 
 
-def command_line(file: str, variant: str, training: str = "") -> str:
-    """A row of a table of commands; `training`: more flags."""
+def command_line(file: str, variant: str, hours: Sequence[str] = ()) -> str:
+    """A row of a table of commands."""
     backbone = "r101" if "r101" in variant else "w48"
-    config = f"configs/{file}.py:{variant}"
-    command = f"python main.py --config={config} --config.init.base=runs/imagenet-{backbone}{training}"
-    return f"| `{file}:{variant}` | `{command}` |"
+    command = f"python main.py --config=configs/{file}.py:{variant} --config.init.base=runs/imagenet-{backbone}"
+    if steps := steps_on_train(file, variant):
+        command += f" --config.data.train_split=train --config.steps={steps}"
+    return f"| {' | '.join([f'`{file}:{variant}`', *hours, f'`{command}`'])} |"
 
 
-def training_of(published: Published) -> str:
-    """The flags of a training whose network is tested on the validation split."""
-    return TRAIN_ALONE.get(published.variant, "") if published.file == "cityscapes" else ""
+def steps_on_train(file: str, variant: str) -> int | None:
+    """Of a training whose network is tested on the validation split; None: the config's."""
+    return TRAIN_ALONE.get(variant) if file == "cityscapes" else None
+
+
+def hours_on_h200(file: str, variant: str) -> tuple[str, str]:
+    """What --mode=plan expects of the command, on one and on eight."""
+    config = FILES[file].get_config(variant)
+    config.precision = "bfloat16"
+    images = config.batch_size * (steps_on_train(file, variant) or config.steps)
+    found = []
+    for count in (1, 8):
+        config.batch_size = count * math.ceil(config.batch_size / count)
+        seconds = plan.step_seconds(config, count, plan.GPUS["h200"])
+        found.append(" to ".join(f"{images / config.batch_size * x / 3600:.1f}" for x in seconds))
+    return found[0], found[1]
 
 
 def test_size(config: ConfigDict) -> tuple[int, int]:

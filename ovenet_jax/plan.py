@@ -59,8 +59,7 @@ def plan(config: ConfigDict, devices: str | None) -> str:
         needed, largest = fixed + of_image * images, int((usable - fixed) / of_image * count) // data * data
         fits = f"{needed / 1e9:.1f} of {usable / 1e9:.1f} GB, {'fits' if needed <= usable else 'does not fit'}"
         rows[f"memory, config.rematerialise={rematerialise}"] = f"{fits}; at most config.batch_size={max(0, largest)}"
-    least, messages = least_seconds(config, images, gpu)
-    shortest, longest = least / EFFICIENCY[1], least / EFFICIENCY[0] + (messages if count > 1 else 0)
+    shortest, longest = step_seconds(config, count, gpu)
     fastest = config.batch_size / shortest
     hours = [timedelta(seconds=round(config.steps * x)) for x in (shortest, longest)]
     rows["a step"] = f"{1e3 * shortest:.0f} to {1e3 * longest:.0f} ms"
@@ -114,11 +113,13 @@ def memory(config: ConfigDict, rematerialise: bool) -> tuple[float, float]:
     return fixed, (two - one) / task.group / task.accumulate
 
 
-def least_seconds(config: ConfigDict, images: float, gpu: dict[str, Any]) -> tuple[float, float]:
-    """Seconds of a step with `images` per GPU, and those of BatchNorm's messages between GPUs, one after the other.
+def step_seconds(config: ConfigDict, count: int, gpu: dict[str, Any]) -> tuple[float, float]:
+    """The shortest and the longest time [s] that a step on `count` GPUs is expected to take.
 
-    Convolutions run at the matrix rate (float32: TF32's), everything else at memory bandwidth; launches are added.
+    Convolutions run at the matrix rate (float32: TF32's), everything else at memory bandwidth; launches are added, and
+    to the longer time BatchNorm's messages between GPUs, one after the other.
     """
+    images = config.batch_size / count
     times, unit = task_of(config).accumulate, task_of(config).group
     traced = unit * max(1, int(images) // times // unit)  # one micro-batch: a loop's body is counted once
     mesh = parallel.create_mesh(jax.devices("cpu")[:1])
@@ -131,7 +132,9 @@ def least_seconds(config: ConfigDict, images: float, gpu: dict[str, Any]) -> tup
     moving = UNFUSED * costs["bytes accessed"] / (BANDWIDTH * gpu["bandwidth"])
     computing = (costs["flops"] / (MATRIX * rate) + moving) * images / traced
     launching = times * KERNELS * program.count("stablehlo.convolution") * LAUNCH
-    return computing + launching, times * len(re.findall(SUM, program)) * MESSAGE
+    messages = times * len(re.findall(SUM, program)) * MESSAGE if count > 1 else 0.0
+    least = computing + launching
+    return least / EFFICIENCY[1], least / EFFICIENCY[0] + messages
 
 
 def lower_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Lowered:

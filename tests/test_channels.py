@@ -248,7 +248,7 @@ def test_without_names_the_sentence_leads_to_them(data):
     for fault in (
         "images/val: no image in this folder; to read .npy, name the channels in classes.yaml (channels:)",
         "no image images/train/a; to read .npy, .tif, name the channels in classes.yaml (channels:)",
-        "transparent pixels; save it without an alpha channel, or name its channels in classes.yaml",
+        "transparent pixels; save it without an alpha channel, or name the channels of own images in classes.yaml",
     ):
         assert fault in str(error.value)
 

@@ -137,13 +137,13 @@ def read_image(data: bytes, channels: Sequence[str] = ()) -> Read:
     decode; LossyError: not without loss."""
     if channels:
         return read_channels(data, channels)
-    header = read_header(data)
+    header, otherwise = read_header(data), "or name the channels of own images in classes.yaml"
     if header.depth > 8:
-        raise LossyError(f"{header.depth} bits per channel; save it with 8, or name its channels in classes.yaml")
+        raise LossyError(f"{header.depth} bits per channel; save it with 8, {otherwise}")
     if header.channels == 4 and not header.alpha:
         raise LossyError("CMYK, which has no exact RGB; save it as RGB")
     if header.alpha and _by_pillow(data, "RGBA")[..., 3].min() < 255:
-        raise LossyError("transparent pixels; save it without an alpha channel, or name its channels in classes.yaml")
+        raise LossyError(f"transparent pixels; save it without an alpha channel, {otherwise}")
     array, orientation = decode_image(data), 1
     if b"Exif" in data or b"eXIf" in data:
         orientation = _orientation(data, array)
