@@ -48,18 +48,16 @@ def train(config: ConfigDict, folder: Path) -> bool:
         config.model.input.update(inventory.measured_input(found, config))
 
     model = zoo.create_model(config.model, config.seed)
-    frozen = frozen_parts(config)
     new = not workdir.has_checkpoint(folder)
     if new and config.init.base:
         names = classes.names if task.of_regions else ()
-        model = starting_point.start_from(model, hub.located(config, folder), frozen, names)
+        model = starting_point.start_from(model, hub.located(config, folder), frozen_parts(config), names)
     elif new and ((name := hub.name_of(config.model.backbone)) or not config.model.backbone.he_init):
         spread = "2 / fan_in" if config.model.backbone.he_init else "0.001^2"
         helps = f"take them by --config.init.base={name or 'DIR, the folder of an import'}"
         parallel.say(f"Note: training starts from random values, N(0, {spread}), not from ImageNet weights; {helps}.")
     prepared = compilation.prepare_step(config, task, model, mesh, mesh.devices.flat[0].platform)
-    graphdef, *_ = parameters.split(model)
-    evaluator = Evaluator(config, graphdef)
+    evaluator = Evaluator(config, parameters.split(model)[0])
     trained_on = identity.Identity(classes, source.identity, evaluator.source.identity)
     with (
         _claimed(folder, config, trained_on),

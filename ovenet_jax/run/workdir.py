@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -125,12 +126,10 @@ def read_config(workdir: Path) -> ConfigDict | None:
         raise UserError(f"{file} is damaged: {str(error).rstrip('.')}; {remedy}.") from error
 
 
-def differences(
-    saved: ConfigDict, config: ConfigDict, ignored_prefixes: tuple[str, ...] = ()
-) -> list[tuple[str, object, object]]:
-    """(key, saved value, config's value) of leaves that differ; tuples equal lists. Left out: keys with one of these
-    prefixes, keys without effect, and keys of another version (not in the table of keys) whose value is falsy."""
+def differences(saved: ConfigDict, config: ConfigDict, ignored: tuple[str, ...] = ()) -> list[tuple[str, Any, Any]]:
+    """(key, saved value, config's value) of leaves that differ; tuples equal lists. Left out: keys that begin with one
+    of `ignored`, keys without effect, and keys of another version (not in the table of keys) whose value is falsy."""
     there, here = (json.loads(json.dumps(described.completed(c))) for c in (saved, config))
-    keys = [key for key in sorted(there | here) if not key.startswith(ignored_prefixes)]
+    keys = [key for key in sorted(there | here) if not key.startswith(ignored)]
     values = [(key, there.get(key, "absent"), here.get(key, "absent")) for key in keys]
     return [(key, a, b) for key, a, b in values if a != b and not ("absent" in (a, b) and not (a and b))]

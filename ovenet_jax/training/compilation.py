@@ -70,13 +70,12 @@ class PreparedStep(NamedTuple):
 def prepare_step(config: ConfigDict, task: Task, model: nnx.Module, mesh: Mesh, platform: str) -> PreparedStep:
     """The training step that the config describes, for `model` on the mesh; platform: "cpu", "gpu" ..."""
     model.set_attributes(lay_out=parallel.row_layout(mesh), rematerialise=config.rematerialise)
-    graphdef, *_ = parameters.split(model)
     _, optimizer = optimizers.from_config(config)
     state = init_state(model, optimizer, frozen_parts(config), config.ema)
     packing = Packing(state, platform)
     step = partial(
         train_step,
-        graphdef=graphdef,
+        graphdef=parameters.split(model)[0],
         optimizer=optimizer,
         loss=task.create_loss(),
         measure=task.measure,
