@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from ovenet_jax import errors, files
-from ovenet_jax.data import encodings, pipeline, prepare
+from ovenet_jax.data import encodings, prepare
 from ovenet_jax.data.labels import IGNORE, Labels
 from ovenet_jax.segfix import command, ground_truth, label_maps
 from ovenet_jax.segfix.files import named, read_ground_truth, write_ground_truth
@@ -60,14 +60,10 @@ def _of_instances(sample: prepare.Sample, classes: Labels, *how: Any) -> GroundT
 REGIONS = {"classes": _of_classes, "instances": _of_instances}
 
 
-def with_boundaries(source: pipeline.Source, truth: Path, classes: Labels, *how: int) -> pipeline.Source:
-    """The split with SegFix's classes as labels, from the folder `truth` of ground truth files. classes: those of
-    segfix/labels.py, for training or for testing. how: `directions` and `near` of labels.py."""
-    return source.relabelled(classes, partial(_label, truth=truth, classes=classes, how=how))
-
-
-def _label(sample: dict, truth: Path, classes: Labels, how: tuple[int, ...]) -> np.ndarray:
-    """The label of a sample in `classes`, IGNORE where its own is. Raises UserError: damaged ground truth; OSError."""
+def boundary_label(sample: dict, truth: Path, classes: Labels, directions: int, near: int) -> np.ndarray:
+    """The label of a sample in `classes`, those of labels.py for training or for testing, by its ground truth in the
+    folder `truth`; IGNORE where its own label is. directions, near: see labels.py. Raises UserError: damaged ground
+    truth; OSError: a fault of the system."""
     try:
         found = read_ground_truth(file := truth / f"{sample['name']}.png")
         if found.distance.shape != sample["label"].shape:
@@ -76,4 +72,4 @@ def _label(sample: dict, truth: Path, classes: Labels, how: tuple[int, ...]) -> 
         if errors.cause_of(error):
             raise
         raise errors.UserError(f"{error}; delete {truth}, and all in it is made anew.") from error
-    return cv2.LUT(training_label(found, sample["label"] == IGNORE, *how), classes.train_ids())
+    return cv2.LUT(training_label(found, sample["label"] == IGNORE, directions, near), classes.train_ids())

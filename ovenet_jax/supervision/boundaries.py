@@ -15,7 +15,7 @@ from ovenet_jax.models.segfix import SegFixOutput, offset_classes, offset_probab
 from ovenet_jax.models.zoo import directions_of
 from ovenet_jax.segfix.files import Offsets
 from ovenet_jax.segfix.labels import evaluation_classes, offset_of_class, training_classes
-from ovenet_jax.segfix.samples import prepare_samples, with_boundaries
+from ovenet_jax.segfix.samples import boundary_label, prepare_samples
 from ovenet_jax.supervision.classes import check_tested
 from ovenet_jax.supervision.losses import Loss, segfix_loss
 from ovenet_jax.supervision.measures import class_scores, offset_measures, offset_scores
@@ -56,7 +56,8 @@ class Boundaries:
     def _open(self, name: str, classes: Labels) -> Source:
         data, directions = self._config.data, directions_of(self._config.model)
         source = pipeline.open_split(data, name)
-        return with_boundaries(source, self._truth(source.folder), classes, directions, data.near)
+        how = {"truth": self._truth(source.folder), "directions": directions, "near": data.near}
+        return source.relabelled(classes, partial(boundary_label, classes=classes, **how))
 
     def _truth(self, records: Path) -> Path:
         data = self._config.data
