@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -243,11 +244,15 @@ def test_a_training_on_own_classes_is_planned_before_it_is_prepared(data):
 
 def test_without_names_the_sentence_leads_to_them(data):
     (Path(data.root) / "classes.yaml").write_text(trees.CLASSES)
+    shutil.copy(Path(data.root) / "labels/train/c.png", Path(data.root) / "labels/train/e.png")
     with pytest.raises(UserError) as error:
         pipeline.prepare(data)
+    hint = "; .npy, .tif, .tiff are read where classes.yaml names the channels of own images"
     for fault in (
-        "images/val: no image in this folder; to read .npy, name the channels in classes.yaml (channels:)",
-        "no image images/train/a; to read .npy, .tif, name the channels in classes.yaml (channels:)",
+        f"images/val: no image in this folder{hint}",
+        f"no image images/train/a{hint}",
+        f"no image images/train/b{hint}",
+        "no image images/train/e\n",  # nor any other file of that name
         "transparent pixels; save it without an alpha channel, or name the channels of own images in classes.yaml",
     ):
         assert fault in str(error.value)

@@ -129,13 +129,14 @@ def _pair(pair: Folders, root: Path, tree: Tree) -> _Found:
         return [], missing, []
     suffixes = image_files.CHANNEL_SUFFIXES if tree.labels.channels else image_files.IMAGE_SUFFIXES
     images, left_out = walk(folders[0], suffixes, pair.image_end)
+    named = {*image_files.CHANNEL_SUFFIXES} - {*suffixes}
+    unread = {Path(file).with_suffix("") for _, file in left_out if PurePath(file).suffix.lower() in named}
+    hint = f"; {', '.join(sorted(named))} are read where classes.yaml names the channels of own images"
     label_of, others = _labels(folders[1], pair.label_ends) if pair.labels else ({}, [])
     left_out += others
     if not (images or pair.labels):
         return [], [], [*left_out, ("folders are empty and left out", str(folders[0]))]
-    unnamed = {PurePath(file).suffix.lower() for _, file in left_out} & {*image_files.CHANNEL_SUFFIXES} - {*suffixes}
-    hint = f"; to read {', '.join(sorted(unnamed))}, name the channels in classes.yaml (channels:)" if unnamed else ""
-    empty = [] if images else [f"{folders[0]}: no image in this folder{hint}"]
+    empty = [] if images else [f"{folders[0]}: no image in this folder{hint * bool(unread)}"]
     if pair.labels and not label_of:
         empty.append(f"{folders[1]}: no label *{' or *'.join(pair.label_ends)} in this folder")
     if empty:
@@ -150,8 +151,9 @@ def _pair(pair: Folders, root: Path, tree: Tree) -> _Found:
     if pair.keys:
         left_out, (lines, odd) = [], lists.read_lines(root / pair.keys, whole=True)
         asked, faults = {columns[0]: root / pair.keys for columns in lines.values()}, faults + odd
-    absent = [key for key in asked if key not in image_of]
-    faults += [f"{asked[key]}: no image {pair.images}/{key}{pair.image_end}{hint}" for key in absent]
+    absent = {key: f"{key}{pair.image_end}" for key in asked if key not in image_of}
+    for key, name in absent.items():
+        faults.append(f"{asked[key]}: no image {pair.images}/{name}{hint * (folders[0] / name in unread)}")
     keys = [key for key in asked if key in image_of]
     if pair.labels:
         label = " or ".join(pair.label_ends)
