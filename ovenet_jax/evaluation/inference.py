@@ -144,7 +144,7 @@ class Inference:
         yield from waiting.values()
 
     def __call__(self, params: Arrays, statistics: Arrays, images: Sequence[np.ndarray]) -> Segmentation:
-        """At most `rows` images uint8 [h, w, 3] of one batch of `in_batches`; blank images are added."""
+        """At most `rows` images [h, w, C] of one batch of `in_batches`; blank images are added."""
         images = [*images, *[np.zeros_like(images[0])] * (self.rows - len(images))]
         canvas, sharding = canvas_size(images[0].shape[:2], self.protocol), parallel.batch_sharded(self.mesh)
         pixels = jax.device_put(on_canvases(images, (self.rows, *canvas, images[0].shape[2]), 0), sharding)
@@ -225,7 +225,7 @@ class Inference:
 def read(
     image: jax.Array, taps: tuple[Taps, Taps], *, normalisation: Normalisation, precision: str
 ) -> tuple[jax.Array, jax.Array]:
-    """uint8 [B, H, W, 3] -> one window of it at one scale, normalised, [B, h, w, 3], and its mirror image."""
+    """uint8 or uint16 [B, H, W, C] -> one window of it at one scale, normalised, [B, h, w, C], and its mirror image."""
     window = normalisation(_interpolate(image.astype(jnp.float32), taps)).astype(precision)
     return window, window[:, :, ::-1]
 

@@ -41,7 +41,7 @@ def train_step(
     ema: float = 0.0,
     packing: Packing | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step of SGD on image uint8 [B, H, W, 3] and label uint8 [B, H, W] -> new state, scalar measures.
+    """One step of SGD on image [B, H, W, C], uint8 RGB or uint16, and label uint8 [B, H, W] -> state, scalar measures.
 
     loss, measure: functions of an output, its label, and the labels [A, B, H, W] of all micro-batches; see
       supervision/task.py.
