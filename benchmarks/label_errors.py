@@ -60,7 +60,10 @@ class Mislabelled:
 
 
 def average_precision(scores: Sequence[float], wrong: Sequence[bool]) -> float:
-    """Of a ranking by rising score: the mean over all that are `wrong` of the share of wrong ones up to there."""
+    """Of a ranking by rising score: the mean over all that are `wrong` of the share of wrong ones up to there. Raises
+    UserError: none is."""
+    if not any(wrong):
+        raise errors.UserError(f"Of {len(wrong)} regions none has another label; raise --share, or name another run.")
     hits = np.array(wrong)[np.argsort(scores, kind="stable")]
     return float((np.cumsum(hits) / (1 + np.arange(len(hits))))[hits].mean())
 
@@ -85,7 +88,7 @@ def main() -> None:
     columns = {"of": "10s", "count": "8d", "wrong": "8d", "AP of the score": "18.3f", "AP of mIoU": "13.3f"}
     table = Table(columns, arguments.json, config=config.to_dict(), share=arguments.share)
     for name, ranked in (("regions", regions), ("images", images)):
-        scores, lowest, wrong = zip(*ranked, strict=True)
+        scores, lowest, wrong = ([one[i] for one in ranked] for i in range(3))
         precisions = (average_precision(values, wrong) for values in (scores, lowest))
         table.row(name, len(wrong), sum(wrong), *precisions)
 

@@ -17,11 +17,7 @@ from ovenet_jax.devices import parallel
 
 
 def main() -> None:
-    arguments = parse()
-    jax.config.update("jax_num_cpu_devices", max(arguments.devices))
-    devices = jax.devices()
-    if max(arguments.devices) > len(devices):
-        raise SystemExit(f"--devices: there are only {len(devices)}")
+    arguments, devices = parse()
     height, width = arguments.crop
     print(f"{arguments.network}, HRNet-W{arguments.width}, {arguments.batch} x {height} x {width} per device, "
           f"{arguments.precision}, on {devices[0].device_kind}")  # fmt: skip
@@ -43,12 +39,18 @@ def main() -> None:
         table.row(number, 1000 * seconds, number * arguments.batch / seconds, first / seconds, program.seconds)
 
 
-def parse() -> argparse.Namespace:
+def parse() -> tuple[argparse.Namespace, list[jax.Device]]:
+    """The arguments, and all devices, of which a CPU has as many as are asked for."""
     arguments = parser("scaling", "Images per second of the training step on several devices.")
     networks.add_arguments(arguments)
     add_arguments(arguments)
     arguments.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8], help="numbers of devices")
-    return arguments.parse_args()
+    given = arguments.parse_args()
+    jax.config.update("jax_num_cpu_devices", max(given.devices))
+    devices = jax.devices()
+    if max(given.devices) > len(devices):
+        arguments.error(f"--devices: there are only {len(devices)}")
+    return given, devices
 
 
 if __name__ == "__main__":

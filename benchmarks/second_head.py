@@ -59,7 +59,8 @@ class SecondHead(OVeNet):
 
 def main() -> None:
     if sys.argv[1:2] in ([], ["--help"]):
-        sys.exit(__doc__)
+        print(__doc__)
+        return
     module, *sys.argv = sys.argv[1:2] + sys.argv[1:]
     with mock.patch.object(zoo, "OVeNet", SecondHead):
         runpy.run_module(module, run_name="__main__")

@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks.label_errors import Mislabelled, average_precision
 from ovenet_jax.data.labels import TOY_STREETS
+from ovenet_jax.errors import UserError
 
 
 class Scenes:
@@ -24,6 +25,9 @@ class Scenes:
 def test_average_precision():
     assert average_precision([0.1, 0.2, 0.3], [True, False, True]) == pytest.approx((1 + 2 / 3) / 2)
     assert average_precision([0.3, 0.1], [True, False]) == 0.5
+    for wrong in ([], [False, False]):
+        with pytest.raises(UserError, match=f"Of {len(wrong)} regions none has another label; raise --share"):
+            average_precision([0.1] * len(wrong), wrong)
 
 
 def test_a_share_of_the_regions_has_another_label_as_a_whole():
