@@ -116,7 +116,7 @@ def test_a_fault_ends_preparation_with_a_sentence(data, fault):
     with pytest.raises(UserError) as error:
         pipeline.prepare(data)
     assert f"{data.root}/{sentence}" in str(error.value)
-    assert f"in {data.root}; mend or remove these files" in str(error.value)
+    assert f"in {data.root}; mend them, or remove image and label" in str(error.value)
     with pytest.raises(UserError, match="camvid is not prepared"):
         pipeline.open_split(data, "train")
 

@@ -183,7 +183,7 @@ def test_folders_that_cannot_be_predicted_are_named(tmp_path):
     with pytest.raises(UserError, match="There is no file or folder .*nowhere; give --source"):
         ImageFolder(tmp_path / "nowhere")
     (tmp_path / "a.txt").touch()
-    with pytest.raises(UserError, match=r"has no image \(.jpg, .jpeg, .png, .* \(1 files .txt left out"):
+    with pytest.raises(UserError, match=r"has no image \(.jpg, .jpeg, .png, .* \(files .txt left out"):
         ImageFolder(tmp_path)
 
 
@@ -201,7 +201,7 @@ def test_images_of_all_kinds_are_predicted_and_noted(city, tmp_path, capsys):
     assert written == ["a.bmp.png", "a.webp.png", "b.png", "c.png", "d.png", "e.png"]
     output = capsys.readouterr().out
     for note, file in ((CMYK_IMAGE, "d.jpg"), (DEEP_IMAGE, "e.png")):
-        assert f"Note: 1 {note}; the first: {folder / file}\n" in output
+        assert f"Note: {note}: 1; the first: {folder / file}\n" in output
 
 
 def test_one_image_of_another_format_goes_where_out_says(city, tmp_path, capsys):
@@ -210,7 +210,7 @@ def test_one_image_of_another_format_goes_where_out_says(city, tmp_path, capsys)
     cv2.imwrite(str(tmp_path / "one.tiff"), picture)
     assert predict(config, folder, tmp_path / "one.tiff", tmp_path / "out")
     assert read(tmp_path / "out" / "label_maps" / "one.png").shape == (33, 47)
-    note = "Note: 1 images with transparent pixels, taken in front of white; the first: "
+    note = "Note: images with transparent pixels, taken in front of white: 1; the first: "
     assert f"{note}{tmp_path}/one.tiff\n" in capsys.readouterr().out
     with pytest.raises(UserError, match="out exists already .* choose another --out"):
         predict(config, folder, tmp_path / "one.tiff", tmp_path / "out")

@@ -272,7 +272,7 @@ def _refusal(faults: Sequence[str], source: str, file: Path) -> str:
     if len(faults) > errors.FAULTS_SHOWN:
         files.write(file, "".join(f"{fault}\n" for fault in faults))
         everywhere = f"\nAll of them are in {file}"
-    count, helps = tables.number_of(len(faults), "fault"), "mend or remove these files, then start again"
+    count, helps = tables.number_of(len(faults), "fault"), "mend them, or remove image and label, then start again"
     return f"{count} in {source}; {helps}:{errors.listed(faults)}{everywhere}"
 
 

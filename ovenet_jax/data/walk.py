@@ -15,11 +15,11 @@ Note = tuple[str, str]  # a message about files of one kind, and an example
 
 def walk(folder: Path, suffixes: Sequence[str], end: str = "") -> tuple[list[Path], list[Note]]:
     """The files under `folder` called *<end><suffix>, suffixes in small or capital letters, in the order of their
-    paths; and a note for each of the others. Raises UserError: a folder cannot be read, or a link points to one of its
-    parent folders."""
+    paths; and a note for each of the others. Raises UserError: a folder cannot be read, or a link points to a folder
+    that contains it."""
     found: list[Path] = []
     left_out: list[Note] = []
-    for file in sorted(_files(folder, ())):
+    for file in sorted(_files(folder)):
         if file.suffix.lower() not in suffixes:
             kind = f"files {file.suffix or 'without a suffix'} left out (only {', '.join(suffixes)} are read)"
             left_out.append((kind, str(file)))
@@ -30,17 +30,19 @@ def walk(folder: Path, suffixes: Sequence[str], end: str = "") -> tuple[list[Pat
     return found, left_out
 
 
-def _files(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+def _files(folder: Path, above: tuple[Path, ...] = (), link: Path | None = None) -> Iterator[Path]:
+    """above: the real paths of the folders passed. link: the last link among them."""
+    link = folder if folder.is_symlink() else link
     try:
         above = (*above, folder.resolve(strict=True))
-        if above[-1] in above[:-1]:
-            raise UserError(f"{folder} is a link to its own parent folder {above[-1]}; remove the link.")
+        if link and above[-1] in above[:-1]:
+            raise UserError(f"{link} is a link to {link.resolve()}, which contains it; remove the link.")
         entries = [(Path(entry), entry.is_dir()) for entry in os.scandir(folder) if entry.name[0] != "."]
     except OSError as error:
-        raise UserError(f"{folder} cannot be read ({error.strerror}); mend or remove it.") from error
+        raise UserError(f"{error.filename} cannot be read ({error.strerror}); mend it or move it away.") from error
     for path, is_folder in entries:
         if is_folder:
-            yield from _files(path, above)
+            yield from _files(path, above, link)
         else:
             yield path
 
@@ -55,4 +57,4 @@ def counted(notes: Iterable[Note]) -> list[dict]:
 
 def said(notes: Sequence[Mapping]) -> list[str]:
     """A line for each of the notes that `counted` returns."""
-    return [f"{n['files']} {n['note']}; the first: {n['first']}" for n in notes]
+    return [f"{n['note']}: {n['files']}; the first: {n['first']}" for n in notes]

@@ -292,7 +292,7 @@ def test_own_ids_may_begin_with_1_and_0_be_no_class(tmp_path):
 @pytest.mark.parametrize(
     ("suffix", "mode", "said"),
     [
-        (".tif", "L", ["images/train: no image in this folder", "1 files .tif left out (only .jpg, .jpeg, .png are"]),
+        (".tif", "L", ["images/train: no image in this folder", "files .tif left out (only .jpg, .jpeg, .png are"]),
         (".png", "RGBA", ["images/train/left/0001.png: transparent pixels; save it without an alpha channel"]),
     ],
 )

@@ -316,7 +316,7 @@ def test_images_to_predict_are_found_and_named_apart(tmp_path):
     source = ImageFolder(tmp_path)
     assert source.names == ["a.jpg", "a.jpg.jpg", "a.png", "b", "deep/a.left"]
     assert source.left_out == [
-        f"1 files .txt left out (only {', '.join(image_files.PREDICTED_SUFFIXES)} are read); the first: "
+        f"files .txt left out (only {', '.join(image_files.PREDICTED_SUFFIXES)} are read): 1; the first: "
         f"{tmp_path}/notes.txt"
     ]
     assert ImageFolder(tmp_path / "a.png").names == ["a"]
