@@ -1,9 +1,9 @@
 """Training augmentation: one class per transform, on uint8 arrays, with the random generator passed in; also resizing.
 
-A transform is called with a sample, {'image': uint8 RGB [H, W, 3], 'label': uint8 train ids [H, W]}, and a numpy
-Generator, and returns a new sample. The input arrays may be read-only. `resize`, `pad` and `resize_short_side` also
-accept samples without a label, and keep all other keys. The transforms follow the code published with HRNet and OVeNet,
-or with openseg and OCNet; normalisation happens on the device.
+A transform is called with a sample, {'image': uint8 RGB [H, W, 3] or uint16 [H, W, C], 'label': uint8 train ids
+[H, W]}, and a numpy Generator, and returns a new sample. The input arrays may be read-only. `resize`, `pad` and
+`resize_short_side` also accept samples without a label, and keep all other keys. The transforms follow the code
+published with HRNet and OVeNet, or with openseg and OCNet; normalisation happens on the device.
 """
 
 import math

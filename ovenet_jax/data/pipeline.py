@@ -214,8 +214,8 @@ def train_batches(
     process_count of them, and the batches of all processes, one after the other, are the same for any process_count.
     Each pass over the source has its own order. workers: number of processes that read and augment; 0: threads.
 
-    Returns, for a `with`, an iterator of {'image': uint8 RGB [b, h, w, 3], 'label': uint8 train ids [b, h, w]}. Raises
-    UserError: the source has no labels; on iterating, a record is damaged.
+    Returns, for a `with`, an iterator of {'image': uint8 RGB [b, h, w, 3] or uint16 [b, h, w, C], 'label': uint8 train
+    ids [b, h, w]}. Raises UserError: the source has no labels; on iterating, a record is damaged.
     """
     if not source.has_labels:
         fault = f"This split of {source.folder} has no labels to train on"
