@@ -20,9 +20,9 @@ def devices_in_words() -> str:
     JAX_PLATFORMS=cuda without a GPU."""
     try:
         devices = jax.devices()
-    except (RuntimeError, AssertionError) as error:  # the latter, without a message, if there is no plugin
-        reason = " ".join(str(error).split()) or "none is installed for that of JAX_PLATFORMS"
-        raise UserError(f"JAX cannot use a platform ({reason}); see --mode=env, or unset JAX_PLATFORMS.") from error
+    except (RuntimeError, AssertionError) as error:  # the latter, without a message, of "cuda" alone
+        reason = " ".join(str(error).split()) or "no NVIDIA GPU is visible"
+        raise UserError(f"JAX cannot use a platform ({reason}); set JAX_PLATFORMS to another, as cpu.") from error
     return f"{len(devices)} x {devices[0].device_kind}"
 
 

@@ -69,15 +69,17 @@ def start(
     """
     if (place := find(coordinator, count, index, timeout)).count == 1:
         return
-    code = version_of_code(Path(__file__).parents[1])
-    task = {**task, "code of ovenet_jax": code, "version of jax": version("jax")}
+    task = {**task, "code of ovenet_jax": version_of_code(Path(__file__).parents[1]), "version of jax": version("jax")}
     peers.watch(place.index, meet(place, task, timeout))
     import jax
+
+    from ovenet_jax.devices import parallel
 
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is train.py's, see interruption.py
     options: Any = {"cluster_detection_method": "deactivate", "initialization_timeout": round(timeout)}
     coordinator = "{}:{}".format(*peers.relay(place.address)) if place.index else place.coordinator
     jax.distributed.initialize(coordinator, place.count, place.index, place.devices, **options)
+    parallel.devices_in_words()  # a UserError where there are none
     devices = Counter(device.process_index for device in jax.devices())
     if len(set(devices.values())) > 1:
         numbers = ", ".join(f"process {i} has {n}" for i, n in sorted(devices.items()))
