@@ -1,5 +1,6 @@
 """User errors, system faults (disk, memory ...), their messages, and exit codes."""
 
+import atexit
 import contextlib
 import errno
 import gc
@@ -168,12 +169,11 @@ def end_at_once(exit_code: int) -> NoReturn:
 def _run(command: Callable[[], int | None]) -> int:
     sentence = ""
     try:
-        try:
-            exit_code = command() or EXIT_DONE
-        except SystemExit as end:  # absl's app.run ends with it
-            if not isinstance(end.code, int | None):
-                raise
-            exit_code = end.code or EXIT_DONE
+        exit_code = command() or EXIT_DONE
+    except SystemExit as end:  # absl's app.run ends with it
+        if not isinstance(end.code, int | None):
+            raise
+        exit_code = end.code or EXIT_DONE
     except (KeyboardInterrupt, Exception) as error:
         if isinstance(error, UserError):
             sentence, exit_code = str(error), error.exit_code
@@ -190,6 +190,7 @@ def _run(command: Callable[[], int | None]) -> int:
     sys.stdout.flush()
     if sentence:
         print(f"Error: {sentence}", file=sys.stderr, flush=True)
+    atexit.register(on_interruption(lambda *_: end_at_once(exit_code)).__enter__)  # JAX waits for other processes there
     with on_interruption(lambda *_: end_at_once(exit_code)):
         for act in at_the_end:
             act(exit_code, sentence)

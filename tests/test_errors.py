@@ -79,7 +79,7 @@ def test_an_interruption_among_imports_ends_the_process_at_once():
 
 
 TWICE = """
-import os, signal, sys
+import atexit, os, signal, sys
 from ovenet_jax import errors
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -87,12 +87,18 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def interrupt(*_):
     os.kill(os.getpid(), signal.SIGINT)
 
-errors.at_the_end.append(interrupt)
-sys.exit(errors.run(interrupt if sys.argv[1:] else lambda: print("done")))
+if "exiting" in sys.argv:
+    atexit.register(interrupt)
+else:
+    errors.at_the_end.append(interrupt)
+sys.exit(errors.run(interrupt if "interrupted" in sys.argv else lambda: print("done")))
 """
 
 
-@pytest.mark.parametrize(("arguments", "code", "lines"), [([], 0, 0), (["interrupted"], EXIT_INTERRUPTED, 1)])
+@pytest.mark.parametrize(
+    ("arguments", "code", "lines"),
+    [([], 0, 0), (["interrupted"], EXIT_INTERRUPTED, 1), (["interrupted", "exiting"], EXIT_INTERRUPTED, 1)],
+)
 def test_an_interruption_at_the_end_of_a_command_changes_nothing(arguments, code, lines):
     ended = subprocess.run([sys.executable, "-c", TWICE, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (code, "" if lines else "done\n")
