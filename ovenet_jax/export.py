@@ -158,8 +158,8 @@ def _describe(target: Path, folder: Path, config: ConfigDict, facts: dict[str, A
     if known := identity.read(folder):
         identity.write(target, identity.Identity(known.classes))
     places = folder, *map(Path, filter(None, config.init.values()))
-    reports = [report for place in places for report in sorted(place.rglob(workdir.IMPORT_REPORT))]
-    sources = [files.read_json(x, {"source": str, "sha256": str}, "import those weights again") for x in reports]
+    reports = sorted({report for place in places for report in place.rglob(workdir.IMPORT_REPORT)})
+    sources = [files.read_json(report, {"source": str}, "import those weights again") for report in reports]
     template = (Path(__file__).parent / "weights/card.md.j2").read_text()
     card = jinja2.Template(template, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
     head = published_names.title_of_config(config.model.head)

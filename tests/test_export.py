@@ -146,8 +146,9 @@ def test_a_folder_for_the_hub_is_loaded_with_equal_pixels(make_run, tmp_path):
     pytest.importorskip("safetensors")
     config, folder = make_run("ovenet_tiny")
     identity.write(folder, identity.Identity(pipeline.classes(config.data)))
-    config.init.base, base = str(tmp_path / "base"), {"source": f"{tmp_path}/resnet.pth", "sha256": "1234"}
-    files.write_json(tmp_path / "base/import.json", base)
+    config.init.update({"base": str(tmp_path / "base"), "trunk": str(tmp_path / "base/init/timm")})
+    files.write_json(tmp_path / "base/import.json", {"source": f"{tmp_path}/resnet.pth"})  # as an earlier version did
+    files.write_json(tmp_path / "base/init/timm/import.json", {"source": "hub:timm/tiny@main", "sha256": "1234"})
     export.export(config, folder, "hub")
     target = (folder / "export/hub").rename(tmp_path / "copied")
     assert {file.name for file in target.iterdir()} >= {"config.json", "data.json", "model.safetensors", "README.md"}
@@ -157,7 +158,9 @@ def test_a_folder_for_the_hub_is_loaded_with_equal_pixels(make_run, tmp_path):
     np.testing.assert_array_equal(theirs.label_map, ours.label_map)
     np.testing.assert_array_equal(theirs.overlay(), ours.overlay())
     said, card = (json.loads((target / "export.json").read_text()), (target / "README.md").read_text())
-    assert "It started from resnet.pth (SHA-256 1234; licence: not recorded)." in card
+    assert card.count("It started from ") == 2
+    assert "It started from resnet.pth (SHA-256 not recorded; licence: not recorded)." in card
+    assert "It started from hub:timm/tiny@main (SHA-256 1234; licence: not recorded)." in card
     assert card.startswith("---\nlicense: other\n") and "trained with ovenet_jax: OVeNet with OCR" in card
     assert f"resized to 32x48, in a single pass: mIoU {100 * said['miou']:.2f} %." in card
     for name, iou in zip(task_of(config).classes.names, said["iou"], strict=True):
