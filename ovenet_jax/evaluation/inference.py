@@ -172,8 +172,8 @@ class Inference:
                     for name, x in output.scores.items()
                 }
             for name, logits in output.scores.items():
-                mirror, onto = other and other.scores[name], write if name == output.answer else write_parts
-                sums[name] = self.add(sums[name], logits, mirror, onto, size=first.size)
+                onto = write if name == output.answer else write_parts
+                sums[name] = self.add(sums[name], logits, other and other.scores[name], onto, size=first.size)
             if all(p.whole for p in same_pass) and first.scale > largest:
                 whole, largest = output, first.scale
         scores = {name: x for name, (x, _) in predictions.in_order(sums).items()}

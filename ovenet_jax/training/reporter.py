@@ -90,8 +90,7 @@ class Reporter:
             left = timedelta(seconds=round(seconds * (self._config.steps - step)))
             pace = f"{values['images_per_second']:.2f} images/s  {left} left"
             waiting = f"(waiting for data: {values['seconds_waiting']:.3f} s per step)"
-            loss = f"loss {values['loss_total']:.4f}"
-            print(f"step {step}/{self._config.steps}  {loss}  {pace}  {waiting}", flush=True)
+            print(f"step {step}/{self._config.steps}  loss {values['loss_total']:.4f}  {pace}  {waiting}", flush=True)
             self._summaries.scalars(step, self._moment(step) | values)
 
     def report_evaluation(self, step: int, evaluation: Evaluation, panels: Callable[[], dict[str, np.ndarray]]) -> None:

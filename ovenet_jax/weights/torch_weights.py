@@ -97,10 +97,8 @@ def read_file(path: Path, entry: str = "") -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UserError(f"{path} is not a file; give a .pth or .safetensors file.")
     try:
-        if path.suffix == ".safetensors":
-            content = import_module("safetensors.numpy").load_file(path)
-        else:
-            content = pth_file.read(path)
+        read = import_module("safetensors.numpy").load_file if path.suffix == ".safetensors" else pth_file.read
+        content = read(path)
     except ImportError as error:
         raise UserError(f"{path} needs the package safetensors to be read: `pip install safetensors`.") from error
     except Exception as error:  # whatever a damaged or foreign file leads to
