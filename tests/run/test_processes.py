@@ -11,7 +11,7 @@ import pytest
 
 from ovenet_jax.errors import UserError
 from ovenet_jax.run import processes
-from ovenet_jax.run.processes import Place, differences, digests, find, meet, version_of_code
+from ovenet_jax.run.processes import Place, differences, digests, find, meet, start, version_of_code
 from tests.free_port import free_address
 
 TASK = {"--mode": "train", "config": {"batch_size": 8, "augment": {"crop": (64, 64)}}}
@@ -245,3 +245,14 @@ def test_a_process_alone_in_slurm_or_anywhere_is_alone(slurm):
     assert find(None, None, None, timeout=1).count == 1
     slurm(1)
     assert find(None, None, None, timeout=1).count == 1
+
+
+def test_processes_without_devices_get_one_sentence(monkeypatch):
+    def no_gpu():
+        raise AssertionError
+
+    for name in ("ovenet_jax.run.processes.meet", "ovenet_jax.run.peers.watch", "jax.distributed.initialize"):
+        monkeypatch.setattr(name, lambda *_, **__: None)
+    monkeypatch.setattr("jax.devices", no_gpu)
+    with pytest.raises(UserError, match="JAX cannot use a platform"):
+        start("localhost:1", 2, 0, 1, TASK)
