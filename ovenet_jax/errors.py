@@ -19,8 +19,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-# Done; done, but some inputs were skipped; user error; interrupted, and the same command continues (EX_TEMPFAIL).
-EXIT_DONE, EXIT_INCOMPLETE, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 75
+EXIT_DONE, EXIT_INCOMPLETE = 0, 1  # incomplete: some inputs were skipped
+EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 75  # interrupted: the same command continues (EX_TEMPFAIL)
 
 # What ends a process from outside. Clusters and clouds announce a preemption with SIGTERM (Slurm with SIGUSR1, if a job
 # asks for it); a closed terminal sends SIGHUP.
@@ -28,7 +28,7 @@ INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 FAULTS_SHOWN = 20
 
-# Called with the exit code and the error message, or "", of a command that has ended.
+# Functions that `run` calls last, with the exit code and the error message ("" if there is none).
 at_the_end: list[Callable[[int, str], None]] = []
 
 # Messages by errno, and by the signal that ended a data worker.
@@ -65,9 +65,10 @@ class UserError(Exception):
 
 def errno_of(error: BaseException) -> int:
     """The errno of an OSError, or that in the text of an error of TensorStore or ArrayRecord; 0 for other errors."""
-    marked = re.search(r"os_error_code='(\d+)'", str(error))
-    named = (number for number in CAUSES if f"() failed: {os.strerror(number)}; " in str(error))
-    return int(marked[1]) if marked else next(named, getattr(error, "errno", None) or 0)
+    if marked := re.search(r"os_error_code='(\d+)'", str(error)):  # TensorStore's
+        return int(marked[1])
+    named = (number for number in CAUSES if f"() failed: {os.strerror(number)}; " in str(error))  # ArrayRecord's
+    return next(named, getattr(error, "errno", None) or 0)
 
 
 def cause_of(error: BaseException) -> str:
@@ -76,7 +77,7 @@ def cause_of(error: BaseException) -> str:
     place = str(getattr(error, "filename", None) or "")
     if cause := CAUSES.get(errno_of(error)):
         shared = Path("/dev/shm")
-        is_full = not place and shared.exists() and shutil.disk_usage(shared).free < 2**20
+        is_full = not place and shared.exists() and shutil.disk_usage(shared).free < 2**20  # bytes
         if cause == DISK and (is_full or str(shared) in place):
             cause = SHARED_MEMORY
         return f"{place}: {cause}" if place else cause
@@ -86,11 +87,15 @@ def cause_of(error: BaseException) -> str:
         return MEMORY
     if isinstance(error, RuntimeError) and "start new thread" in message:
         return PROCESSES
-    if ended := re.search(r"Worker process was terminated .* exit code (-?\d+)", message):  # grain's
-        code = int(ended[1])
-        helps = SIGNALS.get(-code, f"probably, {MEMORY}; or {SHARED_MEMORY}")
-        return f"a data worker was ended ({'signal' if code < 0 else 'exit code'} {abs(code)}): {helps}"
+    if ended := re.search(r"Worker process was terminated .* exit code -(\d+)", message):  # grain's, for a signal
+        number = int(ended[1])
+        return f"a data worker was ended (signal {number}): {SIGNALS.get(number, 'see what it printed last')}"
     return cause_of(error.__context__) if error.__context__ else ""
+
+
+def exit_code_of(cause: str) -> int:
+    """Of an error with this result of `cause_of`: EXIT_INTERRUPTED for what may have passed at the next try."""
+    return EXIT_INTERRUPTED if cause and CAUSES[errno.EROFS] not in cause else EXIT_USER_ERROR
 
 
 class _Output(io.FileIO):
@@ -115,7 +120,7 @@ class _Output(io.FileIO):
 
 def _lasting(stream: TextIO | None) -> TextIO:
     if stream is None:  # closed, as by 2>&-
-        return Path(os.devnull).open("w")
+        return Path(os.devnull).open("w", errors="backslashreplace")
     try:
         output = io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False))
     except io.UnsupportedOperation:  # no file, but memory, as in a notebook
@@ -135,20 +140,6 @@ def on_interruption(handler: Callable) -> Iterator[None]:
             signal.signal(number, before)
 
 
-@on_interruption(signal.default_int_handler)
-def run(command: Callable[[], int | None]) -> int:
-    """Runs a command that returns its exit code (None: 0), prints user errors and system faults, and returns the exit
-    code. Raises the limit of open files."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # some systems have a lower limit
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    with contextlib.redirect_stdout(_lasting(sys.stdout)), contextlib.redirect_stderr(_lasting(sys.stderr)):
-        try:
-            return _run(command)
-        finally:
-            sys.stdout.flush()
-
-
 def ending_at_once() -> contextlib.AbstractContextManager[None]:
     """Within the `with` Ctrl-C ends the process at once: an interrupted import of a C++ module may crash."""
 
@@ -160,41 +151,51 @@ def ending_at_once() -> contextlib.AbstractContextManager[None]:
 
 
 def end_at_once(exit_code: int) -> NoReturn:
-    """Ends this process with all its threads, which may wait for another process for minutes, and its data workers."""
+    """Ends this process without waiting for its threads (some wait minutes for other processes) or data workers."""
     for worker in multiprocessing.active_children():
         worker.kill()
     os._exit(exit_code)
 
 
-def _run(command: Callable[[], int | None]) -> int:
+@on_interruption(signal.default_int_handler)
+def run(command: Callable[[], int | None]) -> int:
+    """Runs a command that returns its exit code (None: 0), prints user errors and system faults, and returns the exit
+    code. First lifts the limit of open files to what the system allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # some systems have a lower limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     sentence = ""
-    try:
-        exit_code = command() or EXIT_DONE
-    except SystemExit as end:  # absl's app.run ends with it
-        if not isinstance(end.code, int | None):
-            raise
-        exit_code = end.code or EXIT_DONE
-    except (KeyboardInterrupt, Exception) as error:
-        if isinstance(error, UserError):
-            sentence, exit_code = str(error), error.exit_code
-        elif isinstance(error, PermissionError) and error.filename:
-            refused = f"{error.filename} cannot be used ({error.strerror})"
-            sentence, exit_code = f"{refused}; ask for access to it, or choose another.", EXIT_USER_ERROR
-        elif cause := cause_of(error):
-            sentence, exit_code = f"{cause}; run the same command again to continue.", EXIT_INTERRUPTED
-        else:
-            raise
-        # Hides what libraries print when objects are deleted that the error has left half-initialised.
-        sys.unraisablehook = lambda _: None
-        warnings.filterwarnings("ignore", ".* was never awaited")
-    sys.stdout.flush()
-    if sentence:
-        print(f"Error: {sentence}", file=sys.stderr, flush=True)
-    atexit.register(on_interruption(lambda *_: end_at_once(exit_code)).__enter__)  # JAX waits for other processes there
-    with on_interruption(lambda *_: end_at_once(exit_code)):
-        for act in at_the_end:
-            act(exit_code, sentence)
-        gc.collect()  # frees memory shared with workers and closes iterators while that is possible
+    with contextlib.redirect_stdout(_lasting(sys.stdout)), contextlib.redirect_stderr(_lasting(sys.stderr)):
+        try:
+            exit_code = command() or EXIT_DONE
+        except SystemExit as end:  # absl's app.run ends with it
+            if not isinstance(end.code, int | None):
+                raise
+            exit_code = end.code or EXIT_DONE
+        except (KeyboardInterrupt, Exception) as error:
+            if isinstance(error, UserError):
+                sentence, exit_code = str(error), error.exit_code
+            elif isinstance(error, PermissionError) and error.filename:
+                refused = f"{error.filename} cannot be used ({error.strerror})"
+                sentence, exit_code = f"{refused}; ask for access to it, or choose another.", EXIT_USER_ERROR
+            elif cause := cause_of(error):
+                sentence, exit_code = f"{cause}; run the same command again to continue.", exit_code_of(cause)
+            else:
+                raise
+            # Hides what libraries print when objects are deleted that the error has left half-initialised: until the
+            # process ends, as some are deleted last.
+            sys.unraisablehook = lambda _: None
+            warnings.filterwarnings("ignore", ".* was never awaited")
+        finally:
+            sys.stdout.flush()
+        if sentence:
+            print(f"Error: {sentence}", file=sys.stderr, flush=True)
+        # Exit hooks, in which JAX waits for other processes, run later.
+        atexit.register(on_interruption(lambda *_: end_at_once(exit_code)).__enter__)
+        with on_interruption(lambda *_: end_at_once(exit_code)):
+            for act in at_the_end:
+                act(exit_code, sentence)
+            gc.collect()  # frees memory shared with workers and closes iterators while that is possible
     return exit_code
 
 

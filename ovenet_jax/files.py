@@ -16,19 +16,19 @@ from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Any
 
-from ovenet_jax.errors import CAUSES, EXIT_INTERRUPTED, EXIT_USER_ERROR, SHARED_MEMORY, UserError, cause_of
+from ovenet_jax.errors import MEMORY, OPEN_FILES, PROCESSES, SHARED_MEMORY, UserError, cause_of, exit_code_of
 
 # ---- writing ----
 
 
 def write(file: Path, content: str | bytes) -> None:
-    """Writes or replaces `file`, making its folders."""
+    """Writes or replaces `file`, making its folders. Text is UTF-8; characters that it lacks are written as codes."""
     unfinished = incomplete(file, f".{os.getpid()}")
     try:
         make_folder(file.parent)
         unfinished.unlink(missing_ok=True)  # left by a killed process
         with unfinished.open("xb") as opened:
-            opened.write(content.encode() if isinstance(content, str) else content)
+            opened.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
             opened.flush()
             os.fsync(opened.fileno())
         unfinished.replace(file)
@@ -110,8 +110,8 @@ def writing(place: Path, option: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        of_the_machine = error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # whatever the path
-        if of_the_machine or SHARED_MEMORY in cause_of(error):
+        cause = cause_of(error)
+        if any(said in cause for said in (OPEN_FILES, MEMORY, SHARED_MEMORY, PROCESSES)):  # whatever the path
             raise
         reason, here = error.strerror or error, place.absolute()
         named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else here
@@ -120,8 +120,7 @@ def writing(place: Path, option: str) -> Iterator[None]:
             sentence = f"{place} cannot be written ({reason}); fix that{option and f' or choose another {option}'}."
         else:
             sentence = f"{other} cannot be used ({reason}), so nothing was written at {place}."
-        passes = error.errno in CAUSES and error.errno != errno.EROFS
-        raise UserError(sentence, EXIT_INTERRUPTED if passes else EXIT_USER_ERROR) from error
+        raise UserError(sentence, exit_code_of(cause)) from error
 
 
 def flush_all(folder: Path) -> None:

@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -40,8 +41,13 @@ def interrupted_import():
             2,
             "Error: a/b cannot be used (Permission denied)",
         ),
+        (
+            lambda: ends(OSError(errno.EROFS, "Read-only file system", "a/b")),
+            2,
+            "Error: a/b: the file system is read-only; check how it is mounted",
+        ),
     ],
-    ids=["done", "incomplete", "exit", "mistake", "saved", "interrupted", "preempted", "interrupted import", "access"],
+    ids=["done", "incomplete", "exit", "mistake", "saved", "interrupted", "preempted", "import", "access", "read-only"],
 )
 def test_a_command_ends_with_its_code_and_one_sentence(command, code, said, capsys, monkeypatch):
     heard = []
@@ -105,11 +111,22 @@ def test_an_interruption_at_the_end_of_a_command_changes_nothing(arguments, code
     assert ended.stderr.count("\n") == lines
 
 
+def test_a_closed_terminal_that_nohup_ignores_does_not_end_a_command():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run(lambda: os.kill(os.getpid(), signal.SIGHUP)) == 0
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_what_is_no_mistake_of_the_user_keeps_its_stack_trace():
     with pytest.raises(ZeroDivisionError):
         run(lambda: 1 // 0)
     with pytest.raises(PermissionError):
         run(lambda: ends(PermissionError(1, "Operation not permitted")))
+    with pytest.raises(SystemExit, match="some text"):  # Python prints it and ends with 1
+        run(lambda: ends(SystemExit("some text")))
 
 
 def test_of_many_faults_the_first_are_named_and_the_rest_counted():
@@ -125,14 +142,16 @@ ENDED = "Worker process was terminated unexpectedly with exit code {}. Search th
     [
         (OSError(errno.ENOSPC, "No space left on device", "/data/x"), "/data/x: the disk is full; free space"),
         (OSError(errno.ENOSPC, "No space left on device", "/dev/shm/psm_1"), "/dev/shm/psm_1: /dev/shm is full;"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "/data/x"), "/data/x: the quota is used up: the disk is full;"),
+        (OSError(errno.EIO, "Input/output error", "/data/x"), "/data/x: a disk has failed to read or write; check"),
         (OSError(errno.EMFILE, "Too many open files"), "too many files are open; raise the limit by `ulimit -n"),
         (MemoryError(), "the machine's memory is used up; lower --config.data.workers"),
         (ImportError("libvpx.so: failed to map segment from shared object"), "the machine's memory is used up; lower"),
         (RuntimeError("can't start new thread"), "no more processes or threads may be started; raise `ulimit -u`"),
-        (RuntimeError("open() failed: Stale file handle; opening a"), "the file server has lost a file (stale handle)"),
+        (RuntimeError(f"open() failed: {os.strerror(errno.ESTALE)}; opening a"), "the file server has lost a file"),
         (RuntimeError(ENDED.format(-9)), "a data worker was ended (signal 9): the machine's memory"),
         (RuntimeError(ENDED.format(-7)), "a data worker was ended (signal 7): /dev/shm is full"),
-        (RuntimeError(ENDED.format(1)), "a data worker was ended (exit code 1): probably, the machine"),
+        (RuntimeError(ENDED.format(-11)), "a data worker was ended (signal 11): see what it printed last"),
     ],
 )  # fmt: skip
 def test_what_the_machine_does_is_told_with_what_helps(error, said, capsys):
@@ -141,6 +160,7 @@ def test_what_the_machine_does_is_told_with_what_helps(error, said, capsys):
     assert f"Error: {said}" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not Path("/dev/shm").exists(), reason="has no /dev/shm")
 @pytest.mark.parametrize(("free", "cause"), [(0, SHARED_MEMORY), (2**30, DISK)])
 def test_semaphores_that_find_no_space_are_told_from_a_full_disk(monkeypatch, free, cause):
     """Their error names no file."""
@@ -153,8 +173,8 @@ import sys
 from ovenet_jax.errors import UserError, run
 
 def command():
-    print("begins")
-    raise UserError("no such folder.")
+    print("begins caf\\udce9")  # as in names of files: any bytes make one
+    raise UserError("no such folder caf\\udce9.")
 
 sys.exit(run(command))
 """
@@ -164,8 +184,8 @@ sys.exit(run(command))
 def test_a_command_without_stdout_or_stderr_ends_with_its_code(closed):
     shell = ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, MISTAKE]
     ended = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True)
-    assert (ended.returncode, ended.stdout) == (2, "" if closed.startswith(">") else "begins\n")
-    assert ended.stderr == ("" if "2" in closed else "Error: no such folder.\n")
+    assert (ended.returncode, ended.stdout) == (2, "" if closed.startswith(">") else "begins caf\\udce9\n")
+    assert ended.stderr == ("" if "2" in closed else "Error: no such folder caf\\udce9.\n")
 
 
 def test_the_cause_is_found_behind_what_it_leads_to():
@@ -179,8 +199,11 @@ def test_the_cause_is_found_behind_what_it_leads_to():
     assert cause_of(ValueError("Error writing [os_error_code='28']")) == "the disk is full; free space"
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file"), RuntimeError("a bug"), ValueError()])
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(2, "No such file"), RuntimeError("a bug"), ValueError(), RuntimeError(ENDED.format(1))]
+)
 def test_other_errors_are_not_the_machines(error):
+    """A worker with an exit code has raised an error, and printed its stack trace."""
     assert cause_of(error) == ""
 
 
@@ -225,12 +248,21 @@ def test_a_command_may_open_as_many_files_as_the_system_allows():
 PRINTS = "import sys; from ovenet_jax import errors; sys.exit(errors.run(lambda: print('x' * 10_000) or print('y')))"
 
 
-@pytest.mark.parametrize("kind", ["full disk", "closed pipe"])
-def test_output_that_cannot_be_written_does_not_end_a_command(kind):
+def closed_pipe():
     reading, writing = os.pipe()
     os.close(reading)
-    output = open("/dev/full", "w") if kind == "full disk" else os.fdopen(writing, "w")  # noqa: PTH123, SIM115
-    with output:
+    return os.fdopen(writing, "w")
+
+
+FULL = Path("/dev/full")
+FULL_DISK = pytest.param(
+    lambda: FULL.open("w"), id="full disk", marks=pytest.mark.skipif(not FULL.exists(), reason=f"has no {FULL}")
+)
+
+
+@pytest.mark.parametrize("opened", [FULL_DISK, pytest.param(closed_pipe, id="closed pipe")])
+def test_output_that_cannot_be_written_does_not_end_a_command(opened):
+    with opened() as output:
         both = [subprocess.run([sys.executable, "-c", PRINTS], cwd=ROOT, stdout=output, stderr=stderr, text=True)
                 for stderr in (subprocess.PIPE, output)]  # fmt: skip
     assert [result.returncode for result in both] == [0, 0]

@@ -70,6 +70,11 @@ def test_names_of_any_length_are_written(tmp_path, name):
     assert (tmp_path / "out" / name / "a").exists()
 
 
+def test_a_name_of_any_bytes_is_written_into_a_text(tmp_path):
+    files.write(tmp_path / "faults.txt", "café caf\udce9")
+    assert (tmp_path / "faults.txt").read_bytes() == b"caf\xc3\xa9 caf\\udce9"
+
+
 def test_a_place_is_known_by_any_of_its_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with (
@@ -87,7 +92,7 @@ def test_a_file_elsewhere_that_fails_is_not_called_a_failure_to_write(tmp_path):
         files.write(folder / "a", Path(tmp_path / "elsewhere").read_bytes())
 
 
-@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 75), (errno.EACCES, 2)])
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 75), (errno.EACCES, 2), (errno.EROFS, 2)])
 def test_after_a_full_disk_the_same_command_goes_on(tmp_path, number, code):
     with pytest.raises(UserError, match="cannot be written") as refusal, files.writing(tmp_path, "--workdir"):
         raise OSError(number, os.strerror(number), str(tmp_path))

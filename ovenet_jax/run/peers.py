@@ -34,7 +34,7 @@ def watch(own: int, connections: Connections) -> None:
     def leave(exit_code: int, sentence: str) -> None:
         """Tells the others how this process ends. After an error JAX would wait for them for minutes."""
         told = f"Process {own} says: {' '.join(sentence.split())}"
-        _send(connections, told.encode()[: LONGEST // 2] if sentence else DONE)
+        _send(connections, told.encode(errors="backslashreplace")[: LONGEST // 2] if sentence else DONE)
         if sentence:
             timer = Timer(GRACE, end_at_once, [exit_code])
             timer.daemon = True
@@ -82,7 +82,7 @@ def _listen(index: int, connections: Connections) -> None:
 
 
 def _end(sentence: str, connections: Connections) -> None:
-    _send(connections, sentence.encode()[: LONGEST // 2])
+    _send(connections, sentence.encode(errors="backslashreplace")[: LONGEST // 2])
     with suppress(OSError):
         print(f"Error: {sentence}", file=sys.stderr, flush=True)
     end_at_once(EXIT_INTERRUPTED)

@@ -58,7 +58,7 @@ peers.watch(1, {0: socket.socket(fileno=int(sys.argv[1]))})
 atexit.register(time.sleep, 60)  # as JAX waits for the others
 
 def command():
-    raise errors.UserError("There is\\nno folder.")
+    raise errors.UserError("There is\\nno folder caf\\udce9.")
 
 sys.exit(errors.run(command))
 """
@@ -68,8 +68,8 @@ def test_an_error_is_told_to_the_others_and_ends_a_process_that_would_wait_for_t
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-c", FAILS, str(theirs.fileno())]
     ended = subprocess.run(command, cwd=ROOT, pass_fds=[theirs.fileno()], capture_output=True, text=True, timeout=20)
-    assert (ended.returncode, ended.stderr) == (2, "Error: There is\nno folder.\n")
-    assert ours.recv(1000).strip() == b"Process 1 says: There is no folder."
+    assert (ended.returncode, ended.stderr) == (2, "Error: There is\nno folder caf\\udce9.\n")
+    assert ours.recv(1000).strip() == b"Process 1 says: There is no folder caf\\udce9."
 
 
 def test_a_connection_stays_open_when_the_coordinator_has_gone():
