@@ -99,7 +99,7 @@ FAULTS = {
         "test: no image in this folder",
     ),
     "unknown label values": (lambda root: write(root / "valannot/val_00.png", np.full((24, 32), (12, 3, 200, 11) * 8,
-        np.uint8)), "valannot/val_00.png: label values 12, 200 are not in the class table"),
+        np.uint8)), "valannot/val_00.png: label values that are not in the class table: 12, 200"),
     "other size": (lambda root: write(root / "valannot/val_00.png", np.zeros((24, 30), np.uint8)),
         "valannot/val_00.png: 30x24 pixels, but val_00.png has 32x24"),
     "colour label": (lambda root: write(root / "testannot/test_00.png", np.zeros((24, 32, 3), np.uint8)),

@@ -182,10 +182,10 @@ def oriented(array: np.ndarray, orientation: int) -> np.ndarray:
 def oriented_like(label: Read, image: Read) -> Read:
     """The label of an image, turned as its image is if it has the size of the stored image.
 
-    A label that has only the size of the turned image is upright already.
+    A label that its own EXIF has turned, or that has only the size of the turned image, is upright already.
     """
     stored = image.array.shape[1::-1] if image.orientation > 4 else image.array.shape[:2]
-    if image.orientation == 1 or label.array.shape != stored:
+    if image.orientation == 1 or label.orientation != 1 or label.array.shape != stored:
         return label
     array = oriented(label.array, image.orientation)
     return Read(array, encoded(array), "; ".join(filter(None, (label.note, TURNED_LABEL))))
@@ -322,13 +322,10 @@ def decode_label(data: bytes, bits: int = 8) -> np.ndarray:
 
 def _decode(data: bytes, flags: int) -> np.ndarray:
     read_header(data)
-    try:
-        array = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    except cv2.error:  # unsupported sizes
-        array = None
-    if array is None:
-        raise ValueError("does not decode as an image")
-    return array
+    with suppress(cv2.error):  # unsupported sizes
+        if (array := cv2.imdecode(np.frombuffer(data, np.uint8), flags)) is not None:
+            return array
+    raise ValueError("does not decode as an image")
 
 
 # ---- written ----

@@ -114,7 +114,7 @@ def as_text(inventory: dict) -> str:
                 rows[-1] += [counts[train_id], tables.percent(counts[train_id] / of_all if of_all else None)]
         parts.append(tables.aligned(rows))
     parts += [
-        f"{split}: {found['images']} images, officially {found['official']}"
+        f"{split}: {tables.number_of(found['images'], 'image')}, officially {found['official']}"
         for split, found in splits.items()
         if found["official"] not in (None, found["images"])
     ]

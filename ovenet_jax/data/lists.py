@@ -19,8 +19,7 @@ def list_files(lists: Path) -> dict[str, Path]:
     """The list file of each split that has one in the folder `lists`. Raises UserError: there is none."""
     names = [(split, name) for split in SPLITS for name in (f"test{split}List.txt", f"{split}List.txt", f"{split}.lst")]
     if not (found := {split: lists / name for split, name in names if (lists / name).is_file()}):
-        first = ", ".join(f"{split}.lst" for split in SPLITS)
-        raise UserError(f"config.data.lists: {lists} has none of {first}; set it to the folder that has them.")
+        raise UserError(f"config.data.lists: {lists} has none of {'.lst, '.join(SPLITS)}.lst; set it to their folder.")
     return found
 
 

@@ -67,16 +67,14 @@ def open_split(data: ConfigDict, split: str) -> "Source":
     """Opens a split ('train', also 'train+val') of the prepared data set that config.data describes. Raises UserError:
     the data set is not prepared, or has no such split."""
     builder = _builder(data)
-    prepared = Path(builder.data_dir)
+    prepared, data_set = Path(builder.data_dir), builder.data_set
     if not prepared.exists():
         raise errors.UserError(f"{data.name} is not prepared in {prepared}; call prepare first.")
-    official, splits = builder.data_set.official, builder.data_set.splits
-    if official and "val" not in {**official, **splits}:
+    if data_set.official and "val" not in {**data_set.official, **data_set.splits}:
         split = re.sub(r"\bval\b", "test", split)  # COCO-Stuff has no val, see trees.py
     names = re.findall(r"[a-z]\w*", split)  # also of "train[:90%]+val"
-    if not names or not splits.keys() >= set(names):
-        choices = ", ".join(splits)
-        raise errors.UserError(f"{data.name} has no split {split!r}; choose one of {choices}.")
+    if not names or not data_set.splits.keys() >= set(names):
+        raise errors.UserError(f"{data.name} has no split {split!r}; choose one of {', '.join(data_set.splits)}.")
     inventory = read_inventory(builder)
     reader = _reader(prepared, builder)
     undecoded = {key: tfds.decode.SkipDecoding() for key in reader.info.features}
@@ -85,13 +83,12 @@ def open_split(data: ConfigDict, split: str) -> "Source":
     except ValueError as error:
         fault = f"is empty, or is not a valid split expression ({error})"
         raise errors.UserError(f"Split {split!r} of {data.name} {fault}.") from None
-    has_labels = builder.data_set.unlabelled.isdisjoint(names)
-    labels = builder.data_set.labels
+    labels = data_set.labels
     content = [inventory["splits"].get(name, {}).get("digest", "") for name in names]
     of_masks = [] if labels.ignored_colors is None else [labels.colors]
     content.append(repr(sorted(zip(labels.names, labels.ids, *of_masks, strict=True))))  # whatever the order of classes
     identity = {"name": data.name, "split": split, "images": len(records), "digest": digest_of(content)}
-    return Source(records, labels, prepared, has_labels, identity)
+    return Source(records, labels, prepared, data_set.unlabelled.isdisjoint(names), identity)
 
 
 def _reader(prepared: Path, builder: Builder) -> tfds.core.DatasetBuilder:

@@ -31,8 +31,7 @@ def walk(folder: Path, suffixes: Sequence[str], end: str = "") -> tuple[list[Pat
 
 
 def _files(folder: Path, above: tuple[Path, ...] = (), link: Path | None = None) -> Iterator[Path]:
-    """above: the real paths of the folders passed. link: the last link among them."""
-    link = folder if folder.is_symlink() else link
+    link = folder if folder.is_symlink() else link  # the last on the way here
     try:
         above = (*above, folder.resolve(strict=True))
         if link and above[-1] in above[:-1]:

@@ -40,7 +40,7 @@ def test_an_id_beyond_150_is_named(tmp_path):
     data = trees.write_ade20k(tmp_path)
     label = Path(data.root) / "annotations/validation/ADE_val_00000002.png"
     write(label, trees.ids((22, 23), range(100, 153)))
-    with pytest.raises(UserError, match="ADE_val_00000002.png: label values 151, 152 are not in the class table"):
+    with pytest.raises(UserError, match="ADE_val_00000002.png: label values that are not in the class table: 151, 152"):
         pipeline.prepare(data)
 
 

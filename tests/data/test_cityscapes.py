@@ -98,8 +98,8 @@ def test_all_faults_are_named_at_once_by_their_official_names(data):
         "gtFine/train/ulm/ulm_000000_000019_gtFine_labelIds.png or _gtFine_labelTrainIds.png",
         f"{root}/gtFine/val/lindau/lindau_000000_000019_gtFine_labelIds.png: no image "
         "leftImg8bit/val/lindau/lindau_000000_000019_leftImg8bit",
-        f"{root}/gtFine/train/bochum/bochum_000000_000019_gtFine_labelIds.png: label values 35, 36, 37 are not in "
-        "the class table",
+        f"{root}/gtFine/train/bochum/bochum_000000_000019_gtFine_labelIds.png: label values that are "
+        "not in the class table: 35, 36, 37",
         f"{root}/leftImg8bit/test/berlin/berlin_000000_000019_leftImg8bit.png: does not decode as an image",
     ]
 

@@ -1,5 +1,6 @@
 """Label files of official and own data sets in every encoding, and those at odds with it."""
 
+import io
 import shutil
 from functools import partial
 from pathlib import Path
@@ -8,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from scipy import io
+from scipy.io import savemat
 
-from ovenet_jax.data import pipeline
+from ovenet_jax.data import image_files, pipeline
 from ovenet_jax.data.encodings import ENCODINGS, read_ids
-from ovenet_jax.data.labels import CITYSCAPES, IGNORE, OFFICIAL
+from ovenet_jax.data.labels import CITYSCAPES, IGNORE, OFFICIAL, Labels
 from ovenet_jax.errors import UserError
 from tests import trees
 
@@ -34,7 +35,7 @@ def write_mats(folder, fields):
     """In place of each PNG, or of what is there already."""
     for path in {path.with_suffix(".mat") for path in Path(folder).glob("*.*")}:
         path.with_suffix(".png").unlink(missing_ok=True)
-        io.savemat(path, fields, do_compression=True)
+        savemat(path, fields, do_compression=True)
 
 
 def stuff_164k(tmp_path):
@@ -85,7 +86,10 @@ def test_a_matlab_file_that_is_something_else_is_named(tmp_path, content, said):
             "its field 'S' has the size [2, 2, 2]; expected rows and columns, and no",
         ),
         ({"S": STUFF_IDS[1:]}, "48x23 pixels, but COCO_train2014_000000000000.jpg has 48x24"),
-        ({"S": STUFF_IDS + np.uint16(200)}, "label values 200, 201, 202, 203, 204, 205, 206, 207, 208, 209, 210, 211,"),
+        (
+            {"S": STUFF_IDS + np.uint16(200)},
+            "label values that are not in the class table, read as 'ids in MATLAB files': 200, 201, 202,",
+        ),
     ],
 )
 def test_annotations_with_a_wrong_field_are_named(tmp_path, fields, said):
@@ -101,9 +105,7 @@ def test_coco_stuff_164k_has_ids_that_are_one_less(tmp_path):
         np.testing.assert_array_equal(label_of(data, split), OFFICIAL["coco_stuff"].train_ids()[STUFF_IDS])
     report = pipeline.prepare(data)
     assert [report["splits"][split]["official"] for split in ("train", "test")] == [118_287, 5000]
-    assert [note["note"] for note in report["notes"]] == [
-        "labels of ids one less than in the class table, and 255 for 0"
-    ]
+    assert [note["note"] for note in report["notes"]] == ["labels of ids minus 1 (255: none)"]
 
 
 def test_coco_stuff_164k_may_hold_the_train_ids_of_mmsegmentation_beside_them(tmp_path):
@@ -119,14 +121,14 @@ def test_ids_of_one_release_of_coco_stuff_in_the_folders_of_the_other_are_refuse
     shutil.copy(f"{data.root}/annotations/val2017/val.png", tmp_path / "164k.png")
     trees.write_image(Path(data.root) / "annotations/val2017/val.png", STUFF_IDS)
     assert faults(data) == [
-        "annotations/val2017/val.png: label values 11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90, 182 are not in the "
-        "class table for ids one less than in the class table, and 255 for 0; they look like label ids"
+        "annotations/val2017/val.png: label values that are not in the class table, read as 'ids minus 1 (255: none)': "
+        "11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90, 182; the file looks like 'label ids'"
     ]
     data = trees.write_coco_stuff(tmp_path / "10k")
     shutil.copy(tmp_path / "164k.png", f"{data.root}/annotations/COCO_train2014_000000000003.png")
     assert faults(data) == [
-        "annotations/COCO_train2014_000000000003.png: label values 255 are not in the class table; they look like ids "
-        "one less than in the class table, and 255 for 0"
+        "annotations/COCO_train2014_000000000003.png: label values that are not in the class table: 255; the "
+        "file looks like 'ids minus 1 (255: none)'"
     ]
 
 
@@ -215,26 +217,26 @@ def test_labels_of_two_encodings_in_one_folder_are_told_apart_by_their_names(tmp
     data = trees.write_coco_stuff(tmp_path)
     one = Path(data.root) / "annotations/COCO_train2014_000000000001.png"
     one.unlink()
-    io.savemat(one.with_suffix(".mat"), {"S": STUFF_IDS})
+    savemat(one.with_suffix(".mat"), {"S": STUFF_IDS})
     np.testing.assert_array_equal(label_of(data, "train", 1), label_of(data, "train", 0))
     notes = {note["note"]: note["files"] for note in pipeline.prepare(data)["notes"]}
     assert notes == {"labels of ids in MATLAB files": 1}
 
 
 @pytest.mark.parametrize(
-    ("write", "label", "count", "said"),
+    ("write", "label", "count", "unknown"),
     [
-        (trees.write_lip, "TrainVal_parsing_annotations/val_segmentations/val100_7.png", 21, "label values 20 are"),
-        (trees.write_ade20k, "annotations/validation/ADE_val_00000002.png", 152, "label values 151 are"),
-        (trees.write_pascal_context, "59_context_labels/2010_1.png", 61, "label values 60 are"),
+        (trees.write_lip, "TrainVal_parsing_annotations/val_segmentations/val100_7.png", 21, 20),
+        (trees.write_ade20k, "annotations/validation/ADE_val_00000002.png", 152, 151),
+        (trees.write_pascal_context, "59_context_labels/2010_1.png", 61, 60),
     ],
 )
-def test_labels_of_more_classes_than_the_table_has_are_refused(tmp_path, write, label, count, said):
+def test_labels_of_more_classes_than_the_table_has_are_refused(tmp_path, write, label, count, unknown):
     data = write(tmp_path)
     size = cv2.imread(f"{data.root}/{label}", cv2.IMREAD_UNCHANGED).shape
     trees.write_image(Path(data.root) / label, trees.ids(size, range(count)))
     (fault,) = faults(data)
-    assert fault.startswith(f"{label}: {said} not in the class table")
+    assert fault.startswith(f"{label}: label values that are not in the class table: {unknown}")
 
 
 def test_the_460th_class_of_pascal_context_is_refused(tmp_path):
@@ -242,7 +244,8 @@ def test_the_460th_class_of_pascal_context_is_refused(tmp_path):
     shutil.move(f"{data.root}/59_context_labels", f"{data.root}/trainval")
     write_mats(f"{data.root}/trainval", {"LabelMap": np.full(trees.SIZE, 460, np.uint16)})
     assert faults(data)[0] == (
-        "trainval/2008_000008.mat: label values 460 are not in the class table for 459 classes in MATLAB files"
+        "trainval/2008_000008.mat: label values that are not in the class table, "
+        "read as '459 classes in MATLAB files': 460"
     )
 
 
@@ -319,7 +322,7 @@ def test_own_masks_may_hold_0_and_255(tmp_path):
 def test_a_colour_that_no_class_has_is_named_with_its_pixels(tmp_path):
     data = own(tmp_path, "ignored_colors: []\n", MASKS)
     assert faults(data)[0] == (
-        "labels/train/left/0001.png: 288 pixels have colours that are not in the class table, most of them [0, 0, 0]"
+        "labels/train/left/0001.png: pixels of colours that are not in the class table: 288, most of them [0, 0, 0]"
     )
 
 
@@ -364,7 +367,62 @@ def test_keys_about_files_are_checked(tmp_path, lines, said):
     assert str(error.value).startswith(f"{data.root}/classes.yaml: {said}")
 
 
-def test_masks_in_colours_must_be_png():
-    data = cv2.imencode(".jpg", trees.image(trees.SIZE))[1].tobytes()
-    with pytest.raises(ValueError, match="a JPEG; labels must be PNG"):
+# ---- masks in colours ----
+
+MASK = np.uint8([[0, 1], [2, 2], [1, 0]])  # train ids of Cityscapes
+COLOURED = Image.fromarray(np.uint8(CITYSCAPES.colors)[MASK])
+PALETTE = Image.fromarray(MASK)
+PALETTE.putpalette(np.uint8(CITYSCAPES.colors).tobytes())
+TURNED = Image.Exif()
+TURNED[0x0112] = 3
+OPAQUE = "16 bits or transparent pixels; save labels in colours as opaque 8-bit PNGs"
+
+
+def saved(picture, kind="png", **options):
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "ids", "notes"),
+    [
+        (saved(COLOURED), MASK, []),
+        (saved(PALETTE), MASK, [image_files.PALETTE_IMAGE]),
+        (saved(COLOURED.convert("RGBA")), MASK, [image_files.OPAQUE_IMAGE]),
+        (saved(COLOURED, save_all=True, append_images=[COLOURED.rotate(180)]), MASK, [image_files.SEVERAL_IMAGES]),
+        (saved(COLOURED, exif=TURNED), MASK[::-1, ::-1], [image_files.TURNED_IMAGE]),
+    ],
+    ids=["RGB", "palette", "opaque", "several", "turned"],
+)
+def test_masks_in_colours_are_read_with_the_notes_of_images(data, ids, notes):
+    read = read_ids(data, "colors", CITYSCAPES)
+    np.testing.assert_array_equal(read.array, CITYSCAPES.label_ids()[ids])
+    np.testing.assert_array_equal(image_files.decode_label(read.data), read.array)
+    assert read.note == "; ".join([*notes, "labels of colours"])
+
+
+def test_a_mask_that_its_own_exif_has_turned_is_not_turned_again_with_its_image():
+    mask = read_ids(saved(COLOURED, exif=TURNED), "colors", CITYSCAPES)
+    assert image_files.oriented_like(mask, image_files.read_image(saved(COLOURED, exif=TURNED))) is mask
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (saved(COLOURED, "jpeg"), "a JPEG; labels must be PNG"),
+        (cv2.imencode(".png", np.zeros((3, 2, 3), np.uint16))[1].tobytes(), OPAQUE),
+        (saved(PALETTE, transparency=1), OPAQUE),
+        (saved(Image.new("RGBA", (2, 3))), OPAQUE),
+    ],
+    ids=["JPEG", "16 bits", "transparent palette", "transparent"],
+)
+def test_masks_in_colours_that_would_lose_something_are_refused(data, sentence):
+    with pytest.raises(ValueError, match=sentence):
         read_ids(data, "colors", CITYSCAPES)
+
+
+def test_every_encoding_that_would_explain_a_file_is_named():
+    classes = Labels(("a", "b"), ((0, 0, 0), (9, 9, 9)), ids=((1,), (2,)))
+    with pytest.raises(ValueError, match="table: 0; the file looks like 'train ids' or 'ids minus 1 .255: none.'$"):
+        read_ids(image_files.encoded(np.uint8([[0, 1]])), "label_ids", classes)

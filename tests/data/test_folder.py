@@ -88,7 +88,7 @@ def test_faults_are_named_with_their_subfolders(tmp_path):
         pipeline.prepare(data)
     assert [line.strip() for line in str(error.value).splitlines()[1:]] == [
         f"{root}/images/train/left/0001.jpg: no label labels/train/left/0001.png",
-        f"{root}/labels/val/right/0001.png: label values 27 are not in the class table",
+        f"{root}/labels/val/right/0001.png: label values that are not in the class table: 27",
     ]
 
 

@@ -71,7 +71,7 @@ def test_what_is_wrong_is_named_and_the_rest_is_written(tmp_path, capsys):
     told = capsys.readouterr()
     assert "ground truth of 1 of 3 label maps" in told.out
     assert "2 faults, left out" in told.err
-    assert "unknown.png: label values 77 are not in the class table" in told.err
+    assert "unknown.png: label values that are not in the class table: 77" in told.err
     assert "color.png: 3 channels" in told.err
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["good.png"]
 

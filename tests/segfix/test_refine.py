@@ -241,7 +241,7 @@ def test_what_is_wrong_is_named_and_the_rest_is_written(folder, capsys):
     assert "5 faults, left out" in told.err
     for sentence in (
         "labels/lonely.png: there is no offset file lonely",
-        "labels/unknown.png: label values",
+        "labels/unknown.png: label values that are not in the class table: ",
         "offsets/large.mat: its field 'mat' has the size [18, 26, 2]; expected [17, 26, 2]",
         "offsets/b.mat: no field 'mat'; it has depth",
         "labels/broken.png: does not decode as an image",
