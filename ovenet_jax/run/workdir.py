@@ -24,7 +24,7 @@ WEIGHTS = "model.safetensors"  # in one that --form=hub has written
 
 def check(workdir: Path, config: ConfigDict) -> None:
     """Raises UserError where `workdir` holds weights of an import or export, or checkpoints of another config's run."""
-    if any((workdir / name).exists() for name in (IMPORT_REPORT, WEIGHTS)):
+    if (workdir / IMPORT_REPORT).exists() or ((workdir / WEIGHTS).exists() and not has_checkpoint(workdir)):
         remedy = f"train from them with --config.init.base={workdir} and another --workdir"
         raise UserError(f"{workdir} holds weights, not a run; {remedy}.")
     saved = read_config(workdir)

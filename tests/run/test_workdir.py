@@ -154,6 +154,15 @@ def test_no_training_goes_on_in_a_folder_of_imported_weights(tmp_path):
         workdir.check(tmp_path, config())
 
 
+def test_a_run_stays_one_where_somebody_puts_weights_beside_its_checkpoints(tmp_path):
+    workdir.claim(tmp_path, config())
+    (tmp_path / workdir.WEIGHTS).touch()
+    with pytest.raises(UserError, match="holds weights, not a run"):
+        workdir.check(tmp_path, config())
+    begin(tmp_path, config())
+    workdir.check(tmp_path, config())
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file cannot be written .*; fix that or choose another --workdir"):
