@@ -182,16 +182,14 @@ def run(command: Callable[[], int | None]) -> int:
                 sentence, exit_code = f"{cause}; run the same command again to continue.", exit_code_of(cause)
             else:
                 raise
-            # Hides what libraries print when objects are deleted that the error has left half-initialised: until the
-            # process ends, as some are deleted last.
+            # Until the process ends, hides what is printed when objects that the error left half-made are deleted.
             sys.unraisablehook = lambda _: None
             warnings.filterwarnings("ignore", ".* was never awaited")
         finally:
             sys.stdout.flush()
         if sentence:
             print(f"Error: {sentence}", file=sys.stderr, flush=True)
-        # Exit hooks, in which JAX waits for other processes, run later.
-        atexit.register(on_interruption(lambda *_: end_at_once(exit_code)).__enter__)
+        atexit.register(on_interruption(lambda *_: end_at_once(exit_code)).__enter__)  # JAX may wait in later hooks
         with on_interruption(lambda *_: end_at_once(exit_code)):
             for act in at_the_end:
                 act(exit_code, sentence)

@@ -103,7 +103,12 @@ sys.exit(errors.run(interrupt if "interrupted" in sys.argv else lambda: print("d
 
 @pytest.mark.parametrize(
     ("arguments", "code", "lines"),
-    [([], 0, 0), (["interrupted"], EXIT_INTERRUPTED, 1), (["interrupted", "exiting"], EXIT_INTERRUPTED, 1)],
+    [
+        ([], 0, 0),
+        (["exiting"], 0, 0),
+        (["interrupted"], EXIT_INTERRUPTED, 1),
+        (["interrupted", "exiting"], EXIT_INTERRUPTED, 1),
+    ],
 )
 def test_an_interruption_at_the_end_of_a_command_changes_nothing(arguments, code, lines):
     ended = subprocess.run([sys.executable, "-c", TWICE, *arguments], cwd=ROOT, capture_output=True, text=True)
