@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from tests.camvid_tree import write
+from tests.camvid_tree import config_data, write
 
 CITIES = {"train": ("aachen", "bochum", "ulm"), "val": ("frankfurt", "lindau"), "test": ("berlin",)}
 CONDITIONS = ("fog", "night", "rain", "snow")
@@ -23,7 +23,7 @@ def write_cityscapes(root: Path) -> ConfigDict:
             write_image(labels, np.zeros(SIZE, np.uint8) if split == "test" else ids(SIZE, range(34)))
             write_image(Path(str(labels).replace("labelIds", "color")), image(SIZE))
             write_image(Path(str(labels).replace("labelIds", "instanceIds")), np.zeros(SIZE, np.uint16))
-    return _data("cityscapes", root)
+    return config_data("cityscapes", root)
 
 
 def write_acdc(root: Path) -> ConfigDict:
@@ -36,7 +36,7 @@ def write_acdc(root: Path) -> ConfigDict:
             if split != "test":
                 write_image(root / f"source/gt/{stem}_gt_labelIds.png", ids(SIZE, range(34)))
                 write_image(root / f"source/gt/{stem}_gt_labelTrainIds.png", ids(SIZE, range(19)))
-    return _data("acdc", root)
+    return config_data("acdc", root)
 
 
 def write_ade20k(root: Path, official: bool = True) -> ConfigDict:
@@ -56,7 +56,7 @@ def write_ade20k(root: Path, official: bool = True) -> ConfigDict:
             write_image(root / f"source/{images}/ADE_{split}_{i:08d}.jpg", image(size))
             if labels:
                 write_image(root / f"source/{labels}/ADE_{split}_{i:08d}.png", ids(size, range(151)))
-    return _data("ade20k", root)
+    return config_data("ade20k", root)
 
 
 def write_pascal_context(root: Path, name: str = "pascal_context") -> ConfigDict:
@@ -68,7 +68,7 @@ def write_pascal_context(root: Path, name: str = "pascal_context") -> ConfigDict
         _write_lines(root / f"source/ImageSets/Main/{split}.txt", names)
         _write_lines(root / f"source/ImageSets/Main/aeroplane_{split}.txt", [f"{stem} -1" for stem in names])
     write_image(root / "source/JPEGImages/2009_000001.jpg", image(SIZE))
-    return _data(name, root)
+    return config_data(name, root)
 
 
 def write_lip(root: Path) -> ConfigDict:
@@ -81,7 +81,7 @@ def write_lip(root: Path) -> ConfigDict:
             write_image(root / label, ids(SIZE, range(20)))
         _write_lines(root / f"source/TrainVal_images/{split}_id.txt", stems)
     write_image(root / "source/Testing_images/testing_images/100034_483681.jpg", image(SIZE))
-    return _data("lip", root)
+    return config_data("lip", root)
 
 
 def write_coco_stuff(root: Path) -> ConfigDict:
@@ -93,7 +93,7 @@ def write_coco_stuff(root: Path) -> ConfigDict:
         _write_lines(root / f"source/annotations/{name}.mat", ["the label as it was downloaded"])
     for split, chosen in (("train", names[:3]), ("test", names[3:]), ("all", names)):
         _write_lines(root / f"source/imageLists/{split}.txt", chosen)
-    return _data("coco_stuff", root)
+    return config_data("coco_stuff", root)
 
 
 CLASSES = """
@@ -111,7 +111,7 @@ def write_folder(root: Path, splits: tuple[str, ...] = ("train", "val")) -> Conf
             write_image(root / f"source/images/{split}/{camera}/0001.jpg", image(SIZE))
             write_image(root / f"source/labels/{split}/{camera}/0001.png", np.uint8((0, 7, 8, 26))[ids(SIZE, range(4))])
     _write_lines(root / "source/classes.yaml", [CLASSES])
-    return _data("folder", root)
+    return config_data("folder", root)
 
 
 def image(size: tuple[int, int]) -> np.ndarray:
@@ -133,8 +133,3 @@ def write_image(path: Path, array: np.ndarray) -> None:
 def _write_lines(path: Path, lines: Iterable[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in lines))
-
-
-def _data(name: str, root: Path) -> ConfigDict:
-    folders = {"root": str(root / "source"), "prepared": str(root / "prepared")}
-    return ConfigDict({"name": name, **folders, "lists": "", "storage": "compressed"})

@@ -1,4 +1,5 @@
-"""Odd image files: read where nothing is lost, refused in a sentence where something would be; to predict, most are."""
+"""Odd image files: read where nothing is lost, refused in a sentence where something would be; for prediction nearly
+all are read, with a note on what is lost."""
 
 import io
 import struct
@@ -22,7 +23,6 @@ from ovenet_jax.data.image_files import (
     read_label,
     write_picture,
 )
-from ovenet_jax.data.image_folder import ImageFolder
 from tests import trees
 
 SIZE = (6, 8)
@@ -45,13 +45,35 @@ def jpeg(array, *flags):
     return cv2.imencode(".jpg", array, flags)[1].tobytes()
 
 
+def saved(picture, kind, **options):
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def oriented(picture, kind, orientation):
+    """The file of a picture whose EXIF says that it is to be turned."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return saved(picture, kind, exif=exif)
+
+
+def cmyk():
+    """A JPEG whose header says four channels; nothing else of it is looked at."""
+    return jpeg(RGB).replace(b"\xff\xc0\x00\x11\x08\x00\x06\x00\x08\x03", b"\xff\xc0\x00\x11\x08\x00\x06\x00\x08\x04")
+
+
 PALETTE_COLORS = np.random.default_rng(0).integers(0, 256, (16, 3), np.uint8)
 PALETTE = (b"PLTE", PALETTE_COLORS.tobytes())
 PACKED = IDS[:, ::2] << 4 | IDS[:, 1::2]  # two indices a byte
 GREY_PNG = png(8, 0, IDS)
 PALETTE_PNG = png(8, 3, IDS, PALETTE)
-CLEAR = (b"tRNS", bytes(3))  # the first three colours are transparent
+TRANSPARENT = (b"tRNS", bytes(3))  # the first three colours are transparent
 OPAQUE = np.dstack([RGB, np.full(SIZE, 255, np.uint8)])
+DEEP = (RGB.astype(np.uint16) << 8) + 7
+HALF_TRANSPARENT = Image.fromarray(np.dstack([RGB, np.where(IDS > 7, 255, 0)]).astype(np.uint8))
+ON_WHITE = np.where((IDS > 7)[..., None], RGB, 255)
+PICTURE = Image.fromarray(RGB)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +82,7 @@ OPAQUE = np.dstack([RGB, np.full(SIZE, 255, np.uint8)])
         (GREY_PNG, ""),
         (PALETTE_PNG, image_files.PALETTE_LABEL),
         (png(4, 3, PACKED, PALETTE), image_files.PALETTE_LABEL),
-        (png(8, 3, IDS, PALETTE, CLEAR), image_files.PALETTE_LABEL),
+        (png(8, 3, IDS, PALETTE, TRANSPARENT), image_files.PALETTE_LABEL),
         (PALETTE_PNG + b"\n", image_files.PALETTE_LABEL),
         (png(4, 0, PACKED), image_files.SHALLOW_LABEL),
         (png(16, 0, IDS.astype(">u2").view(np.uint8)), image_files.DEEP_LABEL),
@@ -88,18 +110,9 @@ def test_labels_of_any_depth_keep_their_ids(data, note):
         (GREY_PNG[:-20], "does not decode as an image"),
         (PALETTE_PNG[:-20], "does not decode as an image"),
     ],
-    ids=[
-        "values",
-        "colour",
-        "alpha",
-        "grey and alpha",
-        "transparent id",
-        "JPEG",
-        "empty",
-        "cut off",
-        "palette cut off",
-    ],
-)
+    ids=["values", "colour", "alpha", "grey and alpha", "transparent id", "JPEG", "empty", "cut off",
+         "palette cut off"],
+)  # fmt: skip
 def test_labels_that_would_lose_something_are_refused(data, sentence):
     with pytest.raises(ValueError, match=sentence):
         read_label(data)
@@ -123,19 +136,20 @@ def test_images_are_read_as_rgb_where_that_is_exact(data, pixels, note):
     assert (read.data, read.note) == (data, note)
 
 
+def test_a_grey_image_whose_transparent_value_never_occurs_is_read():
+    assert 251 not in IDS
+    read = read_image(png(8, 0, IDS, (b"tRNS", bytes([0, 251]))))
+    np.testing.assert_array_equal(read.array, np.stack([IDS] * 3, axis=-1))
+
+
 @pytest.mark.parametrize("flags", [(), (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)], ids=["baseline", "progressive"])
 def test_jpegs_are_read_and_those_cut_off_refused(flags):
     data = jpeg(np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8), *flags)
-    assert read_image(data).array.shape == (64, 80, 3)
+    np.testing.assert_array_equal(read_image(data).array, Image.open(io.BytesIO(data)))
     assert read_image(jpeg(IDS)).note == image_files.GREY_IMAGE
     for end in (-1, len(data) // 2, 40, 3):
         with pytest.raises(ValueError, match="does not decode as an image"):
             read_image(data[:end])
-
-
-def cmyk():
-    """A JPEG whose header says four channels; nothing else of it is looked at."""
-    return jpeg(RGB).replace(b"\xff\xc0\x00\x11\x08\x00\x06\x00\x08\x03", b"\xff\xc0\x00\x11\x08\x00\x06\x00\x08\x04")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +157,7 @@ def cmyk():
     [
         (png(16, 2, np.repeat(RGB, 2, -1).reshape(6, -1)), "16 bits per channel; save it with 8"),
         (png(16, 0, IDS.astype(">u2").view(np.uint8)), "16 bits per channel; save it with 8"),
-        (png(8, 3, IDS, PALETTE, CLEAR), "transparent pixels; save it without an alpha channel"),
+        (png(8, 3, IDS, PALETTE, TRANSPARENT), "transparent pixels; save it without an alpha channel"),
         (png(8, 6, np.dstack([RGB, IDS]).reshape(6, -1)), "transparent pixels"),
         (png(8, 0, IDS, (b"tRNS", bytes([0, int(IDS[0, 0])]))), "transparent pixels"),
         (cmyk(), "CMYK, which has no exact RGB; save it as RGB"),
@@ -172,23 +186,37 @@ def test_what_stands_behind_the_end_of_a_png_without_pixels_is_not_looked_for():
         read_header(GREY_PNG.replace(b"IDAT", b"IDOT") + behind)
 
 
-def test_an_image_that_is_not_held_in_memory_has_a_size(tmp_path):
-    far = jpeg(RGB)
-    far = far[:2] + 3 * (b"\xff\xe1\xff\xff" + bytes(2**16 - 3)) + far[2:]  # three full segments before the header
-    for name, data, size in (
-        ("a.png", GREY_PNG, SIZE),
-        ("b.jpg", jpeg(RGB), SIZE),
-        ("c.jpg", far, SIZE),
-        ("d.jpg", b"no", (0, 0)),
-    ):
-        (tmp_path / name).write_bytes(data)
-        assert image_size(tmp_path / name) == size
+FAR = jpeg(RGB)
+FAR = FAR[:2] + 3 * (b"\xff\xe1\xff\xff" + bytes(2**16 - 3)) + FAR[2:]  # three full segments before the header
+
+
+@pytest.mark.parametrize(
+    ("data", "size"),
+    [
+        (GREY_PNG, SIZE),
+        (jpeg(RGB), SIZE),
+        (FAR, SIZE),
+        (b"no", (0, 0)),
+        (png(8, 0, IDS, size=(10_000, 10_001)), (0, 0)),
+        (png(8, 0, IDS, size=(10_000, 10_000)), (10_000, 10_000)),
+    ],
+    ids=["PNG", "JPEG", "far header", "no image", "too large", "largest"],
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_only_the_header_is_read_for_the_size_of_an_image(tmp_path, data, size):
+    (tmp_path / "image").write_bytes(data)
+    assert image_size(tmp_path / "image") == size
+
+
+def test_an_image_that_is_not_there_has_no_size(tmp_path):
     assert image_size(tmp_path / "nowhere") == (0, 0)
 
 
-def test_an_odd_image_to_predict_is_named(tmp_path):
-    (tmp_path / "deep.png").write_bytes(GREY_PNG[:-20])
-    assert ImageFolder(tmp_path)[0] == {"fault": f"{tmp_path}/deep.png: does not decode as an image", "name": "deep"}
+def test_a_large_jpeg_of_many_scans_is_refused():
+    data = jpeg(RGB).replace(struct.pack(">HH", *SIZE), struct.pack(">HH", 9000, 10_000), 1)
+    assert read_header(data + 10 * image_files.JPEG_SCAN).size == (9000, 10_000)
+    with pytest.raises(ValueError, match="12 scans of 10000x9000 pixels; so many would take minutes"):
+        read_header(data + 11 * image_files.JPEG_SCAN)
 
 
 @pytest.mark.parametrize("read", [image_files.read_image, image_files.read_label])
@@ -199,23 +227,10 @@ def test_a_palette_png_with_a_damaged_byte_is_refused(read):
         read(damaged)
 
 
-def saved(picture, kind, **options):
-    file = io.BytesIO()
-    picture.save(file, kind, **options)
-    return file.getvalue()
-
-
-def oriented(picture, kind, orientation):
-    """The file of a picture whose EXIF says that it is to be turned."""
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    return saved(picture, kind, exif=exif)
-
-
 @pytest.mark.parametrize("kind", ["png", "jpeg"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_an_image_that_its_exif_turns_is_noted_and_its_label_is_oriented_like(kind, orientation):
-    data = oriented(Image.fromarray(RGB), kind, orientation)
+    data = oriented(PICTURE, kind, orientation)
     image = read_image(data)
     np.testing.assert_array_equal(image.array, ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
     assert image.note == (image_files.TURNED_IMAGE if orientation > 1 else "")
@@ -225,17 +240,23 @@ def test_an_image_that_its_exif_turns_is_noted_and_its_label_is_oriented_like(ki
     np.testing.assert_array_equal(label.array, ImageOps.exif_transpose(marked))
     np.testing.assert_array_equal(decode_label(label.data), label.array)
     assert label.note == (image_files.TURNED_LABEL if orientation > 1 else "")
-    if orientation > 4:  # a label of the turned size was drawn on the turned image
-        upright = read_label(cv2.imencode(".png", IDS.T)[1].tobytes())
-        assert oriented_like(upright, image) is upright
+
+
+@pytest.mark.parametrize("orientation", range(5, 9))
+def test_a_label_of_the_size_of_a_turned_image_is_upright_already(orientation):
+    image = read_image(oriented(PICTURE, "png", orientation))
+    upright = read_label(cv2.imencode(".png", IDS.T)[1].tobytes())
+    assert oriented_like(upright, image) is upright
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_an_orientation_that_libraries_read_differently_is_refused(kind):
+    entry = struct.pack(">HHHIII", 1, 0x0112, 4, 1, 6, 0)  # as a number of 32 bits; the standard has 16
+    with pytest.raises(ValueError, match="ambiguous EXIF orientation; save the image upright"):
+        read_image(saved(PICTURE, kind, exif=b"Exif\0\0MM\0*" + struct.pack(">I", 8) + entry))
 
 
 # ---- to predict ----
-
-DEEP = (RGB.astype(np.uint16) << 8) + 7
-HALF_CLEAR = Image.fromarray(np.dstack([RGB, np.where(IDS > 7, 255, 0)]).astype(np.uint8))
-ON_WHITE = np.where((IDS > 7)[..., None], RGB, 255)
-PICTURE = Image.fromarray(RGB)
 
 
 @pytest.mark.parametrize(
@@ -252,20 +273,20 @@ PICTURE = Image.fromarray(RGB)
         (cv2.imencode(".png", DEEP[..., 0])[1].tobytes(), RGB[..., :1], image_files.DEEP_IMAGE),
         (cv2.imencode(".tif", DEEP[..., 0])[1].tobytes(), RGB[..., :1], image_files.DEEP_IMAGE),
         (saved(PICTURE.convert("CMYK"), "tiff"), RGB, image_files.CMYK_IMAGE),
-        (saved(HALF_CLEAR, "png"), ON_WHITE, image_files.TRANSPARENT_IMAGE),
-        (saved(HALF_CLEAR, "webp", lossless=True, exact=True), ON_WHITE, image_files.TRANSPARENT_IMAGE),
-        (saved(HALF_CLEAR, "tiff"), ON_WHITE, image_files.TRANSPARENT_IMAGE),
+        (saved(HALF_TRANSPARENT, "png"), ON_WHITE, image_files.TRANSPARENT_IMAGE),
+        (saved(HALF_TRANSPARENT, "webp", lossless=True, exact=True), ON_WHITE, image_files.TRANSPARENT_IMAGE),
+        (saved(HALF_TRANSPARENT, "tiff"), ON_WHITE, image_files.TRANSPARENT_IMAGE),
         (saved(PICTURE.convert("RGBA"), "tiff"), RGB, ""),
-        (png(8, 3, IDS, PALETTE, CLEAR), np.where((IDS > 2)[..., None], PALETTE_COLORS[IDS], 255),
+        (png(8, 3, IDS, PALETTE, TRANSPARENT), np.where((IDS > 2)[..., None], PALETTE_COLORS[IDS], 255),
          image_files.TRANSPARENT_IMAGE),
         (saved(PICTURE, "tiff", save_all=True, append_images=[PICTURE]), RGB, image_files.SEVERAL_IMAGES),
         (oriented(PICTURE, "tiff", 6), np.rot90(RGB, -1), image_files.TURNED_IMAGE),
-        (oriented(HALF_CLEAR, "png", 3), ON_WHITE[::-1, ::-1],
+        (oriented(HALF_TRANSPARENT, "png", 3), ON_WHITE[::-1, ::-1],
          f"{image_files.TURNED_IMAGE}; {image_files.TRANSPARENT_IMAGE}"),
     ],
     ids=["bmp", "tif", "lzw", "webp", "gif", "png", "16 bits png", "16 bits tif", "16 bits grey png",
-         "16 bits grey tif", "cmyk", "clear png", "clear webp", "clear tif", "opaque", "clear palette", "pages",
-         "turned tif", "turned and clear"],
+         "16 bits grey tif", "cmyk", "transparent png", "transparent webp", "transparent tif", "opaque", "transparent palette", "pages",
+         "turned tif", "turned and transparent"],
 )  # fmt: skip
 def test_what_people_have_is_read_to_predict_and_said_where_something_is_lost(data, pixels, note):
     read = read_any_image(data)
@@ -289,7 +310,7 @@ def test_a_cmyk_jpeg_is_read_to_predict():
         read_image(data)
     read = read_any_image(data)
     assert read.note == image_files.CMYK_IMAGE
-    assert np.abs(read.array.astype(int) - RGB).mean() < 8
+    assert np.abs(read.array.astype(int) - RGB).max() <= 2  # the rounding of the JPEG
 
 
 @pytest.mark.parametrize(
@@ -307,19 +328,6 @@ def test_a_cmyk_jpeg_is_read_to_predict():
 def test_what_cannot_be_read_to_predict_is_named(data, sentence):
     with pytest.raises(ValueError, match=sentence):
         read_any_image(data)
-
-
-def test_images_to_predict_are_found_and_named_apart(tmp_path):
-    for name in ("a.png", "a.jpg", "a.jpg.jpg", "b.PNG", "deep/a.left.png", "deep/.hidden.png", ".trash/c.png"):
-        trees.write_image(tmp_path / name, RGB)
-    (tmp_path / "notes.txt").write_text("")
-    source = ImageFolder(tmp_path)
-    assert source.names == ["a.jpg", "a.jpg.jpg", "a.png", "b", "deep/a.left"]
-    assert source.left_out == [
-        f"files .txt left out (only {', '.join(image_files.PREDICTED_SUFFIXES)} are read): 1; the first: "
-        f"{tmp_path}/notes.txt"
-    ]
-    assert ImageFolder(tmp_path / "a.png").names == ["a"]
 
 
 # ---- written ----
@@ -348,7 +356,8 @@ def test_a_label_map_is_written_as_one_channel(tmp_path):
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "label.png"), cv2.IMREAD_UNCHANGED), label)
 
 
-def test_a_grey_image_whose_transparent_value_never_occurs_is_read():
-    assert 251 not in IDS
-    read = read_image(png(8, 0, IDS, (b"tRNS", bytes([0, 251]))))
-    np.testing.assert_array_equal(read.array, np.stack([IDS] * 3, axis=-1))
+def test_a_jpeg_is_written_with_the_parameters_of_opencv(tmp_path):
+    write_picture(tmp_path / "coarse.jpg", RGB, (cv2.IMWRITE_JPEG_QUALITY, 5))
+    write_picture(tmp_path / "fine.jpg", RGB, (cv2.IMWRITE_JPEG_QUALITY, 100))
+    difference = [np.abs(np.int16(RGB) - Image.open(tmp_path / f"{name}.jpg")).mean() for name in ("coarse", "fine")]
+    assert difference[1] < 1 < difference[0]
