@@ -285,8 +285,8 @@ def test_an_orientation_that_libraries_read_differently_is_refused(kind):
          f"{image_files.TURNED_IMAGE}; {image_files.TRANSPARENT_IMAGE}"),
     ],
     ids=["bmp", "tif", "lzw", "webp", "gif", "png", "16 bits png", "16 bits tif", "16 bits grey png",
-         "16 bits grey tif", "cmyk", "transparent png", "transparent webp", "transparent tif", "opaque", "transparent palette", "pages",
-         "turned tif", "turned and transparent"],
+         "16 bits grey tif", "cmyk", "transparent png", "transparent webp", "transparent tif", "opaque",
+         "transparent palette", "pages", "turned tif", "turned and transparent"],
 )  # fmt: skip
 def test_what_people_have_is_read_to_predict_and_said_where_something_is_lost(data, pixels, note):
     read = read_any_image(data)
