@@ -142,6 +142,17 @@ def test_a_state_dict_comes_back_bit_for_bit(make_run, tmp_path, form, request, 
     assert "named as in HRNet, HRNet + OCR or OVeNet." in capsys.readouterr().out
 
 
+def test_small_scales_of_in_place_abn_leave_up_to_their_last_bit(make_run, monkeypatch):
+    pytest.importorskip("safetensors")
+    config, folder = make_run("fcn_no_aux_r_tiny")
+    network = restore_network(config.model, folder)
+    small = {"head.classifier.hidden.norm.scale": np.full(64, 1e-4, np.float32)}
+    assert small.keys() <= network.params.keys()
+    monkeypatch.setattr(export, "restore_network", lambda *_: network._replace(params=network.params | small))
+    export.export(config, folder, "safetensors")
+    assert (folder / "export/safetensors/network.safetensors").is_file()
+
+
 def test_a_folder_for_the_hub_is_loaded_with_equal_pixels(make_run, tmp_path):
     pytest.importorskip("safetensors")
     config, folder = make_run("ovenet_tiny")

@@ -21,62 +21,65 @@ NORM = re.compile(r"norm\.\w+$")
 
 
 def state_dict(model: ConfigDict, arrays: Mapping[str, Any], steps: int) -> dict[str, np.ndarray]:
-    """The PyTorch state dict of the network of `config.model` with these `arrays`; BatchNorm's counters are `steps`.
+    """The PyTorch state dict of the network of config.model with these `arrays`, float32 in our names and layout;
+    BatchNorm's counters, int64, are `steps`.
 
-    OVeNet's stored pixel grid, whose size was the training crop's, is left out.
+    OVeNet's stored pixel grid, whose size was the training crop's, is left out. The last bit of in-place ABN's
+    scales may change.
 
     Raises UserError: a head that no published code base has on this backbone, or a scale that in-place ABN cannot have.
     """
+    code_base, title = code_base_of(model), published_names.title_of_config(model.head)
     published = {}
     for name, array in arrays.items():
-        key, value, plain = published_key(name, model), np.asarray(array), has_plain_norm(name, model)
-        if name.endswith("norm.scale") and not plain:
+        plain_key, value = code_base.key(name, title), np.asarray(array)
+        if plain_key is None:
+            fault = f"No published network has {title} on the backbone {model.backbone.name!r}, so {name} has no key"
+            raise UserError(f"{fault}; --form=stablehlo exports any network.")
+        batch_norm = _is_batch_norm(name, model, code_base)
+        key = _wrapped(plain_key, name, model, code_base, batch_norm)
+        if name.endswith("norm.scale") and not batch_norm:
             value = _unfolded(value, name)
-        published[key] = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
-        if name.endswith("norm.var") and plain:
+        published[key] = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value  # [h, w, in, out] -> [out, in, h, w]
+        if name.endswith("norm.var") and batch_norm:
             published[key.replace("running_var", "num_batches_tracked")] = np.asarray(steps)
-        if code_base_of(model).one_module and ".f_key." in key:
+        if code_base.one_module and ".f_key." in key:
             published[key.replace(".f_key.", ".f_query.")] = published[key]
     return published
 
 
-def published_key(name: str, model: ConfigDict) -> str:
-    """The state-dict key of our array `name`: its plain form, plus the sequences that this network wraps around it."""
-    code_base, title = code_base_of(model), published_names.title_of_config(model.head)
-    key = code_base.key(name, title)
-    if key is None:
-        fault = f"No published network has {title} on the backbone {model.backbone.name!r}, so {name} has no key"
-        raise UserError(f"{fault}; --form=stablehlo exports any network.")
+def code_base_of(model: ConfigDict) -> published_names.CodeBase:
+    """The code base that published the network of config.model, or similar ones."""
+    title = published_names.title_of_config(model.head)
+    if model.backbone.name == "resnet":
+        return OCNET if title in OCNET.heads else OPENSEG_RESNET
+    # Both have a plain head for HRNets: there the input decides, which an import takes from the code base.
+    in_openseg = title not in HRNET.heads or (title in OPENSEG_HRNET.heads and model.input.bgr)
+    return OPENSEG_HRNET if in_openseg else HRNET
+
+
+def _wrapped(key: str, name: str, model: ConfigDict, code_base: published_names.CodeBase, batch_norm: bool) -> str:
+    """The published key of our array `name`: its plain `key`, deeper by one level where the published code wraps the
+    layer in nn.Sequential, and with the thesis's name of the offset head."""
     if name.startswith(published_names.BELOW):  # nn.Sequential in nn.Sequential for a new branch
-        first_branch = int(model.backbone.name == "hrnet2x")  # the branch that transition 0 adds
-        added = "|".join(rf"{i}(?:_2)?\.{i + first_branch}" for i in range(4))
+        first = int(model.backbone.name == "hrnet2x")  # transition i adds branch i, of hrnet2x branch i + 1
+        added = "|".join(rf"{i}(?:_2)?\.{i + first}" for i in range(4))
         return re.sub(rf"\b(transition(?:{added}))\.", r"\1.0.", key)
     of_offsets, of_hrnet = name.startswith("offset_head."), code_base is HRNET
-    if of_offsets and of_hrnet and title == "a plain head":  # as in the thesis
+    if of_offsets and of_hrnet and model.head.name == "fcn":  # as in the thesis
         key = key.replace("aux_head_offset", "offset_layer")
     # Before the last convolution are the activation, a module of its own in HRNet's code, and dropout.
-    part = name.removeprefix("head.").partition(".")[0]
-    if ".output." in name and (of_hrnet or of_offsets or model.head.get(part, {}).get("dropout", 0) > 0):
+    classifier = model.head.get(name.removeprefix("head.").partition(".")[0])
+    if ".output." in name and (of_hrnet or of_offsets or (classifier and classifier.dropout > 0)):
         key = re.sub(r"^(\w+)\.2\.(?=\w+$)", r"\1.3.", key)
     with_activation = name.startswith(("head.attention.", "head.fusion.")) if of_hrnet else not of_offsets
-    if with_activation and NORM.search(name) and has_plain_norm(name, model):
+    if with_activation and batch_norm and NORM.search(name):
         key = re.sub(r"\.(?=\w+$)", ".0.", key)  # BatchNorm is in a sequence with its activation
     return key
 
 
-def code_base_of(model: ConfigDict) -> published_names.CodeBase:
-    """The code base that published the network of `config.model`, or similar ones."""
-    title, on_resnet = published_names.title_of_config(model.head), model.backbone.name == "resnet"
-    if title in OCNET.heads and on_resnet:
-        return OCNET
-    if title in HRNET.heads and not on_resnet and not model.input.bgr:
-        return HRNET
-    return OPENSEG_RESNET if on_resnet else OPENSEG_HRNET
-
-
-def has_plain_norm(name: str, model: ConfigDict) -> bool:
-    """Whether this is a plain BatchNorm in the published code, not in-place ABN: that has LeakyReLU."""
-    code_base = code_base_of(model)
+def _is_batch_norm(name: str, model: ConfigDict, code_base: published_names.CodeBase) -> bool:
+    """Whether this array's norm is BatchNorm in the published code; else in-place ABN, which it uses with LeakyReLU."""
     if code_base is HRNET or name.startswith("offset_head."):
         return True
     if code_base is OPENSEG_HRNET and name.startswith(published_names.BELOW):
@@ -86,12 +89,12 @@ def has_plain_norm(name: str, model: ConfigDict) -> bool:
 
 
 def _unfolded(scale: np.ndarray, name: str) -> np.ndarray:
-    """The weight of in-place ABN with |weight| + ABN_EPS == `scale` exactly."""
+    """The weight of in-place ABN for which |weight| + ABN_EPS equals `scale`, up to the last bit where float32 has no
+    such sum. Raises UserError: a scale below ABN_EPS."""
     eps = np.float32(torch_weights.ABN_EPS)
-    near: np.ndarray = scale - eps + np.array([[0], [-1], [1]], np.float32) * np.spacing(scale - eps)
-    fits = np.abs(near) + eps == scale
-    lost = scale[~fits.any(0)]
-    if lost.size:
+    if (lost := scale[~(scale >= eps)]).size:
         published = f"the published network has in-place ABN there, whose scales begin at {torch_weights.ABN_EPS}"
-        raise UserError(f"{name} holds {lost[0]:.3g}, and {published}; --form=stablehlo exports any network.")
-    return np.take_along_axis(near, fits.argmax(0)[None], 0)[0]
+        raise UserError(f"{name} holds {lost[0]:.9g}, and {published}; --form=stablehlo exports any network.")
+    near: np.ndarray = scale - eps + np.array([[0], [-1], [1]], np.float32) * np.spacing(scale - eps)
+    nearest = np.abs(np.abs(near) + eps - scale).argmin(0)
+    return np.take_along_axis(near, nearest[None], 0)[0]
