@@ -67,7 +67,8 @@ def examine(folder: Path, split: str) -> dict:
     inference = Inference.from_config(config, network.graphdef, task.classes)
     found = {}
     with pipeline.samples(source, range(len(source))) as samples:
-        for batch, segmentation in inference.over(samples, network.params, network.statistics):
+        arrays = inference.stored(network.params, network.statistics)
+        for batch, segmentation in inference.over(samples, *arrays):
             answers = zip(batch, *_on_host(batch, segmentation, task), strict=True)
             for sample, predicted, seeds in answers:
                 counts = measure(sample["label"], predicted, seeds, len(source.classes.names))

@@ -65,7 +65,7 @@ def main() -> None:
         )
         samples = [{"image": image} for image in images(arguments.images, height, varying)]
         ends = [time.perf_counter()]
-        for _, segmentation in inference.over(samples, *arrays):
+        for _, segmentation in inference.over(samples, *inference.stored(*arrays)):
             jax.block_until_ready(segmentation.prediction)
             ends.append(time.perf_counter())
         first, *later = np.diff(ends)

@@ -138,13 +138,12 @@ def _write_state_dict(ours: partial, step: int, config: ConfigDict, file: Path) 
         import torch
 
         torch.save({key: torch.from_numpy(value) for key, value in published.items()}, file)
-        read = {key: tensor.numpy() for key, tensor in torch.load(file, weights_only=True).items()}
     else:
-        from safetensors.numpy import load_file, save_file
+        from safetensors.numpy import save_file
 
         save_file(published, file)
-        read = load_file(file)
-    found = torch_weights.fill(arrays, torch_weights.fold_in_place_abn(read), str(file))
+    read = torch_weights.fold_in_place_abn(torch_weights.read_file(file))
+    found = torch_weights.fill(arrays, read, str(file))
     same = partial(np.allclose, rtol=np.finfo(np.float32).eps, atol=0)  # scales of in-place ABN: up to the last bit
     if lost := [name for name, value in arrays.items() if not same(found[name], value)]:
         raise UserError(f"{len(lost)} arrays read back from {file} differ from those written; the first: {lost[0]}.")

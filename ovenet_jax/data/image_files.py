@@ -203,7 +203,7 @@ def read_any_image(data: bytes, channels: Sequence[str] = ()) -> Read:
                 raise ValueError(f"{picture.width}x{picture.height} pixels; more than {PILLOW_PIXELS} are not read")
             bits = getattr(picture, "tag_v2", {}).get(TIFF_BITS, 8)
             deep = np.max(bits) > 8 or (data.startswith(PNG) and read_header(data).depth > 8)
-            array, notes = _in_rgb(picture, deep)
+            array, notes = in_rgb(picture, deep)
     except (ValueError, MemoryError):
         raise
     except Exception as error:  # whatever a damaged file makes Pillow raise
@@ -211,8 +211,9 @@ def read_any_image(data: bytes, channels: Sequence[str] = ()) -> Read:
     return Read(array, data, "; ".join(notes))
 
 
-def _in_rgb(picture: Image.Image, deep: bool) -> tuple[np.ndarray, list[str]]:
-    """uint8 RGB [H, W, 3], and the notes on it. deep: whether channels have more than 8 bits."""
+def in_rgb(picture: Image.Image, deep: bool = False) -> tuple[np.ndarray, list[str]]:
+    """uint8 RGB [H, W, 3], upright, and the notes on it. deep: whether channels have more than 8 bits. Raises
+    ValueError: more than 16, or a mode that Pillow does not convert; OSError: its file is cut off."""
     notes = [SEVERAL_IMAGES] if getattr(picture, "is_animated", False) else []
     if picture.mode in ("I", "F") and picture.format != "PNG":
         raise ValueError("more than 16 bits per channel; save it with 8")
@@ -244,12 +245,17 @@ def read_channels(data: bytes, names: Sequence[str]) -> Read:
     except Exception as error:  # whatever a damaged file makes the libraries raise
         neither = "neither a .npy of numbers nor an upright, interleaved PNG, JPEG or TIFF in RGB or RGBA"
         raise ValueError(f"{neither}; save it as .npy, (H, W, C)") from error
+    return Read(in_channels(array, names), data)
+
+
+def in_channels(array: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """uint8 or uint16 [H, W, C] -> uint16 with C = len(names). Raises ValueError: anything else, or too many pixels."""
     if array.dtype not in (np.uint8, np.uint16) or array.shape[2:] != (len(names),) or not array.size:
         wanted = f"uint8 or uint16 [height, width, {len(names)}], the channels {', '.join(names)}"
         raise ValueError(f"{array.dtype} {list(array.shape)}; classes.yaml names {wanted}")
     if array[..., 0].size > MAX_PIXELS:
         raise ValueError(f"{array.shape[1]}x{array.shape[0]} pixels; more than {MAX_PIXELS} are not read")
-    return Read(array.astype(np.uint16, copy=False), data)
+    return array.astype(np.uint16, copy=False)
 
 
 def _as_stored(data: bytes) -> np.ndarray:

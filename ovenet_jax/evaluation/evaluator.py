@@ -115,7 +115,8 @@ class Evaluator:
         self, samples: Iterable[dict], params: Arrays, statistics: Arrays, warns: bool = True
     ) -> Iterator[Batch]:
         """Samples of the split in batches, with the network's output; `warns` as `Inference.over`."""
-        for of_batch, segmentation in self.inference.over(samples, params, statistics, warns):
+        stored = self.inference.stored(params, statistics)
+        for of_batch, segmentation in self.inference.over(samples, *stored, warns):
             labels = [sample["label"] for sample in of_batch]
             grids = [Grid.of(segmentation, label.shape, self.config.model.align_corners) for label in labels]
             small = [grid.read(label) for grid, label in zip(grids, labels, strict=True)]

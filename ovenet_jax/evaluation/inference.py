@@ -69,7 +69,7 @@ class Inference:
     exchanged by mirroring, like left and right arm. answer_only: only the final prediction, equal up to rounding.
 
     A pass takes three jitted functions: `read` cuts and mirrors a window, `forward` is the network, `add` adds scores.
-    On GPUs `over` first stores kernels as convolutions read them, so that no pass has to copy them.
+    On GPUs `stored` lays out kernels as convolutions read them, so that no pass has to copy them.
     """
 
     graphdef: nnx.GraphDef
@@ -104,22 +104,24 @@ class Inference:
         self.pass_sizes: set[tuple[int, int]] = set()  # sizes for which the network is compiled
         self.shapes: set[tuple[int, int]] = set()  # of canvases with compiled programs
         self.read = jax.jit(partial(read, normalisation=self.normalisation, precision=self.precision))
-        self.store = jax.jit(
-            partial(jax.tree.map, lambda kernel: kernel.astype(self.precision)),
-            out_shardings=Format(KERNELS, parallel.replicated(self.mesh)),
-        )
+        cast = partial(jax.tree.map, lambda kernel: kernel.astype(self.precision))
+        self.store = jax.jit(cast, out_shardings=Format(KERNELS, parallel.replicated(self.mesh)))
         self.forward = jax.jit(self._forward, out_shardings=parallel.batch_sharded(self.mesh))
         self.add = jax.jit(self._add, static_argnames="size", donate_argnums=0)
         self.programs: list[Any] = [self.read, self.forward, self.add]  # whoever measures each output adds its own
 
-    def over(
-        self, samples: Iterable[dict], params: Arrays, statistics: Arrays, warns: bool = True
-    ) -> Iterator[tuple[list[dict], Segmentation]]:
-        """Yields (samples, their output) per batch; `warns` at the end where output is not finite. The arrays may be
-        replicated over all processes."""
+    def stored(self, params: Arrays, statistics: Arrays) -> tuple[Arrays, Arrays]:
+        """Arrays, also those replicated over all processes, as `over` takes them: on the devices of `mesh`."""
         params, statistics = parallel.to_local(self.mesh, (params, statistics))
         if self.mesh.devices.flat[0].platform != "cpu":
             params |= self.store({name: x for name, x in params.items() if x.ndim == 4})
+        return params, statistics
+
+    def over(
+        self, samples: Iterable[dict], params: Arrays, statistics: Arrays, warns: bool = True
+    ) -> Iterator[tuple[list[dict], Segmentation]]:
+        """Yields (samples, their output) per batch; `warns` at the end where output is not finite. The arrays are
+        `stored`."""
         passed: list[tuple[list[str], jax.Array]] = []
         for batch in self.in_batches(samples):
             segmentation = self(params, statistics, [sample["image"] for sample in batch])

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from io import BytesIO
+from functools import cached_property, partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import ImageOps
+from PIL import Image
 
 from ovenet_jax import errors, files
-from ovenet_jax.data.image_files import encoded, read_any_image
+from ovenet_jax.data import image_files
 from ovenet_jax.data.labels import Labels, numbered
 from ovenet_jax.devices import environment, memory, parallel
 from ovenet_jax.evaluation.colours import in_colors, overlay
@@ -30,32 +29,34 @@ class Prediction:
     """The prediction for one image.
 
     image: uint8 RGB [H, W, 3], or of named channels uint16 [H, W, C]. label_map: uint8 [H, W], the index of each
-    pixel's class (SegFix: of its offset).
+    pixel's class, or in SegFix of its offset.
     """
 
     image: np.ndarray
     label_map: np.ndarray
     predictor: "Predictor"
-    trunk: list[np.ndarray | None]  # OVeNet's offset and confidence, at the network's resolution
+    trunk: tuple[np.ndarray | None, ...]  # OVeNet's offset [h, w, 2], confidence [h, w, 1], at the network's resolution
 
     @property
     def classes(self) -> Labels:
         """The class table, with `names` and `colors`."""
         return self.predictor.classes
 
-    @property
+    @cached_property
     def offsets(self) -> Offsets | None:
-        """`offset`: [H, W, 2], (row, column) in pixels to the pixel whose label is used. `confidence`: float32 [H, W]
-        for OVeNet. None for networks without offsets. Raises UserError: no pass of the protocol covers the image."""
+        """`offset`: integers [H, W, 2], (row, column) in pixels to the pixel whose label is used. `confidence`: for
+        OVeNet float32 [H, W]. None for networks without offsets. Raises UserError: no pass covers the whole image."""
         task = self.predictor.task
         return task.offsets(self.label_map, *self.trunk) if task.gives_offsets else None
 
     def scores(self) -> dict[str, np.ndarray]:
-        """The summed scores of the classes, float32 [H, W, K], by prediction ("initial" S_i, "seed" S_s and "fused" S_f
-        for OVeNet). Each call computes them again."""
-        (height, width), network = self.image.shape[:2], self.predictor.network
-        over = self.predictor.parts.over([{"image": self.image}], network.params, network.statistics)
-        return {name: np.asarray(x[0, :height, :width]) for name, x in next(over)[1].scores.items()}
+        """Sums over the passes of exp(logits), or of logits by config.eval.sum, float32 [H, W, K], by prediction
+        ("initial" S_i, "seed" S_s and "fused" S_f for OVeNet). Each call computes them again. Raises UserError: too
+        little memory."""
+        height, width = self.image.shape[:2]
+        with memory.enough_memory(memory.EVALUATION_MEMORY):
+            ((_, found),) = self.predictor.parts.over([{"image": self.image}], *self.predictor.arrays)
+            return {name: np.asarray(x[0, :height, :width]) for name, x in found.scores.items()}
 
     def overlay(self) -> np.ndarray:
         """The image blended with the colours of its classes, uint8 RGB [H, W, 3]."""
@@ -66,21 +67,18 @@ class Prediction:
         return f"<Prediction of {width}x{height} pixels>"
 
     def _repr_png_(self) -> bytes:
-        return encoded(self.overlay())
+        return image_files.encoded(self.overlay())
 
 
 class Predictor:
     """A network with its test protocol and its classes. Several threads may use it."""
 
     def __init__(self, config: ConfigDict, network: Network, task: Task, classes: Labels):
-        self.network, self.task, self.classes, self._config = network, task, classes, config
+        self.task, self.classes, self.step = task, classes, network.step
         self.channels = tuple(config.model.input.get("channels", ()))
-        self.inference = Inference.from_config(config, network.graphdef, classes, answer_only=True)
-
-    @cached_property
-    def parts(self) -> Inference:
-        """Inference that also returns the initial and the seed prediction."""
-        return Inference.from_config(self._config, self.network.graphdef, self.classes)
+        create = partial(Inference.from_config, config, network.graphdef, classes)
+        self.inference, self.parts = create(answer_only=True), create()  # parts: the initial and seed predictions, too
+        self.arrays = self.inference.stored(network.params, network.statistics)
 
     def predict(self, images: Any) -> Any:
         """An image -> its `Prediction`; a list of images of any sizes -> a list. Results equal those of --mode=predict.
@@ -100,14 +98,15 @@ class Predictor:
 
     def over(self, samples: Iterable[dict]) -> Iterator[list[tuple[dict, Prediction]]]:
         """Yields batches of (sample, prediction for its "image")."""
-        for batch, segmentation in self.inference.over(samples, self.network.params, self.network.statistics):
+        for batch, segmentation in self.inference.over(samples, *self.arrays):
             class_map = self.task.class_map(segmentation.prediction)
-            outputs = jax.device_get((class_map, segmentation.offset, segmentation.confidence))
+            class_maps, *trunks = jax.device_get((class_map, segmentation.offset, segmentation.confidence))
             pairs = []
-            for row, sample in enumerate(batch):
-                class_map, *trunk = jax.tree.map(lambda x, row=row: x[row], outputs)
+            for row, sample in enumerate(batch):  # copies: a view would keep the whole batch in memory
                 height, width = sample["image"].shape[:2]
-                pairs.append((sample, Prediction(sample["image"], class_map[:height, :width].copy(), self, trunk)))
+                label_map = class_maps[row, :height, :width].copy()
+                trunk = tuple(x if x is None else x[row].copy() for x in trunks)
+                pairs.append((sample, Prediction(sample["image"], label_map, self, trunk)))
             yield pairs
 
 
@@ -117,16 +116,12 @@ def pixels(image: Any, name: str, channels: Sequence[str] = ()) -> np.ndarray:
     try:
         if isinstance(image, str | PathLike):
             name = str(image)
-            return read_any_image(Path(files.at_home(name)).read_bytes(), channels).array
+            return image_files.read_any_image(Path(files.at_home(name)).read_bytes(), channels).array
         if channels:
-            np.save(file := BytesIO(), np.asarray(image), allow_pickle=False)
-            return read_any_image(file.getvalue(), channels).array
-        if hasattr(image, "getexif"):
-            image = ImageOps.exif_transpose(image)
-            image = image.convert("RGBA") if image.has_transparency_data else image  # TIFF holds no transparent colour
-            image.save(file := BytesIO(), "TIFF", compression="raw")
-            return read_any_image(file.getvalue()).array
-    except (OSError, ValueError) as error:
+            return image_files.in_channels(np.asarray(image), channels)
+        if isinstance(image, Image.Image):
+            return image_files.in_rgb(image)[0]
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's for a broken PNG is a SyntaxError
         raise errors.UserError(f"{name} cannot be read: {error}.") from error
     array = np.asarray(image)
     array = np.stack([array] * 3, axis=-1) if array.ndim == 2 else array
@@ -137,8 +132,8 @@ def pixels(image: Any, name: str, channels: Sequence[str] = ()) -> np.ndarray:
 
 
 def load(folder: str | Path, checkpoint: str = "best") -> Predictor:
-    """The "best" or "latest" network of the run or import in `folder`, to run on this process's devices. Raises
-    UserError: the folder holds no run, import or checkpoint."""
+    """The "best" or "latest" network of the run or import in `folder`, to run on this process's devices. Adds a flag
+    to this process's XLA_FLAGS. Raises UserError: the folder holds no run, import or checkpoint."""
     environment.convolve_by_eigen()  # as main.py does, so that results are bit-identical
     folder = Path(files.at_home(str(folder)))
     config = workdir.config_of(folder)
@@ -154,15 +149,18 @@ def restored(config: ConfigDict, folder: Path, checkpoint: str) -> Predictor:
 
 
 def known_classes(config: ConfigDict, task: Task, any_count: bool) -> Labels:
-    """The class table of predictions. any_count: numbered classes if the model's number of classes differs."""
+    """The class table of predictions. any_count: where it is missing or has another number of classes than the model,
+    numbered classes, with a printed note. Raises UserError: it is missing or differs, without any_count."""
     count = config.model.num_classes
     try:
         if len(task.classes.names) == count:
             return task.classes
         fault = f"config.model.num_classes={count}, but {config.data.name} has {len(task.classes.names)} classes"
-        raise errors.UserError(f"{fault}; label maps for its test server need those.")
-    except errors.UserError as error:  # also where the data set is missing; other images can be predicted without it
+    except errors.UserError as error:
         if not any_count:
             raise
-        parallel.say(f"Note: the maps hold class numbers, 0 to {count - 1}: {error}")
-        return numbered(count)
+        fault = str(error)
+    if not any_count:
+        raise errors.UserError(f"{fault}; label maps for its test server need those.")
+    parallel.say(f"Note: the maps hold class numbers, 0 to {count - 1}: {fault.removesuffix('.')}.")
+    return numbered(count)

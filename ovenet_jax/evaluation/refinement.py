@@ -62,7 +62,7 @@ class Refinement:
         if its.data.name == config.data.name and "root" in config.data:
             its.data.root = config.data.root  # the data may have moved since the refiner was trained
         self._predictor = predictor.restored(its, folder, its.eval.checkpoint)
-        self.name, self._num_classes = f"step {self._predictor.network.step} of {folder}", config.model.num_classes
+        self.name, self._num_classes = f"step {self._predictor.step} of {folder}", config.model.num_classes
 
     def measure(self, batch: Batch) -> tuple[jax.Array, list[Shift]]:
         """The label maps of a batch, and per sample the function that refines its label map."""

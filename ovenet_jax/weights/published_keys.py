@@ -17,7 +17,6 @@ from ovenet_jax.weights import published_names, torch_weights
 HRNET, OCNET, OPENSEG_RESNET, OPENSEG_HRNET = (
     published_names.CODE_BASES[name] for name in ("hrnet", "ocnet", "openseg_resnet", "openseg_hrnet")
 )
-NORM = re.compile(r"norm\.\w+$")
 
 
 def state_dict(model: ConfigDict, arrays: Mapping[str, Any], steps: int) -> dict[str, np.ndarray]:
@@ -73,7 +72,7 @@ def _wrapped(key: str, name: str, model: ConfigDict, code_base: published_names.
     if ".output." in name and (of_hrnet or of_offsets or (classifier and classifier.dropout > 0)):
         key = re.sub(r"^(\w+)\.2\.(?=\w+$)", r"\1.3.", key)
     with_activation = name.startswith(("head.attention.", "head.fusion.")) if of_hrnet else not of_offsets
-    if with_activation and batch_norm and NORM.search(name):
+    if with_activation and batch_norm and re.search(r"norm\.\w+$", name):
         key = re.sub(r"\.(?=\w+$)", ".0.", key)  # BatchNorm is in a sequence with its activation
     return key
 

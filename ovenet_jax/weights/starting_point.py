@@ -127,8 +127,7 @@ def take_over(
     if why_not:
         origins |= {name: f"{INITIALISED}: {why_not}" for name in fresh if name.startswith(HEAD_PARTS)}
     titles = " and ".join({source.title: None for source in (base, trunk) if source})
-    missing = [name for name in fresh.keys() - offers.keys() if name.startswith(whole)]
-    problems = [f"{name} is not in {titles}" for name in missing]
+    problems = [f"{name} is not in {titles}" for name in fresh.keys() - offers.keys() if name.startswith(whole)]
     if classes and base.classes and tuple(classes) != base.classes:
         for name in head_offers.keys() & fresh.keys():
             if name.startswith("head.") and PER_CLASS.match(name):
