@@ -57,6 +57,9 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
             check_channels(there := pipeline.classes(config.data), config)
             if learned and (others := identity.differences(learned, there)):
                 parallel.say(f"Note: {others[0]}; label maps use the run's classes and ids.")
+            if (count := len(task.classes.names)) != config.model.num_classes:
+                fault = f"The network has {config.model.num_classes} classes, but {config.data.name} has {count}"
+                raise errors.UserError(f"{fault}; label maps for its test server need those.")
         else:
             images = image_folder.ImageFolder(source, config.model.input.get("channels", ()))
             name = source.stem if source.is_file() else source.resolve().name
@@ -64,7 +67,7 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
                 parallel.say(f"Note: {line}")
         target = out or folder / "predictions" / name
         files.refuse_existing(target, "--out")
-        classes = known_classes(config, task, any_count=source is not None)
+        classes = known_classes(config, task)
     parts = _parts(config, task, classes)
     network = restore_network(config.model, folder, config.eval.checkpoint)
     predictor = Predictor(config, network, task, classes)

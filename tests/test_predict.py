@@ -152,7 +152,7 @@ def test_a_model_of_other_classes_writes_their_numbers(tmp_path, pictures, capsy
     )
     assert read(folder / "predictions" / "pictures" / "label_maps" / "b.png").max() < 5
     with pytest.raises(
-        UserError, match="num_classes=5, but cityscapes has 19 classes; label maps for its test server need those"
+        UserError, match="The network has 5 classes, but cityscapes has 19; label maps for its test server need those"
     ):
         predict(config, folder, None)
 

@@ -115,8 +115,7 @@ class Evaluator:
         self, samples: Iterable[dict], params: Arrays, statistics: Arrays, warns: bool = True
     ) -> Iterator[Batch]:
         """Samples of the split in batches, with the network's output; `warns` as `Inference.over`."""
-        stored = self.inference.stored(params, statistics)
-        for of_batch, segmentation in self.inference.over(samples, *stored, warns):
+        for of_batch, segmentation in self.inference.over(samples, *self.inference.stored(params, statistics), warns):
             labels = [sample["label"] for sample in of_batch]
             grids = [Grid.of(segmentation, label.shape, self.config.model.align_corners) for label in labels]
             small = [grid.read(label) for grid, label in zip(grids, labels, strict=True)]

@@ -120,8 +120,7 @@ class Inference:
     def over(
         self, samples: Iterable[dict], params: Arrays, statistics: Arrays, warns: bool = True
     ) -> Iterator[tuple[list[dict], Segmentation]]:
-        """Yields (samples, their output) per batch; `warns` at the end where output is not finite. The arrays are
-        `stored`."""
+        """Yields (samples, output) per batch, with `stored` arrays; `warns` at the end where output is not finite."""
         passed: list[tuple[list[str], jax.Array]] = []
         for batch in self.in_batches(samples):
             segmentation = self(params, statistics, [sample["image"] for sample in batch])

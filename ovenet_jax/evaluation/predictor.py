@@ -50,9 +50,8 @@ class Prediction:
         return task.offsets(self.label_map, *self.trunk) if task.gives_offsets else None
 
     def scores(self) -> dict[str, np.ndarray]:
-        """Sums over the passes of exp(logits), or of logits by config.eval.sum, float32 [H, W, K], by prediction
-        ("initial" S_i, "seed" S_s and "fused" S_f for OVeNet). Each call computes them again. Raises UserError: too
-        little memory."""
+        """Sums over the passes of exp(logits), or of logits by config.eval.sum, float32 [H, W, K], by prediction, for
+        OVeNet "initial" S_i, "seed" S_s, "fused" S_f. Each call computes them. Raises UserError: too little memory."""
         height, width = self.image.shape[:2]
         with memory.enough_memory(memory.EVALUATION_MEMORY):
             ((_, found),) = self.predictor.parts.over([{"image": self.image}], *self.predictor.arrays)
@@ -89,12 +88,11 @@ class Predictor:
         image, or too little memory.
         """
         alone = not isinstance(images, list | tuple)
-        given = [images] if alone else images
-        names = ["The image" if alone else f"images[{i}]" for i in range(len(given))]
-        samples = ({"name": n, "image": pixels(x, n, self.channels)} for x, n in zip(given, names, strict=True))
+        given = {"The image": images} if alone else {f"images[{i}]": x for i, x in enumerate(images)}
+        samples = ({"name": name, "image": pixels(x, name, self.channels)} for name, x in given.items())
         with memory.enough_memory(memory.EVALUATION_MEMORY):
             found = {sample["name"]: one for batch in self.over(samples) for sample, one in batch}
-        return found[names[0]] if alone else [found[name] for name in names]
+        return found["The image"] if alone else [found[name] for name in given]
 
     def over(self, samples: Iterable[dict]) -> Iterator[list[tuple[dict, Prediction]]]:
         """Yields batches of (sample, prediction for its "image")."""
@@ -145,22 +143,18 @@ def restored(config: ConfigDict, folder: Path, checkpoint: str) -> Predictor:
     """The predictor of a checkpoint of the run or import in `folder`. Raises UserError as `load` does."""
     task = task_of(config, identity.classes_of(folder))
     network = restore_network(config.model, folder, checkpoint)
-    return Predictor(config, network, task, known_classes(config, task, any_count=True))
+    return Predictor(config, network, task, known_classes(config, task))
 
 
-def known_classes(config: ConfigDict, task: Task, any_count: bool) -> Labels:
-    """The class table of predictions. any_count: where it is missing or has another number of classes than the model,
-    numbered classes, with a printed note. Raises UserError: it is missing or differs, without any_count."""
+def known_classes(config: ConfigDict, task: Task) -> Labels:
+    """The class table of predictions: the task's, or numbered classes, with a printed note, where that is missing or
+    has another number of classes than the model."""
     count = config.model.num_classes
     try:
         if len(task.classes.names) == count:
             return task.classes
         fault = f"config.model.num_classes={count}, but {config.data.name} has {len(task.classes.names)} classes"
     except errors.UserError as error:
-        if not any_count:
-            raise
-        fault = str(error)
-    if not any_count:
-        raise errors.UserError(f"{fault}; label maps for its test server need those.")
-    parallel.say(f"Note: the maps hold class numbers, 0 to {count - 1}: {fault.removesuffix('.')}.")
+        fault = str(error).removesuffix(".")
+    parallel.say(f"Note: the maps hold class numbers, 0 to {count - 1}: {fault}.")
     return numbered(count)

@@ -20,8 +20,7 @@ HRNET, OCNET, OPENSEG_RESNET, OPENSEG_HRNET = (
 
 
 def state_dict(model: ConfigDict, arrays: Mapping[str, Any], steps: int) -> dict[str, np.ndarray]:
-    """The PyTorch state dict of the network of config.model with these `arrays`, float32 in our names and layout;
-    BatchNorm's counters, int64, are `steps`.
+    """The PyTorch state dict of our float32 `arrays` of the network of config.model; BatchNorm's counters are `steps`.
 
     OVeNet's stored pixel grid, whose size was the training crop's, is left out. The last bit of in-place ABN's
     scales may change.
@@ -58,8 +57,7 @@ def code_base_of(model: ConfigDict) -> published_names.CodeBase:
 
 
 def _wrapped(key: str, name: str, model: ConfigDict, code_base: published_names.CodeBase, batch_norm: bool) -> str:
-    """The published key of our array `name`: its plain `key`, deeper by one level where the published code wraps the
-    layer in nn.Sequential, and with the thesis's name of the offset head."""
+    """The published key of our array `name`: `key`, deeper by one level where published layers are in nn.Sequential."""
     if name.startswith(published_names.BELOW):  # nn.Sequential in nn.Sequential for a new branch
         first = int(model.backbone.name == "hrnet2x")  # transition i adds branch i, of hrnet2x branch i + 1
         added = "|".join(rf"{i}(?:_2)?\.{i + first}" for i in range(4))
@@ -79,12 +77,10 @@ def _wrapped(key: str, name: str, model: ConfigDict, code_base: published_names.
 
 def _is_batch_norm(name: str, model: ConfigDict, code_base: published_names.CodeBase) -> bool:
     """Whether this array's norm is BatchNorm in the published code; else in-place ABN, which it uses with LeakyReLU."""
-    if code_base is HRNET or name.startswith("offset_head."):
-        return True
-    if code_base is OPENSEG_HRNET and name.startswith(published_names.BELOW):
-        return False
+    below_openseg = code_base is OPENSEG_HRNET and name.startswith(published_names.BELOW)
     head = model.head if "activation" in model.head else model.head.classifier
-    return head.activation != "leaky_relu"
+    in_place = below_openseg or head.activation == "leaky_relu"
+    return code_base is HRNET or name.startswith("offset_head.") or not in_place
 
 
 def _unfolded(scale: np.ndarray, name: str) -> np.ndarray:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from operator import methodcaller
 
 import cv2
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -103,11 +104,57 @@ def test_scores_and_the_picture_of_a_notebook(run, network):
 
 
 def test_threads_may_share_a_network(run, network):
-    expected = [one.label_map for one in network.predict(files(run))]
+    expected = network.predict(files(run))
+
+    def predict(_):
+        found = network.predict(files(run))
+        return [x.label_map for x in found], found[0].scores()
+
+    scores = expected[0].scores()
     with ThreadPoolExecutor(2) as threads:
-        for maps in threads.map(lambda _: [one.label_map for one in network.predict(files(run))], range(4)):
-            for found, wanted in zip(maps, expected, strict=True):
-                np.testing.assert_array_equal(found, wanted)
+        for maps, found in threads.map(predict, range(4)):
+            for label_map, wanted in zip(maps, expected, strict=True):
+                np.testing.assert_array_equal(label_map, wanted.label_map)
+            jax.tree.map(np.testing.assert_array_equal, found, scores)
+
+
+def test_scores_that_need_too_much_memory_get_one_sentence(network, monkeypatch):
+    prediction = network.predict(trees.image(SIZES["a"]))
+
+    def full(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(network.parts, "over", full)
+    with pytest.raises(UserError, match="too little memory .*lower config.eval.images_per_device"):
+        prediction.scores()
+
+
+def test_scores_that_are_not_finite_are_said(run, capsys):
+    network = ovenet_jax.load(run, "latest")
+    params, statistics = network.arrays
+    bias = "offset_head.classifier.output.bias"
+    network.arrays = params | {bias: params[bias] * np.float32(np.nan)}, statistics
+    prediction = network.predict(trees.image(SIZES["a"]))
+    capsys.readouterr()
+    assert all(np.isfinite(x).all() for x in prediction.scores().values())
+    assert "output is not finite at pixels of 1 image, the first: the image" in capsys.readouterr().out
+
+
+def test_images_of_pillow_of_any_mode_are_read(network):
+    """Transparent pixels are white, also those of a palette; of 16 bits 8 are kept."""
+    colour = Image.fromarray(trees.image((32, 48)))
+    palette = colour.quantize(8)
+    palette.info["transparency"] = 0
+    white = Image.composite(
+        Image.new("RGB", colour.size, "white"), palette.convert("RGB"), palette.point(lambda i: 255 * (i == 0), "L")
+    )
+    grey = np.asarray(colour.convert("L"))
+    for image, wanted in (
+        (colour.convert("HSV"), colour.convert("HSV").convert("RGB")),
+        (palette, white),
+        (Image.fromarray(grey.astype(np.uint16) << 8), Image.fromarray(grey).convert("RGB")),
+    ):
+        np.testing.assert_array_equal(network.predict(image).image, np.asarray(wanted))
 
 
 def test_few_programs_are_kept(run, monkeypatch):
