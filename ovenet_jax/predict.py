@@ -57,8 +57,8 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
             check_channels(there := pipeline.classes(config.data), config)
             if learned and (others := identity.differences(learned, there)):
                 parallel.say(f"Note: {others[0]}; label maps use the run's classes and ids.")
-            if (count := len(task.classes.names)) != config.model.num_classes:
-                fault = f"The network has {config.model.num_classes} classes, but {config.data.name} has {count}"
+            if (wanted := len(task.classes.names)) != config.model.num_classes:
+                fault = f"The network has {config.model.num_classes} classes, but {config.data.name} has {wanted}"
                 raise errors.UserError(f"{fault}; label maps for its test server need those.")
         else:
             images = image_folder.ImageFolder(source, config.model.input.get("channels", ()))
