@@ -82,7 +82,7 @@ def main(_: list[str]) -> int | None:
         from ovenet_jax.data import inventory
         from ovenet_jax.devices import parallel
         from ovenet_jax.supervision.task import task_of
-    parallel.devices_in_words()  # a UserError where there are none
+    parallel.devices()  # a UserError where there are none
 
     overrides = [argument for argument in sys.argv[1:] if argument.lstrip("-").startswith(("config.", "noconfig."))]
     if not flags.FLAGS["config"].present:

@@ -122,18 +122,16 @@ def step_seconds(config: ConfigDict, count: int, gpu: dict[str, Any]) -> tuple[f
     images = config.batch_size / count
     times, unit = task_of(config).accumulate, task_of(config).group
     traced = unit * max(1, int(images) // times // unit)  # one micro-batch: a loop's body is counted once
-    mesh = parallel.create_mesh(jax.devices("cpu")[:1])
+    mesh = parallel.create_mesh(parallel.devices("cpu")[:1])
     lowered = lower_step(ConfigDict(config.to_dict() | {"batch_size": traced, "accumulate": 1}), mesh)
     costs: Any = lowered.cost_analysis()
     program = lowered.as_text()
-    rate = gpu["float32"]
-    if gpu["capability"] >= [8, 0]:
-        rate = gpu["matrix"] * (1.0 if config.precision == "bfloat16" else 0.5)
+    matrix = gpu["matrix"] * (1.0 if config.precision == "bfloat16" else 0.5)
+    rate = matrix if gpu["capability"] >= [8, 0] else gpu["float32"]
     moving = UNFUSED * costs["bytes accessed"] / (BANDWIDTH * gpu["bandwidth"])
     computing = (costs["flops"] / (MATRIX * rate) + moving) * images / traced
-    launching = times * KERNELS * program.count("stablehlo.convolution") * LAUNCH
     messages = times * len(re.findall(SUM, program)) * MESSAGE if count > 1 else 0.0
-    least = computing + launching
+    least = computing + times * KERNELS * program.count("stablehlo.convolution") * LAUNCH
     return least / EFFICIENCY[1], least / EFFICIENCY[0] + messages
 
 

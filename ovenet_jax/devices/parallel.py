@@ -15,15 +15,19 @@ from ovenet_jax.errors import UserError
 from ovenet_jax.models.layers import keep_layout
 
 
-def devices_in_words() -> str:
-    """All devices of all processes, as "8 x NVIDIA H200". Raises UserError where JAX cannot use any, as with
-    JAX_PLATFORMS=cuda without a GPU."""
+def devices(platform: str | None = None) -> list[jax.Device]:
+    """All devices of all processes, of this platform or of the one that JAX prefers. Raises UserError where JAX cannot
+    use any, as with JAX_PLATFORMS=cuda without a GPU."""
     try:
-        devices = jax.devices()
+        return jax.devices(platform)
     except (RuntimeError, AssertionError) as error:  # the latter, without a message, of "cuda" alone
         reason = " ".join(str(error).split()) or "no NVIDIA GPU is visible"
         raise UserError(f"JAX cannot use a platform ({reason}); set JAX_PLATFORMS to another, as cpu.") from error
-    return f"{len(devices)} x {devices[0].device_kind}"
+
+
+def devices_in_words() -> str:
+    """As "8 x NVIDIA H200". Raises UserError as `devices`."""
+    return f"{len(devices())} x {devices()[0].device_kind}"
 
 
 def create_mesh(devices: Sequence[jax.Device] | None = None, sizes: Sequence[int] = (0, 1)) -> Mesh:

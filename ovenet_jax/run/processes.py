@@ -79,8 +79,7 @@ def start(
     options: Any = {"cluster_detection_method": "deactivate", "initialization_timeout": round(timeout)}
     coordinator = "{}:{}".format(*peers.relay(place.address)) if place.index else place.coordinator
     jax.distributed.initialize(coordinator, place.count, place.index, place.devices, **options)
-    parallel.devices_in_words()  # a UserError where there are none
-    devices = Counter(device.process_index for device in jax.devices())
+    devices = Counter(device.process_index for device in parallel.devices())
     if len(set(devices.values())) > 1:
         numbers = ", ".join(f"process {i} has {n}" for i, n in sorted(devices.items()))
         raise UserError(f"Processes need the same number of devices each, but {numbers}; start all in the same way.")

@@ -88,8 +88,7 @@ def prepare_step(config: ConfigDict, task: Task, model: nnx.Module, mesh: Mesh, 
         ema=config.ema,
         packing=packing,
     )
-    watched_step = watched(step, config.non_finite.policy)
-    jitted = jax.jit(watched_step, out_shardings=parallel.replicated(mesh), donate_argnums=0)
+    jitted = jax.jit(watched(step, config.non_finite.policy), out_shardings=parallel.replicated(mesh), donate_argnums=0)
     packed = parallel.replicated_shapes(mesh, jax.eval_shape(packing.pack, state))
     size = (config.batch_size, *config.augment.crop)
     sharded = {"sharding": parallel.rows_sharded(mesh)}

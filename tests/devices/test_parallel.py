@@ -366,10 +366,12 @@ def test_a_mesh_that_the_devices_do_not_make_is_refused(sizes, sentence):
     ],
 )
 def test_a_platform_without_devices_is_named(monkeypatch, error, reason):
-    def fail():
+    def fail(_):
         raise error
 
     assert parallel.devices_in_words() == "8 x cpu"
+    with pytest.raises(UserError, match="cannot use a platform"):
+        parallel.devices("no such platform")
     monkeypatch.setattr(jax, "devices", fail)
     with pytest.raises(UserError, match=f"cannot use a platform .{reason}.; set JAX_PLATFORMS to another"):
         parallel.devices_in_words()

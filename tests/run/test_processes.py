@@ -248,7 +248,7 @@ def test_a_process_alone_in_slurm_or_anywhere_is_alone(slurm):
 
 
 def test_processes_without_devices_get_one_sentence(monkeypatch):
-    def no_gpu():
+    def no_gpu(_):
         raise AssertionError
 
     for name in ("ovenet_jax.run.processes.meet", "ovenet_jax.run.peers.watch", "jax.distributed.initialize"):
