@@ -146,7 +146,7 @@ def _write_state_dict(ours: partial, step: int, config: ConfigDict, file: Path) 
     found = torch_weights.fill(arrays, read, str(file))
     same = partial(np.allclose, rtol=np.finfo(np.float32).eps, atol=0)  # scales of in-place ABN: up to the last bit
     if lost := [name for name, value in arrays.items() if not same(found[name], value)]:
-        raise UserError(f"{len(lost)} arrays read back from {file} differ from those written; the first: {lost[0]}.")
+        raise UserError(f"{file} gives back {len(lost)} of {len(arrays)} arrays otherwise; the first: {lost[0]}.")
     return partial(ours.func, *({name: found[name] for name in part} for part in ours.args))
 
 

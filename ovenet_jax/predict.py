@@ -79,7 +79,7 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
         written = _write_all(images, predictor, files.incomplete(target), parts, config.data.workers)
         unreadable, wrong, notes = (list(chain(*parallel.gather(found))) for found in written)
         if wrong:
-            raise errors.UserError(f"{len(wrong)} files differ from what was written: {wrong[0]}; is the disk full?")
+            raise errors.UserError(f"Files other than written: {len(wrong)}; the first: {wrong[0]}; is the disk full?")
         if first:
             names = drawing.bordered(panel.legend(classes, range(len(classes.names))), drawing.MARGIN)
             write_picture(files.incomplete(target) / "legend.png", names)
@@ -89,7 +89,7 @@ def predict(config: ConfigDict, folder: Path, source: Path | None, out: Path | N
         for line in said(counted(notes)):
             print(f"Note: {line}")
         if unreadable:
-            count = f"{len(unreadable)} of {len(images)} images"
+            count = f"{len(unreadable)} of {tables.number_of(len(images), 'image')}"
             print(f"Skipped {count}, which cannot be read:{errors.listed(unreadable)}")
     return not unreadable
 

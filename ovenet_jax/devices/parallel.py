@@ -13,6 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ovenet_jax.errors import UserError
 from ovenet_jax.models.layers import keep_layout
+from ovenet_jax.tables import number_of
 
 
 def devices(platform: str | None = None) -> list[jax.Device]:
@@ -41,7 +42,7 @@ def create_mesh(devices: Sequence[jax.Device] | None = None, sizes: Sequence[int
     data, rows = sizes[0] or len(devices) // sizes[1], sizes[1]
     if data * rows != len(devices):
         wanted = "choose sizes with that product, for example --config.mesh='(0, 1)'"
-        raise UserError(f"{written} is not a mesh of all {len(devices)} devices; {wanted}.")
+        raise UserError(f"{written} is not a mesh of all {number_of(len(devices), 'device')}; {wanted}.")
     per_process = len(devices) // len({device.process_index for device in devices})
     if per_process % rows:
         fault = f"splits the rows of an image over {rows} devices, but a process has {per_process}"

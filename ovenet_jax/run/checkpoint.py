@@ -16,7 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_manager, checkpoint_managers
 
-from ovenet_jax import files
+from ovenet_jax import files, tables
 from ovenet_jax.devices import parallel
 from ovenet_jax.errors import EXIT_INTERRUPTED, UserError, cause_of, errno_of
 from ovenet_jax.models.parameters import Arrays
@@ -238,7 +238,7 @@ class Checkpoints:
         if differ := sorted({name for name, _ in saved.items() ^ ours.items()}):
             shapes = [(name, saved.get(name, "absent"), ours.get(name, "absent")) for name in differ[:3]]
             first = "; ".join(f"{name}: {x} in the checkpoint, {y} in the config's model" for name, x, y in shapes)
-            fault = f"is of another model: {len(differ)} arrays differ, the first being {first}"
+            fault = f"is of another model in {tables.number_of(len(differ), 'array')}, the first being {first}"
             helps = "use the config it was trained with, or another --workdir"
             raise UserError(f"Checkpoint {step} in {self.folder} {fault}; {helps}.")
         return self._restore(step, "model", like)

@@ -21,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ovenet_jax import described, files
+from ovenet_jax import described, files, tables
 from ovenet_jax.errors import UserError
 from ovenet_jax.run import peers
 from ovenet_jax.run.peers import Connections
@@ -84,7 +84,7 @@ def start(
         numbers = ", ".join(f"process {i} has {n}" for i, n in sorted(devices.items()))
         raise UserError(f"Processes need the same number of devices each, but {numbers}; start all in the same way.")
     if place.index == 0:
-        print(f"{place.count} processes with {jax.local_device_count()} devices each.", flush=True)
+        print(f"{place.count} processes with {tables.number_of(jax.local_device_count(), 'device')} each.", flush=True)
 
 
 def meet(place: Place, task: Mapping[str, Any], timeout: float) -> Connections:

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ovenet_jax import errors, files
+from ovenet_jax import errors, files, tables
 from ovenet_jax.data import encodings, prepare
 from ovenet_jax.data.labels import IGNORE, Labels
 from ovenet_jax.segfix import command, ground_truth, label_maps
@@ -34,7 +34,7 @@ def prepare_samples(samples: Sequence[prepare.Sample], classes: Labels, regions:
             faults: list[str] = []
             list(command.each(write, samples, command.CORES, f"boundaries of {regions}", faults))
             if faults:
-                fault = f"{len(faults)} of {len(samples)} labels have no boundaries of {regions}"
+                fault = f"no boundaries of {regions} in {len(faults)} of {tables.number_of(len(samples), 'label')}"
                 helps = "mend these files, or choose another --config.data.regions"
                 raise errors.UserError(f"{fault}; {helps}:{errors.listed(faults)}")
 

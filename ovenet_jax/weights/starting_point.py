@@ -71,7 +71,7 @@ def start_from(
     parallel.say(summary(origins))
     workdir.note_differences(Path(config.init.base), config, FED)
     if untrained := [n for n, o in origins.items() if n.split(".")[0] in frozen and o.startswith(INITIALISED)]:
-        fault = f"would freeze {len(untrained)} arrays that {base.title} has not trained, {untrained[0]} among them"
+        fault = f"would freeze arrays that {base.title} has not trained: {len(untrained)}; the first: {untrained[0]}"
         helps = "set config.init.base to a trained network with the same head and classes"
         raise errors.UserError(f"config.freeze_base {fault}; {helps}.")
     return parameters.merge(graphdef, {n: arrays[n] for n in params}, {n: arrays[n] for n in statistics})

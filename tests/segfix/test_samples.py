@@ -58,7 +58,7 @@ def test_a_data_set_without_instance_maps_is_refused_and_nothing_is_kept(tmp_pat
     for sample in labels[1:3]:
         Path(str(sample.label).replace("labelIds", "instanceIds")).unlink()
     with pytest.raises(
-        UserError, match="(?s)2 of 5 labels have no boundaries of instances.*bochum.*there is no instance map.*ulm"
+        UserError, match="(?s)no boundaries of instances in 2 of 5 labels.*bochum.*there is no instance map.*ulm"
     ):
         prepare_samples(labels, CITYSCAPES, "instances", tmp_path / "boundaries")
     assert not (tmp_path / "boundaries").exists()
