@@ -124,6 +124,20 @@ def test_attention_in_turns_takes_less_memory(rows):
     assert memory["Base-OC"] < memory["Base-OC, all at once"]
 
 
+def test_attention_in_turns_equals_attention_all_at_once(rows):
+    differences = {row["block"]: row["difference"] for row in rows["attention"]}
+    assert differences["Base-OC, all at once"] == 0 and differences["ISA"] is None
+    assert 0 <= differences["Base-OC"] < 1e-4
+
+
+def test_a_size_of_no_map_is_one_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["attention", "--sizes", "64"])
+    with pytest.raises(SystemExit) as end:
+        import_module("benchmarks.attention").main()
+    assert end.value.code == 2
+    assert "'64' is no size of a map; give height and width, like 64x128" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "name", ["bucketing", "camvid_segfix", "input_pipeline", "label_errors", "precision", "refine"]
 )
