@@ -66,9 +66,7 @@ def get_config(variant: str = "ovenet"):
 
 def _set_openseg(config, variant: str) -> None:
     config.data.train_split = "train"
-    config.batch_size = 8
-    config.steps = 40_000 if config.model.backbone.name == "resnet" else 80_000
-    config.evaluate_every = 4000
+    openseg.set_cityscapes_schedule(config)
     config.loss.ohem.on = variant.endswith(("_ohem", "_stage2"))
     if variant.removeprefix("ovenet_").startswith("ocnet_"):
         openseg.set_first_release_training(config)

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs import acdc
+from configs import acdc, cityscapes
 from ovenet_jax.data import pipeline
 from ovenet_jax.data.labels import OFFICIAL
 from ovenet_jax.errors import UserError
@@ -56,10 +56,20 @@ def test_any_conditions_will_do_and_the_others_are_named(tmp_path):
 
 
 def test_acdc_trains_as_published():
-    for variant in ("ovenet", "hrnet_ocr"):
+    for variant in ("ovenet", "hrnet_ocr", "hrnet"):
         config = acdc.get_config(variant)
+        assert config.model.align_corners == (variant != "hrnet")
+        assert (config.eval.window, config.predict.ids) == ((1080, 1920), "train_ids")
         assert (config.augment.crop, config.augment.base_size) == ((540, 960), 1920)
         assert (config.optimizer.rate, config.optimizer.weight_decay) == (0.01, 5e-4)
         assert (config.batch_size, config.steps) == (10, 484 * 160)
         assert not config.loss.ohem.on
         assert len(config.loss.class_weights) == config.model.num_classes == len(OFFICIAL["acdc"].names)
+
+
+@pytest.mark.parametrize(("variant", "steps"), [("base_oc_r101", 40_000), ("ocr_w48", 80_000)])
+def test_openseg_trains_on_acdc_as_on_cityscapes(variant, steps):
+    ours, theirs = (file.get_config(variant) for file in (acdc, cityscapes))
+    assert (ours.batch_size, ours.steps, ours.evaluate_every) == (8, steps, 4000)
+    assert (theirs.batch_size, theirs.steps, theirs.evaluate_every) == (8, steps, 4000)
+    assert (ours.augment.crop, ours.augment.scale_range) == ((540, 960), (0.5, 2.0))
