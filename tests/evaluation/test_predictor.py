@@ -3,6 +3,7 @@
 import re
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from operator import methodcaller
 
 import cv2
@@ -101,6 +102,13 @@ def test_scores_and_the_picture_of_a_notebook(run, network):
     assert repr(prediction) == "<Prediction of 30x40 pixels>"
     picture = cv2.imdecode(np.frombuffer(methodcaller("_repr_png_")(prediction), np.uint8), cv2.IMREAD_COLOR_RGB)
     np.testing.assert_array_equal(picture, prediction.overlay())
+
+
+def test_offsets_need_a_pass_over_the_whole_image(run, network):
+    prediction = network.predict(files(run)[0])
+    assert prediction.offsets is prediction.offsets  # resized once
+    with pytest.raises(UserError, match="Offsets need a pass over the whole image; set config.eval.windows to 'whole'"):
+        replace(prediction, trunk=(None, None)).offsets  # noqa: B018
 
 
 def test_threads_may_share_a_network(run, network):
