@@ -276,7 +276,7 @@ def test_a_config_of_ones_own_that_does_not_work_is_told_in_one_sentence(tmp_pat
         ("--config.eval.checkpoint=7", "config.eval.checkpoint is '7'; it must be one of 'best', 'latest'"),
         ("--mode=predict --source=nowhere", "There is no file or folder nowhere"),
         ("--mode=predict --config.predict.ids=names", "config.predict.ids is 'names'; it must be one of 'label_ids'"),
-        ("--config.model.head.classifier.hidden_features=8", "is of another model:"),
+        ("--config.model.head.classifier.hidden_features=8", "is of another model in "),
     ],
 )
 def test_a_test_that_makes_no_sense_is_refused_in_one_sentence(folder, setting, sentence):

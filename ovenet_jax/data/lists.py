@@ -7,7 +7,7 @@ Windows line ends are accepted. A path that is absolute, climbs up by `..` or le
 reported as a fault, and so is every other malformed line.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePath
 
 from ovenet_jax.errors import UserError
@@ -45,13 +45,15 @@ def read_list(
     return pairs, faults
 
 
-def read_lines(file: Path, whole: bool = False) -> tuple[dict[int, list[str]], list[str]]:
-    """Line number -> words, or the `whole` line as one, for lines whose first is new; and a sentence for each fault."""
+def read_lines(file: Path, names: Collection[str] = ()) -> tuple[dict[int, list[str]], list[str]]:
+    """Line number -> columns, for lines whose first is new; and a sentence for each fault. A line that is one of
+    `names` is a single column, whatever spaces it holds."""
     try:
         text = file.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         return {}, [f"{file}: cannot be read as text ({error})"]
-    lines = {n: [line.strip()] if whole else line.split() for n, line in enumerate(text.split("\n"), 1) if line.strip()}
+    stripped = {number: line.strip() for number, line in enumerate(text.split("\n"), 1) if line.strip()}
+    lines = {number: [line] if line in names else line.split() for number, line in stripped.items()}
     faults = [] if lines else [f"{file}: no sample in this list"]
     line_of: dict[PurePath, int] = {}
     for number, (name, *_) in lines.items():

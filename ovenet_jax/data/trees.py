@@ -149,7 +149,7 @@ def _pair(pair: Folders, root: Path, tree: Tree) -> _Found:
             faults.append(f"{path}: a second image beside {image_of[key].name}")
     asked = dict(sorted((image_of | label_of).items()))  # for each sample, by the file that asks for its image
     if pair.keys:
-        left_out, (lines, odd) = [], lists.read_lines(root / pair.keys, whole=True)
+        left_out, (lines, odd) = [], lists.read_lines(root / pair.keys, image_of.keys() | label_of)
         asked, faults = {columns[0]: root / pair.keys for columns in lines.values()}, faults + odd
     absent = {key: f"{key}{pair.image_end}" for key in asked if key not in image_of}
     for key, name in absent.items():

@@ -61,8 +61,8 @@ class _Graph:
         for e in traced.jaxpr.eqns:
             values = [np.asarray(x.val, x.aval.dtype) if hasattr(x, "val") else known[x] for x in e.invars]
             name, fixed = e.primitive.name, not any(map(jax.export.is_symbolic_dim, e.outvars[0].aval.shape))
-            if "jaxpr" in e.params:
-                known |= zip(e.outvars, self.run(e.params["jaxpr"], values), strict=True)
+            if inner := e.params.get("jaxpr") or e.params.get("call_jaxpr"):  # of jax.jit, of jax.custom_jvp
+                known |= zip(e.outvars, self.run(inner, values), strict=True)
             elif values and fixed and all(isinstance(x, np.ndarray) for x in values):
                 known[e.outvars[0]] = np.asarray(e.primitive.bind(*values, **e.params))
             elif name in SAME:
