@@ -74,8 +74,8 @@ def relu(x: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def relu_of_sum(*maps: jax.Array) -> jax.Array:
-    """`relu` of the sum of maps. Its gradient asks the result, which is stored anyway, where it is 0: the sum would be
-    computed once more from all that was added."""
+    """`relu` of the sum of maps. Its gradient takes the zeros from the result, which is stored anyway; taken from the
+    sum, all maps would be read and added once more."""
     return relu(reduce(jnp.add, maps))
 
 
